@@ -1,0 +1,277 @@
+"""The cut: which scored rows are removed, and writing the kept, removed and quarantined files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.errors import InputError, RunError
+from geofilter.records import read_lines
+from geofilter.store import Run
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How much to remove: a `fraction` of the scored rows, a `count` of rows, or a percentile `threshold`."""
+
+    kind: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str, keep: bool = False) -> Cut:
+        """`"10%"` is a fraction of 0.1, `"500"` a count; with `keep` the amount that stays.
+
+        Raises:
+            InputError: neither a percentage in [0, 100] nor a whole number.
+        """
+        option = "--keep" if keep else "--drop"
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text.strip())
+        if match:
+            fraction = float(match[1]) / 100
+            if fraction > 1:
+                raise InputError(f"{option} {text}: more than everything; use 0% to 100%")
+            return cls("fraction", 1 - fraction if keep else fraction)
+        if re.fullmatch(r"\d+", text.strip()):
+            return cls("keep_count" if keep else "count", int(text))
+        raise InputError(f"{option} {text}: not an amount; write a percentage like 10% or a number of rows like 500")
+
+    @classmethod
+    def threshold(cls, value: float) -> Cut:
+        """Remove every row whose percentile is `value` or more.
+
+        Raises:
+            InputError: outside [0, 1].
+        """
+        if not 0 <= value <= 1:
+            raise InputError(f"--threshold {value}: a percentile is between 0 and 1, 0.99 for instance")
+        return cls("threshold", value)
+
+    def __str__(self) -> str:
+        if self.kind == "fraction":
+            return f"drop {self.value * 100:g}%"
+        if self.kind == "threshold":
+            return f"percentile >= {self.value:g}"
+        return f"keep {self.value:g} rows" if self.kind == "keep_count" else f"drop {self.value:g} rows"
+
+    def removed(self, score: npt.NDArray[np.float64], percentile: npt.NDArray[np.float64]) -> Bools:
+        """Which rows (n,) go: the highest scores, the earlier row first among equals.
+
+        Raises:
+            InputError: more rows than there are.
+        """
+        n = len(score)
+        if self.kind == "threshold":
+            return np.asarray(percentile >= self.value)
+        count = round(self.value * n) if self.kind == "fraction" else int(self.value)
+        if count > n:
+            raise InputError(f"{self}: the run has only {n} scored rows")
+        if self.kind == "keep_count":
+            count = n - count
+        mask = np.zeros(n, bool)
+        mask[np.argsort(-score, kind="stable")[:count]] = True
+        return mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """A run with a cut applied."""
+
+    run: Run
+    cut: Cut
+    arrays: dict[str, npt.NDArray[Any]]
+    """the run's score arrays"""
+    removed: Bools
+    """(n,) over the scored rows"""
+
+    @classmethod
+    def of(cls, run: Run, cut: Cut) -> Selection:
+        """Apply a cut; one cut over all files of the run."""
+        arrays = run.arrays()
+        return cls(run, cut, arrays, cut.removed(arrays["score"], arrays["percentile"]))
+
+    @property
+    def cutoff(self) -> float | None:
+        """Lowest score that was removed; None when nothing was."""
+        return float(self.arrays["score"][self.removed].min()) if self.removed.any() else None
+
+    def rank(self) -> npt.NDArray[np.int64]:
+        """1-based rank (n,) of every scored row, 1 for the highest score."""
+        order = np.argsort(-self.arrays["score"], kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(1, len(order) + 1)
+        return rank
+
+    def write(self, out: Path | None = None, removed: Path | None = None) -> list[Outputs]:
+        """Write kept, removed and quarantined rows of every input file; all files appear together at the end.
+
+        Args:
+            out: file for the kept rows (one input), or a folder for all outputs.
+            removed: file for the removed rows (one input).
+
+        Raises:
+            InputError: a folder cannot be written, or options that do not fit several inputs.
+            RunError: an input has changed since the scan, or the counts do not add up.
+        """
+        files = self.run.manifest["data"]
+        plans = [Outputs.plan(i, Path(f["path"]), out, removed, len(files)) for i, f in enumerate(files)]
+        with ExitStack() as stack:
+            pending = [plan.open(stack) for plan in plans]
+            details = self.run.score_lines(np.flatnonzero(self.removed).tolist())
+            rank = self.rank()
+            quarantine = self.run.quarantine()
+            done = []
+            for plan, handles, info in zip(plans, pending, files, strict=True):
+                done.append(self._write_file(plan, handles, info, details, rank, quarantine))
+        for plan in plans:
+            plan.commit()
+        return done
+
+    def _write_file(
+        self,
+        plan: Outputs,
+        handles: dict[str, IO[bytes]],
+        info: dict[str, Any],
+        details: dict[int, dict[str, Any]],
+        rank: npt.NDArray[np.int64],
+        quarantine: list[dict[str, Any]],
+    ) -> Outputs:
+        mine = np.flatnonzero(self.arrays["file"] == plan.index)
+        gone = {int(self.arrays["line"][i]): int(i) for i in mine if self.removed[i]}
+        bad = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
+        digest, count = hashlib.sha256(), {"kept": 0, "removed": 0, "quarantined": 0}
+        for number, line in enumerate(read_lines(Path(info["path"])), start=1):
+            digest.update(line)
+            if number > info["rows"]:
+                continue  # past --limit: not scanned, so in no output; said on every report
+            if number in bad:
+                handles["quarantined"].write(dumps(bad[number]))
+                count["quarantined"] += 1
+            elif number in gone:
+                handles["removed"].write(_removed_line(line, details[gone[number]], int(rank[gone[number]])))
+                count["removed"] += 1
+            else:
+                handles["kept"].write(line)
+                count["kept"] += 1
+        if digest.hexdigest() != info["sha256"]:
+            raise RunError(f"{info['path']}: has changed since the scan; scan it again, then filter")
+        expected = {"kept": len(mine) - len(gone), "removed": len(gone), "quarantined": len(bad)}
+        if count != expected or sum(count.values()) != info["rows"]:
+            raise RunError(f"{info['path']}: {count} does not match the run's {expected}; scan it again")
+        return Outputs(plan.index, plan.kept, plan.removed, plan.quarantined, **{f"n_{k}": v for k, v in count.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files written for one input, and their row counts."""
+
+    index: int
+    kept: Path
+    removed: Path
+    quarantined: Path
+    n_kept: int = 0
+    n_removed: int = 0
+    n_quarantined: int = 0
+
+    @classmethod
+    def plan(cls, index: int, data: Path, out: Path | None, removed: Path | None, n_inputs: int) -> Outputs:
+        """Where the outputs of `data` go.
+
+        Raises:
+            InputError: a file name was given for several inputs.
+        """
+        folder, (stem, suffix) = data.parent, split_name(data)
+        kept = folder / f"{stem}.filtered{suffix}"
+        if out is not None and (out.is_dir() or n_inputs > 1):
+            if not out.is_dir():
+                raise InputError(f"--out {out}: the run has {n_inputs} inputs; give an existing folder")
+            folder, kept = out, out / kept.name
+        elif out is not None:
+            folder, kept = out.parent, out
+            stem = split_name(out)[0].removesuffix(".filtered")
+        if removed is not None and n_inputs > 1:
+            raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
+        if kept.resolve() == data.resolve():
+            raise InputError(f"--out {kept}: is the input itself; choose another name")
+        return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")
+
+    def report(self, kind: str) -> Path:
+        """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
+        return self.kept.parent / f"{split_name(self.kept)[0].removesuffix('.filtered')}.report.{kind}"
+
+    def _scratch(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.tmp-{os.getpid()}")
+
+    def open(self, stack: ExitStack) -> dict[str, IO[bytes]]:
+        """Temporary files for the three outputs; removed again unless `commit` is reached."""
+        return {
+            kind: stack.enter_context(_writing(self._scratch(path), compress=path.suffix == ".gz"))
+            for kind, path in (("kept", self.kept), ("removed", self.removed), ("quarantined", self.quarantined))
+        }
+
+    def commit(self) -> None:
+        """Rename the finished files into place."""
+        for path in (self.kept, self.removed, self.quarantined):
+            self._scratch(path).replace(path)
+
+
+@contextmanager
+def _writing(path: Path, compress: bool) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("wb") as raw:
+            if compress:
+                # No name and no time in the header: the same rows give the same bytes.
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
+                    yield packed  # type: ignore[misc]
+            else:
+                yield raw
+            raw.flush()
+            os.fsync(raw.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise InputError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); give another place with --out"
+        ) from None
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """Stem and ending of a data file: `a.jsonl.gz` is `a` and `.jsonl.gz`."""
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    return path.name.removesuffix(suffix), suffix or ".jsonl"
+
+
+def dumps(value: Any) -> bytes:
+    """One JSON line."""
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def _removed_line(line: bytes, detail: dict[str, Any], rank: int) -> bytes:
+    record = json.loads(line.decode("utf-8-sig"))
+    note = {k: detail[k] for k in ("score", "percentile", "bank", "banks", "top_features")} | {"rank": rank}
+    note["reason"] = reason(detail)
+    if "geofilter" in record:
+        note["previous"] = record["geofilter"]  # of an earlier removal; nothing in the row is lost
+    return dumps({**record, "geofilter": note})
+
+
+def reason(detail: dict[str, Any]) -> str:
+    """Why a row scores as it does, in one sentence."""
+    text = f"scores above {detail['percentile']:.1%} of ordinary rows under {detail['bank']}"
+    parts = [f"feature {t['feature']} ({t['label']}) {t['share']:+.2f}" for t in detail["top_features"][:3]]
+    return f"{text}; most from {', '.join(parts)}" if parts else text

@@ -1,0 +1,135 @@
+"""From tokenised rows to sparse row features: the model, the SAE and the pooling in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from geofilter.errors import TargetError
+from geofilter.model import ResidualModel, choose_device, choose_dtype
+from geofilter.sae import FeatureEncoder
+from geofilter.targets import Target
+from geofilter.tokens import Batch, Encoded, batches
+
+TOKEN_BUDGET = 2048
+"""padded tokens in one forward pass; part of what a bfloat16 result depends on, so it is fixed"""
+OUTLIER_NORM = 7.0
+"""a response token whose residual norm is over this many times its row's median is an attention sink"""
+
+Observer = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowFeatures:
+    """A row's pooled activations: mean over its kept response tokens."""
+
+    indices: npt.NDArray[np.int32]
+    """(nnz,) active features, ascending"""
+    values: npt.NDArray[np.float32]
+    """(nnz,) mean activation"""
+    n_tokens: int
+    """response tokens pooled"""
+    residual: npt.NDArray[np.float16]
+    """(d_in,) mean residual of the same tokens"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenFeatures:
+    """One row token by token, for explanations."""
+
+    position: npt.NDArray[np.int64]
+    """(n,) positions of the kept response tokens in the row"""
+    token: npt.NDArray[np.int64]
+    """(nnz,) index into `position`"""
+    feature: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float32]
+
+
+class FeatureReader:
+    """Model and SAE of one target, loaded and ready to read rows."""
+
+    def __init__(self, target: Target, device: str = "auto", dtype: str = "auto") -> None:
+        self.target = target
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.encoder = FeatureEncoder(target.sae_dir, self.device)
+        self.model = ResidualModel(target.model_dir, [target.layer], self.device, self.dtype)
+        if self.encoder.d_in != self.model.d_in:
+            raise TargetError(
+                f"{target.sae_dir}: the SAE reads {self.encoder.d_in} dimensions, the model has {self.model.d_in}; "
+                "they do not belong together"
+            )
+        self.tokenizer = self.model.tokenizer
+
+    def read(
+        self,
+        rows: Sequence[Encoded],
+        on_batch: Callable[[int, int], None] | None = None,
+        observe: Observer | None = None,
+    ) -> list[RowFeatures]:
+        """Row features in the order of `rows`.
+
+        Args:
+            on_batch: told the rows and tokens done after each batch.
+            observe: shown every token activation: token ids, features and values, one entry each.
+        """
+        out: dict[int, RowFeatures] = {}
+        for batch in batches(rows, TOKEN_BUDGET, self.model.pad_id):
+            out.update(zip(batch.rows, self._read_batch(batch, observe), strict=True))
+            if on_batch:
+                on_batch(len(batch.rows), int(batch.attention_mask.sum()))
+        return [out[i] for i in range(len(rows))]
+
+    @torch.inference_mode()
+    def _read_batch(self, batch: Batch, observe: Observer | None) -> list[RowFeatures]:
+        keep, all_residuals = self._keep(batch)
+        row_of, x = keep.nonzero(as_tuple=True)[0], all_residuals[keep].float()
+        n_rows, d_sae = len(batch.rows), self.encoder.d_sae
+        count = torch.bincount(row_of, minlength=n_rows)
+        acts = self.encoder.encode(x)
+        if observe:
+            ids = batch.input_ids.to(keep.device)[keep][acts.token]
+            observe(ids.cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
+        pooled = torch.zeros(n_rows * d_sae, device=x.device)
+        pooled.index_add_(0, row_of[acts.token] * d_sae + acts.feature, acts.value)
+        pooled = pooled.view(n_rows, d_sae) / count.unsqueeze(1)
+        residual = torch.zeros((n_rows, x.shape[1]), device=x.device).index_add_(0, row_of, x)
+        residual = (residual / count.unsqueeze(1)).half().cpu().numpy()
+        out = []
+        for b in range(n_rows):
+            on = pooled[b].nonzero().squeeze(1)
+            out.append(
+                RowFeatures(
+                    on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), residual[b]
+                )
+            )
+        return out
+
+    @torch.inference_mode()
+    def read_tokens(self, row: Encoded) -> TokenFeatures:
+        """One row's activations token by token."""
+        batch = next(iter(batches([row], TOKEN_BUDGET, self.model.pad_id)))
+        keep, residual = self._keep(batch)
+        acts = self.encoder.encode(residual[keep].float())
+        return TokenFeatures(
+            keep[0].nonzero().squeeze(1).cpu().numpy(),
+            acts.token.cpu().numpy(),
+            acts.feature.cpu().numpy(),
+            acts.value.cpu().numpy(),
+        )
+
+    def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
+        residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
+        return outlier_free(residual, batch.response_mask.to(residual.device)), residual
+
+
+def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask (B, T) less tokens whose norm is over `OUTLIER_NORM` times the row's median masked norm."""
+    norm = residual.float().norm(dim=-1)
+    median = norm.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
+    return mask & (norm <= OUTLIER_NORM * median)

@@ -1,0 +1,387 @@
+"""The scan: read, encode, shard, score. Interrupted at any point, the same call goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter import __version__, doctor, seeding
+from geofilter.bank import Bank
+from geofilter.config import ScanConfig, fingerprint
+from geofilter.cut import dumps, split_name
+from geofilter.errors import InputError, RunError
+from geofilter.features import TOKEN_BUDGET, FeatureReader
+from geofilter.geometry import Shares, contrast_scores, raw_scores
+from geofilter.model import choose_device, choose_dtype
+from geofilter.pooled import Pooled
+from geofilter.power import SAMPLE, assess, headline
+from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
+from geofilter.store import FORMAT, RUNS, Run, Shard, atomic, shard_lines
+from geofilter.style import STYLE, style_features
+from geofilter.targets import Notify, Target, resolve
+from geofilter.tokens import Encoded, encode_row
+
+SHARD_BYTES = 1 << 20
+"""a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""
+TOP_FEATURES = 5
+Progress = Callable[[int, int], None]
+
+
+def _quiet(*_: Any) -> None:
+    return None
+
+
+def scan(
+    config: ScanConfig,
+    run_dir: Path | None = None,
+    *,
+    offline: bool = False,
+    notify: Notify = _quiet,
+    started: Callable[[int, int], None] = _quiet,
+    progress: Progress = _quiet,
+) -> Run:
+    """Encode and score the rows of `config.data`; return the finished run.
+
+    Args:
+        run_dir: run folder; by default `.geofilter/<data stem>-<fingerprint>` of the working folder.
+        notify: told one line at a time what takes long.
+        started: told once how many rows there are, and how many of them earlier shards hold already.
+        progress: told rows and tokens done, after each batch.
+
+    Raises:
+        InputError, TargetError, BankError, RunError: see `errors`.
+    """
+    clock = _Clock()
+    files = [_describe(path, config.limit) for path in config.data]
+    if len({f["path"] for f in files}) < len(files):
+        raise InputError("the same file is given twice; give each file once")
+    target = resolve(config.model, Path(config.sae) if config.sae else None, offline=offline, notify=notify)
+    encoding = _encoding(config, files, target)
+    run = _claim(config, encoding, run_dir)
+    clock.lap("prepare")
+    with run.lock():
+        manifest = _manifest(config, encoding, files, target)
+        if not (run.path / "manifest.json").is_file():
+            run.write_manifest(manifest)
+
+        @cache
+        def reader() -> FeatureReader:
+            doctor.require_pair(target, notify)
+            return FeatureReader(target, config.device, config.dtype)
+
+        banks = seeding.find(config.banks, target, lambda: FeatureReader(target, "auto", "float32"), notify)
+        clock.lap("load")
+        tokens = encode_shards(config, run, files, reader, started, progress)
+        clock.lap("encode")
+        manifest["banks"] = [_about(bank) for bank in banks]
+        manifest |= score(run, banks, config.scorer, [f["path"] for f in files])
+        clock.lap("score")
+        manifest["seconds"], manifest["tokens_encoded_now"] = clock.laps, tokens
+        manifest["complete"] = True
+        run.write_manifest(manifest)
+    return run
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = round(now - self._last, 3), now
+
+
+def _describe(path: str, limit: int | None) -> dict[str, Any]:
+    digest, lines = hashlib.sha256(), 0
+    for line in read_lines(Path(path)):
+        digest.update(line)
+        lines += 1
+    if not lines:
+        raise InputError(f"{path}: the file is empty; nothing to read")
+    rows = lines if limit is None else min(limit, lines)
+    return {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows}
+
+
+def _encoding(config: ScanConfig, files: list[dict[str, Any]], target: Target) -> dict[str, Any]:
+    """Everything the stored features depend on."""
+    device = choose_device(config.device)
+    return {
+        "data": [[f["path"], f["sha256"]] for f in files],
+        "target": target.fingerprint,
+        "device": device.type,
+        "dtype": str(choose_dtype(config.dtype, device)).removeprefix("torch."),
+        "max_tokens": config.max_tokens,
+        "limit": config.limit,
+        "shard_rows": config.shard_rows,
+        "token_budget": TOKEN_BUDGET,
+        "format": FORMAT,
+    }
+
+
+def _claim(config: ScanConfig, encoding: dict[str, Any], run_dir: Path | None) -> Run:
+    """The run's folder, made if need be; refused when it holds a run of another configuration."""
+    name = f"{split_name(Path(config.data[0]))[0]}-{fingerprint(encoding)[:8]}"
+    run = Run(run_dir or Path(RUNS) / name)
+    try:
+        (run.path / "features").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{run.path}: the run folder cannot be made ({error.strerror}); give a writable one with --run"
+        ) from None
+    if (run.path / "manifest.json").is_file():
+        old = run.manifest["encoding"]
+        differ = [f"{k}: {_short(old.get(k))}, now {_short(encoding[k])}" for k in encoding if old.get(k) != encoding[k]]
+        if differ:
+            raise RunError(
+                f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
+            )
+    return run
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 90 else text[:87] + "..."
+
+
+def _manifest(
+    config: ScanConfig, encoding: dict[str, Any], files: list[dict[str, Any]], target: Target
+) -> dict[str, Any]:
+    packages = ("torch", "transformers", "safetensors", "numpy", "scipy")
+    return {
+        "format": FORMAT,
+        "complete": False,
+        "geofilter": __version__,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "fingerprint": fingerprint(encoding),
+        "encoding": encoding,
+        "target": {
+            "name": target.name,
+            "model": target.model,
+            "hook": target.hook,
+            "fingerprint": target.fingerprint,
+            "model_dir": str(target.model_dir),
+            "sae_dir": str(target.sae_dir),
+        },
+        "data": files,
+        "scorer": config.scorer,
+        "seed": 0,
+    }
+
+
+def _about(bank: Bank) -> dict[str, Any]:
+    return {
+        "name": bank.name,
+        "toxic_features": len(bank.toxic),
+        "aligned_features": len(bank.aligned),
+        "reference_rows": len(bank.reference),
+        "description": bank.meta.get("description"),
+        "created": bank.meta.get("created"),
+        "sources": bank.meta.get("sources"),
+        "evaluation": bank.meta.get("evaluation"),
+    }
+
+
+def encode_shards(
+    config: ScanConfig,
+    run: Run,
+    files: list[dict[str, Any]],
+    reader: Callable[[], FeatureReader],
+    started: Callable[[int, int], None],
+    progress: Progress,
+) -> int:
+    """Make every shard that is not there yet; return the tokens encoded now."""
+    lines = _lines(files)
+    present = set(run.parts)
+    done = 0
+    for part in run.parts:
+        done += shard_lines(part)
+    started(sum(f["rows"] for f in files), done)
+    tokens = 0
+    for number in itertools.count():
+        path = run.part(number)
+        if path in present:
+            for _ in itertools.islice(lines, shard_lines(path)):
+                pass
+            continue
+        chunk = _next_chunk(lines, config.shard_rows)
+        if not chunk:
+            return tokens
+        shard, n = _encode_chunk(chunk, config, files, reader(), progress)
+        shard.save(path)
+        tokens += n
+    raise AssertionError("unreachable")
+
+
+Line = tuple[int, int, bytes]
+
+
+def _lines(files: list[dict[str, Any]]) -> Iterator[Line]:
+    """(file, 1-based line, bytes) of everything to scan, in input order."""
+    for i, info in enumerate(files):
+        for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
+            yield i, number, line
+
+
+def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
+    chunk: list[Line] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line[2])
+        if len(chunk) >= shard_rows or size >= SHARD_BYTES:
+            break
+    return chunk
+
+
+def _encode_chunk(
+    chunk: Sequence[Line],
+    config: ScanConfig,
+    files: list[dict[str, Any]],
+    reader: FeatureReader,
+    progress: Progress,
+) -> tuple[Shard, int]:
+    rows: list[tuple[int, Row]] = []
+    encoded: list[Encoded] = []
+    rejected: list[Rejected] = []
+    for index, number, line in chunk:
+        file = files[index]["path"]
+        row = parse_line(line, file, number)
+        if isinstance(row, Row):
+            try:
+                encoded.append(encode_row(row, reader.tokenizer, config.max_tokens))
+                rows.append((index, row))
+                continue
+            except RowError as error:
+                row = Rejected(file, number, str(error), line.rstrip(b"\r\n"))
+        if config.on_error == "fail":
+            raise InputError(f"{file}, line {number}: {row.error} (--on-error quarantine sets such rows aside)")
+        rejected.append(row)
+    progress(len(rejected), 0)
+    features = reader.read(encoded, progress)
+    shard = Shard(
+        file=np.array([i for i, _ in rows], np.int32),
+        line=np.array([row.line for _, row in rows], np.int64),
+        sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in rows)), np.uint8).reshape(-1, 32),
+        truncated=np.array([e.truncated for e in encoded], bool),
+        style=np.array([style_features(r.response) for _, r in rows], np.float32).reshape(-1, len(STYLE)),
+        pooled=Pooled.of(features, reader.encoder.d_in),
+        rejected=tuple(rejected),
+        n_lines=len(chunk),
+    )
+    return shard, sum(len(e.ids) for e in encoded)
+
+
+def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) -> dict[str, Any]:
+    """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
+
+    A row's score is its largest standard score over the banks.
+
+    Raises:
+        InputError: no row could be scored.
+    """
+    from safetensors.numpy import save
+
+    shares = [Shares.of(scorer, bank) for bank in banks]
+    total = sum(len(shard.pooled) for shard in run.shards())
+    quarantine = run.quarantine()
+    with atomic(run.path / "quarantine.jsonl") as handle:
+        handle.writelines(dumps(q) for q in quarantine)
+    if not total:
+        first = quarantine[0]
+        raise InputError(
+            f"{first['file']}: no row can be scored; line {first['line']}: {first['error']} "
+            f"(all {len(quarantine)} reasons: {run.path / 'quarantine.jsonl'})"
+        )
+    stride = math.ceil(total / SAMPLE)
+    columns: dict[str, list[Any]] = {k: [] for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens")}
+    sampled: list[list[Any]] = [[] for _ in banks]
+    n_truncated, seen = 0, 0
+    with atomic(run.path / "scores.jsonl") as out:
+        for shard in run.shards():
+            shas = shard.shas()
+            raw = [raw_scores(scorer, bank, shard.pooled, shas) for bank in banks]
+            standard = np.stack([b.scale(scorer).standard(r) for b, r in zip(banks, raw, strict=True)])
+            percentile = np.stack([b.scale(scorer).percentile(r) for b, r in zip(banks, raw, strict=True)])
+            best = standard.argmax(0)
+            each = np.arange(len(best))
+            picked = np.flatnonzero((each + seen) % stride == 0)
+            for b, bank in enumerate(banks):
+                null = contrast_scores(shard.pooled.take(picked), bank.background, bank.random)
+                sampled[b].append((standard[b, picked], null))
+            top = [s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares]
+            for i in range(len(best)):
+                bank, b = banks[best[i]], int(best[i])
+                record = {
+                    "file": paths[shard.file[i]],
+                    "line": int(shard.line[i]),
+                    "sha256": shas[i],
+                    "score": round(float(standard[b, i]), 6),
+                    "percentile": round(float(percentile[b, i]), 6),
+                    "bank": bank.name,
+                    "banks": {
+                        other.name: {
+                            "score": round(float(standard[j, i]), 6),
+                            "percentile": round(float(percentile[j, i]), 6),
+                        }
+                        for j, other in enumerate(banks)
+                    },
+                    "n_tokens": int(shard.pooled.n_tokens[i]),
+                    "truncated": bool(shard.truncated[i]),
+                    "top_features": [
+                        {
+                            "feature": s.feature,
+                            "label": bank.labels[s.feature],
+                            "share": round(s.share, 6),
+                            "closeness": round(s.closeness, 4),
+                            "nearest_toxic": (near := int(bank.toxic[bank.closeness.nearest[s.feature]])),
+                            "nearest_label": bank.labels[near],
+                        }
+                        for s in top[b][i]
+                    ],
+                }
+                out.write(dumps(record))
+            columns["file"].append(shard.file)
+            columns["line"].append(shard.line)
+            columns["score"].append(np.round(standard[best, each], 6))
+            columns["percentile"].append(np.round(percentile[best, each], 6))
+            columns["bank"].append(best.astype(np.int32))
+            columns["style"].append(shard.style)
+            columns["n_tokens"].append(shard.pooled.n_tokens)
+            n_truncated += int(shard.truncated.sum())
+            seen += len(best)
+    arrays = {k: np.ascontiguousarray(np.concatenate(v)) for k, v in columns.items()}
+    with atomic(run.path / "scores.safetensors") as handle:
+        handle.write(save(arrays))
+    verdicts = [
+        assess(
+            bank,
+            np.concatenate([s for s, _ in sampled[b]]),
+            np.concatenate([n for _, n in sampled[b]]),
+            arrays["style"][::stride],
+        )
+        for b, bank in enumerate(banks)
+    ]
+    return {
+        "scorer": scorer,
+        "counts": {
+            "rows": total + len(quarantine),
+            "scored": total,
+            "quarantined": len(quarantine),
+            "truncated": n_truncated,
+            "tokens": int(arrays["n_tokens"].sum()),
+        },
+        "power": verdicts,
+        "headline": headline(verdicts),
+    }

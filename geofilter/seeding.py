@@ -1,0 +1,246 @@
+"""Making banks: from labelled seed rows, and the two that are built in.
+
+A built-in bank is the same thing as a seed bank: its seed rows are the contrast texts in the package. For
+the embedded target the finished banks ship too, so that the first scan starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter import __version__
+from geofilter.bank import SIZE, Bank, fit
+from geofilter.errors import BankError, InputError
+from geofilter.features import FeatureReader
+from geofilter.pooled import Pooled
+from geofilter.records import Rejected, Row, RowError, Turn, read_rows
+from geofilter.sae import unit_decoder
+from geofilter.targets import Notify, Target, cache_dir, file_sha256, package_data
+from geofilter.tokens import encode_row
+from geofilter.validate import validate
+
+BUILT_IN = {
+    "toxic-text": "insult, malice and dehumanising statements against neutral rewrites; for toxic text, "
+    "not for subtly misaligned answers",
+    "harmful-answers": "harmful against sound answers to the same question, nine topics",
+}
+MAX_TOKENS = 512
+LABEL_TOKENS = 4
+MIN_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One labelled row of a bank's source."""
+
+    row: Row
+    bad: bool
+    group: str
+    """rows with the same prompt or pair share one; they are never split between fitting and checking"""
+
+
+def built_in_seeds(name: str) -> list[Seed]:
+    """The contrast pairs of a built-in bank, as rows."""
+    path = package_data("contrast", f"{name}.jsonl")
+    seeds = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        pair = json.loads(line)
+        for side in ("bad", "good"):
+            turns = (Turn("text", pair[side]),)
+            if "prompt" in pair:
+                turns = (Turn("user", pair["prompt"]), Turn("assistant", pair[side]))
+            seeds.append(Seed(_row(path, number, turns), side == "bad", f"{number}"))
+    return seeds
+
+
+def background_rows() -> list[Row]:
+    """Ordinary chat that ships with the package: background and reference of every bank."""
+    path = package_data("contrast", "background.jsonl")
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        item = json.loads(line)
+        rows.append(_row(path, number, (Turn("user", item["prompt"]), Turn("assistant", item["response"]))))
+    return rows
+
+
+def _row(path: Path, number: int, turns: tuple[Turn, ...]) -> Row:
+    text = json.dumps([[t.role, t.content] for t in turns], ensure_ascii=False)
+    return Row(path.name, number, hashlib.sha256(text.encode()).hexdigest(), "messages", turns, {})
+
+
+def file_seeds(bad: Path, good: Path, limit: int | None = None) -> list[Seed]:
+    """Labelled rows of two files, at most `limit` usable ones of each.
+
+    Raises:
+        InputError: a file cannot be read, holds a row that cannot be used, or has too few rows.
+    """
+    seeds = []
+    for path, is_bad in ((bad, True), (good, False)):
+        n = 0
+        for row in read_rows(path):
+            if isinstance(row, Rejected):
+                raise InputError(f"{path}, line {row.line}: {row.error}")
+            # The pair's name, the prompt, or the row itself decides what must stay together.
+            group = str(row.record.get("pair") or row.prompt or row.sha256)
+            seeds.append(Seed(row, is_bad, group))
+            n += 1
+            if n == limit:
+                break
+        if n < MIN_ROWS:
+            raise InputError(f"{path}: {n} rows; a bank needs at least {MIN_ROWS} on each side")
+    return seeds
+
+
+def build(
+    name: str,
+    target: Target,
+    seeds: Sequence[Seed],
+    reader: FeatureReader,
+    size: int = SIZE,
+    sources: dict[str, Any] | None = None,
+    notify: Notify = print,
+    reference: Pooled | None = None,
+) -> Bank:
+    """Encode the seed rows and the background, choose the features, check the bank on held-out folds.
+
+    Args:
+        reference: pooled background rows when they have been encoded already.
+
+    Raises:
+        InputError: a seed row cannot be encoded.
+        BankError: the two sides do not differ.
+    """
+    labels = LabelCollector(reader.encoder.d_sae)
+    notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
+    pooled = encode(reader, [s.row for s in seeds], labels)
+    if reference is None:
+        notify(f"bank {name}: encoding the background ...")
+        reference = encode(reader, background_rows(), labels)
+    bad = np.array([s.bad for s in seeds])
+    directions = unit_decoder(target.sae_dir)
+    notify(f"bank {name}: checking it on held-out rows ...")
+    evaluation = validate(
+        directions, pooled, bad, [s.group for s in seeds], [s.row.response for s in seeds], reference,
+        min(size, len(directions) // 8),
+    )  # fmt: skip
+    meta = {
+        "description": BUILT_IN.get(name, "built from labelled seed rows"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "geofilter": __version__,
+        "dtype": str(reader.dtype).removeprefix("torch."),
+        "max_tokens": MAX_TOKENS,
+        "sources": sources or {},
+        "evaluation": evaluation,
+    }
+    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": target.hook, "d_sae": len(directions)}
+    return fit(name, about, directions, pooled, bad, reference, size, labels.words(reader), meta)
+
+
+def encode(reader: FeatureReader, rows: Sequence[Row], labels: LabelCollector | None = None) -> Pooled:
+    """Pool rows through the target.
+
+    Raises:
+        InputError: a row has nothing left to score.
+    """
+    encoded = []
+    for row in rows:
+        try:
+            encoded.append(encode_row(row, reader.tokenizer, MAX_TOKENS))
+        except RowError as error:
+            raise InputError(f"{row.file}, line {row.line}: {error}") from None
+    return Pooled.of(reader.read(encoded, observe=labels.observe if labels else None), reader.encoder.d_in)
+
+
+class LabelCollector:
+    """Remembers, for every feature, the tokens it was most active on."""
+
+    def __init__(self, d_sae: int) -> None:
+        self._best: list[dict[int, float]] = [{} for _ in range(d_sae)]
+
+    def observe(self, tokens: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
+        """Take in activations: token ids, features and values, one entry each."""
+        # Strongest first, so that each (feature, token) needs to be seen once.
+        order = np.lexsort((-values, tokens, features))
+        f, t, v = features[order], tokens[order], values[order]
+        first = np.ones(len(f), bool)
+        first[1:] = (f[1:] != f[:-1]) | (t[1:] != t[:-1])
+        for feature, token, value in zip(f[first].tolist(), t[first].tolist(), v[first].tolist(), strict=True):
+            best = self._best[feature]
+            if value > best.get(token, 0.0):
+                best[token] = value
+
+    def words(self, reader: FeatureReader) -> list[str]:
+        """Per feature its strongest tokens, joined; empty for one that never fired."""
+        out = []
+        for best in self._best:
+            strongest = sorted(best, key=lambda token: (-best[token], token))
+            names: list[str] = []
+            for token in strongest:
+                word = json.dumps(str(reader.tokenizer.decode([token])).strip(), ensure_ascii=False)[1:-1]
+                if word and word not in names:
+                    names.append(word)
+                if len(names) == LABEL_TOKENS:
+                    break
+            out.append(" · ".join(names))
+        return out
+
+
+def find(
+    names: Sequence[str], target: Target, make_reader: Callable[[], FeatureReader], notify: Notify
+) -> list[Bank]:
+    """The banks to score with: built-in names or folders; the two built-in ones when none is named.
+
+    A built-in bank comes from the package when it ships for this target, else from the cache, else it is
+    built now and cached.
+
+    Raises:
+        BankError: not found, or made for another target.
+    """
+    banks = []
+    reference: Pooled | None = None
+    for name in names or BUILT_IN:
+        if name not in BUILT_IN:
+            path = Path(name)
+            if not path.exists():
+                raise BankError(f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder")
+            banks.append(Bank.load(path, target.fingerprint))
+            continue
+        path = cached(name, target)
+        if not (path / "bank.json").is_file():
+            notify(f"building the bank {name} for {target.name}, once ...")
+            bank = build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
+                         notify=notify, reference=reference)  # fmt: skip
+            bank.save(path)
+        banks.append(Bank.load(path, target.fingerprint))
+        reference = banks[-1].reference
+    if len({b.name for b in banks}) < len(banks):
+        raise BankError("two banks have the same name; rename one of their folders' bank.json")
+    return banks
+
+
+def built_in_sources(name: str) -> dict[str, Any]:
+    """Provenance of a built-in bank."""
+    files = {"contrast": f"{name}.jsonl", "background": "background.jsonl"}
+    return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}
+
+
+def cached(name: str, target: Target) -> Path:
+    """Folder of a built-in bank for a target: in the package when it ships there, else in the cache.
+
+    The cache's folder name carries the contrast texts' hash, so that new texts mean a new bank.
+    """
+    shipped = package_data("banks", target.name, name)
+    if (shipped / "bank.json").is_file():
+        text = json.loads((shipped / "bank.json").read_text("utf-8"))
+        if text["target"]["fingerprint"] == target.fingerprint:
+            return shipped
+    texts = hashlib.sha256("".join(s["sha256"] for s in built_in_sources(name).values()).encode()).hexdigest()
+    return cache_dir() / "banks" / f"{target.name}-{target.fingerprint[:12]}" / f"{name}-{texts[:12]}"

@@ -1,0 +1,90 @@
+"""What a seed bank is worth: held-out AUROC beside random banks, a bag of words, style and length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter import controls, geometry
+from geofilter.bank import N_RANDOM_BANKS, choose, effect_sizes, random_weights
+from geofilter.geometry import F32, F64, Background
+from geofilter.metrics import auroc, auroc_interval
+from geofilter.pooled import Pooled
+
+Bools = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.int64]
+N_FOLDS = 5
+
+
+def group_folds(groups: Sequence[str], bad: Bools, n: int, seed: int) -> list[tuple[Positions, Positions]]:
+    """Train and test positions of up to n folds; the rows of one group stay together.
+
+    Groups with both sides and groups with one are dealt out apart, so that each fold gets of each kind.
+    """
+    sides: dict[str, set[bool]] = {}
+    for g, b in zip(groups, bad, strict=True):
+        sides.setdefault(g, set()).add(bool(b))
+    rng = np.random.default_rng(seed)
+    fold_of: dict[str, int] = {}
+    for kind in ({True, False}, {True}, {False}):
+        members = sorted(g for g, s in sides.items() if s == kind)
+        for i, position in enumerate(rng.permutation(len(members))):
+            fold_of[members[position]] = i % n
+    fold = np.array([fold_of[g] for g in groups])
+    pairs = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n)]
+    return [(train, test) for train, test in pairs if len(test) and bad[train].any() and (~bad[train]).any()]
+
+
+def validate(
+    directions: F32,
+    seeds: Pooled,
+    bad: Bools,
+    groups: Sequence[str],
+    texts: Sequence[str],
+    reference: Pooled,
+    size: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Cross-validate a seed bank: five folds by group, the bank chosen on four and scoring the fifth.
+
+    The bank counts as weak when the 95 % interval of its AUROC reaches 0.5, or when one of 20 random banks
+    of the same size separates the same rows as well (in either direction).
+
+    Args:
+        groups: rows with the same prompt share one.
+        texts: responses, for the bag of words and the style model fitted on the same folds.
+    """
+    background = Background.of(reference, len(directions))
+    names = ("bank", "bag_of_words", "style")
+    held: dict[str, F64] = {name: np.full(len(seeds), np.nan) for name in names}
+    null = np.full((len(seeds), N_RANDOM_BANKS), np.nan)
+    live = np.unique(seeds.indices)
+    for train, test in group_folds(groups, bad, N_FOLDS, seed):
+        toxic, aligned = choose(effect_sizes(seeds.take(train), bad[train], len(directions)), size)
+        weights = geometry.closeness(directions, toxic, aligned).contrast
+        # The same random banks in every fold, so that each has one score per row.
+        random = random_weights(directions, live, len(toxic), len(aligned), seed)
+        scored = geometry.contrast_scores(seeds.take(test), background, np.column_stack([weights, random]))
+        held["bank"][test], null[test] = scored[:, 0], scored[:, 1:]
+        fitted, shown = [texts[i] for i in train], [texts[i] for i in test]
+        held["bag_of_words"][test] = controls.bag_of_words(fitted, bad[train])(shown)
+        held["style"][test] = controls.style_model(fitted, bad[train])(shown)
+    seen = np.isfinite(held["bank"])
+    own = auroc(held["bank"][seen], bad[seen])
+    low, high = auroc_interval(held["bank"][seen], bad[seen], [g for g, k in zip(groups, seen, strict=True) if k])
+    random_aurocs = [auroc(null[seen, j], bad[seen]) for j in range(N_RANDOM_BANKS)]
+    best_random = max(max(a, 1 - a) for a in random_aurocs)
+    shorter = auroc(-seeds.n_tokens.astype(np.float64), bad)
+    return {
+        "rows": {"bad": int(bad.sum()), "good": int((~bad).sum())},
+        "auroc": round(own, 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "bag_of_words": round(auroc(held["bag_of_words"][seen], bad[seen]), 4),
+        "style": round(auroc(held["style"][seen], bad[seen]), 4),
+        "shorter_is_worse": round(shorter, 4),
+        "random_banks": {"mean": round(float(np.mean(random_aurocs)), 4), "best_either_way": round(best_random, 4)},
+        "weak": bool(low <= 0.5 or own <= best_random),
+    }
