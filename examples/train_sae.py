@@ -158,7 +158,9 @@ def collect(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    from sae_lens import SAE, SAETrainer, SAETrainerConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
     from safetensors.torch import load_file, save_file
 
     torch.manual_seed(args.seed)
@@ -182,6 +184,7 @@ def train(args: argparse.Namespace) -> None:
             total_training_samples=steps * args.batch,
             train_batch_size_samples=args.batch,
             lr=args.lr,
+            lr_end=args.lr / 10,
             lr_scheduler_name="constant",
             lr_warm_up_steps=100,
             lr_decay_steps=steps // 4,

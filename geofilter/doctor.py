@@ -13,7 +13,7 @@ import torch
 
 from geofilter.errors import GeofilterError, TargetError
 from geofilter.features import outlier_free
-from geofilter.model import ResidualModel
+from geofilter.model import ResidualModel, count_layers
 from geofilter.sae import FeatureEncoder
 from geofilter.seeding import background_rows
 from geofilter.store import write_json
@@ -44,12 +44,8 @@ def explained_variance(target: Target) -> dict[int, dict[str, float]]:
     """
     device = torch.device("cpu") if not torch.cuda.is_available() else torch.device("cuda")
     encoder = FeatureEncoder(target.sae_dir, device)
-    layers = [layer for layer in (target.layer - 1, target.layer, target.layer + 1) if layer >= 0]
-    try:
-        model = ResidualModel(target.model_dir, layers, device, torch.float32)
-    except TargetError:
-        # The hook may be at the model's last layer, which has no upper neighbour.
-        model = ResidualModel(target.model_dir, layers[:-1], device, torch.float32)
+    near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
+    model = ResidualModel(target.model_dir, near or [target.layer], device, torch.float32)
     if encoder.d_in != model.d_in:
         raise TargetError(
             f"{target.sae_dir}: the SAE reads {encoder.d_in} dimensions, the model has {model.d_in}; "

@@ -50,6 +50,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def count_layers(path: Path) -> int:
+    """Decoder layers in a model folder."""
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(path).num_hidden_layers)
+
+
 class ResidualModel:
     """A Hugging Face decoder, built up to its highest hooked layer.
 
@@ -59,7 +66,7 @@ class ResidualModel:
     """
 
     def __init__(self, path: Path, layers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -67,7 +74,7 @@ class ResidualModel:
         self.layers = tuple(sorted(layers))
         self.device = device
         try:
-            available = AutoConfig.from_pretrained(path).num_hidden_layers
+            available = count_layers(path)
             if self.layers[-1] >= available:
                 raise TargetError(
                     f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}"

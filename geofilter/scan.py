@@ -84,7 +84,11 @@ def scan(
         clock.lap("load")
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")
-        manifest["banks"] = [_about(bank) for bank in banks]
+        manifest["banks"] = [
+            # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
+            {**_about(bank), "path": None if bank.name in seeding.BUILT_IN else folder}
+            for bank, folder in zip(banks, config.banks or seeding.BUILT_IN, strict=True)
+        ]
         manifest |= score(run, banks, config.scorer, [f["path"] for f in files])
         clock.lap("score")
         manifest["seconds"], manifest["tokens_encoded_now"] = clock.laps, tokens

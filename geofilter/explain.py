@@ -1,0 +1,150 @@
+"""Why one row scores as it does: features, the tokens that carry them, and what would remain without each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter import seeding
+from geofilter.bank import Bank
+from geofilter.errors import InputError, RunError
+from geofilter.features import FeatureReader
+from geofilter.geometry import Shares, raw_scores
+from geofilter.pooled import Pooled
+from geofilter.records import Row, parse_line, read_lines
+from geofilter.store import Run
+from geofilter.targets import Notify, resolve
+from geofilter.tokens import encode_row
+
+N_FEATURES = 10
+TOKENS_PER_FEATURE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A row taken apart under the bank that gave its score."""
+
+    detail: dict[str, Any]
+    """its line of scores.jsonl"""
+    score: float
+    """recomputed now"""
+    features: list[dict[str, Any]]
+    """the largest shares either way: id, label, share, closeness, nearest toxic feature, tokens, score without"""
+    rest: float
+    """share of all other active features"""
+    absent: float
+    """share of the features that are silent in this row"""
+    tokens: list[tuple[str, float]]
+    """every response token with the sum of its parts of all shares"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            **self.detail,
+            "score_recomputed": round(self.score, 6),
+            "features": self.features,
+            "other_active_features": round(self.rest, 6),
+            "silent_features": round(self.absent, 6),
+            "tokens": [{"token": t, "share": round(s, 6)} for t, s in self.tokens],
+        }
+
+
+def find_row(run: Run, line: int, file: str | None) -> dict[str, Any]:
+    """The scores.jsonl record of a row.
+
+    Raises:
+        InputError: it was not scanned, was quarantined, or the line exists in several files.
+    """
+    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
+    if len(hits) > 1:
+        files = ", ".join(r["file"] for r in hits)
+        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
+    if not hits:
+        for q in run.quarantine():
+            if q["line"] == line and file in (None, q["file"]):
+                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
+        raise InputError(f"--row {line}: no such row in the run {run.path}")
+    return hits[0]
+
+
+def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify: Notify) -> Explanation:
+    """Run the model again on one row and split its score.
+
+    Args:
+        bank_name: explain the score under this bank; by default the one that gave the row's score.
+
+    Raises:
+        InputError: no such row or bank.
+        RunError: the data has changed, or the run's scorer has no feature shares.
+    """
+    detail = find_row(run, line, file)
+    manifest = run.manifest
+    row = _reread(detail)
+    about = manifest["target"]
+    named = about["model_dir"] if Path(about["model"]).exists() else about["name"]
+    target = resolve(named, Path(about["sae_dir"]), offline=True, notify=notify)
+    reader = FeatureReader(target, manifest["encoding"]["device"], manifest["encoding"]["dtype"])
+    wanted = bank_name or detail["bank"]
+    sources = {b["name"]: b["path"] for b in manifest["banks"]}
+    if wanted not in sources:
+        raise InputError(f"--bank {wanted}: the run was scored with {', '.join(sources)}")
+    bank = seeding.find([sources[wanted] or wanted], target, lambda: reader, notify)[0]
+    shares = Shares.of(manifest["scorer"], bank)
+    if shares is None:
+        raise RunError(f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with contrast")
+    encoded = encode_row(row, reader.tokenizer, manifest["encoding"]["max_tokens"])
+    pooled = Pooled.of(reader.read([encoded]), reader.encoder.d_in)
+    z, share = shares.active(pooled)
+    score, absent = _score(bank, manifest["scorer"], pooled, shares)
+    found = reader.read_tokens(encoded)
+    per_feature = np.zeros(bank.d_sae)
+    np.add.at(per_feature, found.feature, found.value)
+    share_of = np.zeros(bank.d_sae)
+    share_of[pooled.indices] = share
+    # A feature's share is divided among its tokens in proportion to its activation on them.
+    part = share_of[found.feature] * found.value / per_feature[found.feature]
+    by_token = np.bincount(found.token, part, len(found.position))
+    words = [str(reader.tokenizer.decode([encoded.ids[p]])) for p in found.position]
+    features = []
+    for i in np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]:
+        f = int(pooled.indices[i])
+        on = np.flatnonzero(found.feature == f)
+        strongest = on[np.argsort(-found.value[on], kind="stable")[:TOKENS_PER_FEATURE]]
+        near = int(bank.toxic[bank.closeness.nearest[f]])
+        features.append(
+            {
+                "feature": f,
+                "label": bank.labels[f],
+                "share": round(float(share[i]), 6),
+                "z": round(float(z[i]), 4),
+                "closeness": round(float(shares.weights[f]), 4),
+                "nearest_toxic": near,
+                "nearest_label": bank.labels[near],
+                "cosine_to_nearest": round(float(bank.closeness.toxic[f]), 4),
+                "tokens": [words[found.token[t]] for t in strongest],
+                "score_without": round(score - float(share[i]), 6),
+            }
+        )
+    shown = sum(f["share"] for f in features)
+    return Explanation(
+        detail, score, features, float(share.sum()) - shown, absent, list(zip(words, by_token.tolist(), strict=True))
+    )
+
+
+def _score(bank: Bank, scorer: str, pooled: Pooled, shares: Shares) -> tuple[float, float]:
+    score = float(bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""]))[0])
+    return score, shares.absent(pooled.indices)
+
+
+def _reread(detail: dict[str, Any]) -> Row:
+    path = Path(detail["file"])
+    for number, line in enumerate(read_lines(path), start=1):
+        if number == detail["line"]:
+            row = parse_line(line, detail["file"], number)
+            if isinstance(row, Row) and row.sha256 == detail["sha256"]:
+                return row
+            break
+    raise RunError(f"{path}, line {detail['line']}: has changed since the scan; scan it again")
