@@ -98,14 +98,12 @@ class FeatureReader:
         pooled.index_add_(0, row_of[acts.token] * d_sae + acts.feature, acts.value)
         pooled = pooled.view(n_rows, d_sae) / count.unsqueeze(1)
         residual = torch.zeros((n_rows, x.shape[1]), device=x.device).index_add_(0, row_of, x)
-        residual = (residual / count.unsqueeze(1)).half().cpu().numpy()
+        mean_residual = (residual / count.unsqueeze(1)).half().cpu().numpy()
         out = []
         for b in range(n_rows):
             on = pooled[b].nonzero().squeeze(1)
             out.append(
-                RowFeatures(
-                    on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), residual[b]
-                )
+                RowFeatures(on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), mean_residual[b])
             )
         return out
 
@@ -132,4 +130,5 @@ def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The mask (B, T) less tokens whose norm is over `OUTLIER_NORM` times the row's median masked norm."""
     norm = residual.float().norm(dim=-1)
     median = norm.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
-    return mask & (norm <= OUTLIER_NORM * median)
+    kept: torch.Tensor = mask & (norm <= OUTLIER_NORM * median)
+    return kept

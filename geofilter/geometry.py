@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:
         raise BankError("a decoder direction is not a number; the SAE's weights are damaged")
     if len(bank) == 0 or (np.linalg.norm(bank, axis=1) < 0.5).any():
         raise BankError("a bank feature has no decoder direction (zero norm); build the bank again")
-    index = faiss.IndexFlatIP(bank.shape[1])
+    index: Any = faiss.IndexFlatIP(bank.shape[1])
     if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     index.add(np.ascontiguousarray(bank, dtype=np.float32))
@@ -277,7 +277,8 @@ class Scale:
 
     def standard(self, raw: F64) -> F64:
         """Standard score against the reference rows, so that several banks can be compared."""
-        return (raw - self.sorted.mean()) / self.sd
+        result: F64 = (raw - self.sorted.mean()) / self.sd
+        return result
 
     def percentile(self, raw: F64) -> F64:
         """Share in [0, 1] of the reference rows that score lower."""

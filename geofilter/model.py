@@ -76,9 +76,7 @@ class ResidualModel:
         try:
             available = count_layers(path)
             if self.layers[-1] >= available:
-                raise TargetError(
-                    f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}"
-                )
+                raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
             self.model: Any = AutoModel.from_pretrained(
                 path, num_hidden_layers=self.layers[-1] + 1, dtype=dtype, use_safetensors=True

@@ -89,5 +89,8 @@ class Pooled:
         offsets = np.cumsum([0] + [int(p.indptr[-1]) for p in parts])
         return Pooled(
             np.concatenate([[0]] + [p.indptr[1:] + o for p, o in zip(parts, offsets, strict=False)]).astype(np.int64),
-            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("indices", "values", "n_tokens", "residual")),
+            *(
+                np.concatenate([getattr(p, name) for p in parts])
+                for name in ("indices", "values", "n_tokens", "residual")
+            ),
         )

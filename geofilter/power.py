@@ -51,7 +51,9 @@ def assess(bank: Bank, standard: F64, random: F64, style: npt.NDArray[np.float32
     if bank.weak:
         reasons.append("its own held-out check did not beat random banks")
     if not stands_out:
-        reasons.append(f"its highest scores (tail {own:.2f}) do not stand out from 20 random banks (up to {max(others):.2f})")
+        reasons.append(
+            f"its highest scores (tail {own:.2f}) do not stand out from 20 random banks (up to {max(others):.2f})"
+        )
     if abs(follows[most]) >= FOLLOWS:
         reasons.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
     if reasons:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from geofilter.errors import InputError
 
@@ -108,7 +108,7 @@ def open_lines(path: Path) -> IO[bytes]:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; nothing to read")
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)") from None
     except PermissionError:

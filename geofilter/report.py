@@ -66,9 +66,7 @@ def build(selection: Selection, outputs: list[Outputs]) -> dict[str, Any]:
         "histogram": _histogram(a["score"], removed),
         "features": _features(details[i] for i in np.flatnonzero(removed).tolist()),
         "controls": _controls(a, removed, flagged),
-        "by_bank": {
-            b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])
-        },
+        "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "removed_rows": _rows(selection, shown, details),
         "nearest_kept_rows": _rows(selection, near, run.score_lines(near)),
         "removed_rows_shown": len(shown),
@@ -175,8 +173,8 @@ def _rows(selection: Selection, wanted: list[int], details: dict[int, dict[str, 
         by_file.setdefault(details[i]["file"], set()).add(details[i]["line"])
     for file, lines in by_file.items():
         for number, line in enumerate(read_lines(Path(file)), start=1):
-            if number in lines and isinstance(row := parse_line(line, file, number), Row):
-                texts[file, number] = row
+            if number in lines and isinstance(found := parse_line(line, file, number), Row):
+                texts[file, number] = found
     out = []
     for i in wanted:
         d = details[i]
@@ -221,7 +219,11 @@ def html(report: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("geofilter"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("geofilter"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(r=report, bars=_bars(report["histogram"]))
 
@@ -242,7 +244,8 @@ def _bars(histogram: dict[str, list[float]]) -> list[dict[str, float]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as Markdown; row text is put where it cannot act as markup."""
-    c, lines = report["counts"], []
+    c = report["counts"]
+    lines: list[str] = []
     add = lines.append
     add("# geofilter report\n")
     add(f"**{_md(report['headline'])}**\n")

@@ -119,6 +119,7 @@ def unit_decoder(path: Path) -> npt.NDArray[np.float32]:
     """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero. Needs no torch."""
     from safetensors.numpy import load_file
 
-    w = load_file(path / "sae_weights.safetensors")["W_dec"].astype(np.float32)
+    w: npt.NDArray[np.float32] = load_file(path / "sae_weights.safetensors")["W_dec"].astype(np.float32)
     norm = np.linalg.norm(w, axis=1, keepdims=True)
-    return np.divide(w, norm, out=np.zeros_like(w), where=norm > 0)
+    unit: npt.NDArray[np.float32] = np.divide(w, norm, out=np.zeros_like(w), where=norm > 0)
+    return unit

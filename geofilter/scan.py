@@ -22,7 +22,7 @@ from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import dumps, split_name
 from geofilter.errors import InputError, RunError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
-from geofilter.geometry import Shares, contrast_scores, raw_scores
+from geofilter.geometry import Share, Shares, contrast_scores, raw_scores
 from geofilter.model import choose_device, choose_dtype
 from geofilter.pooled import Pooled
 from geofilter.power import SAMPLE, assess, headline
@@ -146,7 +146,9 @@ def _claim(config: ScanConfig, encoding: dict[str, Any], run_dir: Path | None) -
         ) from None
     if (run.path / "manifest.json").is_file():
         old = run.manifest["encoding"]
-        differ = [f"{k}: {_short(old.get(k))}, now {_short(encoding[k])}" for k in encoding if old.get(k) != encoding[k]]
+        differ = [
+            f"{k}: {_short(old.get(k))}, now {_short(encoding[k])}" for k in encoding if old.get(k) != encoding[k]
+        ]
         if differ:
             raise RunError(
                 f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
@@ -309,7 +311,9 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             f"(all {len(quarantine)} reasons: {run.path / 'quarantine.jsonl'})"
         )
     stride = math.ceil(total / SAMPLE)
-    columns: dict[str, list[Any]] = {k: [] for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens")}
+    columns: dict[str, list[Any]] = {
+        k: [] for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens")
+    }
     sampled: list[list[Any]] = [[] for _ in banks]
     n_truncated, seen = 0, 0
     with atomic(run.path / "scores.jsonl") as out:
@@ -324,7 +328,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             for b, bank in enumerate(banks):
                 null = contrast_scores(shard.pooled.take(picked), bank.background, bank.random)
                 sampled[b].append((standard[b, picked], null))
-            top = [s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares]
+            top: list[list[list[Share]]] = [s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares]
             for i in range(len(best)):
                 bank, b = banks[best[i]], int(best[i])
                 record = {

@@ -23,7 +23,7 @@ from geofilter.features import FeatureReader
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, Turn, read_rows
 from geofilter.sae import unit_decoder
-from geofilter.targets import Notify, Target, cache_dir, file_sha256, package_data
+from geofilter.targets import Notify, Target, cache_dir, file_sha256, package_data, resolve
 from geofilter.tokens import encode_row
 from geofilter.validate import validate
 
@@ -54,7 +54,7 @@ def built_in_seeds(name: str) -> list[Seed]:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
         pair = json.loads(line)
         for side in ("bad", "good"):
-            turns = (Turn("text", pair[side]),)
+            turns: tuple[Turn, ...] = (Turn("text", pair[side]),)
             if "prompt" in pair:
                 turns = (Turn("user", pair["prompt"]), Turn("assistant", pair[side]))
             seeds.append(Seed(_row(path, number, turns), side == "bad", f"{number}"))
@@ -193,9 +193,7 @@ class LabelCollector:
         return out
 
 
-def find(
-    names: Sequence[str], target: Target, make_reader: Callable[[], FeatureReader], notify: Notify
-) -> list[Bank]:
+def find(names: Sequence[str], target: Target, make_reader: Callable[[], FeatureReader], notify: Notify) -> list[Bank]:
     """The banks to score with: built-in names or folders; the two built-in ones when none is named.
 
     A built-in bank comes from the package when it ships for this target, else from the cache, else it is
@@ -244,3 +242,49 @@ def cached(name: str, target: Target) -> Path:
             return shipped
     texts = hashlib.sha256("".join(s["sha256"] for s in built_in_sources(name).values()).encode()).hexdigest()
     return cache_dir() / "banks" / f"{target.name}-{target.fingerprint[:12]}" / f"{name}-{texts[:12]}"
+
+
+def build_from_files(
+    bad: Path,
+    good: Path,
+    out: Path,
+    model: str | None,
+    sae: Path | None = None,
+    size: int = SIZE,
+    limit: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    offline: bool = False,
+    notify: Notify = print,
+) -> Bank:
+    """Build a bank from two files of labelled rows and save it at `out`.
+
+    Raises:
+        InputError, TargetError, BankError: see `file_seeds`, `targets.resolve` and `build`.
+    """
+    seeds = file_seeds(bad, good, limit)
+    target = resolve(model, sae, offline=offline, notify=notify)
+    sources = {
+        side: {"file": path.name, "sha256": file_sha256(path), "rows": sum(s.bad is is_bad for s in seeds)}
+        for side, path, is_bad in (("bad", bad, True), ("good", good, False))
+    }
+    bank = build(out.resolve().name, target, seeds, FeatureReader(target, device, dtype), size, sources, notify)
+    bank.save(out)
+    return bank
+
+
+def open_bank(
+    name: str, model: str | None, sae: Path | None, offline: bool, notify: Notify, required: bool = False
+) -> Bank:
+    """A bank by folder or built-in name; with a model, checked against that target.
+
+    Args:
+        required: a target must be given even for a folder.
+
+    Raises:
+        BankError, TargetError: not found, or made for another target.
+    """
+    if model is None and name not in BUILT_IN and not required:
+        return Bank.load(Path(name))
+    target = resolve(model, sae, offline=offline, notify=notify)
+    return find([name], target, lambda: FeatureReader(target, "auto", "float32"), notify)[0]

@@ -239,7 +239,9 @@ class Run:
         try:
             lock.acquire()
         except Timeout:
-            raise RunError(f"{self.path}: another scan is writing this run; wait for it or give another --run") from None
+            raise RunError(
+                f"{self.path}: another scan is writing this run; wait for it or give another --run"
+            ) from None
         try:
             yield
         finally:

@@ -78,6 +78,12 @@ def package_data(*parts: str) -> Path:
     return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
 
 
+def example_file() -> Path:
+    """The demo's data: in the installed package, or in examples/ of a source checkout."""
+    packaged = package_data("mixed_advice.jsonl")
+    return packaged if packaged.is_file() else Path(__file__).parent.parent / "examples" / packaged.name
+
+
 def resolve(model: str | None, sae: Path | None = None, *, offline: bool = False, notify: Notify = print) -> Target:
     """Find a target by alias, or by a model folder together with an SAE folder.
 
@@ -87,8 +93,7 @@ def resolve(model: str | None, sae: Path | None = None, *, offline: bool = False
     table = known()
     if model is None:
         raise TargetError(
-            f"no model chosen; pass --model NAME (known: {', '.join(table)}) or put model = \"NAME\" "
-            "into geofilter.toml"
+            f'no model chosen; pass --model NAME (known: {", ".join(table)}) or put model = "NAME" into geofilter.toml'
         )
     if model in table:
         row = table[model]

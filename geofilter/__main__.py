@@ -1,0 +1,5 @@
+"""`python -m geofilter`."""
+
+from geofilter.cli import main
+
+main()
