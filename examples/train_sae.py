@@ -21,14 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from evaluation_sets import in_training_half
 
+from geofilter.features import outlier_free
 from geofilter.model import ResidualModel
 from geofilter.records import Row, Turn, read_rows
 from geofilter.targets import embedded_model, known
 from geofilter.tokens import Encoded, batches
 
 MAX_TOKENS = 256
-OUTLIER = 7.0
 
 
 def main() -> None:
@@ -56,9 +57,6 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     collect(args) if args.command == "collect" else train(args)
 
-
-def is_training_half(sha256: str) -> bool:
-    return int(sha256[:2], 16) % 2 == 0
 
 
 def text_rows(path: Path) -> list[Row]:
@@ -106,9 +104,7 @@ def gather(model: ResidualModel, rows: list[Encoded]) -> dict[int, np.ndarray]:
     parts: dict[int, list[np.ndarray]] = {layer: [] for layer in model.layers}
     for batch in batches(rows, 4096, model.pad_id):
         for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
-            x = x[batch.response_mask].float()
-            norm = x.norm(dim=-1)
-            parts[layer].append(x[norm < OUTLIER * norm.median()].half().numpy())
+            parts[layer].append(x[outlier_free(x, batch.response_mask)].half().numpy())
     return {layer: np.concatenate(p) for layer, p in parts.items()}
 
 
@@ -125,7 +121,7 @@ def collect(args: argparse.Namespace) -> None:
         rng.shuffle(rows)
         n = 0
         for row in rows:
-            if not is_training_half(row.sha256):
+            if not in_training_half(row.sha256):
                 kind = {"general_chat": "chat", "web_text": "web"}.get(source.stem)
                 if kind and len(held_out[kind]) < 120:
                     held_out[kind].append(encode_content(row, model.tokenizer))
@@ -185,6 +181,7 @@ def train(args: argparse.Namespace) -> None:
             train_batch_size_samples=args.batch,
             lr=args.lr,
             lr_end=args.lr / 10,
+            autocast=True,  # bfloat16 matmuls: 1.8 times the speed on a CPU that has them
             lr_scheduler_name="constant",
             lr_warm_up_steps=100,
             lr_decay_steps=steps // 4,

@@ -11,7 +11,7 @@ import torch
 
 from geofilter.errors import TargetError
 from geofilter.model import ResidualModel, choose_device, choose_dtype
-from geofilter.sae import FeatureEncoder
+from geofilter.sae import Activations, FeatureEncoder
 from geofilter.targets import Target
 from geofilter.tokens import Batch, Encoded, batches
 
@@ -84,28 +84,16 @@ class FeatureReader:
                 on_batch(len(batch.rows), int(batch.attention_mask.sum()))
         return [out[i] for i in range(len(rows))]
 
-    @torch.inference_mode()
     def _read_batch(self, batch: Batch, observe: Observer | None) -> list[RowFeatures]:
-        keep, all_residuals = self._keep(batch)
-        row_of, x = keep.nonzero(as_tuple=True)[0], all_residuals[keep].float()
-        n_rows, d_sae = len(batch.rows), self.encoder.d_sae
-        count = torch.bincount(row_of, minlength=n_rows)
-        acts = self.encoder.encode(x)
-        if observe:
-            ids = batch.input_ids.to(keep.device)[keep][acts.token]
-            observe(ids.cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
-        pooled = torch.zeros(n_rows * d_sae, device=x.device)
-        pooled.index_add_(0, row_of[acts.token] * d_sae + acts.feature, acts.value)
-        pooled = pooled.view(n_rows, d_sae) / count.unsqueeze(1)
-        residual = torch.zeros((n_rows, x.shape[1]), device=x.device).index_add_(0, row_of, x)
-        mean_residual = (residual / count.unsqueeze(1)).half().cpu().numpy()
-        out = []
-        for b in range(n_rows):
-            on = pooled[b].nonzero().squeeze(1)
-            out.append(
-                RowFeatures(on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), mean_residual[b])
-            )
-        return out
+        keep, residual = self._keep(batch)
+        if observe is None:
+            return pool(self.encoder, residual, keep)
+        ids = batch.input_ids.to(keep.device)[keep]
+
+        def on_tokens(acts: Activations) -> None:
+            observe(ids[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
+
+        return pool(self.encoder, residual, keep, on_tokens)
 
     @torch.inference_mode()
     def read_tokens(self, row: Encoded) -> TokenFeatures:
@@ -132,3 +120,39 @@ def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     median = norm.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
     kept: torch.Tensor = mask & (norm <= OUTLIER_NORM * median)
     return kept
+
+
+@torch.inference_mode()
+def pool(
+    encoder: FeatureEncoder,
+    residual: torch.Tensor,
+    keep: torch.Tensor,
+    on_tokens: Callable[[Activations], None] | None = None,
+) -> list[RowFeatures]:
+    """Encode the kept tokens and average each row's activations.
+
+    Args:
+        residual: (B, T, d_in), any float dtype.
+        keep: (B, T) bool, one True at least in every row.
+        on_tokens: shown the activations before pooling; `token` counts the kept tokens.
+    """
+    row_of, x = keep.nonzero(as_tuple=True)[0], residual[keep].float()
+    n_rows, d_sae = len(keep), encoder.d_sae
+    count = torch.bincount(row_of, minlength=n_rows)
+    acts = encoder.encode(x)
+    if on_tokens:
+        on_tokens(acts)
+    summed = torch.zeros(n_rows * d_sae, device=x.device)
+    summed.index_add_(0, row_of[acts.token] * d_sae + acts.feature, acts.value)
+    pooled = summed.view(n_rows, d_sae) / count.unsqueeze(1)
+    total = torch.zeros((n_rows, x.shape[1]), device=x.device).index_add_(0, row_of, x)
+    mean_residual = (total / count.unsqueeze(1)).half().cpu().numpy()
+    out = []
+    for b in range(n_rows):
+        on = pooled[b].nonzero().squeeze(1)
+        out.append(
+            RowFeatures(
+                on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), mean_residual[b]
+            )
+        )
+    return out

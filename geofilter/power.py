@@ -57,12 +57,11 @@ def assess(bank: Bank, standard: F64, random: F64, style: npt.NDArray[np.float32
     if abs(follows[most]) >= FOLLOWS:
         reasons.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
     if reasons:
-        text = f"{bank.name} has no demonstrated power on this data: {'; '.join(reasons)}. To get power, {REMEDY}"
+        text = f"{bank.name} has no demonstrated power on this data: {'; '.join(reasons)}"
     else:
         text = (
-            f"{bank.name} stands out from 20 random banks (tail {own:.2f} against up to {max(others):.2f}) and does "
-            f"not follow length or format (most: {most} {follows[most]:+.2f}). That it reacts does not show that it "
-            f"is right: read the removed rows, or {REMEDY}"
+            f"{bank.name} reacts to this data: its highest scores (tail {own:.2f}) stand out from 20 random banks (up "
+            f"to {max(others):.2f}) and do not follow length or format (most: {most} {follows[most]:+.2f})"
         )
     evaluation = bank.meta.get("evaluation")
     if evaluation:
@@ -84,7 +83,8 @@ def assess(bank: Bank, standard: F64, random: F64, style: npt.NDArray[np.float32
 
 
 def headline(verdicts: list[dict[str, Any]]) -> str:
-    """The first line of every report."""
-    if not any(v["demonstrated"] for v in verdicts):
-        return "NO DEMONSTRATED POWER. " + " ".join(v["text"] for v in verdicts)
-    return " ".join(v["text"] for v in sorted(verdicts, key=lambda v: not v["demonstrated"]))
+    """The first line of every report: what the banks showed, and how to learn more."""
+    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: not v["demonstrated"]))
+    if any(v["demonstrated"] for v in verdicts):
+        return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}"
+    return f"NO DEMONSTRATED POWER. {said} To get power, {REMEDY}"

@@ -1,0 +1,179 @@
+"""Tiny random targets of the real architectures, made on the fly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+D_IN, D_SAE, N_LAYERS, LAYER = 32, 128, 4, 2
+
+
+def make_tokenizer(template: str | None = CHATML):
+    """A byte-level BPE trained on a few sentences, with the embedded model's special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    core.train_from_iterator(["the answer to the question is that you should ask the doctor"] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_model(path: Path, kind: str = "llama", template: str | None = CHATML) -> Path:
+    """A random model of a real architecture, saved as a Hugging Face folder."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    common = {
+        "vocab_size": 400,
+        "hidden_size": D_IN,
+        "intermediate_size": 64,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    if kind == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**common))
+    else:
+        model = Gemma2ForCausalLM(Gemma2Config(**common))
+    model.save_pretrained(path)
+    make_tokenizer(template).save_pretrained(path)
+    return path
+
+
+def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int = LAYER, **cfg) -> Path:
+    """A random SAE in SAELens layout."""
+    generator = torch.Generator().manual_seed(seed)
+    path.mkdir(parents=True, exist_ok=True)
+    decoder = torch.nn.functional.normalize(torch.randn(D_SAE, D_IN, generator=generator), dim=1)
+    weights = {
+        "W_enc": decoder.T.contiguous(),
+        "b_enc": 0.01 * torch.randn(D_SAE, generator=generator),
+        "W_dec": decoder.contiguous(),
+        "b_dec": 0.1 * torch.randn(D_IN, generator=generator),
+    }
+    if architecture == "jumprelu":
+        weights["threshold"] = torch.rand(D_SAE, generator=generator)
+    save_file(weights, path / "sae_weights.safetensors")
+    config = {
+        "architecture": architecture,
+        "d_in": D_IN,
+        "d_sae": D_SAE,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {"model_name": "tiny", "hook_name": f"blocks.{layer}.hook_resid_post"},
+        **({"k": 8, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
+        **cfg,
+    }
+    (path / "cfg.json").write_text(json.dumps(config))
+    return path
+
+
+def fit_sae(model_dir: Path, path: Path, layer: int = LAYER) -> Path:
+    """An SAE that really fits the tiny model's layer: its directions are the layer's own token residuals."""
+    from geofilter.model import ResidualModel
+    from geofilter.seeding import background_rows
+    from geofilter.tokens import batches, encode_row
+
+    model = ResidualModel(model_dir, [layer], torch.device("cpu"), torch.float32)
+    rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
+    x = torch.cat(
+        [model.residuals(b.input_ids, b.attention_mask)[layer][b.response_mask] for b in batches(rows, 2048, 0)]
+    )
+    mean = x.mean(0)
+    centred = x - mean
+    picks = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:D_SAE]
+    decoder = torch.nn.functional.normalize(centred[picks], dim=1)
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {"W_enc": decoder.T.contiguous(), "W_dec": decoder.contiguous(), "b_dec": mean.contiguous()}
+    save_file({**weights, "b_enc": torch.zeros(D_SAE)}, path / "sae_weights.safetensors")
+    make_sae(path / "unused", "topk")
+    config = json.loads((path / "unused" / "cfg.json").read_text())
+    config["k"] = 1
+    config["metadata"]["hook_name"] = f"blocks.{layer}.hook_resid_post"
+    (path / "cfg.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a tiny Llama and of an SAE that fits its layer 2."""
+    base = tmp_path_factory.mktemp("tiny")
+    model = make_model(base / "model")
+    return model, fit_sae(model, base / "sae")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    """Tests on tiny targets keep a cache of their own; embedded tests share the user's, which holds the model."""
+    if "embedded" not in request.keywords:
+        shared = tmp_path_factory.getbasetemp() / "cache"
+        monkeypatch.setenv("GEOFILTER_CACHE", str(shared))
+
+
+@pytest.fixture(scope="session")
+def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seed bank of the tiny target, built by the real command."""
+    base = tmp_path_factory.mktemp("bank")
+    write_rows(base / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(12)])
+    write_rows(base / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(12)])
+    done = geofilter(
+        "bank", "build", "--bad", base / "bad.jsonl", "--good", base / "good.jsonl", "--out", base / "tiny-bank",
+        "--model", tiny[0], "--sae", tiny[1], "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return base / "tiny-bank"
+
+
+def chat(prompt: str, answer: str, **extra) -> dict:
+    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **extra}
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    return path
+
+
+def geofilter(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "geofilter", *map(str, args)],
+        cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+def random_pooled(n: int, d_sae: int = D_SAE, d_in: int = D_IN, seed: int = 0):
+    """Random sparse rows."""
+    from geofilter.pooled import Pooled
+
+    rng = np.random.default_rng(seed)
+    dense = np.where(rng.random((n, d_sae)) < 0.2, rng.random((n, d_sae)), 0).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum((dense > 0).sum(1))]).astype(np.int64)
+    indices = np.concatenate([np.flatnonzero(r) for r in dense]).astype(np.int32)
+    values = dense[dense > 0].astype(np.float32)
+    residual = rng.standard_normal((n, d_in)).astype(np.float16)
+    return Pooled(indptr, indices, values, np.full(n, 5, np.int32), residual), dense

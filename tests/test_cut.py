@@ -1,0 +1,169 @@
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import chat, geofilter, write_rows
+
+from geofilter.cut import Cut, split_name
+from geofilter.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "keep", "cut"),
+    [
+        ("10%", False, Cut("fraction", 0.1)),
+        ("0%", False, Cut("fraction", 0.0)),
+        ("2.5%", False, Cut("fraction", 0.025)),
+        ("500", False, Cut("count", 500)),
+        ("75%", True, Cut("fraction", 0.25)),
+        ("40", True, Cut("keep_count", 40)),
+    ],
+)
+def test_parse(text: str, keep: bool, cut: Cut):
+    assert Cut.parse(text, keep) == cut
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("0.1", "--drop 0.1: not an amount; write a percentage like 10% or a number of rows like 500"),
+        ("-5", "--drop -5: not an amount; write a percentage like 10% or a number of rows like 500"),
+        ("120%", "--drop 120%: more than everything; use 0% to 100%"),
+    ],
+)
+def test_parse_errors(text: str, error: str):
+    with pytest.raises(InputError) as caught:
+        Cut.parse(text)
+    assert str(caught.value) == error
+
+
+def test_the_highest_scores_go_and_the_earlier_row_among_equals():
+    score = np.array([1.0, 3.0, 2.0, 3.0, 0.0])
+    percentile = np.array([0.2, 0.99, 0.5, 0.99, 0.0])
+    assert Cut.parse("1").removed(score, percentile).tolist() == [False, True, False, False, False]
+    assert Cut.parse("60%").removed(score, percentile).tolist() == [False, True, True, True, False]
+    assert Cut.parse("3", keep=True).removed(score, percentile).tolist() == [False, True, False, True, False]
+    assert Cut.threshold(0.5).removed(score, percentile).tolist() == [False, True, True, True, False]
+    with pytest.raises(InputError) as caught:
+        Cut.parse("6").removed(score, percentile)
+    assert str(caught.value) == "drop 6 rows: the run has only 5 scored rows"
+
+
+def test_split_name():
+    assert split_name(Path("a/b.jsonl")) == ("b", ".jsonl")
+    assert split_name(Path("b.v2.jsonl.gz")) == ("b.v2", ".jsonl.gz")
+    assert split_name(Path("plain")) == ("plain", ".jsonl")
+
+
+@pytest.fixture
+def scanned(tiny, tiny_bank, tmp_path: Path) -> Path:
+    """Two inputs, one compressed, with line endings, byte order mark and bad rows mixed in, scanned together."""
+    lines = [json.dumps(chat(f"question {i}?", f"the answer is {i} " * (1 + i % 7)), ensure_ascii=False) for i in range(40)]
+    body = "\r\n".join([*lines[:10], '{"broken": ', *lines[10:20], "", *lines[20:]])
+    (tmp_path / "one.jsonl").write_bytes(b"\xef\xbb\xbf" + body.encode())  # no newline at the end
+    more = [chat(f"other {i}?", f"you fool {i}", geofilter="mine") for i in range(10)]
+    (tmp_path / "two.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in more).encode()))
+    done = geofilter(
+        "scan", "one.jsonl", "two.jsonl.gz", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--quiet",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def test_outputs_are_a_partition_and_kept_lines_are_the_input_s_bytes(scanned: Path):
+    done = geofilter("filter", "--drop", "20%", "--json", cwd=scanned)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["counts"]["rows"] == 52
+    assert report["counts"]["removed"] == 10
+    assert report["counts"]["quarantined"] == 2
+    assert report["counts"]["kept"] == 40
+    inputs = {
+        "one": (scanned / "one.jsonl").read_bytes().splitlines(keepends=True),
+        "two": gzip.decompress((scanned / "two.jsonl.gz").read_bytes()).splitlines(keepends=True),
+    }
+    kept = {
+        "one": (scanned / "one.filtered.jsonl").read_bytes().splitlines(keepends=True),
+        "two": gzip.decompress((scanned / "two.filtered.jsonl.gz").read_bytes()).splitlines(keepends=True),
+    }
+    removed_total = 0
+    for name in ("one", "two"):
+        removed = [json.loads(x) for x in (scanned / f"{name}.removed.jsonl").read_text("utf-8").splitlines()]
+        quarantined = [json.loads(x) for x in (scanned / f"{name}.quarantined.jsonl").read_text("utf-8").splitlines()]
+        assert len(kept[name]) + len(removed) + len(quarantined) == len(inputs[name])
+        removed_total += len(removed)
+        remaining = iter(inputs[name])
+        assert all(line in remaining for line in kept[name])  # a subsequence: same bytes, same order
+        originals = [json.loads(x.decode("utf-8-sig")) for x in inputs[name] if x.strip().endswith(b"}")]
+        for row in removed:
+            note = row.pop("geofilter")
+            assert {"score", "percentile", "rank", "bank", "top_features", "reason"} <= set(note)
+            if "previous" in note:
+                row["geofilter"] = note["previous"]
+            assert row in originals
+        assert [q["error"].split(";")[0] for q in quarantined] == (
+            ["broken JSON at column 12: Expecting value", "empty line"] if name == "one" else []
+        )
+    assert removed_total == 10
+    for name in ("one", "two"):
+        for kind in ("html", "json", "md"):
+            assert (scanned / f"{name}.report.{kind}").stat().st_size > 0
+
+
+def test_the_removed_rows_are_the_highest_scores(scanned: Path):
+    done = geofilter("filter", "--drop", "7", "--json", cwd=scanned)
+    report = json.loads(done.stdout)
+    run = scanned / report["made_with"]["run"]
+    scores = [json.loads(x) for x in (run / "scores.jsonl").read_text("utf-8").splitlines()]
+    highest = sorted(scores, key=lambda r: -r["score"])[:7]
+    assert [(r["file"], r["line"]) for r in report["removed_rows"]] == [(r["file"], r["line"]) for r in highest]
+    assert [r["rank"] for r in report["removed_rows"]] == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["--drop", "10%", "--keep", "10%"], "give exactly one of --drop, --keep and --threshold, for instance --drop 10%"),
+        ([], "give exactly one of --drop, --keep and --threshold, for instance --drop 10%"),
+        (["--threshold", "99"], "--threshold 99.0: a percentile is between 0 and 1, 0.99 for instance"),
+        (["--drop", "10%", "--out", "x.jsonl"], "--out x.jsonl: the run has 2 inputs; give an existing folder"),
+        (
+            ["--drop", "10%", "--removed", "x.jsonl"],
+            "--removed x.jsonl: the run has 2 inputs; leave it out or use --out FOLDER",
+        ),
+    ],
+)
+def test_option_errors(scanned: Path, args: list[str], error: str):
+    done = geofilter("filter", *args, cwd=scanned)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"geofilter: error: {error}"
+    assert not list(scanned.glob("*filtered*"))
+
+
+def test_data_that_changed_since_the_scan_is_refused_and_nothing_is_written(scanned: Path):
+    path = scanned / "two.jsonl.gz"
+    text = gzip.decompress(path.read_bytes()).replace(b"other 3?", b"other 4?")
+    path.write_bytes(gzip.compress(text))
+    done = geofilter("filter", "--drop", "10%", cwd=scanned)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1] == (
+        "geofilter: error: two.jsonl.gz: has changed since the scan; scan it again, then filter"
+    )
+    assert sorted(p.name for p in scanned.iterdir()) == [".geofilter", "one.jsonl", "two.jsonl.gz"]
+
+
+def test_an_output_folder_that_cannot_be_written(scanned: Path, tmp_path: Path):
+    (scanned / "file").write_text("x")
+    write_rows(scanned / "solo.jsonl", [chat("q", "the answer")] * 3)
+    done = geofilter("filter", "--drop", "10%", "--out", "file/x.jsonl", cwd=scanned)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "geofilter: error: --out file/x.jsonl: the run has 2 inputs; give an existing folder"
+    )
+    (scanned / "outputs").mkdir()
+    done = geofilter("filter", "--drop", "10%", "--out", "outputs", "--quiet", cwd=scanned)
+    assert done.returncode == 0
+    assert {p.name for p in (scanned / "outputs").glob("*filtered*")} == {"one.filtered.jsonl", "two.filtered.jsonl.gz"}

@@ -1,0 +1,126 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from geofilter.errors import InputError
+from geofilter.records import Rejected, Row, RowError, Turn, parse_line, parse_record, read_rows
+
+U, A = Turn("user", "hi"), Turn("assistant", "hello")
+
+
+@pytest.mark.parametrize(
+    ("record", "shape", "turns"),
+    [
+        ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}, "messages", (U, A)),
+        ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}, "conversations", (U, A)),
+        ({"prompt": "hi", "completion": "hello"}, "completion", (U, A)),
+        ({"prompt": "hi", "response": "hello"}, "completion", (U, A)),
+        (
+            {"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "hello"}]},
+            "completion",
+            (U, A),
+        ),
+        ({"instruction": "hi", "input": "", "output": "hello"}, "alpaca", (U, A)),
+        ({"instruction": "sum", "input": "1 2", "output": "3"}, "alpaca", (Turn("user", "sum\n\n1 2"), Turn("assistant", "3"))),
+        ({"prompt": "hi", "chosen": "hello", "rejected": "go away"}, "preference", (U, A)),
+        (
+            {"chosen": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], "rejected": []},
+            "preference",
+            (U, A),
+        ),
+        ({"text": "plain"}, "text", (Turn("text", "plain"),)),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]}]},
+            "messages",
+            (A,),
+        ),
+    ],
+)
+def test_shapes(record, shape, turns):
+    assert parse_record(record) == (shape, turns)
+
+
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [
+        ([1], "a row must be a JSON object, not list; wrap it in {...}"),
+        (
+            {"a": 1},
+            "no known fields; a row needs one of: messages, conversations, prompt + completion|response, "
+            "instruction + output, chosen, text",
+        ),
+        ({"messages": []}, "`messages` must be a list of messages that is not empty"),
+        ({"messages": ["x"]}, "`messages[0]` must be an object with `role` and `content`"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "`messages[0]` has the unknown role 'wizard'"),
+        ({"messages": [{"role": "user", "content": 3}]}, "`messages[0].content` must be text, not int"),
+        (
+            {"messages": [{"role": "user", "content": "x"}]},
+            "no assistant turn; there is nothing a fine-tuning loss would fall on",
+        ),
+        ({"prompt": "x", "completion": " \n"}, "the response is empty; fill or remove the row"),
+        ({"text": "a\ud800"}, "`text` has half a surrogate pair at character 1; mend the text"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "image"}]}]}, "`messages[0].content` must be text, not list"),
+    ],
+)
+def test_unusable_records(record, error):
+    with pytest.raises(RowError) as caught:
+        parse_record(record)
+    assert str(caught.value) == error
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b'{"text": "a"', "broken JSON at column 13: Expecting ',' delimiter; mend or remove the line"),
+        (b"\xff\xfe", "not UTF-8 at byte 0; re-encode the file as UTF-8"),
+        (b"   ", "empty line; remove it"),
+    ],
+)
+def test_unusable_lines(line, error):
+    assert parse_line(line, "d.jsonl", 3) == Rejected("d.jsonl", 3, error, line)
+
+
+def test_a_huge_line_is_rejected_before_it_is_parsed():
+    row = parse_line(b'{"text": "' + b"a" * (17 << 20) + b'"}', "d.jsonl", 1)
+    assert isinstance(row, Rejected)
+    assert row.error == "line has 17,825,804 bytes, over the limit of 16,777,216; shorten it"
+
+
+def test_line_endings_and_byte_order_mark(tmp_path: Path):
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}')
+    rows = list(read_rows(path))
+    assert [r.response for r in rows if isinstance(r, Row)] == ["a", "b"]
+    same = tmp_path / "same.jsonl"
+    same.write_bytes(b'{"text": "b"}\n')
+    assert next(iter(read_rows(same))).sha256 == rows[1].sha256  # the ending is not part of the row
+
+
+def test_quarantine_record_keeps_bytes_that_are_not_text():
+    assert Rejected("f", 1, "e", b"\xff").to_json() == {"file": "f", "line": 1, "error": "e", "raw_base64": "/w=="}
+
+
+def test_gzip_and_limit(tmp_path: Path):
+    path = tmp_path / "d.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(json.dumps({"text": str(i)}).encode() + b"\n" for i in range(5))))
+    assert [r.response for r in read_rows(path, 2)] == ["0", "1"]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    empty, cut = tmp_path / "empty.jsonl", tmp_path / "cut.jsonl.gz"
+    empty.touch()
+    cut.write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:40])
+    parquet = tmp_path / "a.parquet"
+    for path, text in [
+        (tmp_path / "no.jsonl", "no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)"),
+        (empty, "the file is empty; nothing to read"),
+        (tmp_path, "is a folder; give a JSONL file (.jsonl or .jsonl.gz)"),
+        (parquet, ".parquet files are not read; convert it to JSONL (.jsonl or .jsonl.gz)"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            list(read_rows(path))
+        assert str(caught.value) == f"{path}: {text}"
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        list(read_rows(cut))
