@@ -1,0 +1,164 @@
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import chat, geofilter, write_rows
+
+import geofilter as package
+
+SOURCE = Path(package.__file__).parent
+HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
+# Lower rows may import upper rows only.
+LAYERS = [
+    ["errors", "style", "metrics", "pooled"],
+    ["config", "records", "controls", "geometry"],
+    ["bank"],
+    ["store", "power", "validate"],
+    ["cut"],
+    ["report"],
+    ["tokens", "targets", "sae"],
+    ["model"],
+    ["features"],
+    ["seeding"],
+    ["doctor"],
+    ["scan", "explain"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def imported(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_command_line_imports_nothing_heavy():
+    assert not imported("import geofilter.cli") & set(HEAVY)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nsys.argv = ['geofilter', '--help']\nfrom geofilter.cli import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass"
+    )
+    assert not imported(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["cut", "report", "store", "bank", "power", "geometry", "validate"])
+def test_what_comes_after_the_scan_imports_no_torch(module: str):
+    assert not imported(f"import geofilter.{module}") & {"torch", "transformers", "sae_lens"}
+
+
+def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i}") for i in range(8)])
+    done = geofilter(
+        "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "r", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    code = (
+        f"import os, sys\nos.chdir({str(tmp_path)!r})\nsys.argv = ['geofilter', 'filter', 'r', '--drop', '2', '--quiet']\n"
+        "from geofilter.cli import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code"
+    )
+    assert not imported(code) & {"torch", "transformers", "sae_lens"}
+    assert (tmp_path / "d.filtered.jsonl").is_file()
+
+
+def test_imports_go_one_way_and_modules_stay_small():
+    level = {name: i for i, names in enumerate(LAYERS) for name in names}
+    modules = {p.stem: p for p in SOURCE.glob("*.py") if p.stem != "__init__"}
+    assert set(modules) == set(level)
+    for name, path in modules.items():
+        tree = ast.parse(path.read_text("utf-8"))
+        runtime = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        typing_only = {
+            id(n)
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+            for n in ast.walk(block)
+        }
+        for node in runtime:
+            if id(node) in typing_only or not (node.module or "").startswith("geofilter"):
+                continue
+            targets = [node.module.split(".")[1]] if "." in node.module else [a.name for a in node.names]
+            for target in targets:
+                if target in level:
+                    assert level[target] < level[name], f"{name} imports {target}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["scan"], ["filter"], ["report"], ["explain"], ["targets"], ["doctor"], ["demo"], ["bank"], ["bank", "build"],
+     ["bank", "list"], ["bank", "show"], ["bank", "check"]],
+)  # fmt: skip
+def test_every_command_has_help_with_an_example(command: list[str]):
+    done = geofilter(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    if command and command != ["bank"]:
+        assert f"Example: geofilter {' '.join(command)}" in " ".join(done.stdout.split())
+
+
+def test_usage_errors_exit_2():
+    assert geofilter("scan").returncode == 2
+    assert geofilter("nonsense").returncode == 2
+
+
+def test_targets_and_banks_are_listed():
+    assert "smollm2-135m" in json.loads(geofilter("targets", "--json").stdout)
+    assert geofilter("targets").stdout.startswith("smollm2-135m\n  HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0), ")
+    assert [x.split(":")[0] for x in geofilter("bank", "list").stdout.splitlines()] == ["toxic-text", "harmful-answers"]
+
+
+def test_bank_show_and_check(tiny, tiny_bank: Path):
+    done = geofilter("bank", "show", tiny_bank, "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["name"] == "tiny-bank"
+    assert len(shown["toxic"]) <= 16
+    assert shown["evaluation"]["rows"] == {"bad": 12, "good": 12}
+    assert "toxic features" in geofilter("bank", "show", tiny_bank).stdout
+    done = geofilter("bank", "check", tiny_bank, "--model", tiny[0], "--sae", tiny[1])
+    assert done.returncode == (3 if shown["evaluation"]["weak"] else 0)
+
+
+def test_bank_build_errors(tiny, tmp_path: Path):
+    write_rows(tmp_path / "few.jsonl", [chat("q", "a")] * 3)
+    write_rows(tmp_path / "broken.jsonl", [{"x": 1}])
+    for bad, text in [
+        ("few.jsonl", "few.jsonl: 3 rows; a bank needs at least 10 on each side"),
+        ("broken.jsonl", "broken.jsonl, line 1: no known fields; a row needs one of: messages, conversations, prompt + "
+         "completion|response, instruction + output, chosen, text"),
+    ]:  # fmt: skip
+        done = geofilter(
+            "bank", "build", "--bad", bad, "--good", "few.jsonl", "--out", "b", "--model", tiny[0], "--sae", tiny[1],
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"geofilter: error: {text}"
+        assert not (tmp_path / "b").exists()
+
+
+def test_doctor_on_a_pair(tiny, tmp_path: Path):
+    done = geofilter("doctor", "--model", tiny[0], "--sae", tiny[1], "--json")
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert checks["pair"]["ok"], checks["pair"]["text"]
+    assert checks["faiss"]["ok"], checks["faiss"]["text"]
+    assert done.returncode == 0
+
+
+def test_doctor_finds_a_layer_that_is_off_by_one(tiny, tmp_path: Path):
+    import shutil
+
+    shutil.copytree(tiny[1], tmp_path / "sae")
+    cfg = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    cfg["metadata"]["hook_name"] = "blocks.1.hook_resid_post"
+    (tmp_path / "sae" / "cfg.json").write_text(json.dumps(cfg))
+    done = geofilter("doctor", "--model", tiny[0], "--sae", tmp_path / "sae")
+    assert done.returncode == 3
+    assert "the SAE declares layer 1 but explains layer 2 best" in done.stdout

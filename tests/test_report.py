@@ -1,0 +1,68 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from conftest import chat, geofilter, write_rows
+
+HOSTILE = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(1)> [click](javascript:alert(1)) \x1b[31mred\x1b[0m "
+    "\u202eright to left `code` | cell | # head \x00 end"
+)
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_hostile_rows_are_inert_text(tiny, tiny_bank: Path, tmp_path: Path):
+    rows = [chat(HOSTILE, HOSTILE + f" {i}") for i in range(4)]
+    rows += [{"messages": [{"role": HOSTILE, "content": "x"}]}]
+    write_rows(tmp_path / "d.jsonl", rows)
+    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("filter", "--drop", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stderr
+    page = (tmp_path / "d.report.html").read_text("utf-8")
+    tags = Tags()
+    tags.feed(page)
+    names = {tag for tag, _ in tags.seen}
+    assert not names & {"script", "img", "a", "iframe", "link", "object"}
+    assert not any(key.startswith("on") or key in ("src", "href") for _, attrs in tags.seen for key in attrs)
+    assert "default-src 'none'" in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", page)
+    text = (tmp_path / "d.report.md").read_text("utf-8")
+    assert "<script" not in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", text)
+    done = geofilter("explain", "--row", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b[31m" not in done.stdout
+
+
+def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i} " * (1 + i % 4)) for i in range(40)])
+    geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    missing = geofilter("report", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert missing.stderr.splitlines()[-1].endswith("not cut yet; run geofilter filter --drop 10% first")
+    done = geofilter("filter", "--drop", "25%", cwd=tmp_path)
+    report = json.loads((tmp_path / "d.report.json").read_text("utf-8"))
+    lines = done.stderr.splitlines()
+    assert lines[1] == report["headline"]  # after the note that names the run
+    assert (tmp_path / "d.report.md").read_text("utf-8").splitlines()[2].startswith("**")
+    assert report["counts"]["kept"] + report["counts"]["removed"] == 40
+    assert sum(report["histogram"]["kept"]) == 30
+    assert sum(report["histogram"]["removed"]) == 10
+    assert report["controls"]["flagged"]["kept_after_random_removal"] == round(report["counts"]["flagged"] * 0.75, 1)
+    assert set(report["controls"]["overlap_with_equal_cut_by"]) == {
+        f"{w} {n}" for w in ("most", "least") for n in ("length", "bullets", "digits", "code")
+    }
+    done = geofilter("report", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == report
