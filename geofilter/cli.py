@@ -49,9 +49,6 @@ def main() -> None:
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
         print(f"geofilter: error: {text}", file=sys.stderr)  # noqa: T201
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("geofilter: interrupted; the same command goes on where it stopped", file=sys.stderr)  # noqa: T201
-        raise SystemExit(130) from None
 
 
 def note(text: str) -> None:
@@ -150,8 +147,12 @@ def _with_settings(ctx: typer.Context, given: dict[str, Any], strict: bool = Tru
 def _run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
     from geofilter.scan import scan as run_scan
 
-    with _progress(quiet) as (started, advance):
-        return run_scan(config, run, offline=offline, notify=_notify(quiet), started=started, progress=advance)
+    try:
+        with _progress(quiet) as (started, advance):
+            return run_scan(config, run, offline=offline, notify=_notify(quiet), started=started, progress=advance)
+    except KeyboardInterrupt:
+        note("geofilter: interrupted; the same command goes on where it stopped")
+        raise typer.Exit(130) from None
 
 
 @contextmanager

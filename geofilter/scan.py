@@ -76,13 +76,14 @@ def scan(
             run.write_manifest(manifest)
 
         @cache
-        def reader() -> FeatureReader:
+        def reader(dtype: str) -> FeatureReader:
             doctor.require_pair(target, notify)
-            return FeatureReader(target, config.device, config.dtype)
+            return FeatureReader(target, config.device, dtype)
 
-        banks = seeding.find(config.banks, target, lambda: FeatureReader(target, "auto", "float32"), notify)
+        # Banks are always read in float32, so that a bank is the same for every dtype of the scan.
+        banks = seeding.find(config.banks, target, lambda: reader("float32"), notify)
         clock.lap("load")
-        tokens = encode_shards(config, run, files, reader, started, progress)
+        tokens = encode_shards(config, run, files, lambda: reader(config.dtype), started, progress)
         clock.lap("encode")
         manifest["banks"] = [
             # A folder is recorded, so that the row can be explained later; a built-in bank has its name.

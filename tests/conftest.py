@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -158,12 +160,30 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def geofilter(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "geofilter", *map(str, args)],
-        cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+@dataclass
+class Done:
+    """What a command left: its exit code and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def geofilter(*args: object, cwd: Path | None = None) -> Done:
+    """The command line's own entry point, called in this process: importing torch anew costs seconds each time."""
+    from geofilter.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    argv, sys.argv = sys.argv, ["geofilter", *map(str, args)]
+    try:
+        with chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        sys.argv = argv
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def random_pooled(n: int, d_sae: int = D_SAE, d_in: int = D_IN, seed: int = 0):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import chat, geofilter, make_model, make_sae, write_rows
+from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sae, write_rows
 
 
 def rows(n: int) -> list[dict]:
@@ -56,18 +56,25 @@ def test_shards_of_any_size_give_the_same_scores(tiny, tiny_bank: Path, tmp_path
     assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "plain"])
-def test_other_architectures_and_models_without_a_template(kind: str, tmp_path: Path):
-    """The whole path on a real architecture with random weights; the pair check must refuse the random SAE."""
-    template = None if kind == "plain" else "chatml"
-    from conftest import CHATML
+@pytest.mark.parametrize(("kind", "template"), [("gemma2", CHATML), ("llama", None)])
+def test_other_architectures_and_models_without_a_template(kind: str, template: str | None, tmp_path: Path):
+    model = make_model(tmp_path / "m", kind, template)
+    pair = ["--model", model, "--sae", fit_sae(model, tmp_path / "sae")]
+    write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}", f"you fool {i}") for i in range(10)])
+    write_rows(tmp_path / "d.jsonl", rows(12))
+    built = geofilter("bank", "build", "--bad", "bad.jsonl", "--good", "d.jsonl", "--out", "b", *pair, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    done = geofilter("scan", "d.jsonl", *pair, "--bank", "b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("filter", "--drop", "3", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["counts"]["kept"] == 9
 
-    model = make_model(tmp_path / "m", "gemma2" if kind == "gemma2" else "llama", CHATML if template else None)
-    make_sae(tmp_path / "sae")
+
+def test_an_sae_of_another_model_is_refused_before_anything_is_encoded(tiny, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", rows(4))
-    done = geofilter("scan", "d.jsonl", "--model", model, "--sae", tmp_path / "sae", cwd=tmp_path)
+    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", make_sae(tmp_path / "sae"), cwd=tmp_path)
     assert done.returncode == 3
-    assert "model and SAE do not belong together, or the layer is off by one" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith("model and SAE do not belong together, or the layer is off by one")
     assert not list((only_run(tmp_path) / "features").iterdir())
 
 
@@ -169,7 +176,7 @@ def test_explain_sums_to_the_stored_score(tiny, tiny_bank: Path, tmp_path: Path)
         assert done.stderr.splitlines()[-1].startswith(f"geofilter: error: {error}")
 
 
-def errors_of(done: subprocess.CompletedProcess[str]) -> str:
+def errors_of(done: Done) -> str:
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1].removeprefix("geofilter: error: ")
 
