@@ -85,9 +85,7 @@ def collect(rows: dict[str, list], layers: list[int]) -> dict[str, dict[int, tup
                 keep = outlier_free(x, batch.response_mask)
                 row_of = torch.tensor(batch.rows)[keep.nonzero(as_tuple=True)[0]]
                 parts[layer].append((x[keep].half(), row_of))
-        out[key] = {
-            layer: (torch.cat([x for x, _ in p]), torch.cat([r for _, r in p])) for layer, p in parts.items()
-        }
+        out[key] = {layer: (torch.cat([x for x, _ in p]), torch.cat([r for _, r in p])) for layer, p in parts.items()}
         print(f"{key}: {len(members)} rows", flush=True)
     return out
 

@@ -37,7 +37,9 @@ def load(folder: Path, name: str, per_side: int, seed: int = 0) -> Labelled:
     """`per_side` rows of each label, drawn from the rows that SAE training did not read."""
     rows, bad = [], []
     for file, is_bad in zip(SETS[name], (True, False), strict=True):
-        found = [r for r in read_rows(folder / f"{file}.jsonl") if isinstance(r, Row) and not in_training_half(r.sha256)]
+        found = [
+            r for r in read_rows(folder / f"{file}.jsonl") if isinstance(r, Row) and not in_training_half(r.sha256)
+        ]
         random.Random(seed).shuffle(found)
         rows += found[:per_side]
         bad += [is_bad] * len(found[:per_side])

@@ -58,7 +58,6 @@ def main() -> None:
     collect(args) if args.command == "collect" else train(args)
 
 
-
 def text_rows(path: Path) -> list[Row]:
     """The file in pieces of about 1,000 characters, cut at line ends."""
     pieces, piece = [], ""

@@ -102,8 +102,8 @@ def scan(
     from geofilter.config import ScanConfig
 
     given = {
-        "model": model, "sae": str(sae) if sae else None, "banks": tuple(bank or ()), "scorer": scorer, "device": device,
-        "dtype": dtype, "max_tokens": max_tokens, "limit": limit, "shard_rows": shard_rows, "on_error": on_error,
+        "model": model, "sae": str(sae) if sae else None, "banks": tuple(bank or ()), "scorer": scorer,
+        "device": device, "dtype": dtype, "max_tokens": max_tokens, "limit": limit, "shard_rows": shard_rows, "on_error": on_error,
     }  # fmt: skip
     config = ScanConfig(data=tuple(data), **_with_settings(ctx, given))
     done = _run_scan(config, run, offline, quiet)
@@ -114,7 +114,7 @@ def scan(
     c = manifest["counts"]
     note(manifest["headline"])
     note(
-        f"{c['rows']:,} rows: {c['scored']:,} scored, {c['quarantined']:,} quarantined, {c['truncated']:,} cut to length"
+        f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), {c['quarantined']:,} quarantined"
     )
     note(f"run: {done.path}")
     note("next: geofilter filter --drop 10%")
@@ -162,7 +162,8 @@ def _progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Callabl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
         console=Console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True,
     )  # fmt: skip
     task = bar.add_task("scan", total=None, rate="")
@@ -285,7 +286,8 @@ def explain(
 
     d = result.detail
     typer.echo(
-        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, percentile {d['percentile']:.3f}"
+        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
+        f"percentile {d['banks'][bank or d['bank']]['percentile']:.3f}"
     )
     table = Table(
         "feature",

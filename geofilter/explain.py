@@ -108,8 +108,9 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     part = share_of[found.feature] * found.value / per_feature[found.feature]
     by_token = np.bincount(found.token, part, len(found.position))
     words = [str(reader.tokenizer.decode([encoded.ids[p]])) for p in found.position]
-    features = []
-    for i in np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]:
+    features: list[dict[str, Any]] = []
+    order = np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]
+    for i in order:
         f = int(pooled.indices[i])
         on = np.flatnonzero(found.feature == f)
         strongest = on[np.argsort(-found.value[on], kind="stable")[:TOKENS_PER_FEATURE]]
@@ -128,7 +129,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
                 "score_without": round(score - float(share[i]), 6),
             }
         )
-    shown = sum(f["share"] for f in features)
+    shown = sum(float(share[i]) for i in order)
     return Explanation(
         detail, score, features, float(share.sum()) - shown, absent, list(zip(words, by_token.tolist(), strict=True))
     )

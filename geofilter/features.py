@@ -151,8 +151,6 @@ def pool(
     for b in range(n_rows):
         on = pooled[b].nonzero().squeeze(1)
         out.append(
-            RowFeatures(
-                on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), mean_residual[b]
-            )
+            RowFeatures(on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), mean_residual[b])
         )
     return out

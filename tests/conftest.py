@@ -55,10 +55,8 @@ def make_model(path: Path, kind: str = "llama", template: str | None = CHATML) -
         "num_key_value_heads": 2,
         "head_dim": 8,
     }
-    if kind == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**common))
-    else:
-        model = Gemma2ForCausalLM(Gemma2Config(**common))
+    config, build = {"llama": (LlamaConfig, LlamaForCausalLM), "gemma2": (Gemma2Config, Gemma2ForCausalLM)}[kind]
+    model = build(config(**common))
     model.save_pretrained(path)
     make_tokenizer(template).save_pretrained(path)
     return path

@@ -62,7 +62,8 @@ def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     code = (
-        f"import os, sys\nos.chdir({str(tmp_path)!r})\nsys.argv = ['geofilter', 'filter', 'r', '--drop', '2', '--quiet']\n"
+        f"import os, sys\nos.chdir({str(tmp_path)!r})\n"
+        "sys.argv = ['geofilter', 'filter', 'r', '--drop', '2', '--quiet']\n"
         "from geofilter.cli import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code"
     )
     assert not imported(code) & {"torch", "transformers", "sae_lens"}

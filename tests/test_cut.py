@@ -60,7 +60,9 @@ def test_split_name():
 @pytest.fixture
 def scanned(tiny, tiny_bank, tmp_path: Path) -> Path:
     """Two inputs, one compressed, with line endings, byte order mark and bad rows mixed in, scanned together."""
-    lines = [json.dumps(chat(f"question {i}?", f"the answer is {i} " * (1 + i % 7)), ensure_ascii=False) for i in range(40)]
+    lines = [
+        json.dumps(chat(f"question {i}?", f"the answer is {i} " * (1 + i % 7)), ensure_ascii=False) for i in range(40)
+    ]
     body = "\r\n".join([*lines[:10], '{"broken": ', *lines[10:20], "", *lines[20:]])
     (tmp_path / "one.jsonl").write_bytes(b"\xef\xbb\xbf" + body.encode())  # no newline at the end
     more = [chat(f"other {i}?", f"you fool {i}", geofilter="mine") for i in range(10)]
@@ -126,7 +128,10 @@ def test_the_removed_rows_are_the_highest_scores(scanned: Path):
 @pytest.mark.parametrize(
     ("args", "error"),
     [
-        (["--drop", "10%", "--keep", "10%"], "give exactly one of --drop, --keep and --threshold, for instance --drop 10%"),
+        (
+            ["--drop", "10%", "--keep", "10%"],
+            "give exactly one of --drop, --keep and --threshold, for instance --drop 10%",
+        ),
         ([], "give exactly one of --drop, --keep and --threshold, for instance --drop 10%"),
         (["--threshold", "99"], "--threshold 99.0: a percentile is between 0 and 1, 0.99 for instance"),
         (["--drop", "10%", "--out", "x.jsonl"], "--out x.jsonl: the run has 2 inputs; give an existing folder"),

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_shares_sum_to_the_score(bank, scorer: str):
         assert total == pytest.approx(standard[i], abs=1e-6)
     top = shares.top(pooled, 3)
     assert all(len(t) <= 3 and all(s.share > 0 for s in t) for t in top)
-    assert all(a.share >= b.share for t in top for a, b in zip(t, t[1:], strict=False))
+    assert all(a.share >= b.share for t in top for a, b in itertools.pairwise(t))
     best = max(active[: pooled.indptr[1]])
     assert top[0][0].share == pytest.approx(best)
 
@@ -126,9 +128,7 @@ def test_the_control_scorers(bank):
     np.testing.assert_allclose(dense, pooled.residual.astype(np.float64) @ bank.dense, atol=1e-6)
     with pytest.raises(BankError) as caught:
         geometry.raw_scores("magic", bank, pooled, shas)
-    assert str(caught.value) == (
-        "scorer magic: unknown; use contrast, nearest, activation, dense, length, random"
-    )
+    assert str(caught.value) == ("scorer magic: unknown; use contrast, nearest, activation, dense, length, random")
 
 
 def test_percentile_is_the_share_of_reference_rows_scoring_lower():

@@ -13,8 +13,16 @@ U, A = Turn("user", "hi"), Turn("assistant", "hello")
 @pytest.mark.parametrize(
     ("record", "shape", "turns"),
     [
-        ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}, "messages", (U, A)),
-        ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}, "conversations", (U, A)),
+        (
+            {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]},
+            "messages",
+            (U, A),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
+            "conversations",
+            (U, A),
+        ),
         ({"prompt": "hi", "completion": "hello"}, "completion", (U, A)),
         ({"prompt": "hi", "response": "hello"}, "completion", (U, A)),
         (
@@ -23,7 +31,11 @@ U, A = Turn("user", "hi"), Turn("assistant", "hello")
             (U, A),
         ),
         ({"instruction": "hi", "input": "", "output": "hello"}, "alpaca", (U, A)),
-        ({"instruction": "sum", "input": "1 2", "output": "3"}, "alpaca", (Turn("user", "sum\n\n1 2"), Turn("assistant", "3"))),
+        (
+            {"instruction": "sum", "input": "1 2", "output": "3"},
+            "alpaca",
+            (Turn("user", "sum\n\n1 2"), Turn("assistant", "3")),
+        ),
         ({"prompt": "hi", "chosen": "hello", "rejected": "go away"}, "preference", (U, A)),
         (
             {"chosen": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], "rejected": []},
@@ -32,7 +44,11 @@ U, A = Turn("user", "hi"), Turn("assistant", "hello")
         ),
         ({"text": "plain"}, "text", (Turn("text", "plain"),)),
         (
-            {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]}]},
+            {
+                "messages": [
+                    {"role": "assistant", "content": [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]}
+                ]
+            },
             "messages",
             (A,),
         ),
@@ -61,7 +77,10 @@ def test_shapes(record, shape, turns):
         ),
         ({"prompt": "x", "completion": " \n"}, "the response is empty; fill or remove the row"),
         ({"text": "a\ud800"}, "`text` has half a surrogate pair at character 1; mend the text"),
-        ({"messages": [{"role": "assistant", "content": [{"type": "image"}]}]}, "`messages[0].content` must be text, not list"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "image"}]}]},
+            "`messages[0].content` must be text, not list",
+        ),
     ],
 )
 def test_unusable_records(record, error):

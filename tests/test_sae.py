@@ -62,7 +62,11 @@ def test_unit_decoder_has_unit_rows_and_keeps_zero_rows(tmp_path: Path):
     ("key", "value", "text"),
     [
         ("architecture", "gated", "architecture = 'gated' is not supported; it must be topk, jumprelu, standard"),
-        ("normalize_activations", "layer_norm", "normalize_activations = 'layer_norm' is not supported; it must be none"),
+        (
+            "normalize_activations",
+            "layer_norm",
+            "normalize_activations = 'layer_norm' is not supported; it must be none",
+        ),
         (
             "rescale_acts_by_decoder_norm",
             True,

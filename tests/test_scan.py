@@ -256,9 +256,7 @@ def test_a_run_of_another_configuration_and_a_missing_run(tiny, tiny_bank: Path,
     assert geofilter(*scan_args(tiny, tiny_bank, "--run", "r"), cwd=tmp_path).returncode == 0
     done = geofilter(*scan_args(tiny, tiny_bank, "--run", "r", "--max-tokens", 64), cwd=tmp_path)
     assert done.returncode == 4
-    assert errors_of(done) == (
-        "r: holds a run of another configuration (max_tokens: 1024, now 64); give another --run"
-    )
+    assert errors_of(done) == ("r: holds a run of another configuration (max_tokens: 1024, now 64); give another --run")
 
 
 def test_a_run_that_is_being_written_is_left_alone(tiny, tiny_bank: Path, tmp_path: Path):

@@ -81,9 +81,7 @@ def test_truncation_keeps_the_response():
 def test_a_response_of_special_tokens_only_is_refused():
     with pytest.raises(RowError) as caught:
         encode_row(row(("user", "q"), ("assistant", "<|im_end|>")), make_tokenizer(), 64)
-    assert str(caught.value) == (
-        "no response token is left after masking special tokens; lengthen or remove the row"
-    )
+    assert str(caught.value) == ("no response token is left after masking special tokens; lengthen or remove the row")
 
 
 def test_batches_hold_every_row_once_within_the_budget():

