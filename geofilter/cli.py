@@ -103,7 +103,8 @@ def scan(
 
     given = {
         "model": model, "sae": str(sae) if sae else None, "banks": tuple(bank or ()), "scorer": scorer,
-        "device": device, "dtype": dtype, "max_tokens": max_tokens, "limit": limit, "shard_rows": shard_rows, "on_error": on_error,
+        "device": device, "dtype": dtype, "max_tokens": max_tokens, "limit": limit, "shard_rows": shard_rows,
+        "on_error": on_error,
     }  # fmt: skip
     config = ScanConfig(data=tuple(data), **_with_settings(ctx, given))
     done = _run_scan(config, run, offline, quiet)
@@ -114,7 +115,8 @@ def scan(
     c = manifest["counts"]
     note(manifest["headline"])
     note(
-        f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), {c['quarantined']:,} quarantined"
+        f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), "
+        f"{c['quarantined']:,} quarantined"
     )
     note(f"run: {done.path}")
     note("next: geofilter filter --drop 10%")

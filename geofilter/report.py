@@ -22,6 +22,13 @@ FLAGGED = 0.99
 TOP_ROWS = 50
 TOP_FEATURES = 15
 BINS = 40
+OTHER_CUTS = {
+    "length": ("longest", "shortest"),
+    "bullets": ("most bullets", "fewest bullets"),
+    "digits": ("most digits", "fewest digits"),
+    "code": ("most code", "least code"),
+}
+"""names of the cuts by length and format, largest values first, that a cut is compared with"""
 TEXT = 400
 """characters of a prompt or response that are shown"""
 
@@ -137,9 +144,9 @@ def _controls(
     overlap = {}
     for name in SHOWN:
         column = a["style"][:, STYLE.index(name)]
-        for word, sign in (("most", -1), ("least", 1)):
+        for word, sign in zip(OTHER_CUTS[name], (-1, 1), strict=True):
             chosen = np.argsort(sign * column, kind="stable")[:k]
-            overlap[f"{word} {name}"] = round(float(removed[chosen].mean()), 4) if k else 0.0
+            overlap[word] = round(float(removed[chosen].mean()), 4) if k else 0.0
     return {
         "mean_score": {
             "all": round(float(a["score"].mean()), 4),
