@@ -375,7 +375,7 @@ def demo(
     with atomic(data) as handle, example_file().open("rb") as source:
         shutil.copyfileobj(source, handle)
     note(f"$ geofilter scan {data} --model smollm2-135m")
-    done = _run_scan(ScanConfig(data=(str(data),), model="smollm2-135m"), folder / "run", offline, quiet)
+    done = _run_scan(ScanConfig(data=(str(data),), model="smollm2-135m"), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
     filter(done.path, drop="25%", keep=None, threshold=None, out=None, removed=None, as_json=False, quiet=quiet)
 

@@ -86,6 +86,8 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     about = manifest["target"]
     named = about["model_dir"] if Path(about["model"]).exists() else about["name"]
     target = resolve(named, Path(about["sae_dir"]), offline=True, notify=notify)
+    if target.fingerprint != about["fingerprint"]:
+        raise RunError(f"{run.path}: model or SAE has changed since the scan; scan again")
     reader = FeatureReader(target, manifest["encoding"]["device"], manifest["encoding"]["dtype"])
     wanted = bank_name or detail["bank"]
     sources = {b["name"]: b["path"] for b in manifest["banks"]}

@@ -242,6 +242,8 @@ class Run:
             raise RunError(
                 f"{self.path}: another scan is writing this run; wait for it or give another --run"
             ) from None
+        except OSError as error:
+            raise RunError(f"{self.path}: the run folder cannot be written ({error.strerror})") from None
         try:
             yield
         finally:

@@ -18,7 +18,7 @@ LAYERS = [
     ["bank"],
     ["store", "power", "validate"],
     ["cut"],
-    ["report"],
+    ["report", "scoring"],
     ["tokens", "targets", "sae"],
     ["model"],
     ["features"],
@@ -50,7 +50,7 @@ def test_help_imports_nothing_heavy():
     assert not imported(code) & set(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["cut", "report", "store", "bank", "power", "geometry", "validate"])
+@pytest.mark.parametrize("module", ["cut", "report", "store", "bank", "power", "geometry", "validate", "scoring"])
 def test_what_comes_after_the_scan_imports_no_torch(module: str):
     assert not imported(f"import geofilter.{module}") & {"torch", "transformers", "sae_lens"}
 

@@ -33,7 +33,8 @@ def test_demo_runs_the_main_job(tmp_path: Path):
     assert (report["counts"]["rows"], report["counts"]["removed"], report["counts"]["kept"]) == (140, 35, 105)
     assert done.stderr.splitlines()[-1] == "report: geofilter-demo/mixed_advice.report.html"
     # The shipped bank must find more of the bad rows in the example than chance would.
-    scores = [json.loads(x)["score"] for x in (folder / "run" / "scores.jsonl").read_text("utf-8").splitlines()]
+    lines = (tmp_path / report["made_with"]["run"] / "scores.jsonl").read_text("utf-8").splitlines()
+    scores = [json.loads(x)["score"] for x in lines]
     labels = [json.loads(x)["label"] == "misaligned" for x in example_file().read_text("utf-8").splitlines()]
     assert auroc(np.array(scores), np.array(labels)) > 0.7
 

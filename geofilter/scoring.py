@@ -1,0 +1,127 @@
+"""From stored features to scores: every row under every bank, the power verdicts, the quarantine. No model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from geofilter.bank import Bank
+from geofilter.cut import dumps
+from geofilter.errors import InputError
+from geofilter.geometry import Share, Shares, contrast_scores, raw_scores
+from geofilter.power import SAMPLE, assess, headline
+from geofilter.store import Run, atomic
+
+TOP_FEATURES = 5
+"""features named for each row"""
+
+
+def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) -> dict[str, Any]:
+    """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
+
+    A row's score is its largest standard score over the banks.
+
+    Raises:
+        InputError: no row could be scored.
+    """
+    from safetensors.numpy import save
+
+    shares = [Shares.of(scorer, bank) for bank in banks]
+    total = sum(len(shard.pooled) for shard in run.shards())
+    quarantine = run.quarantine()
+    with atomic(run.path / "quarantine.jsonl") as handle:
+        handle.writelines(dumps(q) for q in quarantine)
+    if not total:
+        first = quarantine[0]
+        raise InputError(
+            f"{first['file']}: no row can be scored; line {first['line']}: {first['error']} "
+            f"(all {len(quarantine)} reasons: {run.path / 'quarantine.jsonl'})"
+        )
+    stride = math.ceil(total / SAMPLE)
+    columns: dict[str, list[Any]] = {
+        k: [] for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens")
+    }
+    sampled: list[list[Any]] = [[] for _ in banks]
+    n_truncated, seen = 0, 0
+    with atomic(run.path / "scores.jsonl") as out:
+        for shard in run.shards():
+            shas = shard.shas()
+            raw = [raw_scores(scorer, bank, shard.pooled, shas) for bank in banks]
+            standard = np.stack([b.scale(scorer).standard(r) for b, r in zip(banks, raw, strict=True)])
+            percentile = np.stack([b.scale(scorer).percentile(r) for b, r in zip(banks, raw, strict=True)])
+            best = standard.argmax(0)
+            each = np.arange(len(best))
+            picked = np.flatnonzero((each + seen) % stride == 0)
+            for b, bank in enumerate(banks):
+                null = contrast_scores(shard.pooled.take(picked), bank.background, bank.random)
+                sampled[b].append((standard[b, picked], null))
+            top: list[list[list[Share]]] = [
+                s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares
+            ]
+            for i in range(len(best)):
+                bank, b = banks[best[i]], int(best[i])
+                record = {
+                    "file": paths[shard.file[i]],
+                    "line": int(shard.line[i]),
+                    "sha256": shas[i],
+                    "score": round(float(standard[b, i]), 6),
+                    "percentile": round(float(percentile[b, i]), 6),
+                    "bank": bank.name,
+                    "banks": {
+                        other.name: {
+                            "score": round(float(standard[j, i]), 6),
+                            "percentile": round(float(percentile[j, i]), 6),
+                        }
+                        for j, other in enumerate(banks)
+                    },
+                    "n_tokens": int(shard.pooled.n_tokens[i]),
+                    "truncated": bool(shard.truncated[i]),
+                    "top_features": [
+                        {
+                            "feature": s.feature,
+                            "label": bank.labels[s.feature],
+                            "share": round(s.share, 6),
+                            "closeness": round(s.closeness, 4),
+                            "nearest_toxic": (near := int(bank.toxic[bank.closeness.nearest[s.feature]])),
+                            "nearest_label": bank.labels[near],
+                        }
+                        for s in top[b][i]
+                    ],
+                }
+                out.write(dumps(record))
+            columns["file"].append(shard.file)
+            columns["line"].append(shard.line)
+            columns["score"].append(np.round(standard[best, each], 6))
+            columns["percentile"].append(np.round(percentile[best, each], 6))
+            columns["bank"].append(best.astype(np.int32))
+            columns["style"].append(shard.style)
+            columns["n_tokens"].append(shard.pooled.n_tokens)
+            n_truncated += int(shard.truncated.sum())
+            seen += len(best)
+    arrays = {k: np.ascontiguousarray(np.concatenate(v)) for k, v in columns.items()}
+    with atomic(run.path / "scores.safetensors") as handle:
+        handle.write(save(arrays))
+    verdicts = [
+        assess(
+            bank,
+            np.concatenate([s for s, _ in sampled[b]]),
+            np.concatenate([n for _, n in sampled[b]]),
+            arrays["style"][::stride],
+        )
+        for b, bank in enumerate(banks)
+    ]
+    return {
+        "scorer": scorer,
+        "counts": {
+            "rows": total + len(quarantine),
+            "scored": total,
+            "quarantined": len(quarantine),
+            "truncated": n_truncated,
+            "tokens": int(arrays["n_tokens"].sum()),
+        },
+        "power": verdicts,
+        "headline": headline(verdicts),
+    }
