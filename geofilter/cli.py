@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__
+from geofilter import __version__, cli_bank
 from geofilter.errors import GeofilterError, InputError
+from geofilter.options import AsJson, Device, Dtype, Model, Offline, Quiet, Sae, note, notifier, with_settings
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
@@ -27,17 +28,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 bad usage or input, 3 target or bank not available or not matching, "
     "4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
-bank_app = typer.Typer(no_args_is_help=True, help="Make, list and check banks of toxic features.")
-app.add_typer(bank_app, name="bank")
+app.add_typer(cli_bank.app, name="bank")
 
 RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
-Model = Annotated[str | None, typer.Option(help="Target name (see `geofilter targets`) or model folder.")]
-Sae = Annotated[Path | None, typer.Option(help="SAELens folder; needed with a model folder.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto (float32 on CPU, bfloat16 on GPU), float32, bfloat16, float16.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
 
 def main() -> None:
@@ -49,15 +42,6 @@ def main() -> None:
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
         print(f"geofilter: error: {text}", file=sys.stderr)  # noqa: T201
         raise SystemExit(error.exit_code) from None
-
-
-def note(text: str) -> None:
-    """One line on stderr."""
-    typer.echo(text, err=True)
-
-
-def _notify(quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if quiet else note
 
 
 def _version(show: bool) -> None:
@@ -106,7 +90,7 @@ def scan(
         "device": device, "dtype": dtype, "max_tokens": max_tokens, "limit": limit, "shard_rows": shard_rows,
         "on_error": on_error,
     }  # fmt: skip
-    config = ScanConfig(data=tuple(data), **_with_settings(ctx, given))
+    config = ScanConfig(data=tuple(data), **with_settings(ctx, given))
     done = _run_scan(config, run, offline, quiet)
     manifest = done.manifest
     if as_json:
@@ -122,36 +106,12 @@ def scan(
     note("next: geofilter filter --drop 10%")
 
 
-def _with_settings(ctx: typer.Context, given: dict[str, Any], strict: bool = True) -> dict[str, Any]:
-    """Options typed on the command line win over the settings file, which wins over the defaults.
-
-    Args:
-        strict: refuse keys that are not in `given`; a command with fewer options passes over the others.
-    """
-    from geofilter.config import settings
-
-    found = settings(Path.cwd())
-    if "bank" in found:
-        bank = found.pop("bank")
-        found["banks"] = tuple(bank) if isinstance(bank, list) else (bank,)
-    unknown = sorted(set(found) - set(given))
-    if unknown and strict:
-        raise InputError(
-            f"settings file: unknown key {unknown[0]!r}; known: {', '.join(k for k in given if k != 'banks')}, bank"
-        )
-    for key in set(found) & set(given):
-        source = ctx.get_parameter_source("bank" if key == "banks" else key)
-        if source is not None and source.name != "COMMANDLINE":
-            given[key] = found[key]
-    return given
-
-
 def _run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
     from geofilter.scan import scan as run_scan
 
     try:
         with _progress(quiet) as (started, advance):
-            return run_scan(config, run, offline=offline, notify=_notify(quiet), started=started, progress=advance)
+            return run_scan(config, run, offline=offline, notify=notifier(quiet), started=started, progress=advance)
     except KeyboardInterrupt:
         note("geofilter: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None
@@ -378,108 +338,3 @@ def demo(
     done = _run_scan(ScanConfig(data=(str(data),), model="smollm2-135m"), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
     filter(done.path, drop="25%", keep=None, threshold=None, out=None, removed=None, as_json=False, quiet=quiet)
-
-
-@bank_app.command(
-    "build", epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank"
-)
-def bank_build(
-    ctx: typer.Context,
-    bad: Annotated[Path, typer.Option(help="JSONL of rows that should go, any row shape.")],
-    good: Annotated[Path, typer.Option(help="JSONL of rows of the same kind that should stay.")],
-    out: Annotated[Path, typer.Option(help="Bank folder to write; its name is the bank's name.")],
-    model: Model = None,
-    sae: Sae = None,
-    size: Annotated[int, typer.Option(help="Features on each side.")] = 100,
-    limit: Annotated[int | None, typer.Option(help="Use the first N rows of each file.")] = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    offline: Offline = False,
-    quiet: Quiet = False,
-) -> None:
-    """Choose a bank's features from labelled seed rows and check it on held-out rows."""
-    from geofilter.seeding import build_from_files
-
-    options = _with_settings(ctx, {"model": model, "sae": str(sae) if sae else None}, strict=False)
-    bank = build_from_files(
-        bad, good, out, options["model"], Path(options["sae"]) if options["sae"] else None, size, limit, device, dtype,
-        offline, _notify(quiet),
-    )  # fmt: skip
-    for line in _describe_bank(bank):
-        typer.echo(line)
-
-
-@bank_app.command("list", epilog="Example: geofilter bank list")
-def bank_list() -> None:
-    """The built-in banks."""
-    from geofilter.seeding import BUILT_IN
-
-    for name, text in BUILT_IN.items():
-        typer.echo(f"{name}: {text}")
-
-
-@bank_app.command("show", epilog="Example: geofilter bank show my-bank")
-def bank_show(
-    bank: Annotated[str, typer.Argument(help="Bank folder, or a built-in name (then --model is needed).")],
-    model: Model = None,
-    features: Annotated[int, typer.Option(help="Features shown on each side.")] = 20,
-    offline: Offline = False,
-    as_json: AsJson = False,
-) -> None:
-    """A bank's features with their strongest tokens, its sources and its own check."""
-    from geofilter.seeding import open_bank
-
-    found = open_bank(bank, model, None, offline, note)
-    sides = (("toxic", found.toxic), ("aligned", found.aligned))
-    if as_json:
-        rows = {
-            side: [
-                {"feature": int(f), "effect": round(float(found.effect[f]), 4), "label": found.labels[f]} for f in ids
-            ]
-            for side, ids in sides
-        }
-        typer.echo(json.dumps({"name": found.name, "target": found.target, **found.meta, **rows}, ensure_ascii=False))
-        return
-    for line in _describe_bank(found):
-        typer.echo(line)
-    for side, ids in sides:
-        typer.echo(f"{side} features (effect: standardised mean difference, bad minus good)")
-        for f in ids[:features]:
-            typer.echo(f"  {int(f):6d}  {found.effect[f]:+.2f}  {found.labels[f]}")
-
-
-@bank_app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
-def bank_check(
-    bank: Annotated[str, typer.Argument(help="Bank folder or built-in name.")],
-    model: Model = None,
-    sae: Sae = None,
-    offline: Offline = False,
-) -> None:
-    """Does the bank belong to this target, and did it beat random banks on held-out rows? Exit 3 when not."""
-    from geofilter.seeding import open_bank
-
-    found = open_bank(bank, model, sae, offline, note, required=True)
-    for line in _describe_bank(found):
-        typer.echo(line)
-    if found.weak:
-        raise typer.Exit(3)
-
-
-def _describe_bank(bank: Any) -> Iterator[str]:
-    e = bank.meta["evaluation"]
-    yield f"{bank.name}: {len(bank.toxic)} toxic and {len(bank.aligned)} aligned features of {bank.target['name']}"
-    yield f"  {bank.meta['description']}"
-    yield (
-        f"  held out ({e['rows']['bad']} bad, {e['rows']['good']} good rows): AUROC {e['auroc']:.3f} "
-        f"({e['interval'][0]:.3f} to {e['interval'][1]:.3f})"
-    )
-    yield (
-        f"  beside it: bag of words {e['bag_of_words']:.3f}, style {e['style']:.3f}, shorter is worse "
-        f"{e['shorter_is_worse']:.3f}, best of 20 random banks {e['random_banks']['best_either_way']:.3f}"
-    )
-    if bank.weak:
-        yield "  WEAK: it does not beat random banks on its own held-out rows"
-
-
-if __name__ == "__main__":
-    main()

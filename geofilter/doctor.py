@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from geofilter.errors import GeofilterError, TargetError
-from geofilter.features import outlier_free
+from geofilter.features import outlier_free, require_same_width
 from geofilter.model import ResidualModel, count_layers
 from geofilter.sae import FeatureEncoder
 from geofilter.seeding import background_rows
@@ -46,11 +46,7 @@ def explained_variance(target: Target) -> dict[int, dict[str, float]]:
     encoder = FeatureEncoder(target.sae_dir, device)
     near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
     model = ResidualModel(target.model_dir, near or [target.layer], device, torch.float32)
-    if encoder.d_in != model.d_in:
-        raise TargetError(
-            f"{target.sae_dir}: the SAE reads {encoder.d_in} dimensions, the model has {model.d_in}; "
-            "they do not belong together"
-        )
+    require_same_width(target, encoder, model)
     rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]
     residuals: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
     for batch in batches(rows, 2048, model.pad_id):

@@ -58,11 +58,7 @@ class FeatureReader:
         self.dtype = choose_dtype(dtype, self.device)
         self.encoder = FeatureEncoder(target.sae_dir, self.device)
         self.model = ResidualModel(target.model_dir, [target.layer], self.device, self.dtype)
-        if self.encoder.d_in != self.model.d_in:
-            raise TargetError(
-                f"{target.sae_dir}: the SAE reads {self.encoder.d_in} dimensions, the model has {self.model.d_in}; "
-                "they do not belong together"
-            )
+        require_same_width(target, self.encoder, self.model)
         self.tokenizer = self.model.tokenizer
 
     def read(
@@ -112,6 +108,19 @@ class FeatureReader:
         """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
         residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
         return outlier_free(residual, batch.response_mask.to(residual.device)), residual
+
+
+def require_same_width(target: Target, encoder: FeatureEncoder, model: ResidualModel) -> None:
+    """The SAE must read as many dimensions as the model has.
+
+    Raises:
+        TargetError: it does not.
+    """
+    if encoder.d_in != model.d_in:
+        raise TargetError(
+            f"{target.sae_dir}: the SAE reads {encoder.d_in} dimensions, the model has {model.d_in}; "
+            "they do not belong together"
+        )
 
 
 def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

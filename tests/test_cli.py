@@ -25,6 +25,8 @@ LAYERS = [
     ["seeding"],
     ["doctor"],
     ["scan", "explain"],
+    ["options"],
+    ["cli_bank"],
     ["cli"],
     ["__main__"],
 ]
