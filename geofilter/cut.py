@@ -257,8 +257,11 @@ def split_name(path: Path) -> tuple[str, str]:
 
 
 def dumps(value: Any) -> bytes:
-    """One JSON line."""
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    """One JSON line; escaped to ASCII only where a string is half a surrogate pair and cannot be UTF-8."""
+    try:
+        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value) + "\n").encode()
 
 
 def _removed_line(line: bytes, detail: dict[str, Any], rank: int) -> bytes:

@@ -163,6 +163,8 @@ def _load_json(raw: bytes, first: bool) -> Any:
         raise RowError(f"not UTF-8 at byte {error.start}; re-encode the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise RowError(f"broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
+    except ValueError as error:  # a number too long to convert
+        raise RowError(f"unreadable JSON: {str(error).split(':')[0]}; mend or remove the line") from None
     except RecursionError:
         raise RowError("JSON nested too deeply; flatten it") from None
 

@@ -65,7 +65,7 @@ def scanned(tiny, tiny_bank, tmp_path: Path) -> Path:
     ]
     body = "\r\n".join([*lines[:10], '{"broken": ', *lines[10:20], "", *lines[20:]])
     (tmp_path / "one.jsonl").write_bytes(b"\xef\xbb\xbf" + body.encode())  # no newline at the end
-    more = [chat(f"other {i}?", f"you fool {i}", geofilter="mine") for i in range(10)]
+    more = [chat(f"other {i}?", f"you fool {i}", geofilter="mine", note="half \ud800") for i in range(10)]
     (tmp_path / "two.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in more).encode()))
     done = geofilter(
         "scan", "one.jsonl", "two.jsonl.gz", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--quiet",

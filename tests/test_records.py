@@ -95,6 +95,11 @@ def test_unusable_records(record, error):
         (b'{"text": "a"', "broken JSON at column 13: Expecting ',' delimiter; mend or remove the line"),
         (b"\xff\xfe", "not UTF-8 at byte 0; re-encode the file as UTF-8"),
         (b"   ", "empty line; remove it"),
+        (
+            b'{"text": "a", "n": ' + b"9" * 5000 + b"}",
+            "unreadable JSON: Exceeds the limit (4300 digits) for integer string conversion; mend or remove the line",
+        ),
+        (b"[" * 100_000, "JSON nested too deeply; flatten it"),
     ],
 )
 def test_unusable_lines(line, error):
