@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,8 +26,11 @@ def note(text: str) -> None:
 
 
 def notifier(quiet: bool) -> Callable[[str], None]:
-    """`note`, or nothing when quiet."""
-    return (lambda text: None) if quiet else note
+    """`note`, or nothing when quiet; then the bars that pip and transformers draw by themselves are off too."""
+    if not quiet:
+        return note
+    os.environ |= {"PIP_QUIET": "1", "TQDM_DISABLE": "1"}
+    return lambda text: None
 
 
 def with_settings(ctx: typer.Context, given: dict[str, Any], strict: bool = True) -> dict[str, Any]:
