@@ -162,7 +162,6 @@ def test_data_that_changed_since_the_scan_is_refused_and_nothing_is_written(scan
 
 def test_an_output_folder_that_cannot_be_written(scanned: Path, tmp_path: Path):
     (scanned / "file").write_text("x")
-    write_rows(scanned / "solo.jsonl", [chat("q", "the answer")] * 3)
     done = geofilter("filter", "--drop", "10%", "--out", "file/x.jsonl", cwd=scanned)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
@@ -172,3 +171,18 @@ def test_an_output_folder_that_cannot_be_written(scanned: Path, tmp_path: Path):
     done = geofilter("filter", "--drop", "10%", "--out", "outputs", "--quiet", cwd=scanned)
     assert done.returncode == 0
     assert {p.name for p in (scanned / "outputs").glob("*filtered*")} == {"one.filtered.jsonl", "two.filtered.jsonl.gz"}
+
+
+def test_a_place_that_cannot_be_written_leaves_nothing_behind(tiny, tiny_bank, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i}") for i in range(4)])
+    (tmp_path / "file").write_text("x")
+    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    before = sorted(tmp_path.iterdir())
+    for option in (["--out", "file/x.jsonl"], ["--removed", "file/x.jsonl"]):
+        done = geofilter("filter", "--drop", "1", *option, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == (
+            "geofilter: error: file: cannot be written (Not a directory); give another place with --out"
+        )
+        assert sorted(tmp_path.iterdir()) == before

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sae, write_rows
 
+from geofilter.targets import resolve
+
 
 def rows(n: int) -> list[dict]:
     return [chat(f"question {i}?", f"the answer is {i} " * (1 + i % 9)) for i in range(n)]
@@ -244,8 +246,10 @@ def test_a_bank_made_for_another_target(tiny, tiny_bank: Path, tmp_path: Path):
     other = make_sae(tmp_path / "sae")
     done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", other, "--bank", tiny_bank, cwd=tmp_path)
     assert done.returncode == 3
-    assert errors_of(done).startswith(f"{tiny_bank}: made for target model (")
-    assert errors_of(done).endswith("; build a bank for this target")
+    made_for, this = (resolve(str(tiny[0]), sae).fingerprint[:8] for sae in (tiny[1], other))
+    assert errors_of(done) == (
+        f"{tiny_bank}: made for target model ({made_for}), not for this one ({this}); build a bank for this target"
+    )
 
 
 def test_a_run_of_another_configuration_and_a_missing_run(tiny, tiny_bank: Path, tmp_path: Path):
