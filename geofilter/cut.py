@@ -127,6 +127,14 @@ class Selection:
         """
         files = self.run.manifest["data"]
         plans = [Outputs.plan(i, Path(f["path"]), out, removed, len(files)) for i, f in enumerate(files)]
+        taken = {Path(f["path"]).resolve() for f in files}
+        for path in (path for plan in plans for path in plan.paths):
+            if path.resolve() in taken:
+                raise InputError(
+                    f"{path}: would overwrite an input or another output; rename one of the inputs, scan them in runs "
+                    "of their own, or give another --out"
+                )
+            taken.add(path.resolve())
         with ExitStack() as stack:
             pending = [plan.open(stack) for plan in plans]
             details = self.run.score_lines(np.flatnonzero(self.removed).tolist())
@@ -203,9 +211,12 @@ class Outputs:
             stem = split_name(out)[0].removesuffix(".filtered")
         if removed is not None and n_inputs > 1:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
-        if kept.resolve() == data.resolve():
-            raise InputError(f"--out {kept}: is the input itself; choose another name")
         return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")
+
+    @property
+    def paths(self) -> tuple[Path, Path, Path]:
+        """The three files."""
+        return self.kept, self.removed, self.quarantined
 
     def report(self, kind: str) -> Path:
         """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
@@ -223,7 +234,7 @@ class Outputs:
 
     def commit(self) -> None:
         """Rename the finished files into place."""
-        for path in (self.kept, self.removed, self.quarantined):
+        for path in self.paths:
             self._scratch(path).replace(path)
 
 

@@ -61,7 +61,7 @@ def scan(
     """
     clock = _Clock()
     files = [_describe(path, config.limit) for path in config.data]
-    if len({f["path"] for f in files}) < len(files):
+    if len({Path(f["path"]).resolve() for f in files}) < len(files):
         raise InputError("the same file is given twice; give each file once")
     target = resolve(config.model, Path(config.sae) if config.sae else None, offline=offline, notify=notify)
     encoding = _encoding(config, files, target)

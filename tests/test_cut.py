@@ -186,3 +186,34 @@ def test_a_place_that_cannot_be_written_leaves_nothing_behind(tiny, tiny_bank, t
             "geofilter: error: file: cannot be written (Not a directory); give another place with --out"
         )
         assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "hit"),
+    [
+        (["d.jsonl", "d.filtered.jsonl"], [], "d.filtered.jsonl"),  # what an earlier cut left, scanned along
+        (["d.jsonl", "d.jsonl.gz"], [], "d.removed.jsonl"),
+        (["a/d.jsonl", "b/d.jsonl"], ["--out", "out"], "out/d.filtered.jsonl"),
+        (["d.jsonl"], ["--out", "d.jsonl"], "d.jsonl"),
+        (["d.jsonl"], ["--out", "x.jsonl", "--removed", "x.jsonl"], "x.jsonl"),
+    ],
+)
+def test_no_output_overwrites_an_input_or_another_output(
+    tiny, tiny_bank, tmp_path: Path, inputs: list[str], options: list[str], hit: str
+):
+    (tmp_path / "out").mkdir()
+    for i, name in enumerate(inputs):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_rows(tmp_path / name, [chat(f"q {i} {j}", f"the answer {j}") for j in range(4)])
+        if name.endswith(".gz"):
+            (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.jsonl*")}
+    done = geofilter("scan", *inputs, "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("filter", "--drop", "1", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"geofilter: error: {hit}: would overwrite an input or another output; rename one of the inputs, scan them in "
+        "runs of their own, or give another --out"
+    )
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.jsonl*") if ".geofilter" not in p.parts} == before
