@@ -100,8 +100,11 @@ class Bank:
         text = {"format": FORMAT, "name": self.name, "target": self.target, **self.meta, "labels": list(self.labels)}
         try:
             path.mkdir(parents=True, exist_ok=True)
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path / "bank.safetensors")
-            (path / "bank.json").write_text(json.dumps(text, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            # Complete under other names first: an interrupted write leaves no half of a bank behind.
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path / "bank.safetensors.tmp")
+            (path / "bank.json.tmp").write_text(json.dumps(text, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            (path / "bank.safetensors.tmp").replace(path / "bank.safetensors")
+            (path / "bank.json.tmp").replace(path / "bank.json")
         except OSError as error:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
 

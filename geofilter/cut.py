@@ -38,13 +38,13 @@ class Cut:
             InputError: neither a percentage in [0, 100] nor a whole number.
         """
         option = "--keep" if keep else "--drop"
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text.strip())
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)%", text.strip())
         if match:
             fraction = float(match[1]) / 100
             if fraction > 1:
                 raise InputError(f"{option} {text}: more than everything; use 0% to 100%")
             return cls("fraction", 1 - fraction if keep else fraction)
-        if re.fullmatch(r"\d+", text.strip()):
+        if re.fullmatch(r"\d{1,15}", text.strip()):
             return cls("keep_count" if keep else "count", int(text))
         raise InputError(f"{option} {text}: not an amount; write a percentage like 10% or a number of rows like 500")
 
@@ -64,7 +64,7 @@ class Cut:
             return f"drop {self.value * 100:g}%"
         if self.kind == "threshold":
             return f"percentile >= {self.value:g}"
-        return f"keep {self.value:g} rows" if self.kind == "keep_count" else f"drop {self.value:g} rows"
+        return f"{'keep' if self.kind == 'keep_count' else 'drop'} {int(self.value)} rows"
 
     def removed(self, score: npt.NDArray[np.float64], percentile: npt.NDArray[np.float64]) -> Bools:
         """Which rows (n,) go: the highest scores, the earlier row first among equals.
@@ -129,6 +129,8 @@ class Selection:
         plans = [Outputs.plan(i, Path(f["path"]), out, removed, len(files)) for i, f in enumerate(files)]
         taken = {Path(f["path"]).resolve() for f in files}
         for path in (path for plan in plans for path in plan.paths):
+            if not path.name or (path.exists() and not path.is_file()):
+                raise InputError(f"{path}: is not a file that can be written; choose another name")
             if path.resolve() in taken:
                 raise InputError(
                     f"{path}: would overwrite an input or another output; rename one of the inputs, scan them in runs "
@@ -214,9 +216,9 @@ class Outputs:
         return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")
 
     @property
-    def paths(self) -> tuple[Path, Path, Path]:
-        """The three files."""
-        return self.kept, self.removed, self.quarantined
+    def paths(self) -> tuple[Path, ...]:
+        """All files of this input: rows and reports."""
+        return self.kept, self.removed, self.quarantined, *(self.report(kind) for kind in ("html", "json", "md"))
 
     def report(self, kind: str) -> Path:
         """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
@@ -234,7 +236,7 @@ class Outputs:
 
     def commit(self) -> None:
         """Rename the finished files into place."""
-        for path in self.paths:
+        for path in (self.kept, self.removed, self.quarantined):
             self._scratch(path).replace(path)
 
 

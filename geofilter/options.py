@@ -21,8 +21,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    typer.echo(text, err=True)
+    """Lines on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
+    typer.echo("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text), err=True)
 
 
 def notifier(quiet: bool) -> Callable[[str], None]:

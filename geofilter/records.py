@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ def open_lines(path: Path) -> IO[bytes]:
         raise InputError(f"{path}: no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)") from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}); give the path of a JSONL file") from None
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -124,7 +127,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     with open_lines(path) as handle:
         try:
             yield from handle
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{path}: cannot be read to its end ({error}); get a complete copy") from None
 
 

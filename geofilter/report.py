@@ -207,7 +207,9 @@ def shorten(text: str) -> str:
 def write(report: dict[str, Any], outputs: list[Outputs], run_path: Path) -> list[Path]:
     """Write JSON, Markdown and HTML beside each input's kept rows, and into the run; return the HTML paths."""
     pages = []
-    rendered = {"json": None, "md": markdown(report).encode(), "html": html(report).encode()}
+    text = {"md": markdown(report), "html": html(report)}
+    # A file name may hold bytes that are not text.
+    rendered = {"json": None, **{kind: t.encode("utf-8", "backslashreplace") for kind, t in text.items()}}
     for place in [*outputs, None]:
         for kind, content in rendered.items():
             path = place.report(kind) if place else run_path / f"report.{kind}"

@@ -19,13 +19,14 @@ from geofilter import __version__, doctor, seeding
 from geofilter.bank import Bank
 from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import split_name
-from geofilter.errors import InputError, RunError
+from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
+from geofilter.geometry import SCORERS
 from geofilter.model import choose_device, choose_dtype
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
 from geofilter.scoring import score
-from geofilter.store import FORMAT, RUNS, Run, Shard, shard_lines
+from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
 from geofilter.style import STYLE, style_features
 from geofilter.targets import Notify, Target, resolve
 from geofilter.tokens import Encoded, encode_row
@@ -59,6 +60,8 @@ def scan(
     Raises:
         InputError, TargetError, BankError, RunError: see `errors`.
     """
+    if config.scorer not in SCORERS:
+        raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}")
     clock = _Clock()
     files = [_describe(path, config.limit) for path in config.data]
     if len({Path(f["path"]).resolve() for f in files}) < len(files):
@@ -212,6 +215,8 @@ def encode_shards(
     done = 0
     for part in run.parts:
         done += shard_lines(part)
+        if config.on_error == "fail" and (found := rejected_of(part)):
+            raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
     started(sum(f["rows"] for f in files), done)
     tokens = 0
     for number in itertools.count():
@@ -227,6 +232,10 @@ def encode_shards(
         shard.save(path)
         tokens += n
     raise AssertionError("unreachable")
+
+
+def _failing(file: str, line: int, error: str) -> str:
+    return f"{file}, line {line}: {error} (--on-error quarantine sets such rows aside)"
 
 
 Line = tuple[int, int, bytes]
@@ -271,10 +280,13 @@ def _encode_chunk(
             except RowError as error:
                 row = Rejected(file, number, str(error), line.rstrip(b"\r\n"))
         if config.on_error == "fail":
-            raise InputError(f"{file}, line {number}: {row.error} (--on-error quarantine sets such rows aside)")
+            raise InputError(_failing(file, number, row.error))
         rejected.append(row)
     progress(len(rejected), 0)
     features = reader.read(encoded, progress)
+    for f, (_, row) in zip(features, rows, strict=True):
+        if not f.n_tokens or not np.isfinite(f.values).all():
+            raise TargetError(f"{row.file}, line {row.line}: activations are not finite; scan with --dtype float32")
     shard = Shard(
         file=np.array([i for i, _ in rows], np.int32),
         line=np.array([row.line for _, row in rows], np.int64),

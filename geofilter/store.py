@@ -54,7 +54,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON, atomically."""
     with atomic(path) as handle:
-        handle.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+        handle.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,9 @@ class Shard:
         arrays = {name: getattr(self, name) for name in ("file", "line", "sha256", "style")}
         arrays["truncated"] = self.truncated.astype(np.uint8)
         arrays |= self.pooled.arrays("pooled.")
-        meta = {"rejected": json.dumps([r.to_json() for r in self.rejected]), "n_lines": str(self.n_lines)}
+        # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
+        arrays["rejected"] = np.frombuffer(json.dumps([r.to_json() for r in self.rejected]).encode(), np.uint8)
+        meta = {"n_lines": str(self.n_lines)}
         with atomic(path) as handle:
             handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=meta))
 
@@ -111,22 +113,28 @@ class Shard:
         )  # fmt: skip
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as handle:
-        return handle.metadata() or {}
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            yield handle
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
 
 
 def rejected_of(path: Path) -> list[dict[str, Any]]:
     """The quarantine records a shard carries."""
-    records: list[dict[str, Any]] = json.loads(_metadata(path)["rejected"])
+    with _opened(path) as handle:
+        records: list[dict[str, Any]] = json.loads(handle.get_tensor("rejected").tobytes())
     return records
 
 
 def shard_lines(path: Path) -> int:
     """How many input lines a shard covers."""
-    return int(_metadata(path)["n_lines"])
+    with _opened(path) as handle:
+        return int(handle.metadata()["n_lines"])
 
 
 class Run:

@@ -123,7 +123,10 @@ def _target(name: str, model: str, model_dir: Path, sae_dir: Path, model_hash: s
         files = sorted(model_dir.glob("*.safetensors"))
         if not files:
             raise TargetError(f"{model_dir}: no *.safetensors weights in the model folder")
-        model_hash = "".join(map(file_sha256, files))
+        # The tokenizer, its template and the configurations change what is read as much as the weights do.
+        names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+        files += [model_dir / name for name in names if (model_dir / name).is_file()]
+        model_hash = "".join(map(file_sha256, [*files, cfg_path]))
     fingerprint = hashlib.sha256(f"{hook} {model_hash} {file_sha256(weights)}".encode()).hexdigest()
     return Target(name, model, model_dir, sae_dir, hook, fingerprint)
 

@@ -78,7 +78,8 @@ def render(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> tuple[s
             if full.startswith(before) and full.startswith(upto):
                 start, end = len(before), len(upto)
             content = turn.content.strip()
-            at = full.find(content, start, end)
+            # Before a first turn there may be words of the template's own, but nothing of it follows the content.
+            at = full.find(content, start, end) if i else full.rfind(content, start, end)
             if at < 0:
                 raise RowError("the chat template changes the response, so it cannot be located in the text")
             spans.append((at, at + len(content)))

@@ -95,6 +95,16 @@ def test_validation_marks_noise_weak_and_a_real_difference_strong():
     assert found["auroc"] > 0.75
 
 
+def test_a_bank_whose_rows_share_one_prompt_is_still_checked():
+    seeds, _ = random_pooled(40, seed=4)
+    reference, _ = random_pooled(40, seed=5)
+    bad = np.arange(40) < 20
+    texts = [f"row number {i}" for i in range(40)]
+    found = validate(directions(), seeds, bad, ["same"] * 40, texts, reference, size=10)
+    assert 0 <= found["auroc"] <= 1  # a number, and noise
+    assert found["weak"] is True
+
+
 @pytest.mark.parametrize("name", list(BUILT_IN))
 def test_contrast_texts_carry_no_length_or_format_signal(name: str):
     seeds = built_in_seeds(name)

@@ -290,3 +290,35 @@ def test_an_interrupt_keeps_the_run(tiny, tiny_bank: Path, tmp_path: Path):
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "geofilter: interrupted; the same command goes on where it stopped"
     assert geofilter(*args, cwd=tmp_path).returncode == 0
+
+
+def test_fail_holds_for_shards_that_are_there_already(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [*rows(4), {"x": 1}])
+    assert geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path).returncode == 0
+    done = geofilter(*scan_args(tiny, tiny_bank, "--on-error", "fail"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert errors_of(done).startswith("d.jsonl, line 5: no known fields;")
+
+
+def test_an_unknown_scorer_is_refused_at_once(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", rows(2))
+    done = geofilter(*scan_args(tiny, tiny_bank, "--scorer", "magic"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert errors_of(done) == ("--scorer magic: unknown; use contrast, nearest, activation, dense, length, random")
+    assert not (tmp_path / ".geofilter").exists()
+
+
+def test_a_huge_broken_line_is_quarantined_whole_and_a_damaged_shard_is_named(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", rows(2))
+    with (tmp_path / "d.jsonl").open("ab") as handle:
+        handle.write(b'["' + b'\\"' * (30 << 20) + b'"]\n')  # over 60 MB of what JSON must escape again
+    done = geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    (quarantined,) = [json.loads(x) for x in (run / "quarantine.jsonl").read_text("utf-8").splitlines()]
+    assert quarantined["raw"].encode() + b"\n" == (tmp_path / "d.jsonl").read_bytes().splitlines(keepends=True)[2]
+    part = next((run / "features").iterdir())
+    part.write_bytes(part.read_bytes()[:100])
+    done = geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path)
+    assert done.returncode == 4
+    assert errors_of(done).startswith(f"{part.relative_to(tmp_path)}: damaged (")

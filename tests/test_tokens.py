@@ -93,3 +93,11 @@ def test_batches_hold_every_row_once_within_the_budget():
         for at, i in enumerate(b.rows):
             assert int(b.attention_mask[at].sum()) == len(rows[i].ids)
             assert int(b.response_mask[at].sum()) == sum(rows[i].mask)
+
+
+def test_an_answer_without_a_question_is_not_found_in_the_template_s_own_words():
+    tokenizer = make_tokenizer()
+    encoded = encode_row(row(("assistant", "assistant")), tokenizer, 64)
+    assert masked(encoded, tokenizer) == "assistant"
+    at = encoded.mask.index(True)
+    assert tokenizer.decode(encoded.ids[:at]).endswith("assistant\n")
