@@ -9,17 +9,20 @@ bank built anew.
 from __future__ import annotations
 
 from geofilter import doctor
+from geofilter.config import Loading, TargetChoice
 from geofilter.features import FeatureReader
+from geofilter.paths import package_data
 from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources
-from geofilter.targets import package_data, resolve
+from geofilter.targets import resolve
 
 MODEL = "smollm2-135m"
 
 
 def main() -> None:
-    target = resolve(MODEL)
-    doctor.require_pair(target, print)
-    reader = FeatureReader(target, "cpu", "float32")
+    target = resolve(TargetChoice(MODEL))
+    loading = Loading("cpu", "float32")
+    doctor.require_pair(target, loading, print)
+    reader = FeatureReader(target, loading)
     reference = None
     for name in BUILT_IN:
         bank = build(name, target, built_in_seeds(name), reader, sources=built_in_sources(name), reference=reference)

@@ -18,13 +18,15 @@ from evaluation_sets import SETS, draw_seeds, load, mean_auroc
 
 from geofilter import seeding
 from geofilter.bank import choose, effect_sizes
+from geofilter.config import Loading
+from geofilter.embedded import embedded_model
 from geofilter.features import TOKEN_BUDGET, outlier_free, pool
 from geofilter.geometry import Background, closeness, contrast_scores
 from geofilter.metrics import auroc
 from geofilter.model import ResidualModel
 from geofilter.pooled import Pooled
 from geofilter.sae import FeatureEncoder, unit_decoder
-from geofilter.targets import embedded_model, known
+from geofilter.targets import known
 from geofilter.tokens import batches, encode_row
 
 MAX_TOKENS = 384
@@ -75,7 +77,7 @@ def collect(rows: dict[str, list], layers: list[int]) -> dict[str, dict[int, tup
     """Per set and layer: residuals (n_tokens, d_in) float16 of the kept response tokens, and their row."""
     name = "smollm2-135m"
     path = embedded_model(name, known()[name], offline=False, notify=print)
-    model = ResidualModel(path, layers, torch.device("cpu"), torch.bfloat16)
+    model = ResidualModel(path, layers, Loading("cpu", "bfloat16"))
     out = {}
     for key, members in rows.items():
         encoded = [encode_row(r, model.tokenizer, MAX_TOKENS) for r in members]

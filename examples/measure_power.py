@@ -18,7 +18,7 @@ from evaluation_sets import SETS, Labelled, draw_seeds, load
 
 from geofilter import __version__, controls, geometry
 from geofilter.bank import Bank, fit
-from geofilter.config import ScanConfig
+from geofilter.config import ScanConfig, TargetChoice
 from geofilter.metrics import auroc, auroc_interval, precision_at
 from geofilter.pooled import Pooled
 from geofilter.power import assess
@@ -40,10 +40,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    target = resolve(MODEL)
+    target = resolve(TargetChoice(MODEL))
     directions = unit_decoder(target.sae_dir)
-    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": target.hook, "d_sae": len(directions)}
-    built_in = {name: Bank.load(cached(name, target), target.fingerprint) for name in BUILT_IN}
+    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
+    built_in = {name: Bank.load(cached(name, target, "float32"), target.fingerprint) for name in BUILT_IN}
     results = []
     for name in SETS:
         data = load(args.data, name, PER_SIDE)
@@ -63,7 +63,7 @@ def main() -> None:
         print(json.dumps(entry, indent=1), flush=True)
     evaluation = {name: bank.meta["evaluation"] for name, bank in built_in.items()}
     sources = {name: built_in_sources(name) for name in BUILT_IN}
-    report = {"geofilter": __version__, "model": MODEL, "hook": target.hook, "python": platform.python_version(),
+    report = {"geofilter": __version__, "model": MODEL, "hook": str(target.hook), "python": platform.python_version(),
               "banks": evaluation, "sources": sources, "sets": results}  # fmt: skip
     args.out.mkdir(exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -74,7 +74,7 @@ def read(work: Path, name: str, data: Labelled) -> tuple[Pooled, np.ndarray]:
     """Scan the set; its pooled rows and style features in the set's order."""
     path = work / f"{''.join(c if c.isalnum() else '-' for c in name)}.jsonl"
     path.write_text("".join(json.dumps(r.record, ensure_ascii=False) + "\n" for r in data.rows), "utf-8")
-    run = scan(ScanConfig(data=(str(path),), model=MODEL), work / f"{path.stem}.run", notify=print)
+    run = scan(ScanConfig(data=(str(path),), target=TargetChoice(MODEL)), work / f"{path.stem}.run", notify=print)
     shards = list(run.shards())
     if run.manifest["counts"]["quarantined"]:
         raise SystemExit(f"{path}: rows were quarantined; the labels would not line up")

@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from evaluation_sets import in_training_half
 
+from geofilter.config import Loading
+from geofilter.embedded import embedded_model
 from geofilter.features import outlier_free
 from geofilter.model import ResidualModel
 from geofilter.records import Row, Turn, read_rows
-from geofilter.targets import embedded_model, known
+from geofilter.targets import known
 from geofilter.tokens import Encoded, batches
 
 MAX_TOKENS = 256
@@ -110,7 +112,7 @@ def gather(model: ResidualModel, rows: list[Encoded]) -> dict[int, np.ndarray]:
 def collect(args: argparse.Namespace) -> None:
     name = "smollm2-135m"
     path = embedded_model(name, known()[name], offline=False, notify=print)
-    model = ResidualModel(path, args.layers, torch.device("cpu"), getattr(torch, args.dtype))
+    model = ResidualModel(path, args.layers, Loading("cpu", args.dtype))
     rng = random.Random(0)
     train_rows: list[Encoded] = []
     held_out: dict[str, list[Encoded]] = {"chat": [], "web": []}

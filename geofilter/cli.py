@@ -12,8 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter import __version__, cli_bank
+from geofilter.config import Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
-from geofilter.options import AsJson, Device, Dtype, Model, Offline, Quiet, Sae, note, notifier, with_settings
+from geofilter.options import (
+    LOADING_OPTIONS,
+    TARGET_OPTIONS,
+    AsJson,
+    Offline,
+    Quiet,
+    System,
+    check_settings,
+    from_settings,
+    note,
+    notifier,
+    with_target,
+)
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
@@ -60,11 +73,12 @@ def _root(
 
 
 @app.command(epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
+@with_target
 def scan(
     ctx: typer.Context,
     data: Annotated[list[str], typer.Argument(help="JSONL files, plain or .gz.")],
-    model: Model = None,
-    sae: Sae = None,
+    choice: TargetChoice,
+    loading: Loading,
     bank: Annotated[
         list[str] | None, typer.Option(help="Built-in bank or bank folder; repeat for several. Default: all built-in.")
     ] = None,
@@ -72,8 +86,7 @@ def scan(
     scorer: Annotated[
         str, typer.Option(help="contrast, nearest, activation, dense, or the controls length and random.")
     ] = "contrast",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    system: System = "keep",
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
     shard_rows: Annotated[int, typer.Option(help="Rows in a shard, the unit of resume.")] = 1000,
@@ -86,12 +99,15 @@ def scan(
     from geofilter.config import ScanConfig
 
     given = {
-        "model": model, "sae": str(sae) if sae else None, "banks": tuple(bank or ()), "scorer": scorer,
-        "device": device, "dtype": dtype, "max_tokens": max_tokens, "limit": limit, "shard_rows": shard_rows,
-        "on_error": on_error,
+        "bank": bank, "run": run, "scorer": scorer, "system": system, "max_tokens": max_tokens, "limit": limit,
+        "shard_rows": shard_rows, "on_error": on_error, "offline": offline, "quiet": quiet,
     }  # fmt: skip
-    config = ScanConfig(data=tuple(data), **with_settings(ctx, given))
-    done = _run_scan(config, run, offline, quiet)
+    check_settings({*given, *TARGET_OPTIONS, *LOADING_OPTIONS})
+    found = from_settings(ctx, given)
+    run, offline, quiet = found.pop("run"), found.pop("offline"), found.pop("quiet")
+    banks = tuple(found.pop("bank") or ())
+    config = ScanConfig(data=tuple(data), target=choice, loading=loading, banks=banks, **found)
+    done = _run_scan(config, Path(run) if run else None, offline, quiet)
     manifest = done.manifest
     if as_json:
         typer.echo(json.dumps({"run": str(done.path), **manifest}, ensure_ascii=False))
@@ -282,29 +298,44 @@ def _inert(text: str) -> str:
 
 @app.command(epilog="Example: geofilter targets --json")
 def targets(as_json: AsJson = False) -> None:
-    """Models that are known by name."""
-    from geofilter.targets import known
+    """Models that are known by name, and which SAEs of theirs are published."""
+    from geofilter.targets import known, ranges, span
 
     table = known()
     if as_json:
         typer.echo(json.dumps(table, ensure_ascii=False))
         return
     for name, row in table.items():
-        typer.echo(f"{name}\n  {row['model']} ({row['license']}), {row['hook']}\n  {row['note']}")
-    typer.echo("any other: --model FOLDER --sae FOLDER (a SAELens SAE read at blocks.L.hook_resid_post)")
+        widths = "; ".join(f"{w}: {ranges(span(layers))}" for w, layers in row["widths"].items())
+        sae = row.get("sae", "ships with geofilter")
+        typer.echo(f"{name}")
+        typer.echo(
+            f"  model    {row['model']} ({row['license']}{', gated' if row['gated'] else ''}; {row['dtype']}; "
+            f"{'chat template' if row['chat'] else 'no chat template'})"
+        )
+        other = "" if row["sae_model"] == row["model"] else f", trained on {row['sae_model']}"
+        typer.echo(f"  SAE      {sae}{other}")
+        typer.echo(f"  reads    {row['hook']}, {row['d_in']:,} dimensions")
+        typer.echo(f"  default  layer {row['layer']}, width {row['width']}: {row['why']}")
+        typer.echo(f"  layers   {widths}")
+    typer.echo("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
 
 
 @app.command(epilog="Example: geofilter doctor --model smollm2-135m")
+@with_target
 def doctor(
-    model: Annotated[list[str] | None, typer.Option(help="Target whose weights and pair are checked too.")] = None,
-    sae: Sae = None,
-    offline: Offline = False,
+    ctx: typer.Context,
+    choice: TargetChoice,
+    loading: Loading,
     as_json: AsJson = False,
 ) -> None:
-    """Check packages, FAISS, the cache, the weights, and that model and SAE belong together. Exit 3 on a failure."""
+    """Check packages, FAISS, the cache, and with --model the target: files, memory, and that the pair belongs together.
+
+    Exit 3 on a failure. Uses no network: what is missing is listed with the command that gets it.
+    """
     from geofilter.doctor import examine
 
-    checks = examine(model or [], sae, offline, note)
+    checks = examine(choice, loading, note)
     if as_json:
         typer.echo(json.dumps([{"name": c.name, "ok": c.ok, "text": c.text} for c in checks]))
     else:
@@ -324,8 +355,8 @@ def demo(
     import shutil
 
     from geofilter.config import ScanConfig
+    from geofilter.paths import example_file
     from geofilter.store import atomic
-    from geofilter.targets import example_file
 
     data = folder / "mixed_advice.jsonl"
     try:
@@ -335,6 +366,6 @@ def demo(
     with atomic(data) as handle, example_file().open("rb") as source:
         shutil.copyfileobj(source, handle)
     note(f"$ geofilter scan {data} --model smollm2-135m")
-    done = _run_scan(ScanConfig(data=(str(data),), model="smollm2-135m"), None, offline, quiet)
+    done = _run_scan(ScanConfig(data=(str(data),), target=TargetChoice("smollm2-135m")), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
     filter(done.path, drop="25%", keep=None, threshold=None, out=None, removed=None, as_json=False, quiet=quiet)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.options import AsJson, Device, Dtype, Model, Offline, Quiet, Sae, note, notifier, with_settings
+from geofilter.config import Loading, TargetChoice
+from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, with_target
 
 if TYPE_CHECKING:
     from geofilter.bank import Bank
@@ -20,28 +21,24 @@ app = typer.Typer(no_args_is_help=True, help="Make, list and check banks of toxi
 @app.command(
     "build", epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank"
 )
+@with_target
 def build(
     ctx: typer.Context,
     bad: Annotated[Path, typer.Option(help="JSONL of rows that should go, any row shape.")],
     good: Annotated[Path, typer.Option(help="JSONL of rows of the same kind that should stay.")],
     out: Annotated[Path, typer.Option(help="Bank folder to write; its name is the bank's name.")],
-    model: Model = None,
-    sae: Sae = None,
+    choice: TargetChoice,
+    loading: Loading,
     size: Annotated[int, typer.Option(help="Features on each side.")] = 100,
     limit: Annotated[int | None, typer.Option(help="Use the first N rows of each file.")] = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
+    system: System = "keep",
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """Choose a bank's features from labelled seed rows and check it on held-out rows."""
     from geofilter.seeding import build_from_files
 
-    options = with_settings(ctx, {"model": model, "sae": str(sae) if sae else None}, strict=False)
-    bank = build_from_files(
-        bad, good, out, options["model"], Path(options["sae"]) if options["sae"] else None, size, limit, device, dtype,
-        offline, notifier(quiet),
-    )  # fmt: skip
+    bank = build_from_files(bad, good, out, choice, loading, size, limit, system, offline, notifier(quiet))
     for line in _describe_bank(bank):
         typer.echo(line)
 
@@ -56,9 +53,12 @@ def list_banks() -> None:
 
 
 @app.command("show", epilog="Example: geofilter bank show my-bank")
+@with_target
 def show(
+    ctx: typer.Context,
     bank: Annotated[str, typer.Argument(help="Bank folder, or a built-in name (then --model is needed).")],
-    model: Model = None,
+    choice: TargetChoice,
+    loading: Loading,
     features: Annotated[int, typer.Option(help="Features shown on each side.")] = 20,
     offline: Offline = False,
     as_json: AsJson = False,
@@ -66,7 +66,7 @@ def show(
     """A bank's features with their strongest tokens, its sources and its own check."""
     from geofilter.seeding import open_bank
 
-    found = open_bank(bank, model, None, offline, note)
+    found = open_bank(bank, choice, loading, offline, note)
     sides = (("toxic", found.toxic), ("aligned", found.aligned))
     if as_json:
         rows = {
@@ -86,16 +86,18 @@ def show(
 
 
 @app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
+@with_target
 def check(
+    ctx: typer.Context,
     bank: Annotated[str, typer.Argument(help="Bank folder or built-in name.")],
-    model: Model = None,
-    sae: Sae = None,
+    choice: TargetChoice,
+    loading: Loading,
     offline: Offline = False,
 ) -> None:
     """Does the bank belong to this target, and did it beat random banks on held-out rows? Exit 3 when not."""
     from geofilter.seeding import open_bank
 
-    found = open_bank(bank, model, sae, offline, note, required=True)
+    found = open_bank(bank, choice, loading, offline, note, required=True)
     for line in _describe_bank(found):
         typer.echo(line)
     if found.weak:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,81 @@ from geofilter.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
+class TargetChoice:
+    """Which target: a named one, or any model with any SAE. `targets.resolve` finds it."""
+
+    model: str | None = None
+    """alias, hub id or folder"""
+    sae: str | None = None
+    """RELEASE/SAE_ID, ORG/REPO/FOLDER or a SAELens folder; None for a named target's own"""
+    layer: int | None = None
+    """of a named target"""
+    width: str | None = None
+    """of a named target's SAE, as `geofilter targets` spells it"""
+    revision: str | None = None
+    """commit, tag or branch of the model's repository"""
+    sae_revision: str | None = None
+    """of the SAE's repository"""
+    llama_scope_gate: str = "saelens"
+    """saelens or upstream, see `releases.published`"""
+    allow_other_model: bool = False
+    """take an SAE that says it was trained on another model"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that are set."""
+        return {k: v for k, v in asdict(self).items() if v not in (None, False)}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> TargetChoice:
+        """The other way round; unknown keys are passed over."""
+        names = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in found.items() if k in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Where and how model and SAE are held in memory."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; with `device_map` the layers are spread and this is left at auto"""
+    dtype: str = "auto"
+    """of the model: float32 on the CPU and bfloat16 on a GPU, or float32, bfloat16, float16"""
+    sae_dtype: str = "float32"
+    """of the stored encoder: float32, or bfloat16 for half the memory; it computes in float32 either way"""
+    device_map: str | None = None
+    """transformers' device_map (auto, balanced, sequential): spread a model over several GPUs"""
+
+    def __post_init__(self) -> None:
+        """Check choices.
+
+        Raises:
+            InputError: a value that is not offered.
+        """
+        _one_of("--dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+        _one_of("--sae-dtype", self.sae_dtype, ("float32", "bfloat16"))
+        if self.device_map is not None:
+            _one_of("--device-map", self.device_map, ("auto", "balanced", "balanced_low_0", "sequential"))
+            if self.device != "auto":
+                raise InputError(f"--device {self.device}: --device-map chooses the devices; leave one of them out")
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
+
+
+@dataclass(frozen=True, slots=True)
 class ScanConfig:
     """What a scan computes. Everything here but `banks` and `scorer` decides the stored features."""
 
     data: tuple[str, ...]
-    model: str
-    sae: str | None = None
+    target: TargetChoice
+    loading: Loading = Loading()
     banks: tuple[str, ...] = ()
     """bank names or folders; empty means the built-in ones"""
     scorer: str = "contrast"
-    device: str = "auto"
-    dtype: str = "auto"
+    system: str = "keep"
+    """system turns: keep, or fold into the first user turn, for templates that know none"""
     max_tokens: int = 1024
     """tokens of one row, prompt included; a longer row is cut, its response kept"""
     limit: int | None = None
@@ -44,8 +108,8 @@ class ScanConfig:
             raise InputError(f"--limit {self.limit}: must be at least 1")
         if self.shard_rows < 1:
             raise InputError(f"--shard-rows {self.shard_rows}: must be at least 1")
-        if self.on_error not in ("quarantine", "fail"):
-            raise InputError(f"--on-error {self.on_error}: use quarantine or fail")
+        _one_of("--on-error", self.on_error, ("quarantine", "fail"))
+        _one_of("--system", self.system, ("keep", "fold"))
 
 
 def fingerprint(encoding: dict[str, Any]) -> str:

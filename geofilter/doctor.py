@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
 
 import torch
 
-from geofilter.errors import GeofilterError, TargetError
-from geofilter.features import outlier_free, require_same_width
-from geofilter.model import ResidualModel, count_layers
-from geofilter.sae import FeatureEncoder
+from geofilter.config import Loading, TargetChoice
+from geofilter.errors import TargetError
+from geofilter.features import TOKEN_BUDGET, outlier_free
+from geofilter.model import DTYPES, ResidualModel, choose_device, count_layers, parameters, resolved_dtype
+from geofilter.paths import Notify, cache_dir
+from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder, decoder_shape
 from geofilter.seeding import background_rows
 from geofilter.store import write_json
-from geofilter.targets import Notify, Target, cache_dir, embedded_cached, known, resolve
+from geofilter.targets import Target, cached, missing, resolve
 from geofilter.tokens import batches, encode_row
 
 PAIR_ROWS = 40
@@ -33,8 +34,8 @@ class Check:
     text: str
 
 
-def explained_variance(target: Target) -> dict[int, dict[str, float]]:
-    """How well the SAE reconstructs the residual of its own layer and of the neighbouring ones.
+def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
+    """How well the SAE reconstructs the vectors of its own layer and of the neighbouring ones.
 
     Measured on response tokens of built-in chat; special, prompt and outlier-norm tokens are left out, since
     they flatter the figure. Explained variance = 1 - |x - x_hat|^2 / |x - mean x|^2.
@@ -42,18 +43,16 @@ def explained_variance(target: Target) -> dict[int, dict[str, float]]:
     Returns:
         per layer `explained_variance` and `l0` (active features a token).
     """
-    device = torch.device("cpu") if not torch.cuda.is_available() else torch.device("cuda")
-    encoder = FeatureEncoder(target.sae_dir, device)
     near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
-    model = ResidualModel(target.model_dir, near or [target.layer], device, torch.float32)
-    require_same_width(target, encoder, model)
+    model = ResidualModel(target.model_dir, near, loading, target.hook.kind)
+    encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
     rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]
-    residuals: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
-    for batch in batches(rows, 2048, model.pad_id):
+    vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
+    for batch in batches(rows, TOKEN_BUDGET, model.pad_id):
         for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
-            residuals[layer].append(x[outlier_free(x, batch.response_mask.to(x.device))].float())
+            vectors[layer].append(x[outlier_free(x, batch.response_mask.to(x.device))].float().to(encoder.device))
     out = {}
-    for layer, parts in residuals.items():
+    for layer, parts in vectors.items():
         x = torch.cat(parts)
         acts = encoder.encode(x)
         left = (x - encoder.decode(acts, len(x))).square().sum()
@@ -76,7 +75,7 @@ def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
     return Check("pair", True, f"{target.name}: explained variance {shown}; L0 {figures[target.layer]['l0']:.1f}")
 
 
-def require_pair(target: Target, notify: Notify) -> None:
+def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
     """Check a target's pair once; the result is remembered in the cache.
 
     Raises:
@@ -87,7 +86,7 @@ def require_pair(target: Target, notify: Notify) -> None:
         figures = {int(k): v for k, v in json.loads(memory.read_text("utf-8")).items()}
     else:
         notify(f"checking that model and SAE of {target.name} belong together, once ...")
-        figures = explained_variance(target)
+        figures = explained_variance(target, loading)
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_json(memory, figures)
     check = judge_pair(target, figures)
@@ -136,8 +135,63 @@ def check_cache() -> Check:
     return Check("cache", ok, f"{folder}" + ("" if ok else ": not writable; set GEOFILTER_CACHE to a folder that is"))
 
 
-def examine(models: Sequence[str], sae: Any = None, offline: bool = False, notify: Notify = print) -> list[Check]:
-    """All checks; `models` are targets whose weights and pair are checked too (all embedded ones by default)."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes a scan needs, and for which number of layers."""
+
+    layers: int
+    model: int
+    encoder: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.model + self.encoder + self.working
+
+
+def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading, max_tokens: int) -> Memory:
+    """What a scan will hold on its device, reckoned from the configurations before anything is loaded.
+
+    Parameters are counted on torch's meta device, with one layer more than the hook's since the check of the pair
+    reads that too. Working memory: dense pre-activations and their copies, and the attention scores of a full
+    batch where attention is computed plainly (Gemma 2, gpt-oss), 6 bytes each.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(target_dir, local_files_only=True)
+    layers = min(layer + 2, int(config.num_hidden_layers))
+    item = DTYPES[resolved_dtype(loading)].itemsize
+    attention = int(config.num_attention_heads) * TOKEN_BUDGET * max_tokens * 6
+    return Memory(
+        layers,
+        parameters(target_dir, layers) * item,
+        d_in * d_sae * DTYPES[loading.sae_dtype].itemsize,
+        3 * 4 * min(PRE_ACTIVATIONS, TOKEN_BUDGET * d_sae) + attention,
+    )
+
+
+def check_memory(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading) -> Check:
+    """Does the estimate fit the GPU? On the CPU it is only told."""
+    device = choose_device(loading.device)
+    need = memory_needed(target_dir, layer, d_in, d_sae, loading, 1024)
+    text = (
+        f"about {need.total / 1e9:.1f} GB: model {need.model / 1e9:.1f} ({need.layers} layers in "
+        f"{resolved_dtype(loading)}), encoder {need.encoder / 1e9:.1f} ({loading.sae_dtype}), "
+        f"working memory {need.working / 1e9:.1f}"
+    )
+    if device.type != "cuda":
+        return Check("memory", True, text)
+    numbers = range(torch.cuda.device_count()) if loading.device_map else [device.index or 0]
+    free = sum(torch.cuda.mem_get_info(n)[0] for n in numbers)
+    return Check("memory", need.total <= free, f"{text}; {free / 1e9:.1f} GB free on {len(numbers)} GPU(s)")
+
+
+def examine(choice: TargetChoice, loading: Loading, notify: Notify = print) -> list[Check]:
+    """All checks; with a model in `choice` its files, memory and pair too, else those of embedded ones in the cache.
+
+    Uses no network.
+    """
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
     checks = [
         Check("torch", True, f"{torch.__version__}, {gpu}, {torch.get_num_threads()} threads"),
@@ -146,13 +200,29 @@ def examine(models: Sequence[str], sae: Any = None, offline: bool = False, notif
         check_faiss(),
         check_cache(),
     ]
-    for name in models or [n for n in known() if embedded_cached(n)]:
-        try:
-            target = resolve(name, sae, offline=offline, notify=notify)
-            checks.append(Check("weights", True, f"{target.name}: {target.model_dir}"))
-            checks.append(judge_pair(target, explained_variance(target)))
-        except GeofilterError as error:
-            checks.append(Check("weights", False, str(error)))
-    if len(checks) == 5:
-        checks.append(Check("weights", True, "no target's weights are in the cache yet; they come with the first scan"))
+    if choice.model is not None:
+        return checks + examine_target(choice, loading, notify)
+    present = cached()
+    for name in present:
+        checks += examine_target(TargetChoice(name), loading, notify)
+    if not present:
+        checks.append(Check("files", True, "no target named; the embedded one's weights come with its first scan"))
     return checks
+
+
+def examine_target(choice: TargetChoice, loading: Loading, notify: Notify) -> list[Check]:
+    """A target's files, memory and pair; the later ones only as far as the earlier ones hold."""
+    absent = missing(choice, notify)
+    if absent:
+        return [Check("files", False, text) for text in absent]
+    try:
+        target = resolve(choice, offline=True, notify=notify)
+        checks = [Check("files", True, f"{target.name}: model in {target.model_dir}, SAE in {target.sae_dir}")]
+        checks += [Check("note", True, text) for text in target.notes]
+        d_in, d_sae = decoder_shape(target.sae_dir)
+        checks.append(check_memory(target.model_dir, target.layer, d_in, d_sae, loading))
+        if not checks[-1].ok:
+            return checks
+        return [*checks, judge_pair(target, explained_variance(target, loading))]
+    except TargetError as error:
+        return [Check("target", False, str(error))]

@@ -10,13 +10,15 @@ import numpy as np
 
 from geofilter import seeding
 from geofilter.bank import Bank
+from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.geometry import Shares, raw_scores
+from geofilter.paths import Notify
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.store import Run
-from geofilter.targets import Notify, resolve
+from geofilter.targets import resolve
 from geofilter.tokens import encode_row
 
 N_FEATURES = 10
@@ -82,22 +84,22 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     """
     detail = find_row(run, line, file)
     manifest = run.manifest
+    encoding = manifest["encoding"]
     row = _reread(detail)
     about = manifest["target"]
-    named = about["model_dir"] if Path(about["model"]).exists() else about["name"]
-    target = resolve(named, Path(about["sae_dir"]), offline=True, notify=notify)
+    target = resolve(TargetChoice.from_json(about["choice"]), offline=True, notify=notify)
     if target.fingerprint != about["fingerprint"]:
         raise RunError(f"{run.path}: model or SAE has changed since the scan; scan again")
-    reader = FeatureReader(target, manifest["encoding"]["device"], manifest["encoding"]["dtype"])
+    reader = FeatureReader(target, Loading(**manifest["loading"]))
     wanted = bank_name or detail["bank"]
     sources = {b["name"]: b["path"] for b in manifest["banks"]}
     if wanted not in sources:
         raise InputError(f"--bank {wanted}: the run was scored with {', '.join(sources)}")
-    bank = seeding.find([sources[wanted] or wanted], target, lambda: reader, notify)[0]
+    bank = seeding.find([sources[wanted] or wanted], target, encoding["dtype"], lambda: reader, notify)[0]
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
         raise RunError(f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with contrast")
-    encoded = encode_row(row, reader.tokenizer, manifest["encoding"]["max_tokens"])
+    encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
     pooled = Pooled.of(reader.read([encoded]), reader.encoder.d_in)
     z, share = shares.active(pooled)
     score, absent = _score(bank, manifest["scorer"], pooled, shares)

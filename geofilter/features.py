@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from geofilter.config import Loading
 from geofilter.errors import TargetError
-from geofilter.model import ResidualModel, choose_device, choose_dtype
+from geofilter.model import DTYPES, ResidualModel, out_of_memory
 from geofilter.sae import Activations, FeatureEncoder
 from geofilter.targets import Target
 from geofilter.tokens import Batch, Encoded, batches
@@ -34,7 +35,7 @@ class RowFeatures:
     n_tokens: int
     """response tokens pooled"""
     residual: npt.NDArray[np.float16]
-    """(d_in,) mean residual of the same tokens"""
+    """(d_in,) mean residual (vector at the hook) of the same tokens"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,14 +53,13 @@ class TokenFeatures:
 class FeatureReader:
     """Model and SAE of one target, loaded and ready to read rows."""
 
-    def __init__(self, target: Target, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, target: Target, loading: Loading | None = None) -> None:
+        loading = loading or Loading()
         self.target = target
-        self.device = choose_device(device)
-        self.dtype = choose_dtype(dtype, self.device)
-        self.encoder = FeatureEncoder(target.sae_dir, self.device)
-        self.model = ResidualModel(target.model_dir, [target.layer], self.device, self.dtype)
-        require_same_width(target, self.encoder, self.model)
+        self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind)
+        self.dtype = self.model.dtype
         self.tokenizer = self.model.tokenizer
+        self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
 
     def read(
         self,
@@ -69,13 +69,19 @@ class FeatureReader:
     ) -> list[RowFeatures]:
         """Row features in the order of `rows`.
 
+        Raises:
+            TargetError: not enough memory on the GPU.
+
         Args:
             on_batch: told the rows and tokens done after each batch.
             observe: shown every token activation: token ids, features and values, one entry each.
         """
         out: dict[int, RowFeatures] = {}
         for batch in batches(rows, TOKEN_BUDGET, self.model.pad_id):
-            out.update(zip(batch.rows, self._read_batch(batch, observe), strict=True))
+            try:
+                out.update(zip(batch.rows, self._read_batch(batch, observe), strict=True))
+            except torch.OutOfMemoryError:
+                raise TargetError(out_of_memory(str(self.model.device))) from None
             if on_batch:
                 on_batch(len(batch.rows), int(batch.attention_mask.sum()))
         return [out[i] for i in range(len(rows))]
@@ -107,20 +113,8 @@ class FeatureReader:
     def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
         residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
+        residual = residual.to(self.encoder.device)
         return outlier_free(residual, batch.response_mask.to(residual.device)), residual
-
-
-def require_same_width(target: Target, encoder: FeatureEncoder, model: ResidualModel) -> None:
-    """The SAE must read as many dimensions as the model has.
-
-    Raises:
-        TargetError: it does not.
-    """
-    if encoder.d_in != model.d_in:
-        raise TargetError(
-            f"{target.sae_dir}: the SAE reads {encoder.d_in} dimensions, the model has {model.d_in}; "
-            "they do not belong together"
-        )
 
 
 def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""The target model up to its hook: token ids in, residual stream out.
+"""The target model up to its hook: token ids in, the hook's vectors out.
 
 Only the layers up to the hook are built (`num_hidden_layers`), so neither the rest of the network nor
-the language-model head is ever allocated. The residual is taken by a forward hook on the decoder layer:
-`hidden_states[-1]` is not it, since the final norm has been applied to that one.
+the language-model head is ever allocated. The residual stream is taken by a forward hook on the decoder
+layer: `hidden_states[-1]` is not it, since the final norm has been applied to that one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geofilter.config import Loading
 from geofilter.errors import TargetError
+from geofilter.hooks import RESIDUAL, Hook
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by
+# model type. Gemma 2 norms what attention and MLP return before adding it; Llama's module of the same name
+# (`post_attention_layernorm`) is the norm before the MLP, so the choice is by type, not by attribute.
+ATTACH = {
+    "gemma2": {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"},
+    "llama": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+    "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -38,23 +49,32 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and float32 on the CPU.
-
-    Raises:
-        TargetError: no such dtype.
-    """
+    """`auto` is bfloat16 on a GPU and float32 on the CPU; other names are those of `config.Loading`."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES:
-        raise TargetError(f"--dtype {name}: unknown; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def resolved_dtype(loading: Loading) -> str:
+    """Name of the dtype a model is read in: float32, bfloat16 or float16."""
+    return str(choose_dtype(loading.dtype, choose_device(loading.device))).removeprefix("torch.")
 
 
 def count_layers(path: Path) -> int:
     """Decoder layers in a model folder."""
     from transformers import AutoConfig
 
-    return int(AutoConfig.from_pretrained(path).num_hidden_layers)
+    return int(AutoConfig.from_pretrained(path, local_files_only=True).num_hidden_layers)
+
+
+def parameters(path: Path, layers: int) -> int:
+    """Parameters of the first `layers` decoder layers and the embedding, counted without allocating any."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(path, local_files_only=True, num_hidden_layers=layers)
+    config.quantization_config = None
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModel.from_config(config).parameters())
 
 
 class ResidualModel:
@@ -62,44 +82,113 @@ class ResidualModel:
 
     Args:
         path: local model folder (config.json, safetensors, tokenizer).
-        layers: 0-based decoder layers whose output (`blocks.L.hook_resid_post`) is read.
+        layers: 0-based decoder layers that are read.
+        kind: what is read of them, see `hooks`.
+
+    Raises:
+        TargetError: not a loadable model, weights missing from the files, a layer or hook it does not have, or
+            not enough memory on the GPU.
     """
 
-    def __init__(self, path: Path, layers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoModel, AutoTokenizer
+    def __init__(
+        self,
+        path: Path,
+        layers: Sequence[int],
+        loading: Loading | None = None,
+        kind: str = "hook_resid_post",
+    ) -> None:
+        loading = loading or Loading()
+        self.path = path
+        self.layers = tuple(sorted(layers))
+        self.kind = kind
+        device = choose_device(loading.device)
+        self.dtype = choose_dtype(loading.dtype, device)
+        available = self._load_parts(path, loading)
+        if self.layers[-1] >= available:
+            raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
+        self.model: Any = self._load(path, loading, device)
+        self.device: torch.device = self.model.get_input_embeddings().weight.device
+        self._seen: dict[int, torch.Tensor] = {}
+        blocks = decoder_layers(self.model, self.layers[-1] + 1, path)
+        for layer in self.layers:
+            self._attach(blocks[layer], layer)
+        # Where the highest hooked layer puts its output; with a device map that need not be the first device.
+        self.hook_device: torch.device = next(blocks[self.layers[-1]].parameters()).device
+        if "meta" in (self.device.type, self.hook_device.type):
+            raise TargetError(
+                f"{path}: --device-map {loading.device_map} found no room for all layers on the GPUs and left some on "
+                "the CPU or on disk; use more GPUs, or --device cpu"
+            )
+
+    def _load_parts(self, path: Path, loading: Loading) -> int:
+        """Tokenizer and number of layers."""
+        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        logging.set_verbosity_error()  # the load report names the layers left out on purpose
-        self.layers = tuple(sorted(layers))
-        self.device = device
+        logging.set_verbosity_error()  # the load report names the layers left out on purpose; `_load` reads it
         try:
             available = count_layers(path)
-            if self.layers[-1] >= available:
-                raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-            self.model: Any = AutoModel.from_pretrained(
-                path, num_hidden_layers=self.layers[-1] + 1, dtype=dtype, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise TargetError(f"{path}: not a loadable model ({str(error).splitlines()[0]})") from None
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise TargetError(f"{path}: not a loadable model ({_first_line(error)})") from None
         if not self.tokenizer.is_fast:
             raise TargetError(f"{path}: the tokenizer gives no offsets; a fast tokenizer (tokenizer.json) is needed")
-        self.model.to(device).eval()
-        self._seen: dict[int, torch.Tensor] = {}
-        for layer in self.layers:
-            self.model.layers[layer].register_forward_hook(self._keep(layer))
+        return available
 
-    def _keep(self, layer: int) -> Any:
-        def hook(_module: Any, _args: Any, output: Any) -> None:
-            self._seen[layer] = output[0] if isinstance(output, tuple) else output
+    def _load(self, path: Path, loading: Loading, device: torch.device) -> Any:
+        from transformers import AutoModel
+        from transformers.utils.quantization_config import Mxfp4Config
 
-        return hook
+        options: dict[str, Any] = {}
+        if loading.dtype != "auto" and _is_mxfp4(path):
+            options["quantization_config"] = Mxfp4Config(dequantize=True)
+        if loading.device_map:
+            options["device_map"] = loading.device_map
+        try:
+            model, report = AutoModel.from_pretrained(
+                path, num_hidden_layers=self.layers[-1] + 1, dtype=self.dtype, use_safetensors=True,
+                local_files_only=True, output_loading_info=True, **options,
+            )  # fmt: skip
+            if not loading.device_map:
+                model.to(device)
+        except torch.OutOfMemoryError:
+            raise TargetError(out_of_memory(str(device))) from None
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise TargetError(f"{path}: not a loadable model ({_first_line(error)})") from None
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise TargetError(
+                f"{path}: {len(missing)} weights are missing from its files and would be random "
+                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); get the model again"
+            )
+        return model.eval()
 
-    @property
-    def d_in(self) -> int:
-        """Width of the residual stream."""
-        return int(self.model.config.hidden_size)
+    def _attach(self, block: torch.nn.Module, layer: int) -> None:
+        def keep(value: Any) -> None:
+            self._seen[layer] = value[0] if isinstance(value, tuple) else value
+
+        def before(_module: Any, args: Any, kwargs: Any) -> None:
+            keep(args[0] if args else kwargs["hidden_states"])
+
+        def after(_module: Any, _args: Any, output: Any) -> None:
+            keep(output)
+
+        if self.kind == "hook_resid_post":
+            block.register_forward_hook(after)
+        elif self.kind == "hook_resid_pre":
+            block.register_forward_pre_hook(before, with_kwargs=True)
+        else:
+            sublayers = ATTACH.get(self.model.config.model_type)
+            if sublayers is None:
+                raise TargetError(
+                    f"{self.path}: {Hook(layer, self.kind)} is known for {', '.join(ATTACH)} only, not for "
+                    f"{self.model.config.model_type}; use an SAE of the residual stream ({', '.join(RESIDUAL)})"
+                )
+            if self.kind == "attn.hook_z":
+                block.get_submodule("self_attn.o_proj").register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                block.get_submodule(sublayers[self.kind]).register_forward_hook(after)
 
     @property
     def pad_id(self) -> int:
@@ -109,7 +198,7 @@ class ResidualModel:
 
     @torch.inference_mode()
     def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Residual stream after each hooked layer, (B, T, d_in) in the model's dtype, keyed by layer."""
+        """Vectors at the hook of each layer read, (B, T, d_in) in the model's dtype, keyed by layer."""
         self.model(
             input_ids=input_ids.to(self.device),
             attention_mask=attention_mask.to(self.device),
@@ -117,3 +206,34 @@ class ResidualModel:
         )
         seen, self._seen = self._seen, {}
         return seen
+
+
+def decoder_layers(model: torch.nn.Module, count: int, path: Path) -> torch.nn.ModuleList:
+    """The list of decoder blocks: the outermost module list with as many entries as the model has layers.
+
+    Raises:
+        TargetError: there is none.
+    """
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
+    if not found:
+        raise TargetError(f"{path}: no list of {count} decoder layers in {type(model).__name__}; it cannot be hooked")
+    return min(found, key=lambda item: item[0].count("."))[1]
+
+
+def out_of_memory(device: str) -> str:
+    """What to do about it."""
+    return (
+        f"{device}: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
+        "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
+    )
+
+
+def _is_mxfp4(path: Path) -> bool:
+    from transformers import AutoConfig
+
+    quantization = getattr(AutoConfig.from_pretrained(path, local_files_only=True), "quantization_config", None)
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

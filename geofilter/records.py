@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -42,6 +42,8 @@ class Turn:
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """other fields of the message (tool calls, thinking): shown to the chat template, never scored"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,9 @@ def _turns(messages: Any, key: str, role_key: str, content_key: str) -> tuple[Tu
         content = message.get(content_key)
         if content is None and message.get("tool_calls"):
             content = ""  # a call to a tool carries no text to score
-        out.append(Turn(role, _text(content, f"{key}[{i}].{content_key}")))
+        # A field that is null is one the template should not see: data sets fill absent fields with it.
+        extra = {k: v for k, v in message.items() if k not in (role_key, content_key) and v is not None}
+        out.append(Turn(role, _text(content, f"{key}[{i}].{content_key}"), extra))
     return tuple(out)
 
 

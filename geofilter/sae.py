@@ -1,4 +1,4 @@
-"""The SAE as a feature encoder: residual vectors in, sparse feature activations out.
+"""The SAE as a feature encoder: vectors of a hook in, sparse feature activations out.
 
 Reads SAELens folders (`cfg.json`, `sae_weights.safetensors`) directly, since importing sae-lens costs
 seconds; the arithmetic is that of `sae_lens.SAE.encode`, and a test holds the two equal.
@@ -17,8 +17,12 @@ import torch
 
 from geofilter.errors import TargetError
 
-CHUNK = 2048
-"""tokens encoded at once: bounds the dense pre-activations, (CHUNK, d_sae) float32"""
+PRE_ACTIVATIONS = 1 << 25
+"""dense pre-activations held at once, (tokens, d_sae) float32: 134 MB"""
+MAX_CHUNK = 2048
+"""tokens encoded at once at most"""
+BLOCK = 1 << 14
+"""encoder columns widened to float32 at once when they are stored in bfloat16"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,34 +38,50 @@ class Activations:
 
 
 class FeatureEncoder:
-    """TopK, JumpReLU or ReLU ("standard") SAE in float32.
+    """TopK, JumpReLU or ReLU ("standard") SAE; computes in float32.
+
+    Only the encoder is held in memory: decoder directions are read from the file where they are needed
+    (`decode`, `unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened
+    block by block, so that products and sums are float32 as ever and only the weights are rounded.
+
+    Args:
+        path: SAELens folder.
+        dtype: of the stored encoder, float32 or bfloat16.
 
     Attributes:
         W_enc: (d_in, d_sae)
-        W_dec: (d_sae, d_in); a row is a feature's decoder direction
+        b_enc, threshold: (d_sae,) float32
+        b_dec: (d_in,) float32
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        from safetensors.torch import load_file
-
+    def __init__(self, path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         cfg = _read_cfg(path)
+        self.path = path
+        self.device = device
         self.architecture: str = cfg["architecture"]
         self.k = int(cfg.get("k") or 0)
         self.subtract_b_dec = bool(cfg.get("apply_b_dec_to_input", False))
-        try:
-            weights = {k: v.to(device, torch.float32) for k, v in load_file(path / "sae_weights.safetensors").items()}
-            self.W_enc, self.b_enc = weights["W_enc"], weights["b_enc"]
-            self.W_dec, self.b_dec = weights["W_dec"], weights["b_dec"]
-            self.threshold = weights["threshold"] if self.architecture == "jumprelu" else None
-        except (KeyError, OSError, ValueError) as error:
-            raise TargetError(f"{path}: SAE weights cannot be used ({error}); get the folder again") from None
+        self.W_enc = self._tensor("W_enc", dtype)
+        self.b_enc, self.b_dec = self._tensor("b_enc"), self._tensor("b_dec")
+        self.threshold = self._tensor("threshold") if self.architecture == "jumprelu" else None
         self.d_in, self.d_sae = self.W_enc.shape
+        self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
+
+    def _tensor(self, name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path / "sae_weights.safetensors", framework="pt") as file:
+                found: torch.Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise TargetError(f"{self.path}: SAE weights cannot be used ({error}); get the folder again") from None
+        return found.to(self.device, dtype)
 
     @torch.inference_mode()
     def encode(self, x: torch.Tensor) -> Activations:
-        """Encode residual vectors x (n, d_in) of any float dtype, in chunks of `CHUNK` tokens."""
-        parts = [self._encode_chunk(chunk) for chunk in x.split(CHUNK)]
-        starts = range(0, len(x), CHUNK)
+        """Encode vectors x (n, d_in) of any float dtype, in chunks of `chunk` tokens."""
+        parts = [self._encode_chunk(chunk) for chunk in x.split(self.chunk)]
+        starts = range(0, len(x), self.chunk)
         return Activations(
             torch.cat([p.token + start for p, start in zip(parts, starts, strict=True)]),
             torch.cat([p.feature for p in parts]),
@@ -69,26 +89,38 @@ class FeatureEncoder:
         )
 
     def _encode_chunk(self, x: torch.Tensor) -> Activations:
-        x = x.to(self.W_enc.device, torch.float32)
+        x = x.to(self.device, torch.float32)
         if self.subtract_b_dec:
             x = x - self.b_dec
-        pre = x @ self.W_enc + self.b_enc
+        pre = self._pre(x)
         if self.architecture == "topk":
             value, feature = torch.topk(pre, self.k, dim=-1, sorted=False)
             token = torch.arange(len(x), device=x.device).unsqueeze(1).expand_as(feature)
             on = value > 0
             return Activations(token[on], feature[on], value[on])
-        floor = self.threshold if self.threshold is not None else torch.zeros((), device=x.device)
-        on = (pre > floor) & (pre > 0)
+        on = pre > 0 if self.threshold is None else (pre > self.threshold) & (pre > 0)
         token, feature = on.nonzero(as_tuple=True)
         return Activations(token, feature, pre[on])
 
+    def _pre(self, x: torch.Tensor) -> torch.Tensor:
+        """Pre-activations (n, d_sae) float32 of x (n, d_in) float32."""
+        if self.W_enc.dtype == torch.float32:
+            return x @ self.W_enc + self.b_enc
+        pre = torch.empty((len(x), self.d_sae), device=x.device)
+        for start in range(0, self.d_sae, BLOCK):
+            columns = slice(start, start + BLOCK)
+            torch.mm(x, self.W_enc[:, columns].float(), out=pre[:, columns])
+        return pre.add_(self.b_enc)
+
     @torch.inference_mode()
     def decode(self, acts: Activations, n: int) -> torch.Tensor:
-        """Reconstruction (n, d_in) float32 of n encoded tokens."""
-        dense = torch.zeros((n, self.d_sae), device=self.W_dec.device)
-        dense[acts.token, acts.feature] = acts.value
-        return dense @ self.W_dec + self.b_dec
+        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows from the file."""
+        used, row = acts.feature.unique(return_inverse=True)
+        decoder = self._tensor("W_dec")[used]
+        at = torch.stack([acts.token, row])
+        sparse = torch.sparse_coo_tensor(at, acts.value, (n, len(used)), device=decoder.device, check_invariants=False)
+        out: torch.Tensor = torch.sparse.mm(sparse, decoder) + self.b_dec
+        return out
 
 
 def _read_cfg(path: Path) -> dict[str, Any]:
@@ -105,7 +137,7 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     wanted: dict[str, tuple[Any, ...]] = {
         "architecture": ("topk", "jumprelu", "standard"),
         "normalize_activations": ("none", None),
-        "reshape_activations": ("none", None),
+        "reshape_activations": ("none", "hook_z", None),  # flat vectors either way
         "rescale_acts_by_decoder_norm": (False, None),
     }
     for key, allowed in wanted.items():
@@ -115,11 +147,21 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     return cfg
 
 
+def decoder_shape(path: Path) -> tuple[int, int]:
+    """(d_in, d_sae) of an SAE folder, read without its weights."""
+    from safetensors import safe_open
+
+    with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
+        d_sae, d_in = file.get_slice("W_dec").get_shape()
+    return int(d_in), int(d_sae)
+
+
 def unit_decoder(path: Path) -> npt.NDArray[np.float32]:
     """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero. Needs no torch."""
-    from safetensors.numpy import load_file
+    from safetensors import safe_open
 
-    w: npt.NDArray[np.float32] = load_file(path / "sae_weights.safetensors")["W_dec"].astype(np.float32)
+    with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
+        w: npt.NDArray[np.float32] = file.get_tensor("W_dec").astype(np.float32, copy=False)
     norm = np.linalg.norm(w, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = np.divide(w, norm, out=np.zeros_like(w), where=norm > 0)
     return unit

@@ -8,7 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
 from geofilter.geometry import SCORERS
-from geofilter.model import choose_device, choose_dtype
+from geofilter.model import choose_device, resolved_dtype
+from geofilter.paths import Notify
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
 from geofilter.style import STYLE, style_features
-from geofilter.targets import Notify, Target, resolve
+from geofilter.targets import Target, resolve
 from geofilter.tokens import Encoded, encode_row
 
 SHARD_BYTES = 1 << 20
@@ -66,7 +67,9 @@ def scan(
     files = [_describe(path, config.limit) for path in config.data]
     if len({Path(f["path"]).resolve() for f in files}) < len(files):
         raise InputError("the same file is given twice; give each file once")
-    target = resolve(config.model, Path(config.sae) if config.sae else None, offline=offline, notify=notify)
+    target = resolve(config.target, offline=offline, notify=notify)
+    for text in target.notes:
+        notify(f"note: {text}")
     encoding = _encoding(config, files, target)
     run = _claim(config, encoding, run_dir)
     clock.lap("prepare")
@@ -75,15 +78,10 @@ def scan(
         if not (run.path / "manifest.json").is_file():
             run.write_manifest(manifest)
 
-        @cache
-        def reader(dtype: str) -> FeatureReader:
-            doctor.require_pair(target, notify)
-            return FeatureReader(target, config.device, dtype)
-
-        # Banks are always read in float32, so that a bank is the same for every dtype of the scan.
-        banks = seeding.find(config.banks, target, lambda: reader("float32"), notify)
+        reader = _reader(target, config, notify)
+        banks = seeding.find(config.banks, target, encoding["dtype"], reader, notify)
         clock.lap("load")
-        tokens = encode_shards(config, run, files, lambda: reader(config.dtype), started, progress)
+        tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")
         run.write_manifest(manifest)  # not complete until all of what scoring writes is there
         manifest["banks"] = [
@@ -97,6 +95,21 @@ def scan(
         manifest["complete"] = True
         run.write_manifest(manifest)
     return run
+
+
+def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], FeatureReader]:
+    """Model and SAE, loaded when they are first wanted: a run that is complete needs neither."""
+    loaded: list[FeatureReader] = []
+
+    def reader() -> FeatureReader:
+        if not loaded:
+            doctor.require_pair(target, config.loading, notify)
+            loaded.append(FeatureReader(target, config.loading))
+            if not loaded[0].tokenizer.chat_template:
+                notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")
+        return loaded[0]
+
+    return reader
 
 
 class _Clock:
@@ -122,12 +135,13 @@ def _describe(path: str, limit: int | None) -> dict[str, Any]:
 
 def _encoding(config: ScanConfig, files: list[dict[str, Any]], target: Target) -> dict[str, Any]:
     """Everything the stored features depend on."""
-    device = choose_device(config.device)
     return {
         "data": [[f["path"], f["sha256"]] for f in files],
         "target": target.fingerprint,
-        "device": device.type,
-        "dtype": str(choose_dtype(config.dtype, device)).removeprefix("torch."),
+        "device": choose_device(config.loading.device).type,
+        "dtype": resolved_dtype(config.loading),
+        "sae_dtype": config.loading.sae_dtype,
+        "system": config.system,
         "max_tokens": config.max_tokens,
         "limit": config.limit,
         "shard_rows": config.shard_rows,
@@ -174,14 +188,8 @@ def _manifest(
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "fingerprint": fingerprint(encoding),
         "encoding": encoding,
-        "target": {
-            "name": target.name,
-            "model": target.model,
-            "hook": target.hook,
-            "fingerprint": target.fingerprint,
-            "model_dir": str(target.model_dir),
-            "sae_dir": str(target.sae_dir),
-        },
+        "target": target.about(),
+        "loading": asdict(config.loading),
         "data": files,
         "scorer": config.scorer,
         "seed": 0,
@@ -274,7 +282,7 @@ def _encode_chunk(
         row = parse_line(line, file, number)
         if isinstance(row, Row):
             try:
-                encoded.append(encode_row(row, reader.tokenizer, config.max_tokens))
+                encoded.append(encode_row(row, reader.tokenizer, config.max_tokens, config.system))
                 rows.append((index, row))
                 continue
             except RowError as error:

@@ -18,12 +18,15 @@ import numpy as np
 
 from geofilter import __version__
 from geofilter.bank import SIZE, Bank, fit
+from geofilter.config import Loading, TargetChoice
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
+from geofilter.model import resolved_dtype
+from geofilter.paths import Notify, cache_dir, file_sha256, package_data, slug
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, Turn, read_rows
 from geofilter.sae import unit_decoder
-from geofilter.targets import Notify, Target, cache_dir, file_sha256, package_data, resolve
+from geofilter.targets import Target, resolve
 from geofilter.tokens import encode_row
 from geofilter.validate import validate
 
@@ -108,11 +111,13 @@ def build(
     sources: dict[str, Any] | None = None,
     notify: Notify = print,
     reference: Pooled | None = None,
+    system: str = "keep",
 ) -> Bank:
     """Encode the seed rows and the background, choose the features, check the bank on held-out folds.
 
     Args:
         reference: pooled background rows when they have been encoded already.
+        system: what to do with system turns, see `tokens.render`.
 
     Raises:
         InputError: a seed row cannot be encoded.
@@ -120,7 +125,7 @@ def build(
     """
     labels = LabelCollector(reader.encoder.d_sae)
     notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
-    pooled = encode(reader, [s.row for s in seeds], labels)
+    pooled = encode(reader, [s.row for s in seeds], labels, system)
     if reference is None:
         notify(f"bank {name}: encoding the background ...")
         reference = encode(reader, background_rows(), labels)
@@ -137,14 +142,17 @@ def build(
         "geofilter": __version__,
         "dtype": str(reader.dtype).removeprefix("torch."),
         "max_tokens": MAX_TOKENS,
+        "system": system,
         "sources": sources or {},
         "evaluation": evaluation,
     }
-    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": target.hook, "d_sae": len(directions)}
+    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
     return fit(name, about, directions, pooled, bad, reference, size, labels.words(reader), meta)
 
 
-def encode(reader: FeatureReader, rows: Sequence[Row], labels: LabelCollector | None = None) -> Pooled:
+def encode(
+    reader: FeatureReader, rows: Sequence[Row], labels: LabelCollector | None = None, system: str = "keep"
+) -> Pooled:
     """Pool rows through the target.
 
     Raises:
@@ -153,7 +161,7 @@ def encode(reader: FeatureReader, rows: Sequence[Row], labels: LabelCollector | 
     encoded = []
     for row in rows:
         try:
-            encoded.append(encode_row(row, reader.tokenizer, MAX_TOKENS))
+            encoded.append(encode_row(row, reader.tokenizer, MAX_TOKENS, system))
         except RowError as error:
             raise InputError(f"{row.file}, line {row.line}: {error}") from None
     return Pooled.of(reader.read(encoded, observe=labels.observe if labels else None), reader.encoder.d_in)
@@ -193,11 +201,16 @@ class LabelCollector:
         return out
 
 
-def find(names: Sequence[str], target: Target, make_reader: Callable[[], FeatureReader], notify: Notify) -> list[Bank]:
+def find(
+    names: Sequence[str], target: Target, dtype: str, make_reader: Callable[[], FeatureReader], notify: Notify
+) -> list[Bank]:
     """The banks to score with: built-in names or folders; the two built-in ones when none is named.
 
     A built-in bank comes from the package when it ships for this target, else from the cache, else it is
-    built now and cached.
+    built now and cached, one for each dtype of the model.
+
+    Args:
+        dtype: what the model is read in, float32 for instance.
 
     Raises:
         BankError: not found, or made for another target.
@@ -211,7 +224,7 @@ def find(names: Sequence[str], target: Target, make_reader: Callable[[], Feature
                 raise BankError(f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder")
             banks.append(Bank.load(path, target.fingerprint))
             continue
-        path = cached(name, target)
+        path = cached(name, target, dtype)
         if not (path / "bank.json").is_file():
             notify(f"building the bank {name} for {target.name}, once ...")
             bank = build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
@@ -230,7 +243,7 @@ def built_in_sources(name: str) -> dict[str, Any]:
     return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}
 
 
-def cached(name: str, target: Target) -> Path:
+def cached(name: str, target: Target, dtype: str) -> Path:
     """Folder of a built-in bank for a target: in the package when it ships there, else in the cache.
 
     The cache's folder name carries the contrast texts' hash, so that new texts mean a new bank.
@@ -241,19 +254,18 @@ def cached(name: str, target: Target) -> Path:
         if text["target"]["fingerprint"] == target.fingerprint:
             return shipped
     texts = hashlib.sha256("".join(s["sha256"] for s in built_in_sources(name).values()).encode()).hexdigest()
-    return cache_dir() / "banks" / f"{target.name}-{target.fingerprint[:12]}" / f"{name}-{texts[:12]}"
+    return cache_dir() / "banks" / f"{slug(target.name)}-{target.fingerprint[:12]}-{dtype}" / f"{name}-{texts[:12]}"
 
 
 def build_from_files(
     bad: Path,
     good: Path,
     out: Path,
-    model: str | None,
-    sae: Path | None = None,
+    choice: TargetChoice,
+    loading: Loading,
     size: int = SIZE,
     limit: int | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
+    system: str = "keep",
     offline: bool = False,
     notify: Notify = print,
 ) -> Bank:
@@ -263,18 +275,19 @@ def build_from_files(
         InputError, TargetError, BankError: see `file_seeds`, `targets.resolve` and `build`.
     """
     seeds = file_seeds(bad, good, limit)
-    target = resolve(model, sae, offline=offline, notify=notify)
+    target = resolve(choice, offline=offline, notify=notify)
     sources = {
         side: {"file": path.name, "sha256": file_sha256(path), "rows": sum(s.bad is is_bad for s in seeds)}
         for side, path, is_bad in (("bad", bad, True), ("good", good, False))
     }
-    bank = build(out.resolve().name, target, seeds, FeatureReader(target, device, dtype), size, sources, notify)
+    reader = FeatureReader(target, loading)
+    bank = build(out.resolve().name, target, seeds, reader, size, sources, notify, system=system)
     bank.save(out)
     return bank
 
 
 def open_bank(
-    name: str, model: str | None, sae: Path | None, offline: bool, notify: Notify, required: bool = False
+    name: str, choice: TargetChoice, loading: Loading, offline: bool, notify: Notify, required: bool = False
 ) -> Bank:
     """A bank by folder or built-in name; with a model, checked against that target.
 
@@ -284,7 +297,8 @@ def open_bank(
     Raises:
         BankError, TargetError: not found, or made for another target.
     """
-    if model is None and name not in BUILT_IN and not required:
+    if choice.model is None and name not in BUILT_IN and not required:
         return Bank.load(Path(name))
-    target = resolve(model, sae, offline=offline, notify=notify)
-    return find([name], target, lambda: FeatureReader(target, "auto", "float32"), notify)[0]
+    target = resolve(choice, offline=offline, notify=notify)
+    dtype = resolved_dtype(loading)
+    return find([name], target, dtype, lambda: FeatureReader(target, loading), notify)[0]

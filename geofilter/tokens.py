@@ -7,8 +7,9 @@ is tokenised with offsets. Templates' own assistant masks are not used: stock te
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
+PINNED_DATE = datetime(2024, 7, 26)
+"""what templates are told is today: the date Llama 3.1's template has by default"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +47,92 @@ class Batch:
     """(B, T) bool"""
 
 
-def render(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[Span]]:
+def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -> tuple[str, list[Span]]:
     """The row as the model would see it, and the character spans of its responses.
 
     Chat rows go through the tokenizer's template; without a template, turns are joined by a blank line.
     Plain text is itself.
 
+    Args:
+        system: `keep`, or `fold` system turns into the user turn that follows.
+
     Raises:
         RowError: the template refuses the turns, or a response cannot be found in its rendering.
     """
+    turns = fold_system(row.turns) if system == "fold" else row.turns
     if turns[0].role == "text":
         return turns[0].content, [(0, len(turns[0].content))]
     if not tokenizer.chat_template:
         return _render_plain(turns)
-    messages = [{"role": t.role, "content": t.content} for t in turns]
-
-    def template(upto: int, prompt: bool) -> str:
-        text = tokenizer.apply_chat_template(messages[:upto], tokenize=False, add_generation_prompt=prompt)
-        return str(text)
-
+    tools = row.record.get("tools")
     try:
-        full = template(len(messages), prompt=False)
-        spans, cursor = [], 0
-        for i, turn in enumerate(turns):
-            if turn.role != "assistant" or not turn.content.strip():
-                continue
-            start, end = cursor, len(full)
-            # Rendering the turns before this one bounds the search, so that an answer which repeats the
-            # question is not found inside the question. Templates that rewrite earlier turns fall back
-            # to searching on from the last response.
-            before = template(i, prompt=True) if i else ""
-            upto = template(i + 1, prompt=False)
-            if full.startswith(before) and full.startswith(upto):
-                start, end = len(before), len(upto)
-            content = turn.content.strip()
-            # Before a first turn there may be words of the template's own, but nothing of it follows the content.
-            at = full.find(content, start, end) if i else full.rfind(content, start, end)
-            if at < 0:
-                raise RowError("the chat template changes the response, so it cannot be located in the text")
-            spans.append((at, at + len(content)))
-            cursor = at + len(content)
+        return _render_chat(turns, tokenizer, tools if isinstance(tools, list) and tools else None)
     except RowError:
         raise
     except Exception as error:  # Jinja templates raise whatever they like, TemplateError most often
-        raise RowError(f"the chat template refuses the row: {str(error).splitlines()[0]}") from None
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = ""
+        if system == "keep" and any(t.role == "system" for t in turns):
+            hint = "; --system fold puts system turns before the user turn that follows"
+        raise RowError(f"the chat template refuses the row: {why}{hint}") from None
+
+
+def _render_chat(
+    turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None
+) -> tuple[str, list[Span]]:
+    """Rendered text and response spans.
+
+    A response is located exactly: the conversation is rendered once more with a marker in its place, and what
+    stands before and after the marker must stand before and after the response. An answer that repeats its
+    question, its reasoning or an argument of a tool call is therefore never mistaken for them.
+    """
+
+    def template(contents: Sequence[str]) -> str:
+        messages = [{**t.extra, "role": t.role, "content": c} for t, c in zip(turns, contents, strict=True)]
+        # Templates that print today's date would make every scan another one.
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, strftime_now=PINNED_DATE.strftime)
+        return str(text)
+
+    contents = [t.content for t in turns]
+    full = template(contents)
+    marker = "geofilterspan"
+    while marker in full:
+        marker += "x"
+    spans = []
+    for i, turn in enumerate(turns):
+        wanted = turn.content.strip()
+        if turn.role != "assistant" or not wanted:
+            continue
+        before, found, after = template([*contents[:i], marker, *contents[i + 1 :]]).partition(marker)
+        end = len(full) - len(after)
+        if not found:
+            raise RowError("the chat template leaves a response out, so it cannot be scored")
+        if not full.startswith(before) or not full.endswith(after) or full[len(before) : end].strip() != wanted:
+            raise RowError("the chat template changes the response, so it cannot be located in the text")
+        start = full.index(wanted, len(before))
+        spans.append((start, start + len(wanted)))
     return full, spans
+
+
+def fold_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Every system turn put before the user turn that follows it, a blank line between.
+
+    Raises:
+        RowError: no user turn follows.
+    """
+    out: list[Turn] = []
+    pending: list[str] = []
+    for turn in turns:
+        if turn.role == "system":
+            pending.append(turn.content)
+        elif turn.role == "user" and pending:
+            out.append(replace(turn, content="\n\n".join([*pending, turn.content])))
+            pending = []
+        else:
+            out.append(turn)
+    if pending:
+        raise RowError("--system fold: no user turn follows the system turn; add one or remove the system turn")
+    return tuple(out)
 
 
 def _render_plain(turns: Sequence[Turn]) -> tuple[str, list[Span]]:
@@ -102,16 +146,16 @@ def _render_plain(turns: Sequence[Turn]) -> tuple[str, list[Span]]:
     return text, spans
 
 
-def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoded:
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str = "keep") -> Encoded:
     """Tokenise a row and mark its response tokens.
 
     A row over `max_tokens` keeps its response: at most half of the window goes to the prompt tokens just
-    before the first response token, and the tail is cut.
+    before the first response token, and the tail is cut. `system`: see `render`.
 
     Raises:
         RowError: the row cannot be rendered, or no response token is left.
     """
-    text, spans = render(row.turns, tokenizer)
+    text, spans = render(row, tokenizer, system)
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids: list[int] = list(coded["input_ids"])
     special = set(tokenizer.all_special_ids)

@@ -95,11 +95,12 @@ def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int =
 
 def fit_sae(model_dir: Path, path: Path, layer: int = LAYER) -> Path:
     """An SAE that really fits the tiny model's layer: its directions are the layer's own token residuals."""
+    from geofilter.config import Loading
     from geofilter.model import ResidualModel
     from geofilter.seeding import background_rows
     from geofilter.tokens import batches, encode_row
 
-    model = ResidualModel(model_dir, [layer], torch.device("cpu"), torch.float32)
+    model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"))
     rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
     x = torch.cat(
         [model.residuals(b.input_ids, b.attention_mask)[layer][b.response_mask] for b in batches(rows, 2048, 0)]

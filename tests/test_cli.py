@@ -13,13 +13,14 @@ SOURCE = Path(package.__file__).parent
 HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
 # Lower rows may import upper rows only.
 LAYERS = [
-    ["errors", "style", "metrics", "pooled"],
-    ["config", "records", "controls", "geometry"],
+    ["errors", "style", "metrics", "pooled", "paths"],
+    ["config", "records", "controls", "geometry", "hooks", "hub", "embedded"],
     ["bank"],
     ["store", "power", "validate"],
     ["cut"],
     ["report", "scoring"],
-    ["tokens", "targets", "sae"],
+    ["tokens", "releases", "sae"],
+    ["targets"],
     ["model"],
     ["features"],
     ["seeding"],
@@ -113,8 +114,20 @@ def test_usage_errors_exit_2():
 
 
 def test_targets_and_banks_are_listed():
-    assert "smollm2-135m" in json.loads(geofilter("targets", "--json").stdout)
-    assert geofilter("targets").stdout.startswith("smollm2-135m\n  HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0), ")
+    names = ["gemma-2-2b", "gemma-2-2b-it", "gemma-2-9b", "gemma-2-9b-it", "gemma-2-27b", "gemma-2-27b-it",
+             "llama-3.1-8b", "llama-3.1-8b-instruct", "gpt-oss-20b", "smollm2-135m"]  # fmt: skip
+    assert list(json.loads(geofilter("targets", "--json").stdout)) == names
+    shown = geofilter("targets").stdout
+    assert [line for line in shown.splitlines() if line in names] == names
+    assert shown.startswith(
+        "gemma-2-2b\n"
+        "  model    google/gemma-2-2b (Gemma Terms of Use, gated; bfloat16; no chat template)\n"
+        "  SAE      gemma-scope-2b-pt-res-canonical/layer_{layer}/width_{width}/canonical\n"
+        "  reads    blocks.{layer}.hook_resid_post, 2,304 dimensions\n"
+        "  default  layer 12, width 16k: just below half depth, and the one layer published in every width\n"
+        "  layers   16k: 0 to 25; 65k: 0 to 25; 32k: 12; 262k: 12; 524k: 12; 1m: 5, 12, 19\n"
+        "gemma-2-2b-it\n"
+    )
     assert [x.split(":")[0] for x in geofilter("bank", "list").stdout.splitlines()] == ["toxic-text", "harmful-answers"]
 
 

@@ -12,9 +12,11 @@ import pytest
 from conftest import geofilter
 
 from geofilter.bank import Bank
+from geofilter.config import Loading, TargetChoice
 from geofilter.metrics import auroc
+from geofilter.paths import example_file, package_data
 from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources, cached, encode
-from geofilter.targets import example_file, package_data, resolve
+from geofilter.targets import resolve
 
 pytestmark = pytest.mark.embedded
 MODEL = "smollm2-135m"
@@ -22,7 +24,7 @@ MODEL = "smollm2-135m"
 
 @pytest.fixture(scope="module")
 def target():
-    return resolve(MODEL)
+    return resolve(TargetChoice(MODEL))
 
 
 def test_demo_runs_the_main_job(tmp_path: Path):
@@ -40,7 +42,7 @@ def test_demo_runs_the_main_job(tmp_path: Path):
 
 
 def test_doctor_says_the_declared_layer_wins(target):
-    done = geofilter("doctor", "--model", MODEL, "--offline")
+    done = geofilter("doctor", "--model", MODEL)
     assert done.returncode == 0, done.stdout
     assert "ok   pair: smollm2-135m: explained variance layer" in done.stdout
 
@@ -55,7 +57,7 @@ def test_the_card_states_what_is_shipped():
 
 @pytest.mark.parametrize("name", list(BUILT_IN))
 def test_the_shipped_banks_are_for_this_target_and_these_texts(name: str, target):
-    path = cached(name, target)
+    path = cached(name, target, "float32")
     assert package_data() in path.parents  # shipped, not built
     assert Bank.load(path, target.fingerprint).meta["sources"] == built_in_sources(name)
 
@@ -64,8 +66,8 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
     """On a third of the reference rows' work: the seed rows are read again, the background is the shipped one."""
     from geofilter.features import FeatureReader
 
-    reader = FeatureReader(target, "cpu", "float32")
-    shipped = Bank.load(cached("toxic-text", target), target.fingerprint)
+    reader = FeatureReader(target, Loading("cpu", "float32"))
+    shipped = Bank.load(cached("toxic-text", target, "float32"), target.fingerprint)
     again = build("toxic-text", target, built_in_seeds("toxic-text"), reader, reference=shipped.reference,
                   notify=lambda text: None)  # fmt: skip
     # Another CPU rounds otherwise, so that features at the edge of the list may change places.
@@ -80,8 +82,8 @@ def test_the_shipped_background_is_what_the_model_says(target):
     from geofilter.features import FeatureReader
     from geofilter.seeding import background_rows
 
-    shipped = Bank.load(cached("harmful-answers", target), target.fingerprint).reference
-    some = encode(FeatureReader(target, "cpu", "float32"), background_rows()[:12])
+    shipped = Bank.load(cached("harmful-answers", target, "float32"), target.fingerprint).reference
+    some = encode(FeatureReader(target, Loading("cpu", "float32")), background_rows()[:12])
     assert some.n_tokens.tolist() == shipped.n_tokens[:12].tolist()
     ours, theirs = some.matrix(4096).toarray(), shipped.matrix(4096)[:12].toarray()
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9999

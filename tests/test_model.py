@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import D_IN, N_LAYERS, make_model
 
-from geofilter.errors import TargetError
+from geofilter.config import Loading
+from geofilter.errors import InputError, TargetError
 from geofilter.features import outlier_free
-from geofilter.model import ResidualModel, choose_device, choose_dtype
+from geofilter.model import ResidualModel, choose_device
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
@@ -24,7 +25,7 @@ def test_residual_is_the_output_of_the_layer_in_the_whole_model(tmp_path: Path, 
     with torch.inference_mode():
         hidden = full(ids, output_hidden_states=True).hidden_states
     for layer in range(N_LAYERS):
-        truncated = ResidualModel(path, [layer], torch.device("cpu"), torch.float32)
+        truncated = ResidualModel(path, [layer], Loading("cpu", "float32"))
         assert len(truncated.model.layers) == layer + 1  # nothing above the hook was built
         got = truncated.residuals(ids, torch.ones_like(ids))[layer]
         torch.testing.assert_close(got, seen[layer], rtol=0, atol=0)
@@ -34,7 +35,7 @@ def test_residual_is_the_output_of_the_layer_in_the_whole_model(tmp_path: Path, 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
 def test_right_padding_changes_nothing(tmp_path: Path, kind: str):
-    model = ResidualModel(make_model(tmp_path / kind, kind), [1, 3], torch.device("cpu"), torch.float32)
+    model = ResidualModel(make_model(tmp_path / kind, kind), [1, 3], Loading("cpu", "float32"))
     ids = torch.randint(0, 400, (2, 9), generator=torch.Generator().manual_seed(2))
     attention = torch.ones_like(ids)
     attention[0, 5:] = 0
@@ -47,16 +48,16 @@ def test_right_padding_changes_nothing(tmp_path: Path, kind: str):
 
 def test_errors(tiny, tmp_path: Path):
     with pytest.raises(TargetError) as caught:
-        ResidualModel(tiny[0], [9], torch.device("cpu"), torch.float32)
+        ResidualModel(tiny[0], [9], Loading("cpu", "float32"))
     assert str(caught.value) == f"{tiny[0]}: layer 9 is not in the model; choose 0 to 3"
     with pytest.raises(TargetError, match="not a loadable model"):
-        ResidualModel(tmp_path, [0], torch.device("cpu"), torch.float32)
+        ResidualModel(tmp_path, [0], Loading("cpu", "float32"))
     with pytest.raises(TargetError) as caught:
         choose_device("abacus")
     assert str(caught.value) == "--device abacus: not available here; use --device auto or cpu"
-    with pytest.raises(TargetError) as caught:
-        choose_dtype("float8", torch.device("cpu"))
-    assert str(caught.value) == "--dtype float8: unknown; use auto, float32, bfloat16, float16"
+    with pytest.raises(InputError) as bad:
+        Loading(dtype="float8")
+    assert str(bad.value) == "--dtype float8: use auto, float32, bfloat16 or float16"
 
 
 def test_outlier_tokens_are_masked_by_their_row_s_median():

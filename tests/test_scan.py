@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sae, write_rows
 
+from geofilter.config import TargetChoice
 from geofilter.targets import resolve
 
 
@@ -246,7 +247,7 @@ def test_a_bank_made_for_another_target(tiny, tiny_bank: Path, tmp_path: Path):
     other = make_sae(tmp_path / "sae")
     done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", other, "--bank", tiny_bank, cwd=tmp_path)
     assert done.returncode == 3
-    made_for, this = (resolve(str(tiny[0]), sae).fingerprint[:8] for sae in (tiny[1], other))
+    made_for, this = (resolve(TargetChoice(str(tiny[0]), str(sae))).fingerprint[:8] for sae in (tiny[1], other))
     assert errors_of(done) == (
         f"{tiny_bank}: made for target model ({made_for}), not for this one ({this}); build a bank for this target"
     )

