@@ -102,8 +102,11 @@ def scan(
         "bank": bank, "run": run, "scorer": scorer, "system": system, "max_tokens": max_tokens, "limit": limit,
         "shard_rows": shard_rows, "on_error": on_error, "offline": offline, "quiet": quiet,
     }  # fmt: skip
+    kinds = dict.fromkeys(given, str) | {
+        "bank": list[str], "max_tokens": int, "limit": int, "shard_rows": int, "offline": bool, "quiet": bool
+    }  # fmt: skip
     check_settings({*given, *TARGET_OPTIONS, *LOADING_OPTIONS})
-    found = from_settings(ctx, given)
+    found = from_settings(ctx, given, kinds)
     run, offline, quiet = found.pop("run"), found.pop("offline"), found.pop("quiet")
     banks = tuple(found.pop("bank") or ())
     config = ScanConfig(data=tuple(data), target=choice, loading=loading, banks=banks, **found)

@@ -52,7 +52,7 @@ LOADING_OPTIONS: dict[str, tuple[Any, Any]] = {
         help="Spread the layers over several GPUs: auto, balanced, balanced_low_0 or sequential.",
         rich_help_panel=_LOADING)),
 }  # fmt: skip
-_TYPES: dict[str, tuple[type, str]] = {"integer": (int, "an integer"), "boolean": (bool, "true or false")}
+_TYPES: dict[type, str] = {int: "an integer", bool: "true or false", str: "a string"}
 _GROUPS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
     "choice": (TargetChoice, TARGET_OPTIONS),
     "loading": (Loading, LOADING_OPTIONS),
@@ -85,7 +85,10 @@ def with_target(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: Any) -> None:
         for name, (kind, options) in groups.items():
-            given[name] = kind(**from_settings(given["ctx"], {key: given.pop(key) for key in options}))
+            values = {key: given.pop(key) for key in options}
+            given[name] = kind(
+                **from_settings(given["ctx"], values, {key: option[0] for key, option in options.items()})
+            )
         command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -106,28 +109,30 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     return lambda text: None
 
 
-def from_settings(ctx: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
+def from_settings(ctx: typer.Context, given: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
     """Options typed on the command line win over the settings file, which wins over the defaults.
 
     Keys of the settings file that a command has no option for are passed over; `check_settings` refuses those
     that no option has.
 
+    Args:
+        kinds: type of each option; a `list[str]` may also be one string in the file.
+
     Raises:
         InputError: a value of the settings file has another type than the option.
     """
     found = settings(Path.cwd())
-    options: dict[str | None, Any] = {p.name: p for p in ctx.command.params}
     out = dict(given)
     for key in set(found) & set(given):
         source = ctx.get_parameter_source(key)
         if source is None or source.name == "COMMANDLINE":
             continue
-        value, option = found[key], options[key]
-        many = getattr(option, "multiple", False) and isinstance(value, list)
-        wanted, named = _TYPES.get(option.type.name, (str, "a string"))
-        if any(type(v) is not wanted for v in (value if many else [value])):
-            raise InputError(f"settings file: {key} = {value!r} must be {named}")
-        out[key] = [value] if getattr(option, "multiple", False) and not many else value
+        value, kind = found[key], kinds[key]
+        values = value if kind == list[str] and isinstance(value, list) else [value]
+        for each, named in _TYPES.items():
+            if kind in (each, each | None, list[each]) and any(type(v) is not each for v in values):  # type: ignore[valid-type]
+                raise InputError(f"settings file: {key} = {value!r} must be {named}")
+        out[key] = values if kind == list[str] else value
     return out
 
 

@@ -19,6 +19,7 @@ from geofilter.errors import InputError, TargetError
 from geofilter.hooks import Hook
 from geofilter.paths import Notify, file_sha256, package_data
 
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -129,6 +130,8 @@ class _Plan:
                 f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
             )
         row = table.get(choice.model)
+        if row is None and not Path(choice.model).is_dir() and not _HUB_ID.fullmatch(choice.model):
+            raise TargetError(f"--model {choice.model}: neither a named target ({names}), nor a folder, nor a hub id")
         chooses = choice.layer is not None or choice.width is not None
         if chooses and row is None:
             raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
@@ -168,10 +171,8 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
             raise InputError(f"--revision {choice.revision}: {model} is a folder; revisions are of hub repositories")
         if not (folder / "config.json").is_file():
             raise TargetError(f"--model {model}: the folder holds no config.json; give a Hugging Face model folder")
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
-        folder, commit = hub.model_config(model, choice.revision, offline)
     else:
-        raise TargetError(f"--model {model}: neither a named target ({', '.join(known())}), a hub id nor a folder")
+        folder, commit = hub.model_config(model, choice.revision, offline)
     pair = _Pair(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
     cfg = read_cfg(sae_dir)

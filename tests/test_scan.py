@@ -10,7 +10,7 @@ import pytest
 from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sae, write_rows
 
 from geofilter.config import TargetChoice
-from geofilter.targets import resolve
+from geofilter.targets import known, resolve
 
 
 def rows(n: int) -> list[dict]:
@@ -156,7 +156,17 @@ def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
     (tmp_path / "geofilter.toml").write_text("modle = 'x'\n")
     done = geofilter("scan", "d.jsonl", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("geofilter: error: settings file: unknown key 'modle'; known: model, sae, scorer,")
+    assert done.stderr.startswith("geofilter: error: settings file: unknown key 'modle'; known: allow_other_model, ")
+    for text, named in [
+        ("max-tokens = '9'", "max_tokens = '9' must be an integer"),
+        ("offline = 1", "offline = 1 must be true or false"),
+        ("model = 3", "model = 3 must be a string"),
+        ("layer = true", "layer = True must be an integer"),
+        ("bank = ['a', 2]", "bank = ['a', 2] must be a string"),
+    ]:
+        (tmp_path / "geofilter.toml").write_text(text + "\n")
+        done = geofilter("scan", "d.jsonl", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (2, f"geofilter: error: settings file: {named}\n")
 
 
 def test_explain_sums_to_the_stored_score(tiny, tiny_bank: Path, tmp_path: Path):
@@ -190,6 +200,7 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "bad.jsonl", [{"messages": [{"role": "user", "content": "x"}]}])
     (tmp_path / "file").write_text("x")
     pair = ["--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
+    names = ", ".join(known())
     cases = [
         (["no.jsonl", *pair], 2, "no.jsonl: no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)"),
         (["empty.jsonl", *pair], 2, "empty.jsonl: the file is empty; nothing to read"),
@@ -211,17 +222,18 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["d.jsonl"],
             3,
-            'no model chosen; pass --model NAME (known: smollm2-135m) or put model = "NAME" into geofilter.toml',
+            f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml',
         ),
         (
             ["d.jsonl", "--model", "gpt-9"],
             3,
-            "--model gpt-9: neither a known target (smollm2-135m) nor a model folder",
+            f"--model gpt-9: neither a named target ({names}), nor a folder, nor a hub id",
         ),
         (
             ["d.jsonl", "--model", tiny[0]],
             3,
-            f"--model {tiny[0]}: a model folder needs --sae DIR, a SAELens folder read at its hook",
+            f"--model {tiny[0]}: not one of the named targets ({names}), so it needs an SAE: "
+            "--sae RELEASE/SAE_ID of sae-lens, or --sae DIR",
         ),
         (
             ["d.jsonl", "--model", tiny[0], "--sae", tmp_path],

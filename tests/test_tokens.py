@@ -52,7 +52,10 @@ def test_trimmed_content_is_still_found():
 def test_a_template_that_refuses_a_row_gives_the_reason():
     with pytest.raises(RowError) as caught:
         encode_row(row(("system", "s"), ("user", "q"), ("assistant", "a")), make_tokenizer(TRIMMING), 64)
-    assert str(caught.value) == "the chat template refuses the row: System role not supported"
+    assert str(caught.value) == (
+        "the chat template refuses the row: System role not supported; "
+        "--system fold puts system turns before the user turn that follows"
+    )
 
 
 def test_plain_text_starts_with_bos_which_is_masked():
