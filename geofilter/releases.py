@@ -149,12 +149,15 @@ def _pinned(revision: str | None, offline: bool) -> Iterator[list[dict[str, str]
     Its functions know no revision and no offline mode, and their errors are the hub's raw ones. All of them
     fetch by one name of one module.
     """
+    from huggingface_hub.errors import EntryNotFoundError
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
     taken: list[dict[str, str]] = []
 
     def download(repo_id: str, filename: str, subfolder: str | None = None, **_: Any) -> str:
         name = f"{subfolder}/{filename}" if subfolder else filename
+        if name.endswith("/sparsity.safetensors"):  # statistics that some repositories have; nothing here needs them
+            raise EntryNotFoundError(name)
         path = hub.fetch(repo_id, name, revision=revision, offline=offline)
         file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
         if file not in taken:

@@ -87,14 +87,14 @@ def _render_chat(
     question, its reasoning or an argument of a tool call is therefore never mistaken for them.
     """
 
-    def template(contents: Sequence[str]) -> str:
+    template = pinned_template(tokenizer, tools)
+
+    def rendered(contents: Sequence[str]) -> str:
         messages = [{**t.extra, "role": t.role, "content": c} for t, c in zip(turns, contents, strict=True)]
-        # Templates that print today's date would make every scan another one.
-        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, strftime_now=PINNED_DATE.strftime)
-        return str(text)
+        return str(tokenizer.apply_chat_template(messages, tools=tools, chat_template=template, tokenize=False))
 
     contents = [t.content for t in turns]
-    full = template(contents)
+    full = rendered(contents)
     marker = "geofilterspan"
     while marker in full:
         marker += "x"
@@ -103,7 +103,7 @@ def _render_chat(
         wanted = turn.content.strip()
         if turn.role != "assistant" or not wanted:
             continue
-        before, found, after = template([*contents[:i], marker, *contents[i + 1 :]]).partition(marker)
+        before, found, after = rendered([*contents[:i], marker, *contents[i + 1 :]]).partition(marker)
         end = len(full) - len(after)
         if not found:
             raise RowError("the chat template leaves a response out, so it cannot be scored")
@@ -112,6 +112,20 @@ def _render_chat(
         start = full.index(wanted, len(before))
         spans.append((start, start + len(wanted)))
     return full, spans
+
+
+def pinned_template(tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None) -> str:
+    """The tokenizer's chat template, with `PINNED_DATE` for today where it asks for the date.
+
+    A template that prints today's date would make every day's scan another one. transformers offers the date as
+    the function `strftime_now` and passes nothing callable in its place, so a macro of that name stands before
+    the template; the newline after it is the one that `trim_blocks` takes.
+    """
+    template = str(tokenizer.get_chat_template(tools=tools))
+    if "strftime_now" not in template:
+        return template
+    directives = "".join(f" | replace('%{c}', '{PINNED_DATE.strftime('%' + c)}')" for c in "YmdbBHMSyaAjIpfcxX")
+    return f"{{%- macro strftime_now(format) -%}}{{{{- format{directives} -}}}}{{%- endmacro %}}\n{template}"
 
 
 def fold_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:

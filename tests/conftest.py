@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +22,30 @@ CHATML = (
 D_IN, D_SAE, N_LAYERS, LAYER = 32, 128, 4, 2
 
 
-def make_tokenizer(template: str | None = CHATML):
-    """A byte-level BPE trained on a few sentences, with the embedded model's special tokens."""
+def make_tokenizer(
+    template: str | None = CHATML,
+    special: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    bos: str = "<|im_start|>",
+    eos: str = "<|im_end|>",
+    vocab: int = 400,
+    texts: Sequence[str] = ("the answer to the question is that you should ask the doctor",) * 4,
+):
+    """A byte-level BPE trained on a few sentences; special tokens are the embedded model's, if no others are given."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=vocab,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    core.train_from_iterator(["the answer to the question is that you should ask the doctor"] * 4, trainer)
+    core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+        tokenizer_object=core, bos_token=bos, eos_token=eos, pad_token=eos, additional_special_tokens=list(special)
     )
     tokenizer.chat_template = template
     return tokenizer
@@ -148,6 +158,30 @@ def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return base / "tiny-bank"
+
+
+@pytest.fixture(scope="session")
+def filled_hub(tmp_path_factory: pytest.TempPathFactory):
+    """A Hugging Face cache with a tiny model and SAE of every named target and a few more, see families.py."""
+    from families import Hub, fill
+
+    return fill(Hub(tmp_path_factory.mktemp("hub")))
+
+
+@pytest.fixture
+def hub(filled_hub, monkeypatch):
+    """`filled_hub` as this process' Hugging Face cache; the network is off."""
+    use_hub(filled_hub, monkeypatch)
+    return filled_hub
+
+
+def use_hub(hub, monkeypatch) -> None:
+    from families import shrink_fixed_sizes
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.root))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    shrink_fixed_sizes(monkeypatch)
 
 
 def chat(prompt: str, answer: str, **extra) -> dict:
