@@ -28,13 +28,8 @@ ARCHITECTURES = ("topk", "jumprelu", "standard")
 GATES = ("saelens", "upstream")
 FORMAT = 1
 """of the kept folder; a higher one makes them anew"""
-_PROCESSED = (
-    "center_writing_weights",
-    "center_unembed",
-    "fold_ln",
-    "fold_value_biases",
-    "refactor_factored_attn_matrices",
-)
+_PROCESSED = ("center_writing_weights", "fold_ln")
+"""TransformerLens' options that change the residual stream, or what is read of it"""
 
 
 def published(
@@ -187,10 +182,8 @@ def _told(where: str) -> Iterator[None]:
     except TargetError:
         raise
     except pickle.UnpicklingError:
-        raise TargetError(
-            f"{where}: holds pickled code, which is never run; use a release with plain weights"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError) as error:
+        raise TargetError(f"{where}: holds pickled code, which is never run; use a release of plain tensors") from None
+    except Exception as error:
         what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise TargetError(f"{where}: sae-lens cannot read it ({what}); get its files again") from None
 
@@ -219,10 +212,8 @@ def _supported(sae: Any, where: str) -> dict[str, Any]:
     """
     cfg = sae.cfg
     architecture = cfg.architecture()
-    if architecture not in ("jumprelu", "topk", "standard"):
-        raise TargetError(
-            f"{where}: architecture {architecture} is not supported; it must be jumprelu, topk or standard"
-        )
+    if architecture not in ARCHITECTURES:
+        raise TargetError(f"{where}: architecture {architecture} is not supported; use {', '.join(ARCHITECTURES)}")
     if cfg.normalize_activations not in ("none", None):
         raise TargetError(
             f"{where}: normalises its input ({cfg.normalize_activations}), which is not supported; "
