@@ -69,17 +69,27 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _fetch_if_there(repo: str, name: str, revision: str, offline: bool) -> Path | None:
-    """A file that not every repository has."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | None:
+    """A file that not every repository has; None where it has none. Offline, what is not in the cache is not there."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    known = try_to_load_from_cache(repo, name, revision=commit)
+    if known is not None:  # there, or known not to be in the repository
+        return Path(known) if isinstance(known, str) else None
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
+        return Path(hf_hub_download(repo, name, revision=commit, local_files_only=offline))
+    except LocalEntryNotFoundError:
+        if offline or constants.is_offline_mode():
+            return None
+        raise TargetError(
+            f"{repo}: the hub does not answer, so whether there is a {name} cannot be known; try again, or take what "
+            "is in the cache for all there is with --offline"
+        ) from None
     except EntryNotFoundError:
         return None
     except Exception as error:
-        raise _explained(error, repo, name, revision, offline) from None
+        raise _explained(error, repo, name, commit, offline) from None
 
 
 def model_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, str]:
@@ -93,6 +103,14 @@ def model_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, 
     for name in TOKENIZER:
         _fetch_if_there(repo, name, commit, offline)
     return config.parent, commit
+
+
+def has_chat_template(folder: Path) -> bool:
+    """True when the tokenizer's files hold a chat template: a file of its own, or a key of tokenizer_config.json."""
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(json.loads(config.read_text("utf-8")).get("chat_template"))
 
 
 def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Notify) -> Path:

@@ -195,9 +195,7 @@ def _load(
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
     with _told(spec):
-        # Old configurations keep what newer ones have under `metadata` beside the rest.
-        raw = load_sae_config_from_huggingface(release, sae_id)
-        check({**raw, "metadata": {**raw, **raw.get("metadata", {})}})
+        check(load_sae_config_from_huggingface(release, sae_id))
         sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
         cfg = _supported(sae, spec)
         check(cfg)

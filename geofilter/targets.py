@@ -173,6 +173,12 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
             raise TargetError(f"--model {model}: the folder holds no config.json; give a Hugging Face model folder")
     else:
         folder, commit = hub.model_config(model, choice.revision, offline)
+        if plan.row and plan.row["chat"] and not hub.has_chat_template(folder):
+            # Without it every row would be read as plain turns, and nothing would tell.
+            raise TargetError(
+                f"{model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
+                f"get it where there is a network: hf download {model}"
+            )
     pair = _Pair(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
     cfg = read_cfg(sae_dir)

@@ -100,17 +100,16 @@ def _render_chat(
         marker += "x"
     spans = []
     for i, turn in enumerate(turns):
-        wanted = turn.content.strip()
-        if turn.role != "assistant" or not wanted:
+        if turn.role != "assistant" or not turn.content.strip():
             continue
         before, found, after = rendered([*contents[:i], marker, *contents[i + 1 :]]).partition(marker)
         end = len(full) - len(after)
         if not found:
             raise RowError("the chat template leaves a response out, so it cannot be scored")
-        if not full.startswith(before) or not full.endswith(after) or full[len(before) : end].strip() != wanted:
+        shown = full[len(before) : end]  # the content; less the white space around it where the template trims
+        if not full.startswith(before) or not full.endswith(after) or shown.strip() != turn.content.strip():
             raise RowError("the chat template changes the response, so it cannot be located in the text")
-        start = full.index(wanted, len(before))
-        spans.append((start, start + len(wanted)))
+        spans.append((len(before), end))
     return full, spans
 
 

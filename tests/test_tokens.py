@@ -1,8 +1,11 @@
+import json
+
 import pytest
 from conftest import make_tokenizer
+from families import family_tokenizer
 
-from geofilter.records import Row, RowError, Turn
-from geofilter.tokens import Encoded, batches, encode_row, render
+from geofilter.records import Row, RowError, Turn, parse_line
+from geofilter.tokens import Encoded, batches, encode_row, fold_system, pinned_template, render
 
 # Templates of other families in shape: one trims and refuses system turns, one rewrites earlier turns.
 TRIMMING = (
@@ -104,3 +107,195 @@ def test_an_answer_without_a_question_is_not_found_in_the_template_s_own_words()
     assert masked(encoded, tokenizer) == "assistant"
     at = encoded.mask.index(True)
     assert tokenizer.decode(encoded.ids[:at]).endswith("assistant\n")
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}
+
+
+def call(place: str) -> dict:
+    return {"type": "function", "function": {"name": "weather", "arguments": {"place": place}}}
+
+
+def parsed(messages: list[dict], **extra) -> Row:
+    found = parse_line(json.dumps({"messages": messages, **extra}).encode(), "f", 1)
+    assert isinstance(found, Row), found
+    return found
+
+
+CONVERSATIONS = {
+    "one turn": [("user", "what is it?"), ("assistant", "the answer")],
+    "two turns": [("user", "a"), ("assistant", "first"), ("user", "b"), ("assistant", "second")],
+    "the question repeated": [("user", "say the answer"), ("assistant", "the answer")],
+    "the same answer twice": [("user", "a"), ("assistant", "yes"), ("user", "yes yes"), ("assistant", "yes")],
+    "words of the template": [("user", "user"), ("assistant", "assistant\nmodel\nfinal"), ("user", "system"),
+                              ("assistant", "user")],
+    "white space around": [("user", "  q "), ("assistant", "\n\n  padded \n"), ("user", "r"), ("assistant", " x ")],
+    "unicode": [("user", "ünïcode"), ("assistant", "漢字 – naïve 🙂 e\u0301"), ("user", "🙂"), ("assistant", "✓")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "llama", "gpt_oss"])
+@pytest.mark.parametrize("name", list(CONVERSATIONS))
+def test_family_masks_cover_exactly_the_assistant_content(kind: str, name: str):
+    turns = CONVERSATIONS[name]
+    tokenizer = family_tokenizer(kind)
+    full, spans = render(row(*turns), tokenizer)
+    trims = kind != "gpt_oss"
+    contents = [c.strip() if trims else c for r, c in turns if r == "assistant"]
+    assert [full[a:b] for a, b in spans] == contents
+    questions = [c.strip() for r, c in turns if r == "user"]
+    at = 0
+    for (a, _), question in zip(spans, questions, strict=True):  # question, answer, question, answer
+        at = full.index(question, at) + len(question)
+        assert at <= a
+        at = a
+    encoded = encode_row(row(*turns), tokenizer, 512)
+    assert masked(encoded, tokenizer) == "".join(contents)
+    # The ids are those the model's own template gives, less nothing, plus nothing.
+    messages = [{"role": r, "content": c} for r, c in turns]
+    template = pinned_template(tokenizer, None)
+    direct = tokenizer.apply_chat_template(messages, chat_template=template, return_dict=True)["input_ids"]
+    assert list(encoded.ids) == list(direct)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "llama"])
+def test_base_models_have_no_template_and_get_plain_turns_after_bos(kind: str):
+    tokenizer = family_tokenizer(kind, chat=False)
+    encoded = encode_row(
+        row(("user", "what?"), ("assistant", "that"), ("user", "and?"), ("assistant", "this")), tokenizer, 99
+    )
+    assert tokenizer.decode(encoded.ids) == f"{tokenizer.bos_token}what?\n\nthat\n\nand?\n\nthis"
+    assert masked(encoded, tokenizer) == "thatthis"
+
+
+def test_gemma_s_rules_name_their_remedy():
+    tokenizer = family_tokenizer("gemma2")
+    system = row(("system", "be brief"), ("user", "q"), ("assistant", "a"))
+    with pytest.raises(RowError) as caught:
+        encode_row(system, tokenizer, 64)
+    assert str(caught.value) == (
+        "the chat template refuses the row: System role not supported; "
+        "--system fold puts system turns before the user turn that follows"
+    )
+    full, spans = render(system, tokenizer, "fold")
+    assert full == ("<bos><start_of_turn>user\nbe brief\n\nq<end_of_turn>\n<start_of_turn>model\na<end_of_turn>\n")
+    assert [full[a:b] for a, b in spans] == ["a"]
+    with pytest.raises(RowError) as caught:
+        encode_row(row(("user", "q"), ("user", "r"), ("assistant", "a")), tokenizer, 64)
+    assert str(caught.value) == (
+        "the chat template refuses the row: Conversation roles must alternate user/assistant/user/assistant/..."
+    )
+    with pytest.raises(RowError) as caught:
+        render(row(("user", "q"), ("assistant", "a"), ("system", "late")), tokenizer, "fold")
+    assert str(caught.value) == (
+        "--system fold: no user turn follows the system turn; add one or remove the system turn"
+    )
+
+
+def test_folding_keeps_the_order_of_several_system_turns():
+    turns = row(("system", "one"), ("system", "two"), ("user", "q"), ("assistant", "a"), ("system", "three"),
+                ("user", "r"), ("assistant", "b"))  # fmt: skip
+    folded = fold_system(turns.turns)
+    assert [(t.role, t.content) for t in folded] == [
+        ("user", "one\n\ntwo\n\nq"), ("assistant", "a"), ("user", "three\n\nr"), ("assistant", "b")
+    ]  # fmt: skip
+
+
+def test_dates_are_pinned():
+    harmony, _ = render(row(("user", "q"), ("assistant", "a")), family_tokenizer("gpt_oss"))
+    assert "Current date: 2024-07-26\n" in harmony
+    llama, _ = render(row(("user", "q"), ("assistant", "a")), family_tokenizer("llama"))
+    assert "Today Date: 26 Jul 2024\n" in llama
+    # Llama 3.2 asks for today's date where it can.
+    asking = (
+        "{%- if strftime_now is defined %}\n  {{- strftime_now('%d %b %Y') }}\n{%- endif %}\n{{ messages[1].content }}"
+    )
+    text, spans = render(row(("user", "q"), ("assistant", "a")), make_tokenizer(asking))
+    assert (text, [text[a:b] for a, b in spans]) == ("26 Jul 2024a", ["a"])
+
+
+def test_pinning_changes_nothing_but_the_date():
+    """Statements at the very start of a template are where white space control could be thrown off."""
+    from datetime import date
+
+    starts = ["{%- if true %}\nx{%- endif %}", "  {% if true %}y{% endif %}\n", "\n z\n", "{{- ' w' }}",
+              "\n\n{%- if true %}v{% endif %}"]  # fmt: skip
+    for start in starts:
+        tokenizer = make_tokenizer(start + "{{ strftime_now('%Y') }}{{ messages[0].content }}")
+        plain = tokenizer.apply_chat_template([{"role": "user", "content": "q"}], tokenize=False)
+        pinned = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "q"}], chat_template=pinned_template(tokenizer, None), tokenize=False
+        )
+        assert pinned == plain.replace(str(date.today().year), "2024")
+
+
+def test_harmony_channels_and_endings():
+    tokenizer = family_tokenizer("gpt_oss")
+    messages = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": "how many?"},
+        {"role": "assistant", "content": "four", "thinking": "two and two is four"},
+        {"role": "user", "content": "sure?"},
+        {"role": "assistant", "content": "four", "thinking": "it is four, yes: four"},
+    ]
+    full, spans = render(parsed(messages), tokenizer)
+    assert "<|start|>developer<|message|># Instructions\n\nbe kind" in full
+    assert "two and two" not in full  # the template shows only the last turn's thinking
+    assert full.endswith(
+        "<|channel|>analysis<|message|>it is four, yes: four<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>four<|return|>"
+    )
+    assert [full[a - 9 : b + 7] for a, b in spans] == ["message|>four<|end|>", "message|>four<|retur"]
+    assert masked(encode_row(parsed(messages), tokenizer, 512), tokenizer) == "fourfour"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_oss"])
+def test_tool_calls_and_results_are_shown_and_never_scored(kind: str):
+    messages = [
+        {"role": "user", "content": "weather in Oslo?"},
+        {"role": "assistant", "content": None, "tool_calls": [call("Oslo, rain")]},
+        {"role": "tool", "content": "Oslo: rain", "name": "weather"},
+        {"role": "assistant", "content": "Oslo: rain", "tool_calls": None},
+    ]
+    found = parsed(messages, tools=[WEATHER])
+    tokenizer = family_tokenizer(kind)
+    full, spans = render(found, tokenizer)
+    assert "weather" in full.split("weather in Oslo?")[0]  # the tool's description
+    assert full.count("Oslo: rain") == 2
+    assert [full[a:b] for a, b in spans] == ["Oslo: rain"]
+    assert spans[0][0] == full.rindex("Oslo: rain")
+    assert masked(encode_row(found, tokenizer, 512), tokenizer) == "Oslo: rain"
+
+
+def test_content_before_a_tool_call_is_found_in_its_place():
+    """Harmony puts it into the analysis channel; the call's argument repeats it."""
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "rain", "tool_calls": [call("rain")]},
+        {"role": "tool", "content": "rain"},
+        {"role": "assistant", "content": "rain"},
+    ]
+    full, spans = render(parsed(messages), family_tokenizer("gpt_oss"))
+    assert [full[a - 9 : b + 7] for a, b in spans] == ["message|>rain<|end|>", "message|>rain<|retur"]
+    assert spans[0][1] < full.index("commentary json") < spans[1][0]
+
+
+def test_a_template_that_leaves_out_or_changes_a_response_is_an_error():
+    drops = "{{ messages[-1].content }}"
+    two = row(("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))
+    with pytest.raises(RowError) as caught:
+        render(two, make_tokenizer(drops))
+    assert str(caught.value) == "the chat template leaves a response out, so it cannot be scored"
+    shouts = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+    with pytest.raises(RowError) as caught:
+        render(row(("user", "q"), ("assistant", "a")), make_tokenizer(shouts))
+    assert "so it cannot be" in str(caught.value)
+    cuts = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    with pytest.raises(RowError) as caught:
+        render(row(("user", "q"), ("assistant", "why</think>a")), make_tokenizer(cuts))
+    assert str(caught.value) == "the chat template changes the response, so it cannot be located in the text"
+
+
+def test_a_row_that_holds_the_marker_is_still_found():
+    full, spans = render(row(("user", "geofilterspan"), ("assistant", "geofilterspanx")), make_tokenizer())
+    assert [full[a:b] for a, b in spans] == ["geofilterspanx"]
