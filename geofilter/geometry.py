@@ -52,8 +52,10 @@ def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:
     if len(bank) == 0 or (np.linalg.norm(bank, axis=1) < 0.5).any():
         raise BankError("a bank feature has no decoder direction (zero norm); build the bank again")
     index: Any = faiss.IndexFlatIP(bank.shape[1])
-    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    resources = faiss.StandardGpuResources() if on_gpu else None  # must live as long as the index
+    if resources is not None:
+        index = faiss.index_cpu_to_gpu(resources, 0, index)
     index.add(np.ascontiguousarray(bank, dtype=np.float32))
     cosine, which = index.search(np.ascontiguousarray(directions, dtype=np.float32), 1)
     return cosine[:, 0], which[:, 0].astype(np.int32)

@@ -195,7 +195,10 @@ def _load(
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
     with _told(spec):
-        check(load_sae_config_from_huggingface(release, sae_id))
+        raw = load_sae_config_from_huggingface(release, sae_id)
+        # What sae-lens' directory adds about a release stands beside the metadata, not in it.
+        processed = raw.get("model_from_pretrained_kwargs")
+        check({**raw, "metadata": {"model_from_pretrained_kwargs": processed, **raw["metadata"]}})
         sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
         cfg = _supported(sae, spec)
         check(cfg)

@@ -163,5 +163,5 @@ def unit_decoder(path: Path) -> npt.NDArray[np.float32]:
     with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
         w: npt.NDArray[np.float32] = file.get_tensor("W_dec").astype(np.float32, copy=False)
     norm = np.linalg.norm(w, axis=1, keepdims=True)
-    unit: npt.NDArray[np.float32] = np.divide(w, norm, out=np.zeros_like(w), where=norm > 0)
-    return unit
+    np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
+    return w

@@ -82,3 +82,28 @@ def test_an_sae_that_needs_another_step_is_refused(tmp_path: Path, key: str, val
     with pytest.raises(TargetError) as caught:
         FeatureEncoder(folder, CPU)
     assert str(caught.value) == f"{folder / 'cfg.json'}: {text}"
+
+
+@pytest.mark.parametrize("architecture", ["topk", "jumprelu", "standard"])
+def test_bfloat16_storage_computes_in_float32(tmp_path: Path, architecture: str, monkeypatch):
+    """The rounded weights, and nothing else rounded: equal to a float32 encoder that holds those weights."""
+    monkeypatch.setattr("geofilter.sae.BLOCK", 50)  # several blocks, the last one short
+    folder = make_sae(tmp_path / "sae", architecture)
+    stored = FeatureEncoder(folder, CPU, torch.bfloat16)
+    assert stored.W_enc.dtype == torch.bfloat16
+    assert stored.b_enc.dtype == stored.b_dec.dtype == torch.float32
+    weights = load_file(folder / "sae_weights.safetensors")
+    weights["W_enc"] = weights["W_enc"].bfloat16().float()
+    save_file(weights, folder / "sae_weights.safetensors")
+    x = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(dense(stored, x), dense(FeatureEncoder(folder, CPU), x))
+
+
+def test_wide_saes_are_encoded_in_smaller_chunks(tmp_path: Path, monkeypatch):
+    folder = make_sae(tmp_path / "sae", "jumprelu")
+    x = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(3))
+    whole = FeatureEncoder(folder, CPU)
+    monkeypatch.setattr("geofilter.sae.PRE_ACTIVATIONS", 7 * D_SAE)
+    small = FeatureEncoder(folder, CPU)
+    assert (whole.chunk, small.chunk) == (2048, 7)
+    torch.testing.assert_close(dense(small, x), dense(whole, x))

@@ -1,0 +1,84 @@
+"""What only a CUDA device can show: the same scan on it, FAISS' GPU index, and layers spread over several."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import chat, geofilter, write_rows
+from families import CASES
+
+from geofilter.config import Loading, TargetChoice
+from geofilter.geometry import max_cosine
+from geofilter.model import ResidualModel
+from geofilter.targets import resolve
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize("name", ["gemma-2-2b", "llama-3.1-8b", "gpt-oss-20b"])
+def test_a_scan_on_the_gpu_ranks_as_on_the_cpu(name: str, hub, tmp_path: Path):
+    rows = [
+        chat(f"question {i}?", f"{'you fool, no' if i % 2 else 'the answer is that it works'} {i}") for i in range(24)
+    ]
+    write_rows(tmp_path / "bad.jsonl", rows[1::2])
+    write_rows(tmp_path / "good.jsonl", rows[::2])
+    write_rows(tmp_path / "d.jsonl", rows)
+    target = [*CASES[name].args, "--offline"]
+    scores = {}
+    for device, dtype in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
+        args = [*target, "--device", device, "--dtype", dtype]
+        bank, run = f"bank-{device}-{dtype}", f"run-{device}-{dtype}"
+        done = geofilter(
+            "bank", "build", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", bank, *args, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        done = geofilter("scan", "d.jsonl", "--bank", bank, "--run", run, "--json", *args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["encoding"]["device"] == device
+        lines = (tmp_path / run / "scores.jsonl").read_text().splitlines()
+        scores[device, dtype] = np.array([json.loads(line)["score"] for line in lines])
+    np.testing.assert_allclose(scores["cuda", "float32"], scores["cpu", "float32"], rtol=1e-2, atol=1e-2)
+    assert np.corrcoef(scores["cuda", "bfloat16"], scores["cpu", "float32"])[0, 1] > 0.98
+
+
+def test_faiss_on_the_gpu_is_the_matmul():
+    import faiss
+
+    assert faiss.get_num_gpus() > 0
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(20000, 256, generator=generator), dim=1)
+    bank = directions[:100]
+    near, which = max_cosine(directions.numpy(), bank.numpy())
+    best = (directions @ bank.T).max(dim=1)
+    np.testing.assert_allclose(near, best.values.numpy(), atol=1e-5)
+    assert (which == best.indices.numpy()).mean() > 0.999
+
+
+def test_the_default_on_a_gpu_is_bfloat16(hub):
+    target = resolve(TargetChoice("llama-3.1-8b"), offline=True)
+    model = ResidualModel(target.model_dir, [target.layer])
+    assert (model.dtype, model.device.type, model.hook_device.type) == (torch.bfloat16, "cuda", "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_layers_spread_over_two_gpus_read_the_same(hub):
+    target = resolve(TargetChoice("llama-3.1-8b"), offline=True)
+    ids = torch.randint(0, 2000, (2, 30), generator=torch.Generator().manual_seed(1))
+    one = ResidualModel(target.model_dir, [target.layer], Loading("cuda:0", "float32"))
+    spread = ResidualModel(target.model_dir, [target.layer], Loading(dtype="float32", device_map="balanced"))
+    assert spread.device != spread.hook_device
+    expected = one.residuals(ids, torch.ones_like(ids))[target.layer].cpu()
+    got = spread.residuals(ids, torch.ones_like(ids))[target.layer].cpu()
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_doctor_compares_the_estimate_with_the_free_memory(hub):
+    checks = {c["name"]: c for c in json.loads(geofilter("doctor", "--model", "llama-3.1-8b", "--json").stdout)}
+    assert checks["memory"]["ok"]
+    assert checks["memory"]["text"].endswith(" GB free on 1 GPU(s)")
+    assert checks["pair"]["ok"], checks["pair"]["text"]
