@@ -66,7 +66,13 @@ def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
     ev = {layer: f["explained_variance"] for layer, f in figures.items()}
     best = max(ev, key=lambda layer: ev[layer])
     shown = ", ".join(f"layer {layer}: {value:.3f}" for layer, value in sorted(ev.items()))
-    if best != target.layer or ev[best] <= 0:
+    if ev[best] <= 0:
+        return Check(
+            "pair", False,
+            f"{target.name}: the SAE reconstructs none of the layers around the one it declares ({shown}); model and "
+            "SAE do not belong together",
+        )  # fmt: skip
+    if best != target.layer:
         return Check(
             "pair", False,
             f"{target.name}: the SAE declares layer {target.layer} but explains layer {best} best ({shown}); "
@@ -154,8 +160,9 @@ def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: 
     """What a scan will hold on its device, reckoned from the configurations before anything is loaded.
 
     Parameters are counted on torch's meta device, with one layer more than the hook's since the check of the pair
-    reads that too. Working memory: dense pre-activations and their copies, and the attention scores of a full
-    batch where attention is computed plainly (Gemma 2, gpt-oss), 6 bytes each.
+    reads that too. Working memory: dense pre-activations and their copies, or the decoder which that check reads if
+    it is more, and the attention scores of a full batch where attention is computed plainly (Gemma 2, gpt-oss),
+    6 bytes each.
     """
     from transformers import AutoConfig
 
@@ -167,7 +174,7 @@ def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: 
         layers,
         parameters(target_dir, layers) * item,
         d_in * d_sae * DTYPES[loading.sae_dtype].itemsize,
-        3 * 4 * min(PRE_ACTIVATIONS, TOKEN_BUDGET * d_sae) + attention,
+        max(3 * 4 * min(PRE_ACTIVATIONS, TOKEN_BUDGET * d_sae), 4 * d_in * d_sae) + attention,
     )
 
 

@@ -114,11 +114,10 @@ class FeatureEncoder:
 
     @torch.inference_mode()
     def decode(self, acts: Activations, n: int) -> torch.Tensor:
-        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows from the file."""
-        used, row = acts.feature.unique(return_inverse=True)
-        decoder = self._tensor("W_dec")[used]
-        at = torch.stack([acts.token, row])
-        sparse = torch.sparse_coo_tensor(at, acts.value, (n, len(used)), device=decoder.device, check_invariants=False)
+        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder from the file."""
+        decoder = self._tensor("W_dec")
+        at = torch.stack([acts.token, acts.feature])
+        sparse = torch.sparse_coo_tensor(at, acts.value, (n, self.d_sae), device=decoder.device, check_invariants=False)
         out: torch.Tensor = torch.sparse.mm(sparse, decoder) + self.b_dec
         return out
 
