@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__, cli_bank
+from geofilter import __version__, cli_bank, cli_target
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
@@ -42,6 +42,7 @@ app = typer.Typer(
     "4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
 app.add_typer(cli_bank.app, name="bank")
+app.add_typer(cli_target.app)
 
 RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 
@@ -297,55 +298,6 @@ def explain(
 
 def _inert(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-@app.command(epilog="Example: geofilter targets --json")
-def targets(as_json: AsJson = False) -> None:
-    """Models that are known by name, and which SAEs of theirs are published."""
-    from geofilter.targets import known, ranges, span
-
-    table = known()
-    if as_json:
-        typer.echo(json.dumps(table, ensure_ascii=False))
-        return
-    for name, row in table.items():
-        widths = "; ".join(f"{w}: {ranges(span(layers))}" for w, layers in row["widths"].items())
-        sae = row.get("sae", "ships with geofilter")
-        typer.echo(f"{name}")
-        typer.echo(
-            f"  model    {row['model']} ({row['license']}{', gated' if row['gated'] else ''}; {row['dtype']}; "
-            f"{'chat template' if row['chat'] else 'no chat template'})"
-        )
-        other = "" if row["sae_model"] == row["model"] else f", trained on {row['sae_model']}"
-        typer.echo(f"  SAE      {sae}{other}")
-        typer.echo(f"  reads    {row['hook']}, {row['d_in']:,} dimensions")
-        typer.echo(f"  default  layer {row['layer']}, width {row['width']}: {row['why']}")
-        typer.echo(f"  layers   {widths}")
-    typer.echo("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
-
-
-@app.command(epilog="Example: geofilter doctor --model smollm2-135m")
-@with_target
-def doctor(
-    ctx: typer.Context,
-    choice: TargetChoice,
-    loading: Loading,
-    as_json: AsJson = False,
-) -> None:
-    """Check packages, FAISS, the cache, and with --model the target: files, memory, and that the pair belongs together.
-
-    Exit 3 on a failure. Uses no network: what is missing is listed with the command that gets it.
-    """
-    from geofilter.doctor import examine
-
-    checks = examine(choice, loading, note)
-    if as_json:
-        typer.echo(json.dumps([{"name": c.name, "ok": c.ok, "text": c.text} for c in checks]))
-    else:
-        for c in checks:
-            typer.echo(f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.text}")
-    if not all(c.ok for c in checks):
-        raise typer.Exit(3)
 
 
 @app.command(epilog="Example: geofilter demo")

@@ -287,6 +287,10 @@ def markdown(report: dict[str, Any]) -> str:
     for row in report["removed_rows"][:20]:
         add(f"| {row['rank']} | {_md(row['file'])}:{row['line']} | {row['score']:.2f} | {_md(row['reason'])} |")
     made = report["made_with"]
+    target = made["target"]
+    add(f"\nTarget: {_md(target['model'])}, {target['hook']}, SAE {_md(target['sae'])}.")
+    for text in target["notes"]:
+        add(f"Note: {_md(text)}.")
     add(f"\nMade by geofilter {made['geofilter']} from run `{made['run']}`, scorer {made['scorer']}.\n")
     return "\n".join(lines)
 

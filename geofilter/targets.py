@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import json
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from geofilter.config import TargetChoice
 from geofilter.embedded import embedded_cached, embedded_model
 from geofilter.errors import InputError, TargetError
 from geofilter.hooks import Hook
+from geofilter.pairing import Model, read_cfg, read_json
 from geofilter.paths import Notify, file_sha256, package_data
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -179,7 +179,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
                 f"{model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
                 f"get it where there is a network: hf download {model}"
             )
-    pair = _Pair(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
+    pair = Model(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
@@ -254,7 +254,7 @@ def _published(plan: _Plan, check: Callable[[dict[str, Any]], Any], offline: boo
     )
 
 
-def _sae_folder(plan: _Plan, pair: _Pair, offline: bool, notify: Notify) -> Path:
+def _sae_folder(plan: _Plan, pair: Model, offline: bool, notify: Notify) -> Path:
     path = Path(plan.sae)
     if not path.is_dir():
         if path.is_absolute() or plan.sae.startswith("."):
@@ -267,108 +267,16 @@ def _sae_folder(plan: _Plan, pair: _Pair, offline: bool, notify: Notify) -> Path
             raise TargetError(
                 f"{path / name}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)"
             )
-    cfg = _json(path / "cfg.json")
+    cfg = read_json(path / "cfg.json")
     # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
     plain = "metadata" in cfg and not cfg.get("rescale_acts_by_decoder_norm")
     return path if plain else releases.modernised(path, notify)
 
 
-class _Pair:
-    """What a model's configuration says about which SAEs fit it."""
-
-    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
-        from transformers import AutoConfig
-
-        self.model, self.named, self.allow_other = model, named, allow_other
-        try:
-            # Only what is in the folder: a model with code of its own is not loaded.
-            self.config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
-            self.layers = int(self.config.num_hidden_layers)
-            self.width = int(self.config.hidden_size)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise TargetError(
-                f"{model}: not a decoder-only language model that transformers knows ({str(error).splitlines()[0]})"
-            ) from None
-
-    def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
-        """Hook and notes of an SAE that fits.
-
-        Raises:
-            TargetError: another width, layer, hook, processing, or another model.
-        """
-        metadata = cfg["metadata"]
-        releases.refuse_processed(metadata, sae)
-        hook = Hook.parse(str(metadata.get("hook_name")))
-        if hook.layer >= self.layers:
-            raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
-        width = hook_width(self.config, hook)
-        if cfg["d_in"] != width:
-            raise TargetError(
-                f"{sae}: the SAE reads {cfg['d_in']} dimensions, {hook} of {self.model} has {width}; "
-                "they do not belong together"
-            )
-        return hook, self._names(str(metadata.get("model_name")), sae)
-
-    def _names(self, trained_on: str, sae: str) -> tuple[str, ...]:
-        same, variant = same_model(trained_on, self.model)
-        if same:
-            return ()
-        note = f"the SAE was trained on {trained_on} and reads {self.model} here"
-        if variant:
-            return (f"{note}: another training stage of the same model; allowed, its fit is only what doctor measures",)
-        if not self.named:
-            return (f"{note}; whether that folder holds the same model, its name does not say",)
-        if self.allow_other:
-            return (f"{note}, as allowed",)
-        raise TargetError(
-            f"{sae}: was trained on {trained_on}, not on {self.model}; choose an SAE of that model, or, if it is a "
-            "fine-tune of the same, pass --allow-other-model"
-        )
-
-
-def same_model(a: str, b: str) -> tuple[bool, bool]:
-    """Do two model names mean the same model, and do they when instruction tuning is left out of account?"""
-    plain = [re.sub(r"^meta-", "", name.rstrip("/").rsplit("/", 1)[-1].lower()) for name in (a, b)]
-    stems = [re.sub(r"-(it|instruct|chat|pt|base)$", "", name) for name in plain]
-    return plain[0] == plain[1], stems[0] == stems[1]
-
-
-def hook_width(config: Any, hook: Hook) -> int:
-    """Dimensions of the vectors at a hook: the residual stream's, or heads x head dimension for `attn.hook_z`."""
-    if hook.kind != "attn.hook_z":
-        return int(config.hidden_size)
-    heads = int(config.num_attention_heads)
-    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{path}: cannot be read ({error}); --sae needs a SAELens folder") from None
-    if not isinstance(found, dict):
-        raise TargetError(f"{path}: holds no JSON object; --sae needs a SAELens folder")
-    return found
-
-
-def read_cfg(sae_dir: Path) -> dict[str, Any]:
-    """cfg.json of a SAELens folder, with its hook.
-
-    Raises:
-        TargetError: unreadable, or without the hook the SAE was trained on.
-    """
-    cfg = _json(sae_dir / "cfg.json")
-    if not isinstance(cfg.get("metadata"), dict) or "hook_name" not in cfg["metadata"]:
-        raise TargetError(f"{sae_dir / 'cfg.json'}: names no metadata.hook_name; add the hook the SAE was trained on")
-    if "d_in" not in cfg:
-        raise TargetError(f"{sae_dir / 'cfg.json'}: names no d_in; get the folder again")
-    return cfg
-
-
 def source_of(sae_dir: Path) -> dict[str, Any]:
     """Where a kept SAE came from; empty for a user's own folder."""
     path = sae_dir / "source.json"
-    return _json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _folder_hash(folder: Path) -> str:

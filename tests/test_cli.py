@@ -20,6 +20,7 @@ LAYERS = [
     ["cut"],
     ["report", "scoring"],
     ["tokens", "releases", "sae"],
+    ["pairing"],
     ["targets"],
     ["model"],
     ["features"],
@@ -27,7 +28,7 @@ LAYERS = [
     ["doctor"],
     ["scan", "explain"],
     ["options"],
-    ["cli_bank"],
+    ["cli_bank", "cli_target"],
     ["cli"],
     ["__main__"],
 ]

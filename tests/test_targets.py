@@ -17,7 +17,8 @@ from geofilter.errors import InputError, TargetError
 from geofilter.hooks import Hook
 from geofilter.hub import wanted_tensor
 from geofilter.model import ResidualModel, parameters
-from geofilter.targets import known, pick, ranges, resolve, same_model, span
+from geofilter.pairing import same_model
+from geofilter.targets import known, pick, ranges, resolve, span
 
 NAMES = ", ".join(known())
 

@@ -1,0 +1,109 @@
+"""Does an SAE fit a model? Width, hook, processing and names, checked before any weights are fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from geofilter.errors import TargetError
+from geofilter.hooks import Hook
+from geofilter.releases import refuse_processed
+
+
+class Model:
+    """What a model's configuration says about which SAEs fit it."""
+
+    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
+        from transformers import AutoConfig
+
+        self.model, self.named, self.allow_other = model, named, allow_other
+        try:
+            # Only what is in the folder: a model with code of its own is not loaded.
+            self.config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            self.layers = int(self.config.num_hidden_layers)
+            self.width = int(self.config.hidden_size)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise TargetError(
+                f"{model}: not a decoder-only language model that transformers knows ({str(error).splitlines()[0]})"
+            ) from None
+
+    def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
+        """Hook and notes of an SAE that fits.
+
+        Raises:
+            TargetError: another width, layer, hook, processing, or another model.
+        """
+        metadata = cfg["metadata"]
+        refuse_processed(metadata, sae)
+        hook = Hook.parse(str(metadata.get("hook_name")))
+        if hook.layer >= self.layers:
+            raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
+        width = hook_width(self.config, hook)
+        if cfg["d_in"] != width:
+            raise TargetError(
+                f"{sae}: the SAE reads {cfg['d_in']} dimensions, {hook} of {self.model} has {width}; "
+                "they do not belong together"
+            )
+        return hook, self._names(str(metadata.get("model_name")), sae)
+
+    def _names(self, trained_on: str, sae: str) -> tuple[str, ...]:
+        same, variant = same_model(trained_on, self.model)
+        if same:
+            return ()
+        note = f"the SAE was trained on {trained_on} and reads {self.model} here"
+        if variant:
+            return (f"{note}: another training stage of the same model; allowed, its fit is only what doctor measures",)
+        if not self.named:
+            return (f"{note}; whether that folder holds the same model, its name does not say",)
+        if self.allow_other:
+            return (f"{note}, as allowed",)
+        raise TargetError(
+            f"{sae}: was trained on {trained_on}, not on {self.model}; choose an SAE of that model, or, if it is a "
+            "fine-tune of the same, pass --allow-other-model"
+        )
+
+
+def same_model(a: str, b: str) -> tuple[bool, bool]:
+    """Do two model names mean the same model, and do they when instruction tuning is left out of account?"""
+    plain = [re.sub(r"^meta-", "", name.rstrip("/").rsplit("/", 1)[-1].lower()) for name in (a, b)]
+    stems = [re.sub(r"-(it|instruct|chat|pt|base)$", "", name) for name in plain]
+    return plain[0] == plain[1], stems[0] == stems[1]
+
+
+def hook_width(config: Any, hook: Hook) -> int:
+    """Dimensions of the vectors at a hook: the residual stream's, or heads x head dimension for `attn.hook_z`."""
+    if hook.kind != "attn.hook_z":
+        return int(config.hidden_size)
+    heads = int(config.num_attention_heads)
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of an SAE folder.
+
+    Raises:
+        TargetError: unreadable, or something else than an object.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{path}: cannot be read ({error}); --sae needs a SAELens folder") from None
+    if not isinstance(found, dict):
+        raise TargetError(f"{path}: holds no JSON object; --sae needs a SAELens folder")
+    return found
+
+
+def read_cfg(sae_dir: Path) -> dict[str, Any]:
+    """cfg.json of a SAELens folder, with its hook.
+
+    Raises:
+        TargetError: unreadable, or without the hook the SAE was trained on.
+    """
+    cfg = read_json(sae_dir / "cfg.json")
+    if not isinstance(cfg.get("metadata"), dict) or "hook_name" not in cfg["metadata"]:
+        raise TargetError(f"{sae_dir / 'cfg.json'}: names no metadata.hook_name; add the hook the SAE was trained on")
+    if "d_in" not in cfg:
+        raise TargetError(f"{sae_dir / 'cfg.json'}: names no d_in; get the folder again")
+    return cfg
