@@ -4,6 +4,7 @@ of it came from. A folder of `bank.json` (readable) and `bank.safetensors` (arra
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,10 +102,11 @@ class Bank:
         try:
             path.mkdir(parents=True, exist_ok=True)
             # Complete under other names first: an interrupted write leaves no half of a bank behind.
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path / "bank.safetensors.tmp")
-            (path / "bank.json.tmp").write_text(json.dumps(text, ensure_ascii=False, indent=1) + "\n", "utf-8")
-            (path / "bank.safetensors.tmp").replace(path / "bank.safetensors")
-            (path / "bank.json.tmp").replace(path / "bank.json")
+            scratch = {name: path / f"{name}.tmp-{os.getpid()}" for name in ("bank.safetensors", "bank.json")}
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, scratch["bank.safetensors"])
+            scratch["bank.json"].write_text(json.dumps(text, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            for name, file in scratch.items():
+                file.replace(path / name)
         except OSError as error:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
 

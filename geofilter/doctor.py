@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,10 +9,19 @@ from pathlib import Path
 
 import torch
 
-from geofilter.config import Loading, TargetChoice
+from geofilter.config import Loading, TargetChoice, precision
 from geofilter.errors import TargetError
 from geofilter.features import TOKEN_BUDGET, outlier_free
-from geofilter.model import DTYPES, ResidualModel, choose_device, count_layers, parameters, resolved_dtype
+from geofilter.model import (
+    DTYPES,
+    ResidualModel,
+    choose_device,
+    count_layers,
+    out_of_memory,
+    parameters,
+    resolved_dtype,
+)
+from geofilter.pairing import model_config
 from geofilter.paths import Notify, cache_dir
 from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder, decoder_shape
 from geofilter.seeding import background_rows
@@ -35,6 +43,18 @@ class Check:
 
 
 def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
+    """`_explained_variance`, with too little memory as a clear error.
+
+    Raises:
+        TargetError: not enough memory on the GPU, or vectors that are not finite.
+    """
+    try:
+        return _explained_variance(target, loading)
+    except torch.OutOfMemoryError:
+        raise TargetError(out_of_memory(loading.device)) from None
+
+
+def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
     """How well the SAE reconstructs the vectors of its own layer and of the neighbouring ones.
 
     Measured on response tokens of built-in chat; special, prompt and outlier-norm tokens are left out, since
@@ -54,6 +74,10 @@ def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, 
     out = {}
     for layer, parts in vectors.items():
         x = torch.cat(parts)
+        if not len(x) or not x.isfinite().all():
+            raise TargetError(
+                f"{target.name}: layer {layer} is not finite in {resolved_dtype(loading)}; use --dtype float32"
+            )
         acts = encoder.encode(x)
         left = (x - encoder.decode(acts, len(x))).square().sum()
         variance = (x - x.mean(0)).square().sum()
@@ -66,7 +90,7 @@ def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
     ev = {layer: f["explained_variance"] for layer, f in figures.items()}
     best = max(ev, key=lambda layer: ev[layer])
     shown = ", ".join(f"layer {layer}: {value:.3f}" for layer, value in sorted(ev.items()))
-    if ev[best] <= 0:
+    if not ev[best] > 0:
         return Check(
             "pair", False,
             f"{target.name}: the SAE reconstructs none of the layers around the one it declares ({shown}); model and "
@@ -82,22 +106,22 @@ def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
 
 
 def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
-    """Check a target's pair once; the result is remembered in the cache.
+    """Check a target's pair once; a pass is remembered in the cache.
 
     Raises:
         TargetError: model and SAE do not belong together.
     """
-    memory = cache_dir() / "pairs" / f"{target.fingerprint[:16]}.json"
+    name = f"{target.fingerprint[:16]}-{precision(resolved_dtype(loading), loading.sae_dtype)}.json"
+    memory = cache_dir() / "pairs" / name
     if memory.is_file():
-        figures = {int(k): v for k, v in json.loads(memory.read_text("utf-8")).items()}
-    else:
-        notify(f"checking that model and SAE of {target.name} belong together, once ...")
-        figures = explained_variance(target, loading)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, figures)
+        return
+    notify(f"checking that model and SAE of {target.name} belong together, once ...")
+    figures = explained_variance(target, loading)
     check = judge_pair(target, figures)
     if not check.ok:
         raise TargetError(check.text)
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    write_json(memory, figures)  # only what has passed is remembered
 
 
 def faiss_builds() -> list[str]:
@@ -164,9 +188,7 @@ def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: 
     it is more, and the attention scores of a full batch where attention is computed plainly (Gemma 2, gpt-oss),
     6 bytes each.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(target_dir, local_files_only=True)
+    config = model_config(target_dir)
     layers = min(layer + 2, int(config.num_hidden_layers))
     item = DTYPES[resolved_dtype(loading)].itemsize
     attention = int(config.num_attention_heads) * TOKEN_BUDGET * max_tokens * 6

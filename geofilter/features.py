@@ -145,15 +145,21 @@ def pool(
     acts = encoder.encode(x)
     if on_tokens:
         on_tokens(acts)
-    summed = torch.zeros(n_rows * d_sae, device=x.device)
-    summed.index_add_(0, row_of[acts.token] * d_sae + acts.feature, acts.value)
-    pooled = summed.view(n_rows, d_sae) / count.unsqueeze(1)
-    total = torch.zeros((n_rows, x.shape[1]), device=x.device).index_add_(0, row_of, x)
-    mean_residual = (total / count.unsqueeze(1)).half().cpu().numpy()
-    out = []
-    for b in range(n_rows):
-        on = pooled[b].nonzero().squeeze(1)
-        out.append(
-            RowFeatures(on.to(torch.int32).cpu().numpy(), pooled[b][on].cpu().numpy(), int(count[b]), mean_residual[b])
-        )
-    return out
+    # Summed over runs of one (row, feature) in token order: the same bits every time, on the GPU too, and nothing
+    # of the size rows x d_sae.
+    key, order = torch.sort(row_of[acts.token] * d_sae + acts.feature, stable=True)
+    pairs, lengths = key.unique_consecutive(return_counts=True)
+    row, feature = pairs // d_sae, pairs % d_sae
+    pooled = _sums(acts.value[order], lengths) / count[row]
+    means = (_sums(x, count) / count.unsqueeze(1)).half().cpu().numpy()
+    per_row = torch.bincount(row, minlength=n_rows).tolist()
+    features = feature.to(torch.int32).cpu().split(per_row)
+    values = pooled.cpu().split(per_row)
+    return [RowFeatures(features[b].numpy(), values[b].numpy(), int(count[b]), means[b]) for b in range(n_rows)]
+
+
+def _sums(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Sums of consecutive runs along the first dimension."""
+    if not len(lengths):
+        return values[:0]
+    return torch.segment_reduce(values, "sum", lengths=lengths, axis=0)

@@ -12,9 +12,10 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from geofilter.errors import TargetError
-from geofilter.paths import Notify, cache_dir, slug
+from geofilter.paths import Notify, cache_dir, making, slug
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 TOKENIZER = (
@@ -39,10 +40,11 @@ def fetch(repo: str, name: str, *, revision: str | None = None, offline: bool = 
     try:
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
     except Exception as error:  # the hub's errors derive from OSError, ValueError and its client's own classes
-        raise _explained(error, repo, name, revision, offline) from None
+        raise explained(error, repo, name, revision, offline) from None
 
 
-def _explained(error: Exception, repo: str, name: str, revision: str | None, offline: bool) -> TargetError:
+def explained(error: Exception, repo: str, name: str, revision: str | None, offline: bool) -> TargetError:
+    """What the hub's client raised, as one line with the remedy."""
     from huggingface_hub import constants, errors
 
     at = f" --revision {revision}" if revision else ""
@@ -89,7 +91,7 @@ def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | 
     except EntryNotFoundError:
         return None
     except Exception as error:
-        raise _explained(error, repo, name, commit, offline) from None
+        raise explained(error, repo, name, commit, offline) from None
 
 
 def model_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, str]:
@@ -110,7 +112,15 @@ def has_chat_template(folder: Path) -> bool:
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
     config = folder / "tokenizer_config.json"
-    return config.is_file() and bool(json.loads(config.read_text("utf-8")).get("chat_template"))
+    return config.is_file() and bool(_json(config).get("chat_template"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise TargetError(f"{path}: is damaged ({error}); delete it and fetch it again") from None
+    return found if isinstance(found, dict) else {}
 
 
 def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Notify) -> Path:
@@ -129,7 +139,7 @@ def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Not
             notify(f"fetching {repo}: {WEIGHTS}")
         fetch(repo, WEIGHTS, revision=commit, offline=offline)
         return snapshot
-    weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+    weight_map: dict[str, str] = _json(index).get("weight_map", {})
     wanted = {key: file for key, file in weight_map.items() if wanted_tensor(key, layers)}
     files = sorted(set(wanted.values()))
     absent = [file for file in files if not (snapshot / file).is_file()]
@@ -147,8 +157,9 @@ def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Not
         return snapshot
     view = cache_dir() / "models" / f"{slug(repo)}-{commit[:12]}-{layers}"
     names = [path.name for path in snapshot.iterdir() if path.name in (CONFIG, *TOKENIZER)] + files
-    if not all((view / name).is_file() for name in [*names, INDEX]):
-        _write_view(view, snapshot, names, wanted)
+    with making(view):
+        if not all((view / name).is_file() for name in [*names, INDEX]):
+            _write_view(view, snapshot, names, wanted)
     return view
 
 
@@ -159,7 +170,6 @@ def wanted_tensor(key: str, layers: int) -> bool:
 
 
 def _write_view(view: Path, snapshot: Path, names: list[str], weight_map: dict[str, str]) -> None:
-    view.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(view, ignore_errors=True)  # links into a cache that has been cleared since
     with tempfile.TemporaryDirectory(dir=view.parent) as scratch:
         made = Path(scratch, "view")
@@ -167,11 +177,7 @@ def _write_view(view: Path, snapshot: Path, names: list[str], weight_map: dict[s
         for name in names:
             _link((snapshot / name).resolve(), made / name)
         (made / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), "utf-8")
-        try:
-            made.rename(view)
-        except OSError:
-            if not (view / INDEX).is_file():  # else another process was first
-                raise
+        made.rename(view)
 
 
 def _link(source: Path, link: Path) -> None:

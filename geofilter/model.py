@@ -16,6 +16,7 @@ import torch
 from geofilter.config import Loading
 from geofilter.errors import TargetError
 from geofilter.hooks import RESIDUAL, Hook
+from geofilter.pairing import model_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,19 +63,17 @@ def resolved_dtype(loading: Loading) -> str:
 
 def count_layers(path: Path) -> int:
     """Decoder layers in a model folder."""
-    from transformers import AutoConfig
-
-    return int(AutoConfig.from_pretrained(path, local_files_only=True).num_hidden_layers)
+    return int(model_config(path).num_hidden_layers)
 
 
 def parameters(path: Path, layers: int) -> int:
     """Parameters of the first `layers` decoder layers and the embedding, counted without allocating any."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    config = AutoConfig.from_pretrained(path, local_files_only=True, num_hidden_layers=layers)
+    config = model_config(path, num_hidden_layers=layers)
     config.quantization_config = None
     with torch.device("meta"):
-        return sum(p.numel() for p in AutoModel.from_config(config).parameters())
+        return sum(p.numel() for p in AutoModel.from_config(config, trust_remote_code=False).parameters())
 
 
 class ResidualModel:
@@ -129,32 +128,39 @@ class ResidualModel:
         logging.set_verbosity_error()  # the load report names the layers left out on purpose; `_load` reads it
         try:
             available = count_layers(path)
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise TargetError(f"{path}: not a loadable model ({_first_line(error)})") from None
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # a damaged tokenizer.json raises whatever its parser does
+            raise TargetError(
+                f"{path}: its configuration or tokenizer cannot be read ({_first_line(error)}); get the model again"
+            ) from None
         if not self.tokenizer.is_fast:
             raise TargetError(f"{path}: the tokenizer gives no offsets; a fast tokenizer (tokenizer.json) is needed")
         return available
 
     def _load(self, path: Path, loading: Loading, device: torch.device) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModel
         from transformers.utils.quantization_config import Mxfp4Config
 
         options: dict[str, Any] = {}
-        if loading.dtype != "auto" and _is_mxfp4(path):
+        if _is_mxfp4(path):
+            # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
+            # which of the two happens would depend on what else is installed.
             options["quantization_config"] = Mxfp4Config(dequantize=True)
         if loading.device_map:
             options["device_map"] = loading.device_map
         try:
             model, report = AutoModel.from_pretrained(
                 path, num_hidden_layers=self.layers[-1] + 1, dtype=self.dtype, use_safetensors=True,
-                local_files_only=True, output_loading_info=True, **options,
+                local_files_only=True, trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
             if not loading.device_map:
                 model.to(device)
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(device))) from None
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise TargetError(f"{path}: not a loadable model ({_first_line(error)})") from None
         missing = sorted(report["missing_keys"])
         if missing:
@@ -165,8 +171,11 @@ class ResidualModel:
         return model.eval()
 
     def _attach(self, block: torch.nn.Module, layer: int) -> None:
+        # Not `self`: hooks that hold the model would keep it, and its memory, from going when it is done with.
+        seen = self._seen
+
         def keep(value: Any) -> None:
-            self._seen[layer] = value[0] if isinstance(value, tuple) else value
+            seen[layer] = value[0] if isinstance(value, tuple) else value
 
         def before(_module: Any, args: Any, kwargs: Any) -> None:
             keep(args[0] if args else kwargs["hidden_states"])
@@ -204,7 +213,8 @@ class ResidualModel:
             attention_mask=attention_mask.to(self.device),
             use_cache=False,
         )
-        seen, self._seen = self._seen, {}
+        seen = dict(self._seen)
+        self._seen.clear()
         return seen
 
 
@@ -229,9 +239,7 @@ def out_of_memory(device: str) -> str:
 
 
 def _is_mxfp4(path: Path) -> bool:
-    from transformers import AutoConfig
-
-    quantization = getattr(AutoConfig.from_pretrained(path, local_files_only=True), "quantization_config", None)
+    quantization = getattr(model_config(path), "quantization_config", None)
     return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
 
 

@@ -16,12 +16,9 @@ class Model:
     """What a model's configuration says about which SAEs fit it."""
 
     def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
-        from transformers import AutoConfig
-
         self.model, self.named, self.allow_other = model, named, allow_other
         try:
-            # Only what is in the folder: a model with code of its own is not loaded.
-            self.config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            self.config: Any = model_config(folder)
             self.layers = int(self.config.num_hidden_layers)
             self.width = int(self.config.hidden_size)
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -70,6 +67,17 @@ def same_model(a: str, b: str) -> tuple[bool, bool]:
     plain = [re.sub(r"^meta-", "", name.rstrip("/").rsplit("/", 1)[-1].lower()) for name in (a, b)]
     stems = [re.sub(r"-(it|instruct|chat|pt|base)$", "", name) for name in plain]
     return plain[0] == plain[1], stems[0] == stems[1]
+
+
+def model_config(folder: Path, **changes: Any) -> Any:
+    """A model folder's configuration; a model with Python code of its own is not loaded.
+
+    Raises:
+        OSError, ValueError and others of transformers: not a configuration it knows.
+    """
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
 
 
 def hook_width(config: Any, hook: Hook) -> int:

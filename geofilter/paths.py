@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from geofilter.errors import TargetError
 
 Notify = Callable[[str], None]
 """told one line at a time what takes long or should be known"""
@@ -34,6 +37,29 @@ def file_sha256(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Hold the lock under which `path` in the cache is made: of two processes one makes it, the other finds it.
+
+    Raises:
+        TargetError: the cache cannot be written.
+    """
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise TargetError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); set GEOFILTER_CACHE to a folder that can"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def slug(text: str) -> str:

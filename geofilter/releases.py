@@ -21,7 +21,7 @@ from typing import Any
 
 from geofilter import hub
 from geofilter.errors import InputError, TargetError
-from geofilter.paths import Notify, cache_dir, file_sha256, slug
+from geofilter.paths import Notify, cache_dir, file_sha256, making, slug
 
 ARCHITECTURES = ("topk", "jumprelu", "standard")
 """what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""
@@ -61,6 +61,21 @@ def published(
     folder = cache_dir() / "saes" / f"{slug(spec)}-{key}"
     if (folder / "source.json").is_file():
         return folder
+    with making(folder):
+        if not (folder / "source.json").is_file():
+            _convert(folder, spec, check, gate, revision, offline, notify)
+    return folder
+
+
+def _convert(
+    folder: Path,
+    spec: str,
+    check: Callable[[dict[str, Any]], object],
+    gate: str,
+    revision: str | None,
+    offline: bool,
+    notify: Notify,
+) -> None:
     notify(f"reading the SAE {spec} with sae-lens, once ...")
     release, sae_id, info = _find(spec)
     llama_scope = info is not None and info.conversion_func == "llama_scope"
@@ -79,7 +94,6 @@ def published(
         "sae_lens": version("sae-lens"),
     }
     _save(folder, sae, cfg, source)
-    return folder
 
 
 def modernised(folder: Path, notify: Notify) -> Path:
@@ -93,7 +107,9 @@ def modernised(folder: Path, notify: Notify) -> Path:
     weights = folder / "sae_weights.safetensors"
     key = hashlib.sha256((file_sha256(folder / "cfg.json") + file_sha256(weights)).encode()).hexdigest()[:12]
     out = cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}"
-    if not (out / "source.json").is_file():
+    with making(out):
+        if (out / "source.json").is_file():
+            return out
         notify(f"reading the SAE {folder} with sae-lens, once ...")
         with _told(str(folder)):
             sae = SAE.load_from_disk(folder, dtype="float32")
@@ -139,13 +155,15 @@ def _find(spec: str) -> tuple[str, str, Any]:
 
 @contextmanager
 def _pinned(revision: str | None, offline: bool) -> Iterator[list[dict[str, str]]]:
-    """sae-lens' loaders fetch through `hub.fetch` for this block; yields the list of files they took.
+    """sae-lens' loaders fetch at this revision, and offline if so asked, for this block; yields the files they took.
 
-    Its functions know no revision and no offline mode, and their errors are the hub's raw ones. All of them
-    fetch by one name of one module.
+    Its functions know neither, and their errors are the hub's raw ones. All of them fetch by one name of one module,
+    and read tensors' shapes by another.
     """
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from sae_lens.loading import pretrained_sae_loaders as loaders
+    from safetensors import safe_open
 
     taken: list[dict[str, str]] = []
 
@@ -153,19 +171,32 @@ def _pinned(revision: str | None, offline: bool) -> Iterator[list[dict[str, str]
         name = f"{subfolder}/{filename}" if subfolder else filename
         if name.endswith("/sparsity.safetensors"):  # statistics that some repositories have; nothing here needs them
             raise EntryNotFoundError(name)
-        path = hub.fetch(repo_id, name, revision=revision, offline=offline)
+        try:
+            path = Path(hf_hub_download(repo_id, name, revision=revision, local_files_only=offline))
+        except Exception as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                raise  # sae-lens knows what to do without some files
+            raise hub.explained(error, repo_id, name, revision, offline) from None
         file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
         if file not in taken:
             taken.append(file)
         return str(path)
 
-    theirs, loaders.hf_hub_download = loaders.hf_hub_download, download
+    def shapes(repo_id: str, filename: str) -> dict[str, list[int]]:
+        with safe_open(download(repo_id, filename), framework="pt") as file:
+            return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+
+    replaced = {"hf_hub_download": download, "get_safetensors_tensor_shapes": shapes}
+    theirs = {name: getattr(loaders, name) for name in replaced}
     # Pickled weights are only ever read as plain tensors: torch's default, which this variable would turn off.
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     try:
+        for name, ours in replaced.items():
+            setattr(loaders, name, ours)
         yield taken
     finally:
-        loaders.hf_hub_download = theirs
+        for name, original in theirs.items():
+            setattr(loaders, name, original)
 
 
 def _commit(path: Path) -> str:
@@ -255,7 +286,6 @@ def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -
 
     names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
     weights = {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         made = Path(scratch, "sae")
         made.mkdir()
@@ -263,8 +293,4 @@ def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -
         (made / "cfg.json").write_text(json.dumps(cfg, indent=1), "utf-8")
         source["weights_sha256"] = file_sha256(made / "sae_weights.safetensors")
         (made / "source.json").write_text(json.dumps(source, indent=1), "utf-8")
-        try:
-            made.rename(folder)
-        except OSError:
-            if not (folder / "source.json").is_file():  # else another process was first
-                raise
+        made.rename(folder)

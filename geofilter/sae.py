@@ -7,6 +7,8 @@ seconds; the arithmetic is that of `sae_lens.SAE.encode`, and a test holds the t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,9 @@ class FeatureEncoder:
         self.d_in, self.d_sae = self.W_enc.shape
         self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
 
-    def _tensor(self, name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def _tensor(
+        self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> torch.Tensor:
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -75,13 +79,13 @@ class FeatureEncoder:
                 found: torch.Tensor = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise TargetError(f"{self.path}: SAE weights cannot be used ({error}); get the folder again") from None
-        return found.to(self.device, dtype)
+        return found.to(device or self.device, dtype)
 
     @torch.inference_mode()
     def encode(self, x: torch.Tensor) -> Activations:
         """Encode vectors x (n, d_in) of any float dtype, in chunks of `chunk` tokens."""
-        parts = [self._encode_chunk(chunk) for chunk in x.split(self.chunk)]
-        starts = range(0, len(x), self.chunk)
+        starts = range(0, max(1, len(x)), self.chunk)
+        parts = [self._encode_chunk(x[start : start + self.chunk]) for start in starts]
         return Activations(
             torch.cat([p.token + start for p, start in zip(parts, starts, strict=True)]),
             torch.cat([p.feature for p in parts]),
@@ -114,10 +118,11 @@ class FeatureEncoder:
 
     @torch.inference_mode()
     def decode(self, acts: Activations, n: int) -> torch.Tensor:
-        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder from the file."""
-        decoder = self._tensor("W_dec")
-        at = torch.stack([acts.token, acts.feature])
-        sparse = torch.sparse_coo_tensor(at, acts.value, (n, self.d_sae), device=decoder.device, check_invariants=False)
+        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows of active features from the file."""
+        used, row = acts.feature.unique(return_inverse=True)
+        decoder = self._tensor("W_dec", device=torch.device("cpu"))[used.cpu()].to(self.device)
+        at = torch.stack([acts.token, row])
+        sparse = torch.sparse_coo_tensor(at, acts.value, (n, len(used)), device=decoder.device, check_invariants=False)
         out: torch.Tensor = torch.sparse.mm(sparse, decoder) + self.b_dec
         return out
 
@@ -148,19 +153,27 @@ def _read_cfg(path: Path) -> dict[str, Any]:
 
 def decoder_shape(path: Path) -> tuple[int, int]:
     """(d_in, d_sae) of an SAE folder, read without its weights."""
-    from safetensors import safe_open
-
-    with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
-        d_sae, d_in = file.get_slice("W_dec").get_shape()
+    with _decoder(path) as decoder:
+        d_sae, d_in = decoder.get_shape()
     return int(d_in), int(d_sae)
 
 
 def unit_decoder(path: Path) -> npt.NDArray[np.float32]:
     """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero. Needs no torch."""
-    from safetensors import safe_open
-
-    with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
-        w: npt.NDArray[np.float32] = file.get_tensor("W_dec").astype(np.float32, copy=False)
+    with _decoder(path) as decoder:
+        w: npt.NDArray[np.float32] = decoder[:].astype(np.float32, copy=False)
     norm = np.linalg.norm(w, axis=1, keepdims=True)
     np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
     return w
+
+
+@contextmanager
+def _decoder(path: Path) -> Iterator[Any]:
+    """W_dec in the file, unread."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
+            yield file.get_slice("W_dec")
+    except (SafetensorError, OSError) as error:
+        raise TargetError(f"{path}: SAE weights cannot be used ({error}); get the folder again") from None

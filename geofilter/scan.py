@@ -17,7 +17,7 @@ import numpy as np
 
 from geofilter import __version__, doctor, seeding
 from geofilter.bank import Bank
-from geofilter.config import ScanConfig, fingerprint
+from geofilter.config import ScanConfig, fingerprint, precision
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
@@ -79,7 +79,7 @@ def scan(
             run.write_manifest(manifest)
 
         reader = _reader(target, config, notify)
-        banks = seeding.find(config.banks, target, encoding["dtype"], reader, notify)
+        banks = seeding.find(config.banks, target, precision(encoding["dtype"], encoding["sae_dtype"]), reader, notify)
         clock.lap("load")
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")

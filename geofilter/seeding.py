@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from geofilter import __version__
+from geofilter import __version__, config
 from geofilter.bank import SIZE, Bank, fit
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
 from geofilter.model import resolved_dtype
-from geofilter.paths import Notify, cache_dir, file_sha256, package_data, slug
+from geofilter.paths import Notify, cache_dir, file_sha256, making, package_data, slug
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, Turn, read_rows
 from geofilter.sae import unit_decoder
@@ -202,15 +203,15 @@ class LabelCollector:
 
 
 def find(
-    names: Sequence[str], target: Target, dtype: str, make_reader: Callable[[], FeatureReader], notify: Notify
+    names: Sequence[str], target: Target, precision: str, make_reader: Callable[[], FeatureReader], notify: Notify
 ) -> list[Bank]:
     """The banks to score with: built-in names or folders; the two built-in ones when none is named.
 
     A built-in bank comes from the package when it ships for this target, else from the cache, else it is
-    built now and cached, one for each dtype of the model.
+    built now and cached, one for each way of reading the target.
 
     Args:
-        dtype: what the model is read in, float32 for instance.
+        precision: see `config.precision`.
 
     Raises:
         BankError: not found, or made for another target.
@@ -224,12 +225,13 @@ def find(
                 raise BankError(f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder")
             banks.append(Bank.load(path, target.fingerprint))
             continue
-        path = cached(name, target, dtype)
-        if not (path / "bank.json").is_file():
-            notify(f"building the bank {name} for {target.name}, once ...")
-            bank = build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
-                         notify=notify, reference=reference)  # fmt: skip
-            bank.save(path)
+        path = cached(name, target, precision)
+        with nullcontext() if (path / "bank.json").is_file() else making(path):
+            if not (path / "bank.json").is_file():
+                notify(f"building the bank {name} for {target.name}, once ...")
+                bank = build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
+                             notify=notify, reference=reference)  # fmt: skip
+                bank.save(path)
         banks.append(Bank.load(path, target.fingerprint))
         reference = banks[-1].reference
     if len({b.name for b in banks}) < len(banks):
@@ -243,7 +245,7 @@ def built_in_sources(name: str) -> dict[str, Any]:
     return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}
 
 
-def cached(name: str, target: Target, dtype: str) -> Path:
+def cached(name: str, target: Target, precision: str) -> Path:
     """Folder of a built-in bank for a target: in the package when it ships there, else in the cache.
 
     The cache's folder name carries the contrast texts' hash, so that new texts mean a new bank.
@@ -254,7 +256,7 @@ def cached(name: str, target: Target, dtype: str) -> Path:
         if text["target"]["fingerprint"] == target.fingerprint:
             return shipped
     texts = hashlib.sha256("".join(s["sha256"] for s in built_in_sources(name).values()).encode()).hexdigest()
-    return cache_dir() / "banks" / f"{slug(target.name)}-{target.fingerprint[:12]}-{dtype}" / f"{name}-{texts[:12]}"
+    return cache_dir() / "banks" / f"{slug(target.name)}-{target.fingerprint[:12]}-{precision}" / f"{name}-{texts[:12]}"
 
 
 def build_from_files(
@@ -300,5 +302,10 @@ def open_bank(
     if choice.model is None and name not in BUILT_IN and not required:
         return Bank.load(Path(name))
     target = resolve(choice, offline=offline, notify=notify)
-    dtype = resolved_dtype(loading)
-    return find([name], target, dtype, lambda: FeatureReader(target, loading), notify)[0]
+    return find(
+        [name],
+        target,
+        config.precision(resolved_dtype(loading), loading.sae_dtype),
+        lambda: FeatureReader(target, loading),
+        notify,
+    )[0]

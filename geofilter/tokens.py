@@ -162,8 +162,8 @@ def _render_plain(turns: Sequence[Turn]) -> tuple[str, list[Span]]:
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str = "keep") -> Encoded:
     """Tokenise a row and mark its response tokens.
 
-    A row over `max_tokens` keeps its response: at most half of the window goes to the prompt tokens just
-    before the first response token, and the tail is cut. `system`: see `render`.
+    A row over `max_tokens` keeps its response: at most half of the window goes to the first token and the prompt
+    tokens just before the first response token, and the tail is cut. `system`: see `render`.
 
     Raises:
         RowError: the row cannot be rendered, or no response token is left.
@@ -184,7 +184,11 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int, sy
     if truncated:
         first = mask.index(True) if True in mask else 0
         start = max(0, min(first - max_tokens // 2, len(ids) - max_tokens))
-        ids, mask = ids[start : start + max_tokens], mask[start : start + max_tokens]
+        if start:  # the first position, BOS most often, is an attention sink that the others rely on
+            start += 1
+            ids, mask = [ids[0], *ids[start : start + max_tokens - 1]], [False, *mask[start : start + max_tokens - 1]]
+        else:
+            ids, mask = ids[:max_tokens], mask[:max_tokens]
     if mask:
         mask[0] = False
     if not any(mask):
