@@ -86,9 +86,9 @@ def with_target(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         for name, (kind, options) in groups.items():
             values = {key: given.pop(key) for key in options}
-            given[name] = kind(
-                **from_settings(given["ctx"], values, {key: option[0] for key, option in options.items()})
-            )
+            kinds = {key: annotation for key, (annotation, _) in options.items()}
+            without = _overruled(given["ctx"]) if name == "choice" else set()
+            given[name] = kind(**from_settings(given["ctx"], values, kinds, without))
         command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -109,7 +109,22 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     return lambda text: None
 
 
-def from_settings(ctx: typer.Context, given: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+def _typed(ctx: typer.Context, option: str) -> bool:
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _overruled(ctx: typer.Context) -> set[str]:
+    """Settings that belong to the model or SAE of the settings file, when another is typed on the command line."""
+    of_the_sae = {"layer", "width", "sae_revision", "llama_scope_gate", "allow_other_model"}
+    if _typed(ctx, "model"):
+        return {"sae", "revision", *of_the_sae}
+    return of_the_sae if _typed(ctx, "sae") else set()
+
+
+def from_settings(
+    ctx: typer.Context, given: dict[str, Any], kinds: dict[str, Any], without: set[str] | frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Options typed on the command line win over the settings file, which wins over the defaults.
 
     Keys of the settings file that a command has no option for are passed over; `check_settings` refuses those
@@ -117,15 +132,15 @@ def from_settings(ctx: typer.Context, given: dict[str, Any], kinds: dict[str, An
 
     Args:
         kinds: type of each option; a `list[str]` may also be one string in the file.
+        without: settings that do not count this time.
 
     Raises:
         InputError: a value of the settings file has another type than the option.
     """
     found = settings(Path.cwd())
     out = dict(given)
-    for key in set(found) & set(given):
-        source = ctx.get_parameter_source(key)
-        if source is None or source.name == "COMMANDLINE":
+    for key in set(found) & set(given) - without:
+        if _typed(ctx, key):
             continue
         value, kind = found[key], kinds[key]
         values = value if kind == list[str] and isinstance(value, list) else [value]

@@ -118,7 +118,7 @@ class FeatureEncoder:
 
     @torch.inference_mode()
     def decode(self, acts: Activations, n: int) -> torch.Tensor:
-        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows of active features from the file."""
+        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows it needs from the file."""
         used, row = acts.feature.unique(return_inverse=True)
         decoder = self._tensor("W_dec", device=torch.device("cpu"))[used.cpu()].to(self.device)
         at = torch.stack([acts.token, row])

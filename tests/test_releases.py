@@ -308,6 +308,33 @@ def test_an_sae_of_processed_weights_is_refused_before_its_weights_are_fetched(t
     )
 
 
+def test_a_file_that_is_not_in_the_repository_is_left_to_sae_lens(tmp_path: Path, monkeypatch):
+    """Gemma Scope 2 has releases without a config.json: sae-lens infers it then, from the name and the shapes."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    from geofilter import releases
+
+    weights = tmp_path / "models--x" / "snapshots" / "abc" / "params.safetensors"
+    weights.parent.mkdir(parents=True)
+    save_file({"w_enc": torch.zeros(32, 128)}, weights)
+
+    def download(repo, name, **_):
+        if name.endswith("config.json"):
+            raise EntryNotFoundError("404")
+        return str(weights)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    original = loaders.hf_hub_download
+    with releases._pinned(None, False) as files:
+        with pytest.raises(EntryNotFoundError):
+            loaders.hf_hub_download("org/saes", "x/config.json")
+        assert loaders.get_safetensors_tensor_shapes("org/saes", "x/params.safetensors") == {"w_enc": [32, 128]}
+    assert [f["commit"] for f in files] == ["abc"]
+    assert loaders.hf_hub_download is original
+
+
 def make_data(folder: Path) -> Path:
     (folder / "d.jsonl").write_text('{"text": "the doctor"}\n')
     return folder

@@ -77,7 +77,7 @@ def test_an_sae_of_another_model_is_refused_before_anything_is_encoded(tiny, tmp
     write_rows(tmp_path / "d.jsonl", rows(4))
     done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", make_sae(tmp_path / "sae"), cwd=tmp_path)
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1].endswith("model and SAE do not belong together, or the layer is off by one")
+    assert done.stderr.splitlines()[-1].endswith("model and SAE do not belong together")
     assert not list((only_run(tmp_path) / "features").iterdir())
 
 

@@ -428,3 +428,148 @@ def test_too_little_gpu_memory_is_said_with_remedies(tiny, monkeypatch):
         "cpu: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
         "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
     )
+
+
+# What must not happen
+
+
+def test_a_model_s_own_python_code_is_never_run_and_never_asked_about(tmp_path: Path, tiny, monkeypatch):
+    import io
+    import shutil
+
+    shutil.copytree(tiny[0], tmp_path / "evil")
+    config = json.loads((tmp_path / "evil" / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "conf.Evil", "AutoModel": "conf.Evil"}}
+    (tmp_path / "evil" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil" / "conf.py").write_text("open('ran', 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    monkeypatch.chdir(tmp_path)
+    code, text = scan(tmp_path, "--model", tmp_path / "evil", "--sae", tiny[1])
+    assert code == 3
+    assert text.startswith(f"{tmp_path / 'evil'}: not a decoder-only language model that transformers knows (")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_is_done_with_gives_its_memory_back(tiny):
+    """The check of a pair loads a model of its own: it must be gone when the scan's is loaded."""
+    import gc
+    import weakref
+
+    gc.disable()
+    try:
+        model = ResidualModel(tiny[0], [1], Loading("cpu"))
+        ids = torch.ones((1, 4), dtype=torch.int64)
+        model.residuals(ids, ids)
+        weight = weakref.ref(model.model.embed_tokens.weight)
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_each_way_of_reading_has_its_own_built_in_bank(tiny):
+    from geofilter.config import precision
+    from geofilter.seeding import cached
+
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    ways = [precision("float32", "float32"), precision("bfloat16", "float32"), precision("float32", "bfloat16")]
+    assert ways == ["float32", "bfloat16", "float32-sae-bfloat16"]
+    assert len({cached("toxic-text", target, way) for way in ways}) == 3
+
+
+def test_only_a_pair_that_passed_is_remembered(tiny, tmp_path: Path, monkeypatch):
+    from geofilter import doctor
+
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    with monkeypatch.context() as patch:
+        for figures in ({1: float("nan"), 2: float("nan"), 3: float("nan")}, {1: -1.0, 2: -2.0, 3: -3.0}):
+            full = {layer: {"explained_variance": ev, "l0": 1.0} for layer, ev in figures.items()}
+            patch.setattr(doctor, "_explained_variance", lambda *a, full=full: full)
+            with pytest.raises(TargetError, match="reconstructs none of the layers"):
+                doctor.require_pair(target, Loading("cpu"), quiet)
+    doctor.require_pair(target, Loading("cpu"), quiet)
+    assert [p.name for p in (tmp_path / "cache" / "pairs").iterdir()] == [f"{target.fingerprint[:16]}-float32.json"]
+    monkeypatch.setattr(doctor, "_explained_variance", lambda *a: pytest.fail("measured again"))
+    doctor.require_pair(target, Loading("cpu"), quiet)
+
+
+def test_overflow_in_float16_is_said(tiny, tmp_path: Path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny[0], tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"] *= 1e9
+    save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    code, text = scan(tmp_path, "--model", tmp_path / "m", "--sae", tiny[1], "--dtype", "float16")
+    assert (code, text) == (3, "m: layer 1 is not finite in float16; use --dtype float32")
+
+
+def test_revisions_of_what_is_no_repository_are_refused(tiny, tmp_path: Path):
+    assert scan(tmp_path, "--model", tiny[0], "--sae", tiny[1], "--sae-revision", "x") == (
+        2,
+        "--sae-revision x: the SAE is a folder; revisions are of hub repositories",
+    )
+    assert scan(tmp_path, "--model", "smollm2-135m", "--revision", "x") == (
+        2,
+        "--revision x: HuggingFaceTB/SmolLM2-135M-Instruct is embedded; revisions are of hub repositories",
+    )
+
+
+def test_a_template_that_appears_later_is_another_target(tmp_path: Path, monkeypatch):
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    folder = hub.model("org/gemma-2-2b", "gemma2", 14, chat=True)
+    put_native(tmp_path / "sae", fitted(folder, 12), "blocks.12.hook_resid_post", "google/gemma-2-2b")
+    choice = TargetChoice("org/gemma-2-2b", str(tmp_path / "sae"))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    without = resolve(choice, offline=True, notify=quiet)
+    (folder / "chat_template.jinja").write_text(template)
+    assert resolve(choice, offline=True, notify=quiet).fingerprint != without.fingerprint
+
+
+def test_damaged_files_of_model_and_sae(tiny, tmp_path: Path):
+    import shutil
+
+    for name, text in [
+        ("model.safetensors", "m: not a loadable model ("),
+        ("tokenizer.json", "m: its configuration or tokenizer cannot be read ("),
+        ("config.json", "m: not a decoder-only language model that transformers knows ("),
+    ]:
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+        shutil.copytree(tiny[0], tmp_path / "m")
+        (tmp_path / "m" / name).write_text("{}")
+        code, found = scan(tmp_path, "--model", "m", "--sae", tiny[1])
+        assert (code, found[: len(text)]) == (3, text)
+    shutil.copytree(tiny[1], tmp_path / "sae")
+    (tmp_path / "sae" / "sae_weights.safetensors").write_bytes(b"half")
+    done = geofilter("doctor", "--model", tiny[0], "--sae", tmp_path / "sae")
+    assert done.returncode == 3
+    assert f"FAIL target: {tmp_path / 'sae'}: SAE weights cannot be used (" in done.stdout
+
+
+def test_what_is_typed_rules_out_the_file_s_target(tiny, tmp_path: Path):
+    """A layer, a revision or an SAE in the settings file belongs to the model there, not to one that is typed."""
+    (tmp_path / "geofilter.toml").write_text(
+        'model = "gemma-2-2b"\nlayer = 12\nrevision = "abc"\nllama-scope-gate = "upstream"\n'
+    )
+    code, text = scan(tmp_path, "--model", tiny[0], "--sae", tiny[1], "--bank", "nothing")
+    assert (code, text) == (3, "--bank nothing: neither a built-in bank (toxic-text, harmful-answers) nor a folder")
+    (tmp_path / "geofilter.toml").write_text(f'model = "{tiny[0]}"\nsae = "/nowhere"\nsae-revision = "x"\n')
+    code, text = scan(tmp_path, "--sae", tiny[1], "--bank", "nothing")
+    assert (code, text) == (3, "--bank nothing: neither a built-in bank (toxic-text, harmful-answers) nor a folder")
+
+
+def test_two_processes_make_a_view_once(hub, tmp_path: Path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    choice = TargetChoice("llama-3.1-8b")
+    with ThreadPoolExecutor(4) as pool:
+        targets = list(pool.map(lambda _: resolve(choice, offline=True, notify=quiet), range(4)))
+    assert len({t.model_dir for t in targets}) == len({t.fingerprint for t in targets}) == 1
+    assert not list((tmp_path / "cache").rglob("tmp*"))

@@ -82,6 +82,10 @@ def test_truncation_keeps_the_response():
     assert masked(encoded, tokenizer) == "the answer"
     long_answer = encode_row(row(("user", "word " * 200), ("assistant", "ask " * 200)), tokenizer, 32)
     assert sum(long_answer.mask) == 16  # half of the window goes to the prompt at most
+    # The first position is what attention rests on: it stays.
+    for cut in (encoded, long_answer):
+        assert cut.ids[0] == tokenizer.bos_token_id
+        assert not cut.mask[0]
 
 
 def test_a_response_of_special_tokens_only_is_refused():
