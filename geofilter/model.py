@@ -144,20 +144,17 @@ class ResidualModel:
         from transformers import AutoModel
         from transformers.utils.quantization_config import Mxfp4Config
 
-        options: dict[str, Any] = {}
+        # Straight onto the device, without a copy of the model in main memory first.
+        options: dict[str, Any] = {"device_map": loading.device_map or {"": device}}
         if _is_mxfp4(path):
             # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
             # which of the two happens would depend on what else is installed.
             options["quantization_config"] = Mxfp4Config(dequantize=True)
-        if loading.device_map:
-            options["device_map"] = loading.device_map
         try:
             model, report = AutoModel.from_pretrained(
                 path, num_hidden_layers=self.layers[-1] + 1, dtype=self.dtype, use_safetensors=True,
                 local_files_only=True, trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
-            if not loading.device_map:
-                model.to(device)
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(device))) from None
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:

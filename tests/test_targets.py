@@ -418,10 +418,12 @@ def test_loading_checks_its_values():
 
 
 def test_too_little_gpu_memory_is_said_with_remedies(tiny, monkeypatch):
+    from transformers import AutoModel
+
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(torch.nn.Module, "to", full)
+    monkeypatch.setattr(AutoModel, "from_pretrained", full)
     with pytest.raises(TargetError) as caught:
         ResidualModel(tiny[0], [1], Loading("cpu"))
     assert str(caught.value) == (
