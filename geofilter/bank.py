@@ -132,8 +132,16 @@ class Bank:
             ) from None
         except (OSError, ValueError, SafetensorError) as error:
             raise BankError(f"{path}: the bank is damaged ({error}); build it again") from None
-        if text.get("format") != FORMAT:
-            raise BankError(f"{path}: bank format {text.get('format')!r} is not readable here; build it again")
+        if not isinstance(text, dict) or text.get("format") != FORMAT:
+            found = text.get("format") if isinstance(text, dict) else None
+            raise BankError(f"{path}: bank format {found!r} is not readable here; build it again")
+        try:
+            return cls._of(path, text, a, fingerprint)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); build it again") from None
+
+    @classmethod
+    def _of(cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None) -> Bank:
         target = text.pop("target")
         if fingerprint is not None and target["fingerprint"] != fingerprint:
             raise BankError(

@@ -14,7 +14,7 @@ from geofilter.config import Loading, TargetChoice, precision
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.geometry import Shares, raw_scores
-from geofilter.paths import Notify
+from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.store import Run
@@ -95,6 +95,12 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     sources = {b["name"]: b["path"] for b in manifest["banks"]}
     if wanted not in sources:
         raise InputError(f"--bank {wanted}: the run was scored with {', '.join(sources)}")
+    for used in manifest["banks"]:
+        if used["name"] != wanted or not used["path"]:
+            continue
+        arrays = Path(used["path"], "bank.safetensors")
+        if arrays.is_file() and file_sha256(arrays) != used["sha256"]:
+            raise RunError(f"{used['path']}: the bank has changed since the scan; scan again")
     numbers = precision(encoding["dtype"], encoding["sae_dtype"])
     bank = seeding.find([sources[wanted] or wanted], target, numbers, lambda: reader, notify)[0]
     shares = Shares.of(manifest["scorer"], bank)

@@ -51,7 +51,7 @@ class Model:
             return ()
         note = f"the SAE was trained on {trained_on} and reads {self.model} here"
         if variant:
-            return (f"{note}: another training stage of the same model; allowed, its fit is only what doctor measures",)
+            return (f"{note}: another training stage of the same model; geofilter doctor measures how well it fits",)
         if not self.named:
             return (f"{note}; whether that folder holds the same model, its name does not say",)
         if self.allow_other:

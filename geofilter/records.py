@@ -108,6 +108,8 @@ def open_lines(path: Path) -> IO[bytes]:
         raise InputError(f"{path}: is a folder; give a JSONL file (.jsonl or .jsonl.gz)")
     if path.suffix in {".parquet", ".zst", ".csv", ".arrow"}:
         raise InputError(f"{path}: {path.suffix} files are not read; convert it to JSONL (.jsonl or .jsonl.gz)")
+    if path.is_fifo():
+        raise InputError(f"{path}: is a pipe, and the data are read more than once; write them to a file first")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; nothing to read")

@@ -23,7 +23,7 @@ from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
 from geofilter.geometry import SCORERS
 from geofilter.model import choose_device, resolved_dtype
-from geofilter.paths import Notify
+from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
 from geofilter.scoring import score
@@ -86,7 +86,11 @@ def scan(
         run.write_manifest(manifest)  # not complete until all of what scoring writes is there
         manifest["banks"] = [
             # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
-            {**_about(bank), "path": None if bank.name in seeding.BUILT_IN else folder}
+            {
+                **_about(bank),
+                "path": None if folder in seeding.BUILT_IN else folder,
+                "sha256": None if folder in seeding.BUILT_IN else file_sha256(Path(folder, "bank.safetensors")),
+            }
             for bank, folder in zip(banks, config.banks or seeding.BUILT_IN, strict=True)
         ]
         manifest |= score(run, banks, config.scorer, [f["path"] for f in files])

@@ -62,6 +62,15 @@ def test_a_bank_that_cannot_be_used_says_why(bank: Bank, tmp_path: Path):  # noq
     with pytest.raises(BankError) as caught:
         Bank.load(path)
     assert str(caught.value) == f"{path}: bank format 99 is not readable here; build it again"
+    for damaged, why in [({k: v for k, v in text.items() if k != "labels"}, "KeyError: 'labels'"),
+                         ({**text, "target": "t"}, "TypeError: ")]:  # fmt: skip
+        (path / "bank.json").write_text(json.dumps(damaged))
+        with pytest.raises(BankError) as caught:
+            Bank.load(path, "f" * 64)
+        assert str(caught.value).startswith(f"{path}: the bank is damaged ({why}")
+    (path / "bank.json").write_text("[]")
+    with pytest.raises(BankError, match="bank format None is not readable here"):
+        Bank.load(path)
     shutil.copy(path / "bank.json", path / "bank.safetensors")
     with pytest.raises(BankError, match="the bank is damaged"):
         Bank.load(path)

@@ -50,7 +50,7 @@ def test_bank_scan_filter_report_explain(name: str, hub, tmp_path: Path):
     assert about["notes"] == (
         [
             f"the SAE was trained on {about['sae_model']} and reads {case.repo} here: another training stage of the "
-            "same model; allowed, its fit is only what doctor measures"
+            "same model; geofilter doctor measures how well it fits"
         ]
         if applied_elsewhere
         else []

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -136,11 +137,13 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     empty, cut = tmp_path / "empty.jsonl", tmp_path / "cut.jsonl.gz"
     empty.touch()
     cut.write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:40])
-    parquet = tmp_path / "a.parquet"
+    parquet, pipe = tmp_path / "a.parquet", tmp_path / "pipe"
+    os.mkfifo(pipe)
     for path, text in [
         (tmp_path / "no.jsonl", "no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)"),
         (empty, "the file is empty; nothing to read"),
         (tmp_path, "is a folder; give a JSONL file (.jsonl or .jsonl.gz)"),
+        (pipe, "is a pipe, and the data are read more than once; write them to a file first"),
         (parquet, ".parquet files are not read; convert it to JSONL (.jsonl or .jsonl.gz)"),
     ]:
         with pytest.raises(InputError) as caught:

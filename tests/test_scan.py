@@ -1,15 +1,20 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sae, write_rows
 
+from geofilter.bank import Bank
 from geofilter.config import TargetChoice
+from geofilter.store import Run
 from geofilter.targets import known, resolve
 
 
@@ -187,6 +192,33 @@ def test_explain_sums_to_the_stored_score(tiny, tiny_bank: Path, tmp_path: Path)
         done = geofilter("explain", "--row", row, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith(f"geofilter: error: {error}")
+
+
+def test_explain_does_not_explain_another_bank(tiny, tiny_bank: Path, tmp_path: Path):
+    shutil.copytree(tiny_bank, tmp_path / "b")
+    write_rows(tmp_path / "d.jsonl", rows(5))
+    assert geofilter(*scan_args(tiny, tmp_path / "b"), cwd=tmp_path).returncode == 0
+    again = Bank.load(tmp_path / "b")
+    Bank.save(replace(again, toxic=again.toxic[:-1]), tmp_path / "b")  # built again since
+    done = geofilter("explain", "--row", 3, cwd=tmp_path)
+    assert (done.returncode, errors_of(done)) == (4, f"{tmp_path}/b: the bank has changed since the scan; scan again")
+
+
+def test_system_turns_are_folded_where_the_template_knows_none(hub, tmp_path: Path):
+    plain, with_system = chat("q", "the answer"), chat("be brief\n\nq", "the answer")
+    system = {"messages": [{"role": "system", "content": "be brief"}, *plain["messages"]]}
+    write_rows(tmp_path / "d.jsonl", [plain, system, with_system])
+    args = ["--model", "gemma-2-2b-it", "--offline", "--scorer", "length", "--json"]
+    kept = json.loads(geofilter("scan", "d.jsonl", *args, cwd=tmp_path).stdout)
+    assert (kept["counts"]["scored"], kept["counts"]["quarantined"]) == (2, 1)
+    (quarantined,) = (tmp_path / kept["run"] / "quarantine.jsonl").read_text().splitlines()
+    assert "--system fold puts system turns before the user turn that follows" in json.loads(quarantined)["error"]
+    folded = json.loads(geofilter("scan", "d.jsonl", *args, "--system", "fold", cwd=tmp_path).stdout)
+    assert folded["run"] != kept["run"]  # other features, another run
+    assert folded["counts"]["scored"] == 3
+    (shard,) = Run.open(tmp_path / folded["run"]).shards()
+    same = [shard.pooled.take(np.array([i])).values for i in (1, 2)]
+    np.testing.assert_allclose(*same, rtol=1e-5)
 
 
 def errors_of(done: Done) -> str:
