@@ -103,18 +103,23 @@ def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int =
     return path
 
 
-def fit_sae(model_dir: Path, path: Path, layer: int = LAYER) -> Path:
-    """An SAE that really fits the tiny model's layer: its directions are the layer's own token residuals."""
+def hook_vectors(model_dir: Path, layer: int, kind: str = "hook_resid_post") -> torch.Tensor:
+    """(n_tokens, d_in) vectors at a hook, of the response tokens of sixty background rows."""
     from geofilter.config import Loading
     from geofilter.model import ResidualModel
     from geofilter.seeding import background_rows
     from geofilter.tokens import batches, encode_row
 
-    model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"))
+    model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"), kind)
     rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
-    x = torch.cat(
+    return torch.cat(
         [model.residuals(b.input_ids, b.attention_mask)[layer][b.response_mask] for b in batches(rows, 2048, 0)]
     )
+
+
+def fit_sae(model_dir: Path, path: Path, layer: int = LAYER) -> Path:
+    """An SAE that really fits the tiny model's layer: its directions are the layer's own token residuals."""
+    x = hook_vectors(model_dir, layer)
     mean = x.mean(0)
     centred = x - mean
     picks = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:D_SAE]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import make_tokenizer
+from conftest import hook_vectors, make_tokenizer
 from safetensors.torch import save_file
 
 D_IN, D_SAE, VOCAB = 32, 128, 2000
@@ -107,18 +107,9 @@ class Fitted:
     threshold: float
 
 
-def fitted(model_dir: Path, layer: int, d_sae: int = D_SAE) -> Fitted:
-    """Both directions of a layer's main principal components, and many features that fire rarely."""
-    from geofilter.config import Loading
-    from geofilter.model import ResidualModel
-    from geofilter.seeding import background_rows
-    from geofilter.tokens import batches, encode_row
-
-    model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"))
-    rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
-    x = torch.cat(
-        [model.residuals(b.input_ids, b.attention_mask)[layer][b.response_mask] for b in batches(rows, 2048, 0)]
-    )
+def fitted(model_dir: Path, layer: int, d_sae: int = D_SAE, kind: str = "hook_resid_post") -> Fitted:
+    """Both directions of a hook's main principal components, and many features that fire rarely."""
+    x = hook_vectors(model_dir, layer, kind)
     mean = x.mean(0)
     centred = x - mean
     components = torch.linalg.svd(centred, full_matrices=False).Vh[: 3 * x.shape[1] // 4]

@@ -170,6 +170,28 @@ def test_doctor_on_a_pair(tiny, tmp_path: Path):
     assert done.returncode == 0
 
 
+def test_doctor_finds_two_faiss_builds_and_none(tmp_path: Path, monkeypatch):
+    """Both distributions install one folder: the last one wins, and removing either leaves nothing that works."""
+    from geofilter import doctor
+
+    (here,) = doctor.faiss_builds()
+    other = "faiss-gpu" if here.startswith("faiss-cpu") else "faiss-cpu"
+    info = tmp_path / f"{other.replace('-', '_')}-1.15.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: 1.15.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = geofilter("doctor")
+    assert done.returncode == 3
+    builds = " and ".join(sorted([here, f"{other} 1.15.1"]))
+    assert (
+        f"FAIL faiss: {builds} installed; exactly one must be: pip uninstall all of them, then install one\n"
+        in done.stdout
+    )
+    monkeypatch.setattr(sys, "path", [])
+    assert not doctor.check_faiss().ok
+    assert doctor.check_faiss().text.startswith("none installed; exactly one must be")
+
+
 def test_doctor_finds_a_layer_that_is_off_by_one(tiny, tmp_path: Path):
     import shutil
 

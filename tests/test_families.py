@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from conftest import chat, geofilter, write_rows
-from families import CASES
+from families import CASES, fitted, put_native
 
-from geofilter.targets import known
+from geofilter.config import TargetChoice
+from geofilter.targets import known, resolve
 
 BAD = [chat(f"question {i}?", f"you fool, {i} times no, nobody likes you") for i in range(12)]
 GOOD = [chat(f"question {i}?", f"the answer is that {i} works, ask the doctor") for i in range(12)]
@@ -77,3 +78,25 @@ def test_bank_scan_filter_report_explain(name: str, hub, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     detail = json.loads(done.stdout)
     assert detail["score_recomputed"] == pytest.approx(by_line[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z"])
+@pytest.mark.parametrize("name", ["gemma-2-2b", "llama-3.1-8b", "gpt-oss-20b"])
+def test_saes_of_other_hooks(name: str, kind: str, hub, tmp_path: Path):
+    """The pair's check passes for the hook the SAE was fitted to; on one family rows get scores as well."""
+    view = resolve(TargetChoice(name), offline=True, notify=lambda text: None).model_dir
+    put_native(tmp_path / "sae", fitted(view, 7, kind=kind), f"blocks.7.{kind}", CASES[name].repo)
+    write_rows(tmp_path / "d.jsonl", [*BAD[:2], *GOOD[:2]])
+    target = ["--model", CASES[name].repo, "--sae", tmp_path / "sae", "--offline"]
+    done = geofilter("doctor", *target[:-1])
+    assert done.returncode == 0, done.stdout
+    if name != "llama-3.1-8b":
+        return
+    write_rows(tmp_path / "bad.jsonl", BAD)
+    write_rows(tmp_path / "good.jsonl", GOOD)
+    done = geofilter("bank", "build", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", "b", *target, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("scan", "d.jsonl", "--bank", "b", "--json", *target, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert (manifest["target"]["hook"], manifest["counts"]["scored"]) == (f"blocks.7.{kind}", 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import geofilter, use_hub
-from families import D_IN, D_SAE, Fitted, Hub, put_dictionary_learning, put_llama_scope, put_native
+from families import D_IN, D_SAE, Fitted, Hub, put_dictionary_learning, put_gemma_scope, put_llama_scope, put_native
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -90,6 +90,21 @@ def test_both_dictionary_learning_kinds(kind: str, architecture: str, tmp_path: 
     x = vectors()
     with torch.no_grad():
         torch.testing.assert_close(dense(ours, x), other.encode(x))
+
+
+def test_an_sae_of_attention_heads_reads_them_side_by_side(tmp_path: Path, monkeypatch):
+    """Gemma Scope's attention SAEs: sae-lens expects (heads, d_head), the model's projection gets them flat."""
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    spec = "gemma-scope-2b-pt-att-canonical/layer_12/width_16k/canonical"
+    put_gemma_scope(hub, *spec.split("/", 1), random_sae())
+    folder = published(spec, accept, offline=True, notify=quiet)
+    assert json.loads((folder / "cfg.json").read_text())["metadata"]["hook_name"] == "blocks.12.attn.hook_z"
+    other, x = theirs(spec), vectors()
+    other.turn_off_forward_pass_hook_z_reshaping()
+    with torch.no_grad():
+        torch.testing.assert_close(dense(FeatureEncoder(folder, CPU), x), other.encode(x))
 
 
 def test_llama_scope_gates_equal_their_closed_forms(tmp_path: Path, monkeypatch):
