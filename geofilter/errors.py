@@ -39,3 +39,8 @@ class RunError(GeofilterError):
     """A run folder that is incomplete, in use or made from another configuration."""
 
     exit_code = 4
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, or the error's kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from geofilter.errors import TargetError
+from geofilter.errors import TargetError, first_line
 from geofilter.paths import Notify, cache_dir, making, slug
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
@@ -22,6 +22,7 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+_SAFE_NAME = re.compile(r"[\w-][\w.-]*[.]safetensors")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
@@ -64,11 +65,7 @@ def explained(error: Exception, repo: str, name: str, revision: str | None, offl
         )
     if isinstance(error, errors.EntryNotFoundError):
         return TargetError(f"{repo}: has no file {name}")
-    return TargetError(f"{repo}: {name} cannot be had ({_first_line(error)}); try again, or: hf download {repo}{at}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return TargetError(f"{repo}: {name} cannot be had ({first_line(error)}); try again, or: hf download {repo}{at}")
 
 
 def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | None:
@@ -140,6 +137,8 @@ def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Not
         fetch(repo, WEIGHTS, revision=commit, offline=offline)
         return snapshot
     weight_map: dict[str, str] = _json(index).get("weight_map", {})
+    if not weight_map or any(not _SAFE_NAME.fullmatch(file) for file in weight_map.values()):
+        raise TargetError(f"{repo}: {INDEX} is damaged: it names no weight files, or some outside of the repository")
     wanted = {key: file for key, file in weight_map.items() if wanted_tensor(key, layers)}
     files = sorted(set(wanted.values()))
     absent = [file for file in files if not (snapshot / file).is_file()]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geofilter.config import Loading
-from geofilter.errors import TargetError
+from geofilter.errors import TargetError, first_line
 from geofilter.hooks import RESIDUAL, Hook
 from geofilter.pairing import model_config
 
@@ -133,7 +133,7 @@ class ResidualModel:
             )
         except Exception as error:  # a damaged tokenizer.json raises whatever its parser does
             raise TargetError(
-                f"{path}: its configuration or tokenizer cannot be read ({_first_line(error)}); get the model again"
+                f"{path}: its configuration or tokenizer cannot be read ({first_line(error)}); get the model again"
             ) from None
         if not self.tokenizer.is_fast:
             raise TargetError(f"{path}: the tokenizer gives no offsets; a fast tokenizer (tokenizer.json) is needed")
@@ -158,7 +158,7 @@ class ResidualModel:
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(device))) from None
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise TargetError(f"{path}: not a loadable model ({_first_line(error)})") from None
+            raise TargetError(f"{path}: not a loadable model ({first_line(error)})") from None
         missing = sorted(report["missing_keys"])
         if missing:
             raise TargetError(
@@ -238,7 +238,3 @@ def out_of_memory(device: str) -> str:
 def _is_mxfp4(path: Path) -> bool:
     quantization = getattr(model_config(path), "quantization_config", None)
     return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from geofilter.errors import TargetError
+from geofilter.errors import TargetError, first_line
 from geofilter.hooks import Hook
 from geofilter.releases import refuse_processed
 
@@ -23,7 +23,7 @@ class Model:
             self.width = int(self.config.hidden_size)
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise TargetError(
-                f"{model}: not a decoder-only language model that transformers knows ({str(error).splitlines()[0]})"
+                f"{model}: not a decoder-only language model that transformers knows ({first_line(error)})"
             ) from None
 
     def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter import hub
-from geofilter.errors import InputError, TargetError
+from geofilter.errors import InputError, TargetError, first_line
 from geofilter.paths import Notify, cache_dir, file_sha256, making, slug
 
 ARCHITECTURES = ("topk", "jumprelu", "standard")
@@ -215,7 +215,7 @@ def _told(where: str) -> Iterator[None]:
     except pickle.UnpicklingError:
         raise TargetError(f"{where}: holds pickled code, which is never run; use a release of plain tensors") from None
     except Exception as error:
-        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        what = f"{type(error).__name__}: {first_line(error)}"
         raise TargetError(f"{where}: sae-lens cannot read it ({what}); get its files again") from None
 
 

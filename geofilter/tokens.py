@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geofilter.errors import first_line
 from geofilter.records import Row, RowError, Turn
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
     except RowError:
         raise
     except Exception as error:  # Jinja templates raise whatever they like, TemplateError most often
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         hint = ""
         if system == "keep" and any(t.role == "system" for t in turns):
             hint = "; --system fold puts system turns before the user turn that follows"

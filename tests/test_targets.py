@@ -1,9 +1,11 @@
 """The table of targets against sae-lens' own, choices within it, pairs that do not fit, files that are missing."""
 
+import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -303,18 +305,100 @@ class FakeHub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def fake_hub(tmp_path: Path, monkeypatch):
-    server = HTTPServer(("127.0.0.1", 0), FakeHub)
+def serve(handler: type[BaseHTTPRequestHandler], monkeypatch) -> ThreadingHTTPServer:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    return server
+
+
+@pytest.fixture
+def fake_hub(tmp_path: Path, monkeypatch):
+    server = serve(FakeHub, monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     yield server
     server.shutdown()
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Serves a cache folder as the hub serves its repositories: files by name, their commit and ETag in the headers."""
+
+    root: Path
+    asked: ClassVar[list[tuple[str, str]]] = []
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body: bool):
+        org, name, _, _, file = self.path.lstrip("/").split("/", 4)
+        snapshot = Hub(self.root).snapshot(f"{org}/{name}")
+        self.asked.append((self.command, f"{org}/{name}/{file}"))
+        found = (snapshot / file).is_file()
+        data = (snapshot / file).read_bytes() if found else b""
+        self.send_response(200 if found else 404)
+        self.send_header("X-Repo-Commit", snapshot.name)
+        self.send_header("Content-Length", str(len(data)))
+        if found:
+            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+        else:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_first_scan_fetches_what_it_needs_and_a_second_asks_once(tmp_path: Path, filled_hub, monkeypatch):
+    """Online, over HTTP: from an empty cache to a resolved target, and what was asked for on the way."""
+    use_hub(filled_hub, monkeypatch)
+    endpoint = serve(type("Mirrored", (Mirror,), {"root": filled_hub.root, "asked": (asked := [])}), monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    told: list[str] = []
+    target = resolve(TargetChoice("gemma-2-2b"), notify=told.append)
+    assert target.revision == filled_hub.snapshot("google/gemma-2-2b").name
+    index = json.loads((filled_hub.snapshot("google/gemma-2-2b") / "model.safetensors.index.json").read_text())
+    needed = {file for key, file in index["weight_map"].items() if wanted_tensor(key, 14)}
+    assert {name for verb, name in asked if verb == "GET" and name.endswith(".safetensors")} == {
+        f"google/gemma-2-2b/{file}" for file in needed
+    }
+    everything = len(set(index["weight_map"].values()))
+    assert told == [
+        "reading the SAE gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical with sae-lens, once ...",
+        f"fetching google/gemma-2-2b: {len(needed)} of {everything} weight files hold the layers up to the hook",
+    ]
+    ResidualModel(target.model_dir, [target.layer + 1], Loading("cpu"))
+    asked.clear()
+    assert resolve(TargetChoice("gemma-2-2b"), notify=told.append).fingerprint == target.fingerprint
+    assert asked == [("HEAD", "google/gemma-2-2b/config.json")]  # has main moved?
+    endpoint.shutdown()
+    endpoint.server_close()
+    assert resolve(TargetChoice("gemma-2-2b"), offline=True, notify=told.append).fingerprint == target.fingerprint
+    assert len(told) == 2
+
+
+def test_an_index_that_names_files_elsewhere_is_refused(tmp_path: Path, monkeypatch):
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    folder = hub.model("org/gemma-2-2b", "gemma2", 14, chat=True)
+    put_native(tmp_path / "sae", fitted(folder, 12), "blocks.12.hook_resid_post", "google/gemma-2-2b")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    for elsewhere in ("../../../x.safetensors", "/etc/passwd", "pytorch_model.bin"):
+        index["weight_map"]["model.norm.weight"] = elsewhere
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(TargetError, match="it names no weight files, or some outside of the repository"):
+            resolve(TargetChoice("org/gemma-2-2b", str(tmp_path / "sae")), offline=True, notify=quiet)
 
 
 def test_gated_and_absent_repositories(tmp_path: Path, fake_hub, tiny):
