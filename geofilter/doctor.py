@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from geofilter.background import background_rows
 from geofilter.config import Loading, TargetChoice, precision
 from geofilter.errors import TargetError
-from geofilter.features import TOKEN_BUDGET, outlier_free
+from geofilter.features import TOKEN_BUDGET, FeatureReader, outlier_free
 from geofilter.model import (
     DTYPES,
     ResidualModel,
@@ -24,7 +25,6 @@ from geofilter.model import (
 from geofilter.pairing import model_config
 from geofilter.paths import Notify, cache_dir
 from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder, decoder_shape
-from geofilter.seeding import background_rows
 from geofilter.store import write_json
 from geofilter.targets import Target, cached, missing, resolve
 from geofilter.tokens import batches, encode_row
@@ -122,6 +122,19 @@ def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
         raise TargetError(check.text)
     memory.parent.mkdir(parents=True, exist_ok=True)
     write_json(memory, figures)  # only what has passed is remembered
+
+
+def checked_reader(target: Target, loading: Loading, notify: Notify) -> FeatureReader:
+    """Model and SAE of a target, loaded after its pair has been checked.
+
+    Raises:
+        TargetError: see `require_pair` and `features.FeatureReader`.
+    """
+    require_pair(target, loading, notify)
+    reader = FeatureReader(target, loading)
+    if not reader.tokenizer.chat_template:
+        notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")
+    return reader
 
 
 def faiss_builds() -> list[str]:

@@ -107,10 +107,7 @@ def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], 
 
     def reader() -> FeatureReader:
         if not loaded:
-            doctor.require_pair(target, config.loading, notify)
-            loaded.append(FeatureReader(target, config.loading))
-            if not loaded[0].tokenizer.chat_template:
-                notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")
+            loaded.append(doctor.checked_reader(target, config.loading, notify))
         return loaded[0]
 
     return reader

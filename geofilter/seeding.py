@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from geofilter import __version__, config
+from geofilter.background import background_rows, contrast_row
 from geofilter.bank import SIZE, Bank, fit
 from geofilter.config import Loading, TargetChoice
+from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
 from geofilter.model import resolved_dtype
@@ -61,23 +63,8 @@ def built_in_seeds(name: str) -> list[Seed]:
             turns: tuple[Turn, ...] = (Turn("text", pair[side]),)
             if "prompt" in pair:
                 turns = (Turn("user", pair["prompt"]), Turn("assistant", pair[side]))
-            seeds.append(Seed(_row(path, number, turns), side == "bad", f"{number}"))
+            seeds.append(Seed(contrast_row(path, number, turns), side == "bad", f"{number}"))
     return seeds
-
-
-def background_rows() -> list[Row]:
-    """Ordinary chat that ships with the package: background and reference of every bank."""
-    path = package_data("contrast", "background.jsonl")
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        item = json.loads(line)
-        rows.append(_row(path, number, (Turn("user", item["prompt"]), Turn("assistant", item["response"]))))
-    return rows
-
-
-def _row(path: Path, number: int, turns: tuple[Turn, ...]) -> Row:
-    text = json.dumps([[t.role, t.content] for t in turns], ensure_ascii=False)
-    return Row(path.name, number, hashlib.sha256(text.encode()).hexdigest(), "messages", turns, {})
 
 
 def file_seeds(bad: Path, good: Path, limit: int | None = None) -> list[Seed]:
@@ -282,8 +269,9 @@ def build_from_files(
         side: {"file": path.name, "sha256": file_sha256(path), "rows": sum(s.bad is is_bad for s in seeds)}
         for side, path, is_bad in (("bad", bad, True), ("good", good, False))
     }
-    reader = FeatureReader(target, loading)
-    bank = build(out.resolve().name, target, seeds, reader, size, sources, notify, system=system)
+    bank = build(
+        out.resolve().name, target, seeds, checked_reader(target, loading, notify), size, sources, notify, system=system
+    )
     bank.save(out)
     return bank
 
@@ -306,6 +294,6 @@ def open_bank(
         [name],
         target,
         config.precision(resolved_dtype(loading), loading.sae_dtype),
-        lambda: FeatureReader(target, loading),
+        lambda: checked_reader(target, loading, notify),
         notify,
     )[0]

@@ -105,9 +105,9 @@ def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int =
 
 def hook_vectors(model_dir: Path, layer: int, kind: str = "hook_resid_post") -> torch.Tensor:
     """(n_tokens, d_in) vectors at a hook, of the response tokens of sixty background rows."""
+    from geofilter.background import background_rows
     from geofilter.config import Loading
     from geofilter.model import ResidualModel
-    from geofilter.seeding import background_rows
     from geofilter.tokens import batches, encode_row
 
     model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"), kind)

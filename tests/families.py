@@ -35,7 +35,7 @@ def family_tokenizer(kind: str, chat: bool = True):
         "llama": ("llama31", LLAMA_TOKENS, "<|begin_of_text|>", "<|eot_id|>"),
         "gpt_oss": ("harmony", HARMONY_TOKENS, "<|startoftext|>", "<|return|>"),
     }[kind]
-    from geofilter.seeding import background_rows
+    from geofilter.background import background_rows
 
     # Words of its own for the texts that ship, so that rows are as short as with a real vocabulary.
     texts = [row.response for row in background_rows()[:120]]

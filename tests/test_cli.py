@@ -15,6 +15,7 @@ HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "nump
 LAYERS = [
     ["errors", "style", "metrics", "pooled"],
     ["config", "paths", "records", "controls", "geometry", "hooks"],
+    ["background"],
     ["bank"],
     ["store", "power", "validate"],
     ["cut"],
@@ -25,8 +26,8 @@ LAYERS = [
     ["targets"],
     ["model"],
     ["features"],
-    ["seeding"],
     ["doctor"],
+    ["seeding"],
     ["scan", "explain"],
     ["options"],
     ["cli_bank", "cli_target"],

@@ -79,8 +79,8 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
 
 
 def test_the_shipped_background_is_what_the_model_says(target):
+    from geofilter.background import background_rows
     from geofilter.features import FeatureReader
-    from geofilter.seeding import background_rows
 
     shipped = Bank.load(cached("harmful-answers", target, "float32"), target.fingerprint).reference
     some = encode(FeatureReader(target, Loading("cpu", "float32")), background_rows()[:12])
