@@ -279,15 +279,15 @@ def build_from_files(
 def open_bank(
     name: str, choice: TargetChoice, loading: Loading, offline: bool, notify: Notify, required: bool = False
 ) -> Bank:
-    """A bank by folder or built-in name; with a model, checked against that target.
+    """A bank by folder or built-in name.
 
     Args:
-        required: a target must be given even for a folder.
+        required: check that it is for the chosen target; a built-in one always needs a target.
 
     Raises:
         BankError, TargetError: not found, or made for another target.
     """
-    if choice.model is None and name not in BUILT_IN and not required:
+    if name not in BUILT_IN and not required:
         return Bank.load(Path(name))
     target = resolve(choice, offline=offline, notify=notify)
     return find(
