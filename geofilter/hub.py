@@ -59,13 +59,11 @@ def explained(error: Exception, repo: str, name: str, revision: str | None, offl
         return TargetError(f"{repo}: has no revision {revision}; give a branch, tag or commit of it")
     if isinstance(error, errors.LocalEntryNotFoundError):
         why = "and the hub may not be used" if offline or constants.is_offline_mode() else "and the hub does not answer"
-        # Where not even the configuration is there, nothing is: then the repository is what to get.
-        get = (
-            f"it where there is a network: hf download {repo} {name}"
-            if name != CONFIG
-            else (f"the model where there is a network: hf download {repo}")
+        # Where not even the configuration is there, nothing is: then the whole repository is what to get.
+        get = f"hf download {repo}" + ("" if name == CONFIG else f" {name}") + at
+        return TargetError(
+            f"{repo}: {name} is not in the cache {constants.HF_HUB_CACHE} {why}; get it where there is a network: {get}"
         )
-        return TargetError(f"{repo}: {name} is not in the cache {constants.HF_HUB_CACHE} {why}; get {get}{at}")
     if isinstance(error, errors.EntryNotFoundError):
         return TargetError(f"{repo}: has no file {name}")
     return TargetError(f"{repo}: {name} cannot be had ({first_line(error)}); try again, or: hf download {repo}{at}")

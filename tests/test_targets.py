@@ -245,7 +245,7 @@ def test_missing_files_are_named_with_the_command_that_gets_them(tmp_path: Path,
     monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     model = (
         f"google/gemma-2-2b: config.json is not in the cache {hub.root} and the hub may not be used; "
-        "get the model where there is a network: hf download google/gemma-2-2b"
+        "get it where there is a network: hf download google/gemma-2-2b"
     )
     sae = (
         "google/gemma-scope-2b-pt-res: layer_12/width_16k/average_l0_82/params.npz is not in the cache "
@@ -273,7 +273,7 @@ def test_missing_files_are_named_with_the_command_that_gets_them(tmp_path: Path,
     assert scan(tmp_path, "--model", "gemma-2-2b", "--revision", "v2", "--offline") == (
         3,
         f"google/gemma-2-2b: config.json is not in the cache {hub.root} and the hub may not be used; "
-        "get the model where there is a network: hf download google/gemma-2-2b --revision v2",
+        "get it where there is a network: hf download google/gemma-2-2b --revision v2",
     )
 
 
@@ -429,7 +429,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path, fake_hub, tiny, monkeypatch)
     assert code == 3
     assert text == (
         f"google/gemma-2-2b: config.json is not in the cache {tmp_path / 'hub'} and the hub does not answer; "
-        "get the model where there is a network: hf download google/gemma-2-2b"
+        "get it where there is a network: hf download google/gemma-2-2b"
     )
 
 
