@@ -34,6 +34,9 @@ def targets(as_json: AsJson = False) -> None:
         typer.echo(f"  reads    {row['hook']}, {row['d_in']:,} dimensions")
         typer.echo(f"  default  layer {row['layer']}, width {row['width']}: {row['why']}")
         typer.echo(f"  layers   {widths}")
+    typer.echo(
+        "defaults: early-to-middle layers separate best in Minegishi et al. (arXiv 2605.00842); see docs/targets.md"
+    )
     typer.echo("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
 
 
