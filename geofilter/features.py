@@ -59,7 +59,10 @@ class FeatureReader:
         self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind)
         self.dtype = self.model.dtype
         self.tokenizer = self.model.tokenizer
-        self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
+        try:
+            self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
+        except torch.OutOfMemoryError:
+            raise TargetError(out_of_memory(str(self.model.hook_device))) from None
 
     def read(
         self,

@@ -16,11 +16,14 @@ from huggingface_hub import constants
 from geofilter.config import Loading, TargetChoice
 from geofilter.doctor import memory_needed
 from geofilter.errors import InputError, TargetError
+from geofilter.features import FeatureReader
 from geofilter.hooks import Hook
 from geofilter.hub import wanted_tensor
 from geofilter.model import ResidualModel, parameters
 from geofilter.pairing import same_model
+from geofilter.sae import FeatureEncoder
 from geofilter.targets import known, pick, ranges, resolve, span
+from geofilter.tokens import Encoded
 
 NAMES = ", ".join(known())
 
@@ -511,13 +514,17 @@ def test_too_little_gpu_memory_is_said_with_remedies(tiny, monkeypatch):
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(AutoModel, "from_pretrained", full)
-    with pytest.raises(TargetError) as caught:
-        ResidualModel(tiny[0], [1], Loading("cpu"))
-    assert str(caught.value) == (
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    said = (
         "cpu: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
         "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
     )
+    for place, name in ((AutoModel, "from_pretrained"), (FeatureEncoder, "_tensor"), (FeatureEncoder, "encode")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            with pytest.raises(TargetError) as caught:
+                FeatureReader(target, Loading("cpu")).read([Encoded((1, 2, 3), (False, True, True), False)])
+            assert str(caught.value) == said
 
 
 # What must not happen
