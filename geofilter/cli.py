@@ -14,19 +14,7 @@ import typer
 from geofilter import __version__, cli_bank, cli_target
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
-from geofilter.options import (
-    LOADING_OPTIONS,
-    TARGET_OPTIONS,
-    AsJson,
-    Offline,
-    Quiet,
-    System,
-    check_settings,
-    from_settings,
-    note,
-    notifier,
-    with_target,
-)
+from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, with_target
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
@@ -99,19 +87,11 @@ def scan(
     """Encode and score every row; write a run folder that filter, report and explain read."""
     from geofilter.config import ScanConfig
 
-    given = {
-        "bank": bank, "run": run, "scorer": scorer, "system": system, "max_tokens": max_tokens, "limit": limit,
-        "shard_rows": shard_rows, "on_error": on_error, "offline": offline, "quiet": quiet,
-    }  # fmt: skip
-    kinds = dict.fromkeys(given, str) | {
-        "bank": list[str], "max_tokens": int, "limit": int, "shard_rows": int, "offline": bool, "quiet": bool
-    }  # fmt: skip
-    check_settings({*given, *TARGET_OPTIONS, *LOADING_OPTIONS})
-    found = from_settings(ctx, given, kinds)
-    run, offline, quiet = found.pop("run"), found.pop("offline"), found.pop("quiet")
-    banks = tuple(found.pop("bank") or ())
-    config = ScanConfig(data=tuple(data), target=choice, loading=loading, banks=banks, **found)
-    done = _run_scan(config, Path(run) if run else None, offline, quiet)
+    config = ScanConfig(
+        data=tuple(data), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
+        max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error,
+    )  # fmt: skip
+    done = _run_scan(config, run, offline, quiet)
     manifest = done.manifest
     if as_json:
         typer.echo(json.dumps({"run": str(done.path), **manifest}, ensure_ascii=False))

@@ -15,7 +15,11 @@ from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, wi
 if TYPE_CHECKING:
     from geofilter.bank import Bank
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and check banks of toxic features.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make, list and check banks of toxic features.",
+    epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank",
+)
 
 
 @app.command(

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from geofilter.background import background_rows
-from geofilter.config import Loading, TargetChoice, precision
-from geofilter.errors import TargetError
+from geofilter.config import Loading, TargetChoice
+from geofilter.errors import InputError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader, outlier_free
 from geofilter.model import (
     DTYPES,
@@ -20,13 +20,15 @@ from geofilter.model import (
     count_layers,
     out_of_memory,
     parameters,
+    precision,
     resolved_dtype,
 )
 from geofilter.pairing import model_config
 from geofilter.paths import Notify, cache_dir
+from geofilter.records import RowError
 from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder, decoder_shape
 from geofilter.store import write_json
-from geofilter.targets import Target, cached, missing, resolve
+from geofilter.targets import Target, cached, locate
 from geofilter.tokens import batches, encode_row
 
 PAIR_ROWS = 40
@@ -46,7 +48,7 @@ def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, 
     """`_explained_variance`, with too little memory as a clear error.
 
     Raises:
-        TargetError: not enough memory on the GPU, or vectors that are not finite.
+        TargetError: not enough memory on the GPU, vectors that are not finite, or a template that refuses chat.
     """
     try:
         return _explained_variance(target, loading)
@@ -66,7 +68,10 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
     model = ResidualModel(target.model_dir, near, loading, target.hook.kind)
     encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
-    rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]
+    try:
+        rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]
+    except RowError as error:
+        raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
     for batch in batches(rows, TOKEN_BUDGET, model.pad_id):
         for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
@@ -111,7 +116,7 @@ def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
     Raises:
         TargetError: model and SAE do not belong together.
     """
-    name = f"{target.fingerprint[:16]}-{precision(resolved_dtype(loading), loading.sae_dtype)}.json"
+    name = f"{target.fingerprint[:16]}-{precision(loading)}.json"
     memory = cache_dir() / "pairs" / name
     if memory.is_file():
         return
@@ -120,8 +125,11 @@ def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
     check = judge_pair(target, figures)
     if not check.ok:
         raise TargetError(check.text)
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    write_json(memory, figures)  # only what has passed is remembered
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_json(memory, figures)  # only what has passed is remembered
+    except (OSError, InputError):
+        notify(f"note: {memory.parent} cannot be written, so the next start checks this pair again")
 
 
 def checked_reader(target: Target, loading: Loading, notify: Notify) -> FeatureReader:
@@ -254,11 +262,10 @@ def examine(choice: TargetChoice, loading: Loading, notify: Notify = print) -> l
 
 def examine_target(choice: TargetChoice, loading: Loading, notify: Notify) -> list[Check]:
     """A target's files, memory and pair; the later ones only as far as the earlier ones hold."""
-    absent = missing(choice, notify)
-    if absent:
+    target, absent = locate(choice, notify)
+    if target is None:
         return [Check("files", False, text) for text in absent]
     try:
-        target = resolve(choice, offline=True, notify=notify)
         checks = [Check("files", True, f"{target.name}: model in {target.model_dir}, SAE in {target.sae_dir}")]
         checks += [Check("note", True, text) for text in target.notes]
         d_in, d_sae = decoder_shape(target.sae_dir)

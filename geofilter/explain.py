@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from geofilter import seeding
 from geofilter.bank import Bank
-from geofilter.config import Loading, TargetChoice, precision
+from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.geometry import Shares, raw_scores
+from geofilter.model import precision
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line, read_lines
@@ -90,7 +91,9 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     target = resolve(TargetChoice.from_json(about["choice"]), offline=True, notify=notify)
     if target.fingerprint != about["fingerprint"]:
         raise RunError(f"{run.path}: model or SAE has changed since the scan; scan again")
-    reader = FeatureReader(target, Loading(**manifest["loading"]))
+    # The dtypes of the scan, not what `auto` would be on this machine: the bank is the one they name.
+    loading = replace(Loading(**manifest["loading"]), dtype=encoding["dtype"], sae_dtype=encoding["sae_dtype"])
+    reader = FeatureReader(target, loading)
     wanted = bank_name or detail["bank"]
     sources = {b["name"]: b["path"] for b in manifest["banks"]}
     if wanted not in sources:
@@ -101,8 +104,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
         arrays = Path(used["path"], "bank.safetensors")
         if arrays.is_file() and file_sha256(arrays) != used["sha256"]:
             raise RunError(f"{used['path']}: the bank has changed since the scan; scan again")
-    numbers = precision(encoding["dtype"], encoding["sae_dtype"])
-    bank = seeding.find([sources[wanted] or wanted], target, numbers, lambda: reader, notify)[0]
+    bank = seeding.find([sources[wanted] or wanted], target, precision(loading), lambda: reader, notify)[0]
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
         raise RunError(f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with contrast")

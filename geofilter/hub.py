@@ -10,86 +10,87 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
-from geofilter.paths import Notify, cache_dir, making, slug
+from geofilter.paths import Notify, cache_dir, made_once, slug
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+    "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
+SMALL_FILES = "--include '*.json' --include '*.jinja' --include 'tokenizer*'"
 _SAFE_NAME = re.compile(r"[\w-][\w.-]*[.]safetensors")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
-def fetch(repo: str, name: str, *, revision: str | None = None, offline: bool = False) -> Path:
+class Absent(TargetError):
+    """The repository has no such file."""
+
+
+class Uncached(TargetError):
+    """The file is not in the cache, and the hub may not be asked or does not answer."""
+
+
+def fetch(repo: str, name: str, *, revision: str | None = None, offline: bool = False, get: str | None = None) -> Path:
     """One file of a repository, from the cache where it is there already.
 
     Args:
         revision: branch, tag or commit; the default branch when None.
         offline: look into the cache only.
+        get: what to tell `hf download` to get, when it is missing; the file when None.
 
     Raises:
-        TargetError: gated, not found, not in the cache, or no network; with the remedy.
+        Absent, Uncached: see there.
+        TargetError: gated, no such repository or revision; with the remedy.
     """
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
-    except Exception as error:  # the hub's errors derive from OSError, ValueError and its client's own classes
-        raise explained(error, repo, name, revision, offline) from None
-
-
-def explained(error: Exception, repo: str, name: str, revision: str | None, offline: bool) -> TargetError:
-    """What the hub's client raised, as one line with the remedy."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants, errors, hf_hub_download
 
     at = f" --revision {revision}" if revision else ""
-    if isinstance(error, errors.GatedRepoError):
-        return TargetError(
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
+    except errors.GatedRepoError:
+        raise TargetError(
             f"{repo}: gated; accept its licence at https://huggingface.co/{repo}, then run: hf auth login"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return TargetError(f"{repo}: no such repository, or a private one; check the name, or run: hf auth login")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return TargetError(f"{repo}: has no revision {revision}; give a branch, tag or commit of it")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        why = "and the hub may not be used" if offline or constants.is_offline_mode() else "and the hub does not answer"
-        # Where not even the configuration is there, nothing is: then the whole repository is what to get.
-        get = f"hf download {repo}" + ("" if name == CONFIG else f" {name}") + at
-        return TargetError(
-            f"{repo}: {name} is not in the cache {constants.HF_HUB_CACHE} {why}; get it where there is a network: {get}"
-        )
-    if isinstance(error, errors.EntryNotFoundError):
-        return TargetError(f"{repo}: has no file {name}")
-    return TargetError(f"{repo}: {name} cannot be had ({first_line(error)}); try again, or: hf download {repo}{at}")
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise TargetError(
+            f"{repo}: no such repository, or a private one; check the name, or run: hf auth login"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise TargetError(f"{repo}: has no revision {revision}; give a branch, tag or commit of it") from None
+    except errors.LocalEntryNotFoundError:
+        why = "may not be used" if offline or constants.is_offline_mode() else "does not answer"
+        raise Uncached(
+            f"{repo}: {name} is not in the cache {constants.HF_HUB_CACHE} and the hub {why}; "
+            f"get it where there is a network: hf download {repo} {get or name}{at}"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise Absent(f"{repo}: has no file {name}{f' at revision {revision}' if revision else ''}") from None
+    except Exception as error:  # whatever else the hub's client and the network raise
+        raise TargetError(f"{repo}: {name} cannot be had ({first_line(error)}); try again") from None
 
 
 def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | None:
     """A file that not every repository has; None where it has none. Offline, what is not in the cache is not there."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import constants, try_to_load_from_cache
 
     known = try_to_load_from_cache(repo, name, revision=commit)
     if known is not None:  # there, or known not to be in the repository
         return Path(known) if isinstance(known, str) else None
     try:
-        return Path(hf_hub_download(repo, name, revision=commit, local_files_only=offline))
-    except LocalEntryNotFoundError:
+        return fetch(repo, name, revision=commit, offline=offline)
+    except Absent:
+        return None
+    except Uncached:
         if offline or constants.is_offline_mode():
             return None
         raise TargetError(
             f"{repo}: the hub does not answer, so whether there is a {name} cannot be known; try again, or take what "
             "is in the cache for all there is with --offline"
         ) from None
-    except EntryNotFoundError:
-        return None
-    except Exception as error:
-        raise explained(error, repo, name, commit, offline) from None
 
 
 def model_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, str]:
@@ -98,7 +99,8 @@ def model_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, 
     Raises:
         TargetError: see `fetch`.
     """
-    config = fetch(repo, CONFIG, revision=revision, offline=offline)
+    # Where not even the configuration is there: what to get without the weights, of which a part will do.
+    config = fetch(repo, CONFIG, revision=revision, offline=offline, get=SMALL_FILES)
     commit = config.parent.name
     for name in TOKENIZER:
         _fetch_if_there(repo, name, commit, offline)
@@ -107,7 +109,7 @@ def model_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, 
 
 def has_chat_template(folder: Path) -> bool:
     """True when the tokenizer's files hold a chat template: a file of its own, or a key of tokenizer_config.json."""
-    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+    if (folder / "chat_template.jinja").is_file():
         return True
     config = folder / "tokenizer_config.json"
     return config.is_file() and bool(_json(config).get("chat_template"))
@@ -155,12 +157,13 @@ def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Not
         fetch(repo, file, revision=commit, offline=offline)
     if all((snapshot / file).is_file() for file in set(weight_map.values())):
         return snapshot
-    view = cache_dir() / "models" / f"{slug(repo)}-{commit[:12]}-{layers}"
     names = [path.name for path in snapshot.iterdir() if path.name in (CONFIG, *TOKENIZER)] + files
-    with making(view):
-        if not all((view / name).is_file() for name in [*names, INDEX]):
-            _write_view(view, snapshot, names, wanted)
-    return view
+    return made_once(
+        cache_dir() / "models" / f"{slug(repo)}-{commit[:12]}-{layers}",
+        lambda view: all((view / name).is_file() for name in [*names, INDEX]),
+        lambda view: _link_all(view, snapshot, names, wanted),
+        notify,
+    )
 
 
 def wanted_tensor(key: str, layers: int) -> bool:
@@ -169,15 +172,10 @@ def wanted_tensor(key: str, layers: int) -> bool:
     return int(match[1]) < layers if match else not key.startswith("lm_head")
 
 
-def _write_view(view: Path, snapshot: Path, names: list[str], weight_map: dict[str, str]) -> None:
-    shutil.rmtree(view, ignore_errors=True)  # links into a cache that has been cleared since
-    with tempfile.TemporaryDirectory(dir=view.parent) as scratch:
-        made = Path(scratch, "view")
-        made.mkdir()
-        for name in names:
-            _link((snapshot / name).resolve(), made / name)
-        (made / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), "utf-8")
-        made.rename(view)
+def _link_all(view: Path, snapshot: Path, names: list[str], weight_map: dict[str, str]) -> None:
+    for name in names:
+        _link((snapshot / name).resolve(), view / name)
+    (view / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), "utf-8")
 
 
 def _link(source: Path, link: Path) -> None:

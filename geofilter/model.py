@@ -61,6 +61,12 @@ def resolved_dtype(loading: Loading) -> str:
     return str(choose_dtype(loading.dtype, choose_device(loading.device))).removeprefix("torch.")
 
 
+def precision(loading: Loading) -> str:
+    """How the numbers of a target are read, as a name: `float32`, `bfloat16-sae-bfloat16` and so on."""
+    dtype = resolved_dtype(loading)
+    return dtype if loading.sae_dtype == "float32" else f"{dtype}-sae-{loading.sae_dtype}"
+
+
 def count_layers(path: Path) -> int:
     """Decoder layers in a model folder."""
     return int(model_config(path).num_hidden_layers)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -16,7 +17,7 @@ from geofilter.errors import InputError
 
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
 System = Annotated[
     str, typer.Option(help="System turns: keep, or fold into the user turn that follows (Gemma knows none).")
 ]
@@ -52,43 +53,49 @@ LOADING_OPTIONS: dict[str, tuple[Any, Any]] = {
         help="Spread the layers over several GPUs: auto, balanced, balanced_low_0 or sequential.",
         rich_help_panel=_LOADING)),
 }  # fmt: skip
-_TYPES: dict[type, str] = {int: "an integer", bool: "true or false", str: "a string"}
 _GROUPS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
     "choice": (TargetChoice, TARGET_OPTIONS),
     "loading": (Loading, LOADING_OPTIONS),
 }
+_TYPES: dict[type, str] = {int: "an integer", bool: "true or false", str: "a string"}
+_KNOWN: set[str] = set()
+"""options of all commands that read the settings file"""
 
 
 def with_target(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command's `choice` (and `loading`) parameter as the options that make it.
+    """A command that opens a target: its options may stand in the settings file.
 
     `choice: TargetChoice` becomes --model, --sae and the others of `TARGET_OPTIONS`, `loading: Loading` those of
-    `LOADING_OPTIONS`; each may also stand in the settings file. The command needs `ctx: typer.Context`.
+    `LOADING_OPTIONS`. The command needs `ctx: typer.Context`. Of its own options, those with a default are settings
+    too, but for `as_json`, which belongs to one call.
     """
     signature = inspect.signature(command, eval_str=True)
     groups = {name: _GROUPS[name] for name in signature.parameters if name in _GROUPS}
     parameters: list[inspect.Parameter] = []
+    kinds: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         if name not in groups:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            if parameter.default is not parameter.empty and name != "as_json":
+                kinds[name] = get_args(parameter.annotation)[0]
             continue
         kind, options = groups[name]
         defaults = kind()
         for key, (annotation, option) in options.items():
+            kinds[key] = annotation
             parameters.append(
                 inspect.Parameter(
                     key, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, key),
                     annotation=Annotated[annotation, option],
                 )
             )  # fmt: skip
+    _KNOWN.update(kinds)
 
     @wraps(command)
     def run(**given: Any) -> None:
+        given |= from_settings(given["ctx"], kinds)
         for name, (kind, options) in groups.items():
-            values = {key: given.pop(key) for key in options}
-            kinds = {key: annotation for key, (annotation, _) in options.items()}
-            without = _overruled(given["ctx"]) if name == "choice" else set()
-            given[name] = kind(**from_settings(given["ctx"], values, kinds, without))
+            given[name] = kind(**{key: given.pop(key) for key in options})
         command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -119,44 +126,40 @@ def _overruled(ctx: typer.Context) -> set[str]:
     of_the_sae = {"layer", "width", "sae_revision", "llama_scope_gate", "allow_other_model"}
     if _typed(ctx, "model"):
         return {"sae", "revision", *of_the_sae}
-    return of_the_sae if _typed(ctx, "sae") else set()
+    if _typed(ctx, "sae"):
+        return of_the_sae
+    return {"sae", "sae_revision"} if _typed(ctx, "layer") or _typed(ctx, "width") else set()
 
 
-def from_settings(
-    ctx: typer.Context, given: dict[str, Any], kinds: dict[str, Any], without: set[str] | frozenset[str] = frozenset()
-) -> dict[str, Any]:
-    """Options typed on the command line win over the settings file, which wins over the defaults.
+def from_settings(ctx: typer.Context, kinds: dict[str, Any]) -> dict[str, Any]:
+    """The options of a command that the settings file decides: what is typed on the command line wins over it.
 
-    Keys of the settings file that a command has no option for are passed over; `check_settings` refuses those
-    that no option has.
+    Options that this command does not have, but another has, are passed over.
 
     Args:
         kinds: type of each option; a `list[str]` may also be one string in the file.
-        without: settings that do not count this time.
 
     Raises:
-        InputError: a value of the settings file has another type than the option.
+        InputError: a key that no command has, so that a misspelt one is not silently without effect; a value of
+            another type than the option's.
     """
     found = settings(Path.cwd())
-    out = dict(given)
-    for key in set(found) & set(given) - without:
-        if _typed(ctx, key):
-            continue
-        value, kind = found[key], kinds[key]
-        values = value if kind == list[str] and isinstance(value, list) else [value]
-        for each, named in _TYPES.items():
-            if kind in (each, each | None, list[each]) and any(type(v) is not each for v in values):  # type: ignore[valid-type]
-                raise InputError(f"settings file: {key} = {value!r} must be {named}")
-        out[key] = values if kind == list[str] else value
-    return out
-
-
-def check_settings(keys: set[str]) -> None:
-    """Refuse settings that no option has, so that a misspelt one is not silently without effect.
-
-    Raises:
-        InputError: an unknown key; names those that are known.
-    """
-    unknown = sorted(set(settings(Path.cwd())) - keys)
+    unknown = sorted(set(found) - _KNOWN)
     if unknown:
-        raise InputError(f"settings file: unknown key {unknown[0]!r}; known: {', '.join(sorted(keys))}")
+        raise InputError(f"settings file: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}")
+    without = _overruled(ctx)
+    return {
+        key: _of_kind(key, value, kinds[key])
+        for key, value in found.items()
+        if key in kinds and key not in without and not _typed(ctx, key)
+    }
+
+
+def _of_kind(key: str, value: Any, kind: Any) -> Any:
+    inner = next((k for k in get_args(kind) if k is not NoneType), kind) if get_origin(kind) is UnionType else kind
+    several = inner == list[str]
+    element: type = str if several or inner is Path else inner
+    values = value if several and isinstance(value, list) else [value]
+    if any(type(v) is not element for v in values):
+        raise InputError(f"settings file: {key} = {value!r} must be {_TYPES[element]}")
+    return values if several else inner(value)

@@ -19,8 +19,7 @@ class Model:
         self.model, self.named, self.allow_other = model, named, allow_other
         try:
             self.config: Any = model_config(folder)
-            self.layers = int(self.config.num_hidden_layers)
-            self.width = int(self.config.hidden_size)
+            self.layers, _ = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise TargetError(
                 f"{model}: not a decoder-only language model that transformers knows ({first_line(error)})"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -39,27 +40,46 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-@contextmanager
-def making(path: Path) -> Iterator[None]:
-    """Hold the lock under which `path` in the cache is made: of two processes one makes it, the other finds it.
+def made_once(path: Path, complete: Callable[[Path], bool], make: Callable[[Path], object], notify: Notify) -> Path:
+    """A folder of the cache, made when it is not complete; a complete one is only read, so its cache may be read-only.
+
+    Of two processes one makes it and the other waits. It appears complete or not at all; what a cleared or cut-off
+    cache left of it goes.
+
+    Args:
+        complete: says whether the folder holds all of what it should.
+        make: writes all of it into the empty folder it is given.
 
     Raises:
         TargetError: the cache cannot be written.
     """
-    from filelock import FileLock
+    if complete(path):
+        return path
+    from filelock import FileLock, Timeout
 
+    lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            notify(f"waiting for another process that makes {path} ...")
+            lock.acquire()
     except OSError as error:
         raise TargetError(
             f"{path.parent}: cannot be written ({error.strerror or error}); set GEOFILTER_CACHE to a folder that can"
         ) from None
     try:
-        yield
+        if not complete(path):
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                made = Path(scratch, path.name)
+                made.mkdir()
+                make(made)
+                shutil.rmtree(path, ignore_errors=True)
+                made.rename(path)
     finally:
         lock.release()
+    return path
 
 
 def slug(text: str) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from typing import Any
 
 from geofilter import hub
 from geofilter.errors import InputError, TargetError, first_line
-from geofilter.paths import Notify, cache_dir, file_sha256, making, slug
+from geofilter.paths import Notify, cache_dir, file_sha256, made_once, slug
 
 ARCHITECTURES = ("topk", "jumprelu", "standard")
 """what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""
@@ -58,13 +57,16 @@ def published(
     if gate not in GATES:
         raise InputError(f"--llama-scope-gate {gate}: use {' or '.join(GATES)}")
     key = hashlib.sha256(f"{FORMAT} {spec} {gate} {revision or ''}".encode()).hexdigest()[:12]
-    folder = cache_dir() / "saes" / f"{slug(spec)}-{key}"
-    if (folder / "source.json").is_file():
-        return folder
-    with making(folder):
-        if not (folder / "source.json").is_file():
-            _convert(folder, spec, check, gate, revision, offline, notify)
-    return folder
+    return made_once(
+        cache_dir() / "saes" / f"{slug(spec)}-{key}",
+        _is_kept,
+        lambda folder: _convert(folder, spec, check, gate, revision, offline, notify),
+        notify,
+    )
+
+
+def _is_kept(folder: Path) -> bool:
+    return (folder / "source.json").is_file()
 
 
 def _convert(
@@ -81,7 +83,8 @@ def _convert(
     llama_scope = info is not None and info.conversion_func == "llama_scope"
     if gate != "saelens" and not llama_scope:
         raise InputError(f"--llama-scope-gate {gate}: {spec} is not a Llama Scope SAE; leave the option out")
-    with _pinned(revision, offline) as files:
+    path = info.saes_map[sae_id] if info else sae_id
+    with _pinned(revision, offline, path) as files:
         sae, cfg = _load(release, sae_id, spec, check)
         scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
         if gate == "upstream":
@@ -102,19 +105,18 @@ def modernised(folder: Path, notify: Notify) -> Path:
     Raises:
         TargetError: sae-lens cannot read it, or a kind that is not supported.
     """
-    from sae_lens import SAE
-
     weights = folder / "sae_weights.safetensors"
     key = hashlib.sha256((file_sha256(folder / "cfg.json") + file_sha256(weights)).encode()).hexdigest()[:12]
-    out = cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}"
-    with making(out):
-        if (out / "source.json").is_file():
-            return out
+
+    def make(out: Path) -> None:
+        from sae_lens import SAE
+
         notify(f"reading the SAE {folder} with sae-lens, once ...")
         with _told(str(folder)):
             sae = SAE.load_from_disk(folder, dtype="float32")
             _save(out, sae, _supported(sae, str(folder)), {"sae": str(folder), "sae_lens": version("sae-lens")})
-    return out
+
+    return made_once(cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
 
 
 def refuse_processed(metadata: dict[str, Any], where: str) -> None:
@@ -154,14 +156,16 @@ def _find(spec: str) -> tuple[str, str, Any]:
 
 
 @contextmanager
-def _pinned(revision: str | None, offline: bool) -> Iterator[list[dict[str, str]]]:
+def _pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[dict[str, str]]]:
     """sae-lens' loaders fetch at this revision, and offline if so asked, for this block; yields the files they took.
 
     Its functions know neither, and their errors are the hub's raw ones. All of them fetch by one name of one module,
     and read tensors' shapes by another.
+
+    Args:
+        sae_path: the SAE's file or folder in the repository, to be named when something of it is missing.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
     from sae_lens.loading import pretrained_sae_loaders as loaders
     from safetensors import safe_open
 
@@ -171,12 +175,11 @@ def _pinned(revision: str | None, offline: bool) -> Iterator[list[dict[str, str]
         name = f"{subfolder}/{filename}" if subfolder else filename
         if name.endswith("/sparsity.safetensors"):  # statistics that some repositories have; nothing here needs them
             raise EntryNotFoundError(name)
+        get = f"--include '{sae_path}/*'" if name.startswith(f"{sae_path}/") else None
         try:
-            path = Path(hf_hub_download(repo_id, name, revision=revision, local_files_only=offline))
-        except Exception as error:
-            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                raise  # sae-lens knows what to do without some files
-            raise hub.explained(error, repo_id, name, revision, offline) from None
+            path = hub.fetch(repo_id, name, revision=revision, offline=offline, get=get)
+        except hub.Absent as error:
+            raise EntryNotFoundError(str(error)) from None  # sae-lens knows what to do without some files
         file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
         if file not in taken:
             taken.append(file)
@@ -208,10 +211,14 @@ def _commit(path: Path) -> str:
 @contextmanager
 def _told(where: str) -> Iterator[None]:
     """Whatever sae-lens and torch raise on files that are not what they should be, as one clear error."""
+    from huggingface_hub.errors import EntryNotFoundError
+
     try:
         yield
     except TargetError:
         raise
+    except EntryNotFoundError as error:
+        raise TargetError(f"{where}: {first_line(error)}; check the SAE's id and --sae-revision") from None
     except pickle.UnpicklingError:
         raise TargetError(f"{where}: holds pickled code, which is never run; use a release of plain tensors") from None
     except Exception as error:
@@ -286,11 +293,7 @@ def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -
 
     names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
     weights = {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch, "sae")
-        made.mkdir()
-        save_file(weights, made / "sae_weights.safetensors")
-        (made / "cfg.json").write_text(json.dumps(cfg, indent=1), "utf-8")
-        source["weights_sha256"] = file_sha256(made / "sae_weights.safetensors")
-        (made / "source.json").write_text(json.dumps(source, indent=1), "utf-8")
-        made.rename(folder)
+    save_file(weights, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(cfg, indent=1), "utf-8")
+    source["weights_sha256"] = file_sha256(folder / "sae_weights.safetensors")
+    (folder / "source.json").write_text(json.dumps(source, indent=1), "utf-8")

@@ -17,12 +17,12 @@ import numpy as np
 
 from geofilter import __version__, doctor, seeding
 from geofilter.bank import Bank
-from geofilter.config import ScanConfig, fingerprint, precision
+from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
 from geofilter.geometry import SCORERS
-from geofilter.model import choose_device, resolved_dtype
+from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
@@ -79,7 +79,7 @@ def scan(
             run.write_manifest(manifest)
 
         reader = _reader(target, config, notify)
-        banks = seeding.find(config.banks, target, precision(encoding["dtype"], encoding["sae_dtype"]), reader, notify)
+        banks = seeding.find(config.banks, target, precision(config.loading), reader, notify)
         clock.lap("load")
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from geofilter import __version__, config
+from geofilter import __version__, model
 from geofilter.background import background_rows, contrast_row
 from geofilter.bank import SIZE, Bank, fit
 from geofilter.config import Loading, TargetChoice
 from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
-from geofilter.model import resolved_dtype
-from geofilter.paths import Notify, cache_dir, file_sha256, making, package_data, slug
+from geofilter.paths import Notify, cache_dir, file_sha256, made_once, package_data, slug
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, Turn, read_rows
 from geofilter.sae import unit_decoder
@@ -198,7 +196,7 @@ def find(
     built now and cached, one for each way of reading the target.
 
     Args:
-        precision: see `config.precision`.
+        precision: see `model.precision`.
 
     Raises:
         BankError: not found, or made for another target.
@@ -212,13 +210,13 @@ def find(
                 raise BankError(f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder")
             banks.append(Bank.load(path, target.fingerprint))
             continue
-        path = cached(name, target, precision)
-        with nullcontext() if (path / "bank.json").is_file() else making(path):
-            if not (path / "bank.json").is_file():
-                notify(f"building the bank {name} for {target.name}, once ...")
-                bank = build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
-                             notify=notify, reference=reference)  # fmt: skip
-                bank.save(path)
+
+        def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:
+            notify(f"building the bank {name} for {target.name}, once ...")
+            build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
+                  notify=notify, reference=reference).save(folder)  # fmt: skip
+
+        path = made_once(cached(name, target, precision), lambda folder: (folder / "bank.json").is_file(), make, notify)
         banks.append(Bank.load(path, target.fingerprint))
         reference = banks[-1].reference
     if len({b.name for b in banks}) < len(banks):
@@ -233,14 +231,14 @@ def built_in_sources(name: str) -> dict[str, Any]:
 
 
 def cached(name: str, target: Target, precision: str) -> Path:
-    """Folder of a built-in bank for a target: in the package when it ships there, else in the cache.
+    """Folder of a built-in bank for a target: in the package when it ships there, read in float32, else in the cache.
 
     The cache's folder name carries the contrast texts' hash, so that new texts mean a new bank.
     """
     shipped = package_data("banks", target.name, name)
     if (shipped / "bank.json").is_file():
         text = json.loads((shipped / "bank.json").read_text("utf-8"))
-        if text["target"]["fingerprint"] == target.fingerprint:
+        if (text["target"]["fingerprint"], text["dtype"]) == (target.fingerprint, precision):
             return shipped
     texts = hashlib.sha256("".join(s["sha256"] for s in built_in_sources(name).values()).encode()).hexdigest()
     return cache_dir() / "banks" / f"{slug(target.name)}-{target.fingerprint[:12]}-{precision}" / f"{name}-{texts[:12]}"
@@ -293,7 +291,7 @@ def open_bank(
     return find(
         [name],
         target,
-        config.precision(resolved_dtype(loading), loading.sae_dtype),
+        model.precision(loading),
         lambda: checked_reader(target, loading, notify),
         notify,
     )[0]

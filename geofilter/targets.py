@@ -175,7 +175,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
             # Without it every row would be read as plain turns, and nothing would tell.
             raise TargetError(
                 f"{model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
-                f"get it where there is a network: hf download {model}"
+                f"get it where there is a network: hf download {model} {hub.SMALL_FILES}"
             )
     pair = Model(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
@@ -234,24 +234,24 @@ def cached() -> list[str]:
     return [name for name, row in known().items() if "wheel" in row and embedded_cached(name, row)]
 
 
-def missing(choice: TargetChoice, notify: Notify) -> list[str]:
-    """What of a target is not on this machine, each with how to get it; empty when all is there. No network.
+def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[str]]:
+    """The target if all of it is on this machine, else what is not, with how to get it. Uses no network.
 
     Model and SAE are looked for one without the other, so that both are named at once.
     """
     plan = _Plan.of(choice)
     found: list[str] = []
     try:
-        resolve(choice, offline=True, notify=notify)
+        return resolve(choice, offline=True, notify=notify), found
     except TargetError as error:
         found.append(str(error))
     # Only a model from the hub can have kept `resolve` from looking for the SAE.
-    if found and not Path(plan.model).is_dir() and not Path(plan.sae).is_dir():
+    if not Path(plan.model).is_dir() and not Path(plan.sae).is_dir():
         try:
             _published(plan, _accept, True, notify)
         except TargetError as error:
             found.append(str(error))
-    return list(dict.fromkeys(found))
+    return None, list(dict.fromkeys(found))
 
 
 def _accept(_: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,3 +236,14 @@ def random_pooled(n: int, d_sae: int = D_SAE, d_in: int = D_IN, seed: int = 0):
     values = dense[dense > 0].astype(np.float32)
     residual = rng.standard_normal((n, d_in)).astype(np.float16)
     return Pooled(indptr, indices, values, np.full(n, 5, np.int32), residual), dense
+
+
+def quiet(_text: str) -> None:
+    """A `notify` that nobody listens to."""
+
+
+def scan_one(tmp_path: Path, *args: Any) -> tuple[int, str]:
+    """Scan one row from the command line: exit code and the last line on stderr."""
+    write_rows(tmp_path / "d.jsonl", [chat("q", "the answer")])
+    done = geofilter("scan", "d.jsonl", *args, cwd=tmp_path)
+    return done.returncode, done.stderr.splitlines()[-1].removeprefix("geofilter: error: ")

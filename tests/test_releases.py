@@ -245,7 +245,7 @@ def test_a_missing_file_names_repository_file_and_command(tmp_path: Path, monkey
     assert str(caught.value) == (
         "google/gemma-scope-2b-pt-res: layer_12/width_16k/average_l0_82/params.npz is not in the cache "
         f"{constants.HF_HUB_CACHE} and the hub may not be used; get it where there is a network: "
-        "hf download google/gemma-scope-2b-pt-res layer_12/width_16k/average_l0_82/params.npz"
+        "hf download google/gemma-scope-2b-pt-res --include 'layer_12/width_16k/average_l0_82/*'"
     )
 
 
@@ -342,7 +342,7 @@ def test_a_file_that_is_not_in_the_repository_is_left_to_sae_lens(tmp_path: Path
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     original = loaders.hf_hub_download
-    with releases._pinned(None, False) as files:
+    with releases._pinned(None, False, "x") as files:
         with pytest.raises(EntryNotFoundError):
             loaders.hf_hub_download("org/saes", "x/config.json")
         assert loaders.get_safetensors_tensor_shapes("org/saes", "x/params.safetensors") == {"w_enc": [32, 128]}

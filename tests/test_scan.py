@@ -174,6 +174,47 @@ def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
         assert (done.returncode, done.stderr) == (2, f"geofilter: error: settings file: {named}\n")
 
 
+def test_every_command_that_opens_a_target_reads_the_settings(tiny, tiny_bank: Path, tmp_path: Path):
+    data = write_rows(tmp_path / "d.jsonl", rows(9))
+    folder = tmp_path / "made"
+    (tmp_path / "geofilter.toml").write_text(
+        f'model = "{tiny[0]}"\nsae = "{tiny[1]}"\nrun = "{folder}"\nlimit = 3\nbank = "{tiny_bank}"\noffline = true\n'
+    )
+    assert geofilter("scan", "d.jsonl", "-q", cwd=tmp_path).returncode == 0
+    assert (folder / "manifest.json").is_file()
+    assert geofilter("bank", "check", tiny_bank, cwd=tmp_path).returncode in (0, 3)
+    assert "ok   pair: " in geofilter("doctor", cwd=tmp_path).stdout
+    done = geofilter("bank", "build", "--bad", data, "--good", data, "--out", tmp_path / "b", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "at least" in done.stderr  # three rows of each file are too few
+    (tmp_path / "geofilter.toml").write_text("oflfine = true\n")
+    for args in (["bank", "check", tiny_bank], ["bank", "show", tiny_bank], ["doctor"],
+                 ["bank", "build", "--bad", data, "--good", data, "--out", tmp_path / "b"]):  # fmt: skip
+        done = geofilter(*args, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("geofilter: error: settings file: unknown key 'oflfine'; known: ")
+
+
+def test_explain_reads_the_bank_of_the_scan_s_dtype(tiny, tmp_path: Path, monkeypatch):
+    """`auto` may be another dtype where the run is explained: the cache must not get a bank under a wrong name."""
+    from geofilter import model
+
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    write_rows(tmp_path / "d.jsonl", rows(3))
+    args = ("--model", tiny[0], "--sae", tiny[1], "--bank", "toxic-text", "--run", tmp_path / "run", "-q")
+    with monkeypatch.context() as gpu:  # what `auto` is on a GPU
+        choose = model.choose_dtype
+        gpu.setattr(model, "choose_dtype", lambda name, device: choose("bfloat16" if name == "auto" else name, device))
+        assert geofilter("scan", "d.jsonl", *args, cwd=tmp_path).returncode == 0
+    banks = tmp_path / "cache" / "banks"
+    assert [folder.name.rpartition("-")[2] for folder in banks.iterdir()] == ["bfloat16"]
+    before = {path: path.read_bytes() for path in banks.rglob("*.safetensors")}
+    shutil.rmtree(banks)
+    done = geofilter("explain", tmp_path / "run", "--row", 2, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in banks.rglob("*.safetensors")} == before
+
+
 def test_explain_sums_to_the_stored_score(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", [*rows(5), {"x": 1}])
     assert geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path).returncode == 0
