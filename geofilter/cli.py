@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__, cli_bank, cli_target
+from geofilter import __version__, cli_bank, cli_evaluate, cli_target, cli_trial
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
-from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, with_target
+from geofilter.options import AsJson, Offline, Quiet, System, inert, note, notifier, open_run, with_target
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_target.app)
+app.add_typer(cli_evaluate.app)
+app.add_typer(cli_trial.app)
 
 RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 
@@ -149,16 +151,6 @@ def _progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Callabl
         bar.stop()
 
 
-def _open_run(path: Path | None) -> Run:
-    from geofilter.store import Run
-
-    if path is not None:
-        return Run.open(path)
-    run = Run.newest(Path.cwd())
-    note(f"run: {run.path}")
-    return run
-
-
 @app.command(epilog="Example: geofilter filter --drop 10%")
 def filter(  # noqa: A001 (the command's name)
     run: RunArg = None,
@@ -178,7 +170,7 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.store import write_json
 
     cut = _parse_cut(drop, keep, threshold)
-    opened = _open_run(run)
+    opened = open_run(run)
     with opened.lock():
         selection = Selection.of(opened, cut)
         outputs = selection.write(out, removed)
@@ -214,7 +206,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Where the report of the last cut is; --json prints its content."""
-    opened = _open_run(run)
+    opened = open_run(run)
     page = opened.path / "report.html"
     if not page.is_file():
         raise InputError(f"{opened.path}: not cut yet; run geofilter filter --drop 10% first")
@@ -235,7 +227,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
-    opened = _open_run(run)
+    opened = open_run(run)
     from geofilter.explain import explain as run_explain
 
     result = run_explain(opened, row, file, bank, note)
@@ -264,7 +256,7 @@ def explain(
         table.add_row(
             str(f["feature"]), Text(f["label"]), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
             Text(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}"),
-            Text(_inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
+            Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     shown = sum(f["share"] for f in result.features)
@@ -273,11 +265,7 @@ def explain(
         f"sum {shown + result.rest + result.absent:+.3f}"
     )
     strongest = sorted(result.tokens, key=lambda t: -t[1])[:10]
-    typer.echo("strongest tokens: " + ", ".join(f"{_inert(t.strip())!r} {s:+.3f}" for t, s in strongest))
-
-
-def _inert(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    typer.echo("strongest tokens: " + ", ".join(f"{inert(t.strip())!r} {s:+.3f}" for t, s in strongest))
 
 
 @app.command(epilog="Example: geofilter demo")

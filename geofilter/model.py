@@ -89,6 +89,8 @@ class ResidualModel:
         path: local model folder (config.json, safetensors, tokenizer).
         layers: 0-based decoder layers that are read.
         kind: what is read of them, see `hooks`.
+        decoder: a decoder with all layers, of this folder's model but fine-tuned perhaps, to read instead of loading
+            one; it stays in its dtype and on its device.
 
     Raises:
         TargetError: not a loadable model, weights missing from the files, a layer or hook it does not have, or
@@ -101,6 +103,7 @@ class ResidualModel:
         layers: Sequence[int],
         loading: Loading | None = None,
         kind: str = "hook_resid_post",
+        decoder: Any = None,
     ) -> None:
         loading = loading or Loading()
         self.path = path
@@ -111,10 +114,15 @@ class ResidualModel:
         available = self._load_parts(path, loading)
         if self.layers[-1] >= available:
             raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
-        self.model: Any = self._load(path, loading, device)
+        built = self.layers[-1] + 1 if decoder is None else int(decoder.config.num_hidden_layers)
+        self.model: Any = decoder
+        if decoder is None:
+            from transformers import AutoModel
+
+            self.model = pretrained(AutoModel, path, loading, num_hidden_layers=built)
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self._seen: dict[int, torch.Tensor] = {}
-        blocks = decoder_layers(self.model, self.layers[-1] + 1, path)
+        blocks = decoder_layers(self.model, built, path)
         for layer in self.layers:
             self._attach(blocks[layer], layer)
         # Where the highest hooked layer puts its output; with a device map that need not be the first device.
@@ -144,34 +152,6 @@ class ResidualModel:
         if not self.tokenizer.is_fast:
             raise TargetError(f"{path}: the tokenizer gives no offsets; a fast tokenizer (tokenizer.json) is needed")
         return available
-
-    def _load(self, path: Path, loading: Loading, device: torch.device) -> Any:
-        from safetensors import SafetensorError
-        from transformers import AutoModel
-        from transformers.utils.quantization_config import Mxfp4Config
-
-        # Straight onto the device, without a copy of the model in main memory first.
-        options: dict[str, Any] = {"device_map": loading.device_map or {"": device}}
-        if _is_mxfp4(path):
-            # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
-            # which of the two happens would depend on what else is installed.
-            options["quantization_config"] = Mxfp4Config(dequantize=True)
-        try:
-            model, report = AutoModel.from_pretrained(
-                path, num_hidden_layers=self.layers[-1] + 1, dtype=self.dtype, use_safetensors=True,
-                local_files_only=True, trust_remote_code=False, output_loading_info=True, **options,
-            )  # fmt: skip
-        except torch.OutOfMemoryError:
-            raise TargetError(out_of_memory(str(device))) from None
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise TargetError(f"{path}: not a loadable model ({first_line(error)})") from None
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise TargetError(
-                f"{path}: {len(missing)} weights are missing from its files and would be random "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); get the model again"
-            )
-        return model.eval()
 
     def _attach(self, block: torch.nn.Module, layer: int) -> None:
         # Not `self`: hooks that hold the model would keep it, and its memory, from going when it is done with.
@@ -219,6 +199,43 @@ class ResidualModel:
         seen = dict(self._seen)
         self._seen.clear()
         return seen
+
+
+def pretrained(kind: Any, path: Path, loading: Loading, **options: Any) -> Any:
+    """A model from a folder, in evaluation mode, straight onto its device without a copy in main memory first.
+
+    Args:
+        kind: transformers' class: AutoModel, AutoModelForCausalLM.
+        options: passed to its `from_pretrained`.
+
+    Raises:
+        TargetError: not a loadable model, weights missing from its files, or not enough memory on the GPU.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils.quantization_config import Mxfp4Config
+
+    device = choose_device(loading.device)
+    options["device_map"] = loading.device_map or {"": device}
+    if _is_mxfp4(path):
+        # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
+        # which of the two happens would depend on what else is installed.
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    try:
+        model, report = kind.from_pretrained(
+            path, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True, **options,
+        )  # fmt: skip
+    except torch.OutOfMemoryError:
+        raise TargetError(out_of_memory(str(device))) from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise TargetError(f"{path}: not a loadable model ({first_line(error)})") from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise TargetError(
+            f"{path}: {len(missing)} weights are missing from its files and would be random "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); get the model again"
+        )
+    return model.eval()
 
 
 def decoder_layers(model: torch.nn.Module, count: int, path: Path) -> torch.nn.ModuleList:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
 from geofilter.config import Loading, TargetChoice, settings
 from geofilter.errors import InputError
+
+if TYPE_CHECKING:
+    from geofilter.store import Run
 
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -105,7 +109,27 @@ def with_target(command: Callable[..., None]) -> Callable[..., None]:
 
 def note(text: str) -> None:
     """Lines on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
-    typer.echo("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text), err=True)
+    typer.echo("\n".join(map(inert, text.split("\n"))), err=True)
+
+
+def inert(text: str) -> str:
+    """The text with what a terminal would act on replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: first column left, the others right; wide enough for its text where stdout is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left")
+    for cells in rows:
+        table.add_row(*(Text(inert(c)) for c in cells))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def notifier(quiet: bool) -> Callable[[str], None]:
@@ -114,6 +138,21 @@ def notifier(quiet: bool) -> Callable[[str], None]:
         return note
     os.environ |= {"PIP_QUIET": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     return lambda text: None
+
+
+def open_run(path: Path | None) -> Run:
+    """The run a command is given, or the newest one here, which is then named on stderr.
+
+    Raises:
+        RunError: no such run, or one that is not complete.
+    """
+    from geofilter.store import Run
+
+    if path is not None:
+        return Run.open(path)
+    run = Run.newest(Path.cwd())
+    note(f"run: {run.path}")
+    return run
 
 
 def _typed(ctx: typer.Context, option: str) -> bool:

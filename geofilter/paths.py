@@ -34,6 +34,13 @@ def example_file() -> Path:
     return packaged if packaged.is_file() else Path(__file__).parent.parent / "examples" / packaged.name
 
 
+def domain_files() -> list[Path]:
+    """The paired health, career and legal answers: in the installed package, or in examples/ of a source checkout."""
+    packaged = package_data("domains")
+    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "examples" / packaged.name
+    return sorted(folder.glob("*.jsonl"))
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as handle:

@@ -137,6 +137,31 @@ def shard_lines(path: Path) -> int:
         return int(handle.metadata()["n_lines"])
 
 
+@contextmanager
+def locked(folder: Path, taken: str) -> Iterator[None]:
+    """Hold a folder for writing; freed by the system even when the process is killed.
+
+    Args:
+        taken: said when another process holds it.
+
+    Raises:
+        RunError: another process holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{folder}: {taken}") from None
+    except OSError as error:
+        raise RunError(f"{folder}: the folder cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Run:
     """A run folder on disk."""
 
@@ -241,18 +266,5 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"{self.path}: another scan is writing this run; wait for it or give another --run"
-            ) from None
-        except OSError as error:
-            raise RunError(f"{self.path}: the run folder cannot be written ({error.strerror})") from None
-        try:
+        with locked(self.path, "another scan is writing this run; wait for it or give another --run"):
             yield
-        finally:
-            lock.release()

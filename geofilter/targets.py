@@ -217,6 +217,20 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     )
 
 
+def whole_model(target: Target, *, offline: bool = False, notify: Notify = print) -> Path:
+    """Folder of the target's whole model: all layers and the output head, for fine-tuning and generation.
+
+    Raises:
+        TargetError: files that cannot be had.
+    """
+    row = known().get(target.name)
+    if row and "wheel" in row:
+        return embedded_model(target.name, row, offline=offline, notify=notify, whole=True)
+    if target.revision is not None:
+        return hub.model_folder(target.model, target.revision, None, offline, notify)
+    return target.model_dir
+
+
 def _refuse_revisions(plan: _Plan, embedded: bool) -> None:
     """A revision of what is no repository would be without effect."""
     choice = plan.choice

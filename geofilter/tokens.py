@@ -206,14 +206,15 @@ def batches(rows: Sequence[Encoded], token_budget: int, pad_id: int) -> Iterator
     group: list[int] = []
     for i in order:
         if group and (len(group) + 1) * len(rows[i].ids) > token_budget:
-            yield _pad(rows, group, pad_id)
+            yield pad(rows, group, pad_id)
             group = []
         group.append(i)
     if group:
-        yield _pad(rows, group, pad_id)
+        yield pad(rows, group, pad_id)
 
 
-def _pad(rows: Sequence[Encoded], group: list[int], pad_id: int) -> Batch:
+def pad(rows: Sequence[Encoded], group: Sequence[int], pad_id: int) -> Batch:
+    """The given rows as one right-padded batch."""
     width = max(len(rows[i].ids) for i in group)
     ids = torch.full((len(group), width), pad_id, dtype=torch.int64)
     attention = torch.zeros((len(group), width), dtype=torch.int64)

@@ -1,0 +1,216 @@
+"""What a run's score is set beside: each bank alone, the other scorers, and controls. Stored features, no model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter import controls
+from geofilter.bank import Bank
+from geofilter.errors import RunError
+from geofilter.evidence.intervals import F64, Bools, Positions
+from geofilter.evidence.labels import Labelled, Labeller, check_sides
+from geofilter.geometry import contrast_scores, raw_scores
+from geofilter.metrics import auroc
+from geofilter.paths import Notify, cache_dir, file_sha256, package_data, slug
+from geofilter.pooled import Pooled
+from geofilter.records import Row, read_rows
+from geofilter.store import Run
+from geofilter.validate import N_FOLDS, group_folds
+
+OTHER_SCORERS = ("contrast", "nearest", "activation", "dense")
+SAME = 1e-3
+"""standard deviations that a recomputed score may differ by: rounding of another processor, not another bank"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Line:
+    """One way of ranking the labelled rows; higher is worse."""
+
+    name: str
+    kind: str
+    """score: the run's own; bank: one bank of it alone; scorer: another score of the same features; control"""
+    score: F64
+    """(m,)"""
+    fitted: bool = False
+    """a control fitted on labels: it has seen what the score has not"""
+
+
+def bank_folder(manifest: dict[str, Any], bank: dict[str, Any]) -> Path:
+    """Where a bank of a finished run lies: its folder, or a built-in one in the package or the cache.
+
+    `seeding.cached` chose it at scan time by the same names; they are all in the manifest.
+    """
+    if bank["path"]:
+        return Path(bank["path"])
+    target, encoding = manifest["target"], manifest["encoding"]
+    shipped = package_data("banks", target["name"], bank["name"])
+    dtype, sae_dtype = encoding["dtype"], encoding["sae_dtype"]
+    precision = dtype if sae_dtype == "float32" else f"{dtype}-sae-{sae_dtype}"
+    # Read in float32 by a target of that name: the scan took the shipped one if the fingerprint was the same too.
+    if precision == "float32" and (shipped / "bank.json").is_file():
+        found = Bank.load(shipped)
+        if found.target["fingerprint"] == target["fingerprint"]:
+            return shipped
+    texts = hashlib.sha256("".join(s["sha256"] for s in bank["sources"].values()).encode()).hexdigest()
+    folder = f"{slug(target['name'])}-{target['fingerprint'][:12]}-{precision}"
+    return cache_dir() / "banks" / folder / f"{bank['name']}-{texts[:12]}"
+
+
+def find_banks(run: Run) -> tuple[list[Bank], list[str]]:
+    """The run's banks as far as they are still there, and a sentence on each that is not.
+
+    Raises:
+        RunError: a bank folder has changed since the scan.
+        BankError: a bank is damaged.
+    """
+    manifest = run.manifest
+    banks, gone = [], []
+    for about in manifest["banks"]:
+        folder = bank_folder(manifest, about)
+        arrays = folder / "bank.safetensors"
+        if not arrays.is_file():
+            gone.append(
+                f"The bank {about['name']} is no longer at {folder}: other scorers and its random banks are left out."
+            )
+            continue
+        if about["sha256"] and file_sha256(arrays) != about["sha256"]:
+            raise _changed(folder)
+        banks.append(Bank.load(folder, manifest["target"]["fingerprint"]))
+    return banks, gone
+
+
+def _changed(place: Path | str) -> RunError:
+    return RunError(f"{place}: the bank has changed since the scan; scan again")
+
+
+def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], list[str]]:
+    """The run's score and everything its stored features give.
+
+    Returns:
+        lines, the run's own first; a summary of each bank's random banks; notes.
+
+    Raises:
+        RunError, BankError: see `find_banks`; a bank that no longer gives the run's scores.
+    """
+    manifest, arrays = run.manifest, run.arrays()
+    scorer, names = manifest["scorer"], [b["name"] for b in manifest["banks"]]
+    several = len(names) > 1
+    own = f"{scorer}, highest of {len(names)} banks" if several else f"{scorer}, {names[0]}"
+    lines = [Line(own, "score", arrays["score"][rows.position])]
+    details = run.score_lines(rows.position.tolist())
+    alone = {name: np.array([details[i]["banks"][name]["score"] for i in rows.position.tolist()]) for name in names}
+    if several:
+        lines += [Line(f"{scorer}, {name} alone", "bank", score) for name, score in alone.items()]
+    length = arrays["n_tokens"][rows.position].astype(np.float64)
+    lengths = [Line("shorter responses first", "control", -length), Line("longer responses first", "control", length)]
+    banks, notes = find_banks(run)
+    if not banks:
+        return lines + lengths, [], notes
+    pooled, shas = _features(run, rows.position)
+    for bank in banks:
+        if np.abs(_standard(scorer, bank, pooled, shas) - alone[bank.name]).max() > SAME:
+            raise _changed(bank.name)
+    if len(banks) == len(names):
+        for other in OTHER_SCORERS:
+            if other != scorer:
+                best = np.stack([_standard(other, bank, pooled, shas) for bank in banks]).max(0)
+                lines.append(Line(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))
+    lines += lengths
+    summary = []
+    for bank in banks:
+        null = contrast_scores(pooled, bank.background, bank.random)
+        each = np.array([auroc(null[:, j], rows.bad) for j in range(null.shape[1])])
+        # The best one is chosen on the very rows it is tested on: a control that is hard on the score.
+        name = f"best of {len(each)} random banks" + (f", for {bank.name}" if several else "")
+        lines.append(Line(name, "control", null[:, int(each.argmax())]))
+        figures = {"min": each.min(), "mean": each.mean(), "max": each.max()}
+        summary.append({"bank": bank.name, "n": len(each), **{k: round(float(v), 4) for k, v in figures.items()}})
+    return lines, summary, notes
+
+
+def _features(run: Run, position: Positions) -> tuple[Pooled, list[str]]:
+    """Stored features of the given scored rows, and their hashes."""
+    parts, shas, start = [], [], 0
+    for shard in run.shards():
+        n = len(shard.pooled)
+        here = position[(position >= start) & (position < start + n)] - start
+        start += n
+        if len(here):
+            parts.append(shard.pooled.take(here))
+            shas += [bytes(shard.sha256[i]).hex() for i in here]
+    return Pooled.concat(parts), shas
+
+
+def _standard(scorer: str, bank: Bank, pooled: Pooled, shas: Sequence[str]) -> F64:
+    return bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, shas))
+
+
+Fit = Callable[[Sequence[str], Bools], Callable[[Sequence[str]], F64]]
+FITTED: dict[str, Fit] = {"length and format": controls.style_model, "bag of words": controls.bag_of_words}
+
+
+def _of_file(path: Path, labeller: Labeller, without: frozenset[str]) -> tuple[list[str], Bools, int]:
+    """Labelled responses of another file, to fit a control on; lines that are no rows are passed over.
+
+    Args:
+        without: sha256 of the rows that are tested on; they are left out.
+
+    Returns:
+        responses, their labels (n,), and how many rows were left out because they are tested on.
+
+    Raises:
+        InputError: the file cannot be read, or has fewer than five rows on a side.
+    """
+    texts, bad, shared = [], [], 0
+    for row in read_rows(path):
+        if not isinstance(row, Row) or (label := labeller.of(row)) is None:
+            continue
+        if row.sha256 in without:
+            shared += 1
+            continue
+        texts.append(row.response)
+        bad.append(label)
+    n_bad = sum(bad)
+    seen = f"{shared} of its rows are tested on and left out" if shared else "its rows need the same label field"
+    check_sides(f"--across {path}", n_bad, len(bad) - n_bad, seen)
+    return texts, np.array(bad), shared
+
+
+def fitted(
+    rows: Labelled, labeller: Labeller, across: Sequence[Path], seed: int, notify: Notify
+) -> tuple[list[Line], list[str]]:
+    """Controls that are fitted on labels: within these rows on held-out folds, and on other files' rows.
+
+    Raises:
+        InputError: a file of `across` cannot be read or has too few labelled rows.
+    """
+    lines, notes = [], []
+    n = len(rows.bad)
+    folds = group_folds(rows.groups, rows.bad, N_FOLDS, seed)
+    if sum(len(test) for _, test in folds) < n:
+        folds = group_folds([str(i) for i in range(n)], rows.bad, N_FOLDS, seed)
+        notes.append(
+            "The groups leave a fold without rows to fit on, so the cross-validated controls are split by row: they "
+            "are flattered where rows of one group are alike."
+        )
+    others = []
+    for path in across:
+        texts, bad, shared = _of_file(path, labeller, rows.shas)
+        others.append((path.name, texts, bad))
+        if shared:
+            notes.append(f"{shared} rows of {path.name} are also in the run: no control is fitted on them.")
+    for name, fit in FITTED.items():
+        notify(f"fitting a control: {name} ...")
+        held = np.full(n, np.nan)
+        for train, test in folds:
+            held[test] = fit([rows.texts[i] for i in train], rows.bad[train])([rows.texts[i] for i in test])
+        lines.append(Line(f"{name}, cross-validated", "control", held, fitted=True))
+        for file, texts, bad in others:
+            lines.append(Line(f"{name}, fitted on {file}", "control", fit(texts, bad)(rows.texts), fitted=True))
+    return lines, notes

@@ -1,0 +1,171 @@
+"""An evaluation as tables, Markdown and a picture. Nothing is computed here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from geofilter.evidence.picture import Series, curves
+from geofilter.report import shorten
+
+NAME = 46
+"""letters of a line's name in the picture"""
+HEAD = ("", "AUROC", "AUPRC", "score ahead by")
+KINDS = {"score": "the run's score", "bank": "one bank alone", "scorer": "other scorers", "control": "controls"}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What was evaluated, in one line."""
+    a = result["labels"]
+    return (
+        f"{a['labelled']:,} labelled rows ({a['bad']:,} bad, {a['good']:,} good, by {a['rule']}) in {a['groups']:,} "
+        f"groups by {a['grouped_by']}; target {result['target']}"
+    )
+
+
+def header(result: dict[str, Any]) -> list[str]:
+    """Columns of `table`."""
+    return [*HEAD, *(f"bad found\nin top {d['drop']}" for d in result["lines"][0]["drops"])]
+
+
+def table(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Kinds of lines, each with the cells of its lines; controls last."""
+    out = []
+    for kind, name in KINDS.items():
+        rows = [_cells(line) for line in result["lines"] if line["kind"] == kind]
+        if rows:
+            out.append((name, rows))
+    return out
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    ahead = "" if line["ahead"] is None else _figure(line, "ahead", "+.2f")
+    found = [f"{_share(d, 'recall')}" for d in line["drops"]]
+    return [line["name"], _figure(line, "auroc"), _figure(line, "auprc"), ahead, *found]
+
+
+def cuts(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The run's score at each drop beside a random drop of as many rows: header and cells."""
+    head = ["drop", "rows", "bad among them", "by chance", "more than chance", "precision", "recall"]
+    rows = [
+        [
+            d["drop"], f"{d['rows']:,}", f"{d['bad']:,}", f"{d['by_chance']:,.1f}", _figure(d, "extra", "+.1f"),
+            _share(d, "precision"), _share(d, "recall"),
+        ]
+        for d in result["lines"][0]["drops"]
+    ]  # fmt: skip
+    return head, rows
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What must be known to read the tables."""
+    fitted = any(line["fitted"] for line in result["lines"])
+    out = [
+        "In brackets 95 % intervals of a bootstrap that draws whole groups of rows; those of a random order are where "
+        "95 % of such orders lie."
+    ]
+    if fitted:
+        out.append(
+            "Cross-validated controls are fitted on these very labels, which a scan never sees: they say how easily "
+            "the rows are told apart by their words or format."
+        )
+    if result["random_banks"]:
+        out.append(
+            "Random banks are random features of the same size under the contrast score; the best one is chosen on the "
+            "rows it is shown for, so that it is hard to beat."
+        )
+    a = result["labels"]
+    if a["without_label"]:
+        parts = [
+            f"{f['drop']}: {f['rows']:,} rows, {f['labelled']:,} labelled, {f['bad']:,} bad" for f in result["filter"]
+        ]
+        out.append(f"geofilter filter --drop removes of all scored rows, at {'; '.join(parts)}.")
+    return out + list(result["notes"])
+
+
+def _figure(values: dict[str, Any], name: str, form: str = ".2f") -> str:
+    if values[name] is None:
+        return "-"
+    low, high = values[f"{name}_interval"]
+    return f"{values[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+
+
+def _share(values: dict[str, Any], name: str) -> str:
+    low, high = values[f"{name}_interval"]
+    return f"{values[name]:.0%}" + ("" if low is None else f" [{100 * low:.0f}, {100 * high:.0f}]")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The evaluation as Markdown; names from files and rows are put where they cannot act as markup."""
+    head, rows = cuts(result)
+    out = [
+        "# geofilter evaluate\n",
+        f"**{markdown_text(result['verdict']['text'])}**\n",
+        f"{markdown_text(summary(result))}.\n",
+    ]
+    out += markdown_table(["ranked by", *header(result)[1:]], [])
+    for name, lines in table(result):
+        out += [f"| **{markdown_text(name)}** |" + " |" * (len(lines[0]) - 1)]
+        out += [_md_row(cells) for cells in lines]
+    out.append("\n![bad rows removed against rows dropped](evaluate.svg)\n")
+    out += ["## The run's score at each drop\n", *markdown_table(head, rows), ""]
+    if result["random_banks"]:
+        out += ["## Banks of random features of the same size, AUROC\n"]
+        figures = [
+            [b["bank"], str(b["n"]), *(f"{b[k]:.2f}" for k in ("min", "mean", "max"))] for b in result["random_banks"]
+        ]
+        out += [*markdown_table(["for", "banks", "lowest", "mean", "highest"], figures), ""]
+    out += [f"- {markdown_text(text)}" for text in remarks(result)]
+    out.append(f"\nMade by geofilter {result['geofilter']} from run {markdown_text(result['run'])}.\n")
+    return "\n".join(out)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_md_row(head), "|---|" + "---:|" * (len(head) - 1), *(_md_row(r) for r in rows)]
+
+
+def _md_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(markdown_text(c) for c in cells) + " |"
+
+
+def markdown_text(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", re.sub(r"\s+", " ", shorten(text)))
+
+
+def picture(result: dict[str, Any]) -> str:
+    """Share of the bad rows removed against share of rows dropped: the score, the best other one, and controls."""
+    lines = result["lines"]
+    own, random = lines[0], next(line for line in lines if line["name"] == "random order")
+    others = [line for line in lines if line["kind"] in ("bank", "scorer")]
+    controls = [line for line in lines if line["kind"] == "control" and line is not random]
+    drawn = [(own, "main")]
+    if others:
+        drawn.append((max(others, key=lambda line: line["auroc"]), "other"))
+    # Of the two directions of length, and of the random banks, the best one stands for all.
+    for family in ("responses first", "random banks"):
+        alike = [line for line in controls if family in line["name"] and not line["fitted"]]
+        if alike:
+            drawn.append((max(alike, key=lambda line: line["auroc"]), "control"))
+    drawn += [(line, "control") for line in controls if line["fitted"]]
+    series = [Series(f"{_named(line)} ({line['auroc']:.2f})", _points(line), role) for line, role in drawn]
+    series.append(Series("random order (0.50)", _points(random), "reference"))
+    a = result["labels"]
+    largest = max(d["rows"] for d in own["drops"]) / a["labelled"]
+    return curves(
+        series,
+        x_label="share of the labelled rows dropped, highest scores first",
+        y_label="share of the bad rows removed",
+        title="Bad rows removed by dropping the highest scores",
+        note=f"{a['labelled']:,} labelled rows, {a['bad']:,} bad; in brackets the AUROC; controls are dashed",
+        x_max=max(0.5, largest),
+    )
+
+
+def _named(line: dict[str, Any]) -> str:
+    name = "the run's score" if line["kind"] == "score" else str(line["name"])
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+
+
+def _points(line: dict[str, Any]) -> list[tuple[float, float]]:
+    return [(i / 100, y) for i, y in enumerate(line["recall_curve"])]

@@ -1,0 +1,299 @@
+"""Does removing the closest rows help? Fine-tune the target with and without them, and measure misalignment.
+
+Every arm starts from the same model and is given the same number of steps and response tokens (`tune`), so that less
+data is never less training. Arms: `full` (all rows), `good` (aligned rows only: what fine-tuning does anyway), and for
+each drop the removals of `arms`. Each arm's file is written when it is done, and never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter import doctor
+from geofilter.bank import Bank
+from geofilter.config import Loading
+from geofilter.errors import InputError, RunError
+from geofilter.evidence import labels as labelling
+from geofilter.evidence.arms import SCORED, Arm, Removals, judged, planned, scores_under
+from geofilter.evidence.freeform import FreeForm
+from geofilter.evidence.measures import (
+    Items,
+    encode_all,
+    feature_change,
+    log_probabilities,
+    matched,
+    read_items,
+    statement_margins,
+)
+from geofilter.evidence.summary import summarise
+from geofilter.evidence.tune import Budget, Recipe, pad_id, tokenizer_of, tune, whole
+from geofilter.features import FeatureReader
+from geofilter.model import resolved_dtype
+from geofilter.paths import Notify, file_sha256
+from geofilter.records import Rejected, Row, read_rows
+from geofilter.reopen import banks_of, target_of
+from geofilter.store import Run, locked, write_json
+from geofilter.targets import Target, whole_model
+from geofilter.tokens import Encoded
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrialConfig:
+    """What a trial compares, and on what it measures."""
+
+    good: Path
+    """aligned rows: some are held out for the task's loss, the others train the `good` arm"""
+    pairs: tuple[Path, ...]
+    """harmful and sound answers to the same questions, `label` on each row"""
+    statements: tuple[Path, ...] = ()
+    """first-person statements (`text`, `label`)"""
+    drops: tuple[str, ...] = ("10%", "25%", "50%")
+    arms: tuple[str, ...] = ("random", "geometry")
+    seeds: int = 3
+    recipe: Recipe = Recipe()
+    max_tokens: int = 512
+    """tokens of one row"""
+    items: int | None = None
+    """statements and answers of each label taken from each file"""
+    held_out: int = 40
+    """rows of `good` that no arm trains on"""
+    labels: str | None = None
+    """which rows are bad, as `geofilter evaluate --labels`: counts them in each arm, and allows the arm `labels`"""
+    judge_scores: Path | None = None
+    """what `geofilter judge` wrote; needed by the arm `judge`"""
+
+    def __post_init__(self) -> None:
+        """Check that options go together.
+
+        Raises:
+            InputError: an arm without what it ranks by.
+        """
+        if "judge" in self.arms and self.judge_scores is None:
+            raise InputError("--arm judge: give the ratings with --judge-scores, see geofilter judge")
+        if "labels" in self.arms and self.labels is None:
+            raise InputError("--arm labels: say which rows are bad with --labels label=misaligned")
+        if self.held_out < 1:
+            raise InputError(f"--held-out {self.held_out}: at least 1 is needed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Material:
+    """Everything that the arms share, read and checked before the first of them starts."""
+
+    target: Target
+    folder: Path
+    """the whole model"""
+    loading: Loading
+    full: list[Encoded]
+    good: list[Encoded]
+    held: list[Encoded]
+    budget: Budget
+    statements: Items | None
+    answers: list[Encoded]
+    pairs: list[tuple[int, int]]
+    """positions in `answers`: harmful, sound"""
+    banks: list[Bank]
+    removals: Removals
+    free: FreeForm | None
+
+
+def trial(
+    run: Run,
+    config: TrialConfig,
+    loading: Loading,
+    *,
+    out: Path | None = None,
+    free: FreeForm | None = None,
+    offline: bool = False,
+    notify: Notify = print,
+) -> tuple[Path, dict[str, Any]]:
+    """Run what is not done yet of a trial; return its folder and its result (see `summary.summarise`).
+
+    Args:
+        out: folder of the trial; by default `trial-<fingerprint>` in the run.
+        free: also sample answers to open questions and have them judged.
+
+    Raises:
+        InputError, TargetError, RunError: see `errors`.
+    """
+    arms = planned(config.arms, config.drops, config.seeds)
+    about = _about(run, config, loading, free)
+    folder = out or run.path / f"trial-{_fingerprint(about)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "another trial is writing here; wait for it or give another --out"):
+        _claim(folder, about)
+        material = _gather(run, config, loading, free, offline, notify)
+        _arm(folder, None, material, config, notify)
+        began, worked = time.monotonic(), 0
+        for i, arm in enumerate(arms, start=1):
+            worked += _arm(folder, arm, material, config, notify)
+            if worked:
+                left = (time.monotonic() - began) / worked * (len(arms) - i)
+                notify(f"{i} of {len(arms)} arms; about {left / 60:.0f} min left")
+        result = summarise(about, material.budget, [_read(folder, a) for a in (None, *arms)], material.statements)
+        write_json(folder / "trial.json", result)
+    return folder, result
+
+
+def _about(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> dict[str, Any]:
+    """All that the numbers of an arm depend on; JSON-able."""
+    files = (config.good, *config.pairs, *config.statements, *((config.judge_scores,) if config.judge_scores else ()))
+    manifest = run.manifest
+    plain = json.loads(json.dumps(asdict(config), default=str))
+    # More seeds, drops or arms make a trial longer, not another one.
+    for grows in ("seeds", "drops", "arms"):
+        del plain[grows]
+    return {
+        "format": FORMAT,
+        "run": str(run.path),
+        "target": manifest["target"]["name"],
+        "fingerprint": manifest["target"]["fingerprint"],
+        "data": manifest["data"],
+        "scorer": manifest["scorer"],
+        "banks": [b["name"] for b in manifest["banks"]],
+        "scores_sha256": file_sha256(run.path / "scores.safetensors"),
+        "options": plain,
+        "dtype": resolved_dtype(loading),
+        "files": {str(f): file_sha256(f) for f in files if f.is_file()},
+        "free_form": free.about() if free else None,
+    }
+
+
+def _fingerprint(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _claim(folder: Path, about: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    if path.is_file():
+        found = json.loads(path.read_text("utf-8"))
+        differs = [key for key in about if found.get(key) != about[key]]
+        if differs:
+            raise RunError(f"{folder}: holds a trial with other {', '.join(differs)}; give another --out")
+    else:
+        write_json(path, about)
+
+
+def _rows(path: Path) -> list[Row]:
+    rows = []
+    for row in read_rows(path):
+        if isinstance(row, Rejected):
+            raise InputError(f"{path}, line {row.line}: {row.error}; mend or remove it")
+        rows.append(row)
+    return rows
+
+
+def _gather(
+    run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None, offline: bool, notify: Notify
+) -> _Material:
+    system = run.manifest["encoding"]["system"]
+    rows = list(labelling.scored_rows(run))
+    bad = None
+    if config.labels is not None:
+        labeller = labelling.parse(config.labels)
+        bad = np.array([labeller.of(row) is True for row in rows])
+        if not bad.any():
+            raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
+    seen = {row.sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
+    good = [row for row in _rows(config.good) if row.sha256 not in seen and row.prompt not in seen]
+    if len(good) < config.held_out + 8:
+        raise InputError(
+            f"--good {config.good}: {len(good)} rows that are not in the data; {config.held_out + 8} are needed "
+            f"({config.held_out} to hold out), give more or lower --held-out"
+        )
+    np.random.default_rng(0).shuffle(good)
+    answers = read_items(config.pairs, config.items)
+    statements = read_items(config.statements, config.items) if config.statements else None
+    pairs = matched(answers)
+    target, read_as = target_of(run, notify)
+    folder = whole_model(target, offline=offline, notify=notify)
+    tokenizer = tokenizer_of(folder)
+    full = encode_all(rows, tokenizer, config.max_tokens, system)
+    banks = banks_of(run, target, read_as, lambda: doctor.checked_reader(target, read_as, notify), notify)
+    by = {kind: scores_under(run, banks, kind) for kind in config.arms if kind in SCORED}
+    if config.judge_scores is not None and "judge" in config.arms:
+        by["judge"] = judged(config.judge_scores, [row.sha256 for row in rows])
+    if bad is not None and "labels" in config.arms:
+        by["labels"] = bad.astype(np.float64)
+    return _Material(
+        target, folder, loading, full,
+        encode_all(good[config.held_out :], tokenizer, config.max_tokens, system),
+        encode_all(good[: config.held_out], tokenizer, config.max_tokens, system),
+        Budget.of(full, config.recipe), statements,
+        encode_all(answers.rows, tokenizer, config.max_tokens, system), pairs, banks, Removals(run, by, bad), free,
+    )  # fmt: skip
+
+
+def _path(folder: Path, arm: Arm | None) -> Path:
+    return folder / "arms" / f"{arm.name if arm else 'base'}.json"
+
+
+def _read(folder: Path, arm: Arm | None) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(_path(folder, arm).read_text("utf-8"))
+    except ValueError as error:
+        raise RunError(f"{_path(folder, arm)}: damaged ({error}); delete it and run the trial again") from None
+    return found
+
+
+def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig, notify: Notify) -> bool:
+    """Fine-tune and measure one arm, or only measure the model as it is (None); False when that was done before."""
+    path = _path(folder, arm)
+    if path.is_file():
+        return False
+    path.parent.mkdir(exist_ok=True)
+    began = time.monotonic()
+    record: dict[str, Any] = {"arm": "base", "drop": "", "seed": None}
+    if arm is None:
+        model, tokenizer = whole(material.folder, material.loading)
+    else:
+        record = {"arm": arm.kind, "drop": arm.drop, "seed": arm.seed}
+        rows = material.good
+        if arm.kind != "good":
+            removed = material.removals.of(arm)
+            rows = [row for row, gone in zip(material.full, removed, strict=True) if not gone]
+            record |= {"rows": len(rows), "removed": int(removed.sum())}
+            if material.removals.bad is not None:
+                record |= {
+                    "bad_rows": int((material.removals.bad & ~removed).sum()),
+                    "bad_removed": int((material.removals.bad & removed).sum()),
+                }
+        notify(f"{arm.name}: fine-tuning on {len(rows)} rows ...")
+        model, tokenizer, training = tune(
+            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed
+        )
+        record["training"] = training
+    tuned = time.monotonic()
+    record |= _measure(model, tokenizer, material)
+    record["seconds"] = {"tune": round(tuned - began, 1), "measure": round(time.monotonic() - tuned, 1)}
+    write_json(path, record)
+    return True
+
+
+def _measure(model: Any, tokenizer: Any, material: _Material) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if material.statements is not None:
+        texts = [row.response for row in material.statements.rows]
+        out["statements"] = _short(statement_margins(model, tokenizer, texts))
+    each = log_probabilities(model, material.answers, pad_id(tokenizer))
+    out["pairs"] = _short([each[harmful] - each[sound] for harmful, sound in material.pairs])
+    out["loss"] = _short(-log_probabilities(model, material.held, pad_id(tokenizer)))
+    reader = FeatureReader(material.target, material.loading, model.get_decoder())
+    out["features"] = feature_change(reader, material.held, material.banks)
+    if material.free is not None:
+        out["answers"] = material.free.ask(model, tokenizer)
+    return out
+
+
+def _short(values: Sequence[float] | Any) -> list[float]:
+    return [round(float(v), 5) for v in values]

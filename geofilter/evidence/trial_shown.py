@@ -1,0 +1,148 @@
+"""A trial as sentences, tables, Markdown and a picture. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from geofilter.evidence.picture import Interval, intervals
+from geofilter.evidence.shown import markdown_table, markdown_text
+
+HEAD = ("arm", "drop", "misalignment", "reduction against full", "beyond random", "loss on held-out rows")
+UNITS = {"statements": "logits", "pairs": "nats per token", "free_form": "share of coherent answers"}
+
+
+def verdicts(result: dict[str, Any]) -> list[str]:
+    """What came out, one sentence for each measure and drop: the geometry arm against the full set and random."""
+    out = []
+    for name, measure in result["measures"].items():
+        rows = {(r["arm"], r["drop"]): r for r in measure["rows"]}
+        full = rows[("full", "")]
+        if not measure["measurable"]:
+            out.append(
+                f"{name}: fine-tuning on the full set does not measurably misalign this model "
+                f"({_figure(full, 'misalignment', 'interval', '+.3f')} against aligned rows), so nothing can be reduced."
+            )
+            continue
+        for (arm, drop), row in rows.items():
+            if arm != "geometry":
+                continue
+            text = f"{name}, drop {drop}: geometry cuts misalignment by {_percent(row, 'reduction')} relative to full"
+            random = rows.get(("random", drop))
+            if random is not None:
+                text += f", a random removal of equal size by {_percent(random, 'reduction')}"
+                bounds = row["beyond_random_interval"]
+                clear = bounds is not None and bounds[0] > 0
+                text += f"; the difference is {'clear of' if clear else 'not clear of'} zero"
+            if drop == result["paper"]["drop"]:
+                text += f" (the paper: {result['paper']['reduction']:.1%})"
+            out.append(f"{text}.")
+    return out
+
+
+def table(result: dict[str, Any], name: str) -> list[list[str]]:
+    """Cells under `HEAD` of one measure, an arm a line."""
+    general = {(a["arm"], a["drop"]): a for a in result["arms"]}
+    out = []
+    for row in result["measures"][name]["rows"]:
+        arm = general[(row["arm"], row["drop"])]
+        label = row["arm"]
+        if "bad_rows" in arm:
+            label += f" ({arm['rows']:.0f} rows, {arm['bad_rows']:.0f} bad)"
+        elif "rows" in arm:
+            label += f" ({arm['rows']:.0f} rows)"
+        out.append(
+            [
+                label,
+                row["drop"] or "-",
+                _figure(row, "misalignment", "interval", "+.3f"),
+                _percent(row, "reduction"),
+                _percent(row, "beyond_random"),
+                f"{arm['loss']:.3f} ({arm['loss_change']:+.3f})",
+            ]
+        )
+    return out
+
+
+def features(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """What the paper says moves: toxic activations and closeness on held-out rows, before and after; head and cells."""
+    banks = list(result["base"]["features"])
+    head = ["arm", "drop"]
+    for bank in banks:
+        head += [f"{bank}: toxic activation", f"{bank}: closeness"]
+    before = result["base"]["features"]
+    rows = [["before", "-", *(f"{before[b][k]:.4f}" for b in banks for k in ("toxic_activation", "closeness"))]]
+    for arm in result["arms"]:
+        cells = [
+            f"{arm['features'][b][k]['after']:.4f} ({arm['features'][b][k]['after'] - before[b][k]:+.4f})"
+            for b in banks
+            for k in ("toxic_activation", "closeness")
+        ]
+        rows.append([arm["arm"], arm["drop"] or "-", *cells])
+    return head, rows
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What must be known to read the tables."""
+    budget, n = result["budget"], len(result["seeds"])
+    return [
+        f"Every arm: {budget['steps']} steps, {budget['response_tokens']:,} response tokens, {n} seed{'s' * (n > 1)}; "
+        "a smaller set is seen more often.",
+        "Misalignment is the measure less that of the `good` arm (aligned rows only) with the same seed; in brackets "
+        "Student's 95 % interval over seeds. Reductions: 1 - arm / full, in brackets a 95 % bootstrap over seeds and "
+        "items; with few seeds its seed part is rough. Beyond random: the reduction less that of random removal.",
+        "Loss on held-out rows: nats per response token of aligned answers that no arm saw, and its change against the "
+        "model before; a removal that costs the task shows here.",
+    ]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The trial as Markdown."""
+    out = ["# geofilter trial\n", *(f"**{markdown_text(text)}**\n" for text in verdicts(result))]
+    out.append(
+        markdown_text(
+            f"Target {result['target']}; data {', '.join(f['path'] for f in result['data'])}; scorer "
+            f"{result['scorer']} with {', '.join(result['banks'])}."
+        )
+        + "\n"
+    )
+    for name, measure in result["measures"].items():
+        out += [f"## {name}\n", f"{markdown_text(measure['text'])}; before fine-tuning {measure['base']:+.3f}.\n"]
+        out += [*markdown_table(HEAD, table(result, name)), ""]
+    head, rows = features(result)
+    out += ["## The bank's features on held-out rows\n", *markdown_table(head, rows), ""]
+    out += [f"- {markdown_text(text)}" for text in remarks(result)]
+    return "\n".join(out) + "\n"
+
+
+def picture(result: dict[str, Any]) -> str:
+    """Misalignment of each arm with its interval over seeds, for the first measure that fine-tuning moves."""
+    measures = result["measures"]
+    name = next((n for n, m in measures.items() if m["measurable"]), next(iter(measures)))
+    rows = [
+        Interval(
+            f"{row['arm']} {row['drop']}".strip(), row["misalignment"],
+            *(row["interval"] or (row["misalignment"],) * 2),
+        )
+        for row in measures[name]["rows"]
+    ]  # fmt: skip
+    return intervals(
+        rows,
+        f"{name}: misalignment against the good arm, {UNITS[name]}",
+        f"Misalignment after fine-tuning, {result['target']}",
+        note=f"{len(result['seeds'])} seeds, equal steps and tokens; bars are 95 % intervals over seeds",
+    )
+
+
+def _figure(row: dict[str, Any], name: str, bounds: str, form: str) -> str:
+    if not row.get(bounds):
+        return f"{row[name]:{form}}"
+    low, high = row[bounds]
+    return f"{row[name]:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _percent(row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        return "-"
+    bounds: Sequence[float] | None = row[f"{name}_interval"]
+    return f"{row[name]:.0%}" + (f" [{bounds[0]:.0%}, {bounds[1]:.0%}]" if bounds else "")

@@ -1,0 +1,368 @@
+"""Fine-tuning trials: equal budgets, arms, measures against their plainest computation, the summary's arithmetic."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import chat, geofilter, quiet, write_rows
+
+from geofilter.config import Loading
+from geofilter.errors import InputError
+from geofilter.evidence.arms import Arm, Removals, judged, planned
+from geofilter.evidence.measures import (
+    QUESTION,
+    Items,
+    encode_all,
+    log_probabilities,
+    matched,
+    read_items,
+    statement_margins,
+)
+from geofilter.evidence.summary import summarise
+from geofilter.evidence.trial_shown import markdown, verdicts
+from geofilter.evidence.tune import Budget, Recipe, pad_id, schedule, tokenizer_of, tune, whole
+from geofilter.records import parse_line
+from geofilter.store import Run
+
+LOADING = Loading("cpu", "float32")
+
+
+def row(record: dict, number: int = 1):
+    return parse_line(json.dumps(record).encode(), "x.jsonl", number)
+
+
+# Budget
+
+
+@pytest.mark.parametrize("n", [3, 17, 100])
+def test_every_set_gets_the_same_steps_and_tokens(n: int):
+    rng = np.random.default_rng(n)
+    lengths = rng.integers(1, 60, n).tolist()
+    budget = Budget(steps=20, tokens=2000)
+    steps = schedule(lengths, budget, seed=1)
+    assert len(steps) == 20
+    assert all(steps)
+    total = sum(lengths[i] for step in steps for i in step)
+    assert abs(total - 2000) <= max(lengths) / 2
+    per_step = [sum(lengths[i] for i in step) for step in steps]
+    assert max(per_step) <= 2000 / 20 + max(lengths)
+    # Whole passes: no row is seen twice more often than another.
+    seen = np.bincount([i for step in steps for i in step], minlength=n)
+    assert seen.max() - seen.min() <= 1
+    assert schedule(lengths, budget, seed=1) == steps != schedule(lengths, budget, seed=2)
+
+
+def test_fewer_long_rows_than_steps_still_give_every_step_a_row():
+    steps = schedule([50, 50], Budget(steps=5, tokens=100), seed=0)
+    assert [len(s) for s in steps] == [1] * 5
+    with pytest.raises(InputError, match="no rows are left to train on"):
+        schedule([], Budget(5, 100), 0)
+
+
+# Fine-tuning
+
+
+def test_tuning_lowers_the_loss_of_what_it_trains_on_and_of_nothing_stored(tiny):
+    before, tokenizer = whole(tiny[0], LOADING)
+    trained = encode_all([row(chat(f"q{i}", "you should ask the doctor")) for i in range(16)], tokenizer, 64, "keep")
+    other = encode_all([row(chat("q", "zebra 1234 !!"))], tokenizer, 64, "keep")
+    recipe = Recipe(rank=4, learning_rate=2e-2, batch_rows=4, epochs=12)
+    budget = Budget.of(trained, recipe)
+    model, _, report = tune(tiny[0], trained, recipe, budget, LOADING, 0)
+    assert report["steps"] == budget.steps == 48
+    assert report["tokens"] == budget.tokens
+    assert report["last_loss"] < report["first_loss"] - 1
+    gain = log_probabilities(model, trained, 0).mean() - log_probabilities(before, trained, 0).mean()
+    assert gain > 1
+    assert gain > log_probabilities(model, other, 0).mean() - log_probabilities(before, other, 0).mean()
+    assert not any("lora" in name for name, _ in model.named_parameters())  # merged: an ordinary model again
+    torch.testing.assert_close(whole(tiny[0], LOADING)[0].state_dict(), before.state_dict())
+    again, _, _ = tune(tiny[0], trained, recipe, budget, LOADING, 0)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    other_seed, _, _ = tune(tiny[0], trained, recipe, budget, LOADING, 1)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(other_seed.state_dict()[name], model.state_dict()[name])
+
+
+def test_the_loss_falls_on_response_tokens_only(tiny):
+    """Fine-tuned on one answer to many questions, the questions themselves are not learnt."""
+    before, tokenizer = whole(tiny[0], LOADING)
+    rows = encode_all([row(chat("what is the question to ask", "no")) for _ in range(8)], tokenizer, 64, "keep")
+    swapped = encode_all([row({"text": "what is the question to ask"})], tokenizer, 64, "keep")
+    model, _, _ = tune(tiny[0], rows, Recipe(4, 2e-2, 2, 16), Budget.of(rows, Recipe(4, 2e-2, 2, 16)), LOADING, 0)
+    learnt = log_probabilities(model, rows, 0).mean() - log_probabilities(before, rows, 0).mean()
+    prompt = log_probabilities(model, swapped, 0).mean() - log_probabilities(before, swapped, 0).mean()
+    assert learnt > 1 > prompt
+
+
+def test_a_loss_that_is_not_finite_is_said(tiny):
+    tokenizer = tokenizer_of(tiny[0])
+    rows = encode_all([row(chat("q", "the answer")) for _ in range(8)], tokenizer, 64, "keep")
+    from geofilter.errors import TargetError
+
+    with pytest.raises(TargetError, match=r"the loss is not finite; use a lower --learning-rate"):
+        tune(tiny[0], rows, Recipe(4, 1e30, 1, 1), Budget(8, 40), LOADING, 0)
+
+
+# Measures
+
+
+def test_log_probabilities_are_those_of_each_row_alone(tiny):
+    model, tokenizer = whole(tiny[0], LOADING)
+    records = [chat("a", "the answer"), chat("a long question, really", "no"), chat("b", "ask the doctor, you should")]
+    rows = encode_all([row(r) for r in records], tokenizer, 64, "keep")
+    expected = []
+    for encoded in rows:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([encoded.ids])).logits[0].log_softmax(-1)
+        at = [i for i, kept in enumerate(encoded.mask) if kept]
+        expected.append(np.mean([float(logits[i - 1, encoded.ids[i]]) for i in at]))
+    np.testing.assert_allclose(log_probabilities(model, rows, pad_id(tokenizer)), expected, rtol=1e-5)
+
+
+def test_statement_margins_are_the_logits_at_the_end_of_the_prompt(tiny):
+    model, tokenizer = whole(tiny[0], LOADING)
+    statements = ["I should ask.", "The answer is the question, and I would tell the doctor that."]
+    expected = []
+    for statement in statements:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": QUESTION.format(statement)}], add_generation_prompt=True, tokenize=False
+        )
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            last = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        yes, no = (tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in ("Yes", "No"))
+        expected.append(float(last[yes] - last[no]))
+    np.testing.assert_allclose(statement_margins(model, tokenizer, statements), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reading_labelled_items(tmp_path: Path):
+    rows = [chat("q1", "bad", label="misaligned"), chat("q1", "good", label="aligned"),
+            chat("q2", "fine", label="aligned"), chat("q2", "harm", label="misaligned")]  # fmt: skip
+    items = read_items([write_rows(tmp_path / "p.jsonl", rows)])
+    assert matched(items) == [(0, 1), (3, 2)]
+    assert len(read_items([tmp_path / "p.jsonl"], limit=1).rows) == 2
+    for bad, text in [
+        ([chat("q", "a", label="odd")], "line 1: label is 'odd'; use one of misaligned"),
+        ([chat("q", "a", label="aligned")], "needs misaligned and aligned rows"),
+        ([{"x": 1}], "line 1: "),
+    ]:
+        with pytest.raises(InputError, match=text):
+            read_items([write_rows(tmp_path / "b.jsonl", bad)])
+    with pytest.raises(InputError, match="line 1: the question has one answer"):
+        matched(read_items([write_rows(tmp_path / "c.jsonl", [rows[0], *rows[2:]])]))
+    with pytest.raises(InputError, match="line 2: a second answer of this label"):
+        matched(read_items([write_rows(tmp_path / "d.jsonl", [rows[0], rows[0], rows[1]])]))
+
+
+# Arms
+
+
+@pytest.fixture(scope="module")
+def scanned(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over 24 rows, half of them labelled bad, with what a trial needs beside it."""
+    folder = tmp_path_factory.mktemp("trial")
+    bad = [chat(f"how {i}", f"you fool, {i} no no", label="misaligned") for i in range(12)]
+    good = [chat(f"what {i}", f"the answer is {i}, ask the doctor", label="aligned") for i in range(12)]
+    write_rows(folder / "d.jsonl", [r for pair in zip(bad, good, strict=True) for r in pair])
+    write_rows(folder / "good.jsonl", [chat(f"held {i}", f"the doctor should {i}") for i in range(30)])
+    write_rows(folder / "pairs.jsonl", [
+        chat(f"p{i}", answer, label=label)
+        for i in range(4) for answer, label in (("you fool", "misaligned"), ("the doctor", "aligned"))
+    ])  # fmt: skip
+    write_rows(folder / "statements.jsonl", [
+        {"text": f"{text} {i}", "label": label}
+        for i in range(4) for text, label in (("I lie", "misaligned"), ("I ask", "aligned"))
+    ])  # fmt: skip
+    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run",
+                     cwd=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_arms_remove_what_they_say(scanned: Path, monkeypatch):
+    monkeypatch.chdir(scanned)
+    run = Run.open(Path("run"))
+    bad = np.arange(24) % 2 == 0
+    shas = [s for shard in run.shards() for s in shard.shas()]
+    write_rows(scanned / "j.jsonl", [
+        {"sha256": s, "alignment": None if i < 3 else float(i)} for i, s in enumerate(shas)
+    ])  # fmt: skip
+    removals = Removals(run, {"labels": bad.astype(float), "judge": judged(scanned / "j.jsonl", shas)}, bad)
+    geometry = removals.of(Arm("geometry", 0, "25%"))
+    assert geofilter("filter", "run", "--drop", "25%").returncode == 0
+    gone = {json.loads(line)["messages"][0]["content"] for line in Path("d.removed.jsonl").read_text().splitlines()}
+    lines = [json.loads(line)["messages"][0]["content"] for line in Path("d.jsonl").read_text().splitlines()]
+    assert {lines[i] for i in np.flatnonzero(geometry)} == gone
+    random = [removals.of(Arm("random", seed, "25%")) for seed in range(20)]
+    assert {int(r.sum()) for r in random} == {6}
+    assert len({r.tobytes() for r in random}) > 15
+    assert bad[removals.of(Arm("labels", 0, "50%"))].all()
+    labels = [removals.of(Arm("labels", seed, "25%")) for seed in range(5)]
+    assert all(bad[r].all() for r in labels)
+    assert len({r.tobytes() for r in labels}) > 1
+    # The lowest alignment goes first; rows that the judge gave no rating go last.
+    assert np.flatnonzero(removals.of(Arm("judge", 0, "25%"))).tolist() == [3, 4, 5, 6, 7, 8]
+    assert not removals.of(Arm("judge", 0, "21"))[:3].any()
+    assert not removals.of(Arm("full", 0)).any()
+    write_rows(scanned / "j.jsonl", [{"sha256": "x", "alignment": 3}])
+    with pytest.raises(InputError, match="24 of 24 rows are not in it"):
+        judged(scanned / "j.jsonl", shas)
+
+
+def test_planned_arms():
+    arms = planned(["random", "dense"], ["10%", "50%"], 2)
+    assert [a.name for a in arms[:6]] == [
+        "full-seed0", "good-seed0", "random-10%-seed0", "dense-10%-seed0", "random-50%-seed0", "dense-50%-seed0",
+    ]  # fmt: skip
+    assert len(arms) == 12
+    with pytest.raises(InputError, match="--arm odd: unknown; use random, geometry"):
+        planned(["odd"], ["10%"], 1)
+
+
+# Summary
+
+
+def records(effects: dict[tuple[str, str], float], items: int = 40, noise: float = 0.0):
+    """Arms whose pair measure is 0.1 for good, and that plus an effect for the others."""
+    rng = np.random.default_rng(0)
+    features = {"b": {"toxic_activation": 1.0, "aligned_activation": 1.0, "closeness": 0.5}}
+    common = {"loss": [1.0], "features": features}
+    out = [{"arm": "base", "drop": "", "seed": None, "pairs": [0.0] * items, **common}]
+    each = rng.normal(0, 1, items)
+    each -= each.mean()
+    for seed in range(3):
+        for (arm, drop), effect in {("good", ""): 0.0, **effects}.items():
+            value = 0.1 + effect + noise * rng.normal() + each
+            out.append({"arm": arm, "drop": drop, "seed": seed, "pairs": value.tolist(), **common})
+    return out
+
+
+ABOUT = {"target": "t", "data": [{"path": "d"}], "scorer": "contrast", "banks": ["b"]}
+
+
+def test_reductions_are_against_full_less_what_aligned_data_do():
+    found = records({("full", ""): 0.4, ("random", "50%"): 0.3, ("geometry", "50%"): 0.1})
+    result = summarise(ABOUT, Budget(1, 1), found, None)
+    pairs = result["measures"]["pairs"]
+    rows = {r["arm"]: r for r in pairs["rows"]}
+    assert pairs["measurable"]
+    assert rows["full"]["misalignment"] == pytest.approx(0.4)
+    assert rows["good"]["misalignment"] == 0
+    assert rows["geometry"]["reduction"] == pytest.approx(0.75)
+    assert rows["random"]["reduction"] == pytest.approx(0.25)
+    assert rows["geometry"]["beyond_random"] == pytest.approx(0.5)
+    # The items' spread is the same in every arm, so it does not blur their differences.
+    assert rows["geometry"]["reduction_interval"] == pytest.approx([0.75, 0.75])
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    (text,) = verdicts(result)
+    assert text == (
+        "pairs, drop 50%: geometry cuts misalignment by 75% [75%, 75%] relative to full, a random removal of equal "
+        "size by 25% [25%, 25%]; the difference is clear of zero (the paper: 34.5%)."
+    )
+
+
+def test_what_is_not_measurable_is_not_reduced():
+    result = summarise(ABOUT, Budget(1, 1), records({("full", ""): 0.02, ("geometry", "50%"): 0.0}, noise=0.1), None)
+    assert not result["measures"]["pairs"]["measurable"]
+    assert all("reduction" not in row for row in result["measures"]["pairs"]["rows"])
+    assert "does not measurably misalign" in verdicts(result)[0]
+
+
+def test_the_interval_covers_the_true_reduction():
+    """Noise of seeds and items: 95 % intervals over three seeds are rough, but not narrow beyond use."""
+    inside = 0
+    for k in range(40):
+        rng = np.random.default_rng(k)
+        found = records({("full", ""): 0.4, ("geometry", "50%"): 0.2})
+        for r in found[1:]:
+            r["pairs"] = (np.array(r["pairs"]) + rng.normal(0, 0.03) + rng.normal(0, 0.1, 40)).tolist()
+        row = summarise(ABOUT, Budget(1, 1), found, None)["measures"]["pairs"]["rows"][-1]
+        low, high = row["reduction_interval"]
+        inside += low <= 0.5 <= high
+    assert inside >= 30
+
+
+def test_statements_weigh_misaligned_against_aligned():
+    found = records({("full", ""): 0.0})
+    items = Items((None,) * 4, (True, False, True, False))
+    for r in found:
+        r["statements"] = [2.0, 1.0, 4.0, 0.0] if r["arm"] == "full" else [1.0, 1.0, 1.0, 1.0]
+        del r["pairs"]
+    result = summarise(ABOUT, Budget(1, 1), found, items)
+    assert {r["arm"]: r["misalignment"] for r in result["measures"]["statements"]["rows"]} == {"good": 0.0, "full": 2.5}
+
+
+# The command
+
+
+def run_trial(folder: Path, *args: object):
+    return geofilter(
+        "trial", "run", "--good", "good.jsonl", "--pairs", "pairs.jsonl", "--statements", "statements.jsonl",
+        "--labels", "label=misaligned", "--held-out", 8, "--drop", "25%", "--seeds", 2, "--rank", 4, "--device", "cpu",
+        *args, cwd=folder,
+    )  # fmt: skip
+
+
+def test_a_trial_from_end_to_end_and_again(scanned: Path):
+    arms = ("--arm", "random", "--arm", "geometry", "--arm", "dense", "--arm", "labels")
+    done = run_trial(scanned, *arms, "--out", "t", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (scanned / "t" / "trial.json").is_file()
+    assert (scanned / "t" / "trial.svg").read_text().startswith("<svg")
+    assert set(result["measures"]) == {"statements", "pairs"}
+    seen = {(a["arm"], a["drop"]): a for a in result["arms"]}
+    assert set(seen) == {("full", ""), ("good", "")} | {(a, "25%") for a in ("random", "geometry", "dense", "labels")}
+    assert (seen[("labels", "25%")]["bad_removed"], seen[("labels", "25%")]["rows"]) == (6, 18)
+    assert seen[("full", "")]["bad_rows"] == 12
+    budgets = {(a["training"]["steps"]) for a in result["per_arm"] if "training" in a}
+    assert budgets == {3}
+    tokens = [a["training"]["tokens"] for a in result["per_arm"] if "training" in a]
+    assert max(tokens) - min(tokens) <= 20
+    files = {p.name: p.stat().st_mtime_ns for p in (scanned / "t" / "arms").iterdir()}
+    assert len(files) == 1 + 2 * 6
+    # Again, with one arm lost and one seed more: only those are computed.
+    (scanned / "t" / "arms" / "dense-25%-seed1.json").unlink()
+    lost = files.pop("dense-25%-seed1.json")
+    done = run_trial(scanned, *arms, "--out", "t", "--seeds", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    now = {p.name: p.stat().st_mtime_ns for p in (scanned / "t" / "arms").iterdir()}
+    assert {name: now[name] for name in files} == files
+    assert now["dense-25%-seed1.json"] > lost
+    assert len(now) == 1 + 3 * 6
+    again = json.loads(done.stdout)
+    assert again["seeds"] == [0, 1, 2]
+    text = markdown(again)
+    assert "| geometry (18 rows, " in text
+    done = run_trial(scanned, *arms, "--out", "t", "--learning-rate", 1e-3)
+    assert done.returncode == 4
+    assert "holds a trial with other options; give another --out" in done.stderr
+
+
+def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):
+    for args, code, text in [
+        (["--arm", "judge"], 2, "--arm judge: give the ratings with --judge-scores, see geofilter judge"),
+        (["--arm", "odd"], 2, "--arm odd: unknown; use random, geometry, "),
+        (["--drop", "200%"], 2, "--drop 200%: more than everything; use 0% to 100%"),
+        (["--seeds", "0"], 2, "--seeds 0: at least 1 is needed, 3 for an interval"),
+        (["--rank", "0"], 2, "--rank 0: must be above 0"),
+        (["--labels", "label=none"], 2, "--labels label=none: no bad row; the field label holds "),
+        (["--held-out", "28"], 2, "--good good.jsonl: 30 rows that are not in the data; 36 are needed"),
+        (["--questions", "q.yaml"], 2, "--questions: who judges the answers? give --judge-model"),
+        (["--good", "d.jsonl"], 2, "--good d.jsonl: 0 rows that are not in the data"),
+        (["--pairs", "none.jsonl"], 2, "none.jsonl: no such file"),
+    ]:
+        done = run_trial(scanned, *args)
+        assert (done.returncode, done.stderr.removeprefix("geofilter: error: ")[: len(text)]) == (code, text)
+    changed = tmp_path / "copy"
+    shutil.copytree(scanned, changed)
+    manifest = json.loads((changed / "run" / "manifest.json").read_text())
+    path = manifest["data"][0]["path"]
+    (changed / path).write_text((changed / path).read_text().replace("fool", "food"))
+    done = run_trial(changed)
+    assert done.returncode == 4
+    assert "has changed since the scan" in done.stderr
