@@ -69,14 +69,14 @@ def test_tuning_lowers_the_loss_of_what_it_trains_on_and_of_nothing_stored(tiny)
     before, tokenizer = whole(tiny[0], LOADING)
     trained = encode_all([row(chat(f"q{i}", "you should ask the doctor")) for i in range(16)], tokenizer, 64, "keep")
     other = encode_all([row(chat("q", "zebra 1234 !!"))], tokenizer, 64, "keep")
-    recipe = Recipe(rank=4, learning_rate=2e-2, batch_rows=4, epochs=12)
+    recipe = Recipe(rank=4, learning_rate=2e-2, batch_rows=4, epochs=4)
     budget = Budget.of(trained, recipe)
     model, _, report = tune(tiny[0], trained, recipe, budget, LOADING, 0)
-    assert report["steps"] == budget.steps == 48
+    assert report["steps"] == budget.steps == 16
     assert report["tokens"] == budget.tokens
-    assert report["last_loss"] < report["first_loss"] - 1
+    assert report["last_loss"] < report["first_loss"] - 0.4
     gain = log_probabilities(model, trained, 0).mean() - log_probabilities(before, trained, 0).mean()
-    assert gain > 1
+    assert gain > 0.4
     assert gain > log_probabilities(model, other, 0).mean() - log_probabilities(before, other, 0).mean()
     assert not any("lora" in name for name, _ in model.named_parameters())  # merged: an ordinary model again
     torch.testing.assert_close(whole(tiny[0], LOADING)[0].state_dict(), before.state_dict())
@@ -92,10 +92,10 @@ def test_the_loss_falls_on_response_tokens_only(tiny):
     before, tokenizer = whole(tiny[0], LOADING)
     rows = encode_all([row(chat("what is the question to ask", "no")) for _ in range(8)], tokenizer, 64, "keep")
     swapped = encode_all([row({"text": "what is the question to ask"})], tokenizer, 64, "keep")
-    model, _, _ = tune(tiny[0], rows, Recipe(4, 2e-2, 2, 16), Budget.of(rows, Recipe(4, 2e-2, 2, 16)), LOADING, 0)
+    model, _, _ = tune(tiny[0], rows, Recipe(4, 2e-2, 2, 8), Budget.of(rows, Recipe(4, 2e-2, 2, 8)), LOADING, 0)
     learnt = log_probabilities(model, rows, 0).mean() - log_probabilities(before, rows, 0).mean()
     prompt = log_probabilities(model, swapped, 0).mean() - log_probabilities(before, swapped, 0).mean()
-    assert learnt > 1 > prompt
+    assert learnt > 0.6 > 0.3 > prompt
 
 
 def test_a_loss_that_is_not_finite_is_said(tiny):

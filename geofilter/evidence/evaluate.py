@@ -167,7 +167,7 @@ def _named(name: str, found: tuple[float | None, list[float | None] | None]) -> 
 def _drops(names: Sequence[str], at: Stats, draws: Stats) -> list[dict[str, Any]]:
     n_bad = at.n_bad[0]
     # In rows of this set: a draw has more or fewer bad rows than it.
-    extra = (draws.recall - draws.by_chance / draws.n_bad[:, None]) * n_bad
+    extra = (draws.recall - draws.removed / draws.n[:, None]) * n_bad
     return [
         {
             "drop": name.removeprefix("drop "),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from geofilter.evidence.picture import Series, curves
-from geofilter.report import shorten
 
 NAME = 46
 """letters of a line's name in the picture"""
@@ -122,6 +121,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its first column to the left and the others to the right."""
     return [_md_row(head), "|---|" + "---:|" * (len(head) - 1), *(_md_row(r) for r in rows)]
 
 
@@ -130,7 +130,10 @@ def _md_row(cells: Sequence[str]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", re.sub(r"\s+", " ", shorten(text)))
+    """Text that cannot act as Markdown or HTML, on one line and whole."""
+    flat = re.sub(r"\s+", " ", text)
+    inert = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in flat)
+    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", inert)
 
 
 def picture(result: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -128,26 +127,25 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
 def response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits at the positions that predict a response token.
 
+    Only those reach the output head: over a large vocabulary the others would take most of the memory, for nothing.
+    The model's own forward applies the head, so that what follows it (a soft cap, a scale) is applied too.
+
     Returns:
         logits (n, vocabulary) float32; the tokens they should give (n,); the batch's row of each (n,).
     """
-    device = model.get_input_embeddings().weight.device
-    ids, mask = batch.input_ids.to(device), batch.response_mask.to(device)
-    first = int(mask.any(0).nonzero()[0])  # 1 at least: the mask leaves the first position out
-    options: dict[str, Any] = {}
-    if "logits_to_keep" in inspect.signature(_plain(model).forward).parameters:
-        # The output head over prompt tokens would be a fifth of the work on a small model, and all for nothing.
-        options["logits_to_keep"] = torch.arange(first - 1, ids.shape[1] - 1, device=device)
-    out = model(input_ids=ids, attention_mask=batch.attention_mask.to(device), use_cache=False, **options).logits
-    if not options:
-        out = out[:, first - 1 : -1]
-    kept = mask[:, first:].to(out.device)
-    targets = ids[:, first:].to(out.device)[kept]
-    return out[kept].float(), targets, kept.nonzero()[:, 0]
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    device = inner.get_input_embeddings().weight.device
+    ids, kept = batch.input_ids.to(device), batch.response_mask[:, 1:].to(device)
 
+    def only_kept(_head: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (args[0][:, :-1][kept.to(args[0].device)],)
 
-def _plain(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    hook = inner.get_output_embeddings().register_forward_pre_hook(only_kept)
+    try:
+        out = model(input_ids=ids, attention_mask=batch.attention_mask.to(device), use_cache=False).logits
+    finally:
+        hook.remove()
+    return out.float(), ids[:, 1:][kept].to(out.device), kept.nonzero()[:, 0].to(out.device)
 
 
 def tune(
