@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Quiet, note, notifier
+from geofilter.options import AsJson, Quiet, inert, note, notifier, open_run
 
 app = typer.Typer()
 
@@ -38,11 +38,9 @@ def evaluate(
     """How well the run's score finds rows that are labelled bad, beside controls and with intervals. Loads no model."""
     from geofilter.evidence import evaluate as evaluation
     from geofilter.evidence.shown import markdown, picture
-    from geofilter.store import Run, atomic, write_json
+    from geofilter.store import atomic, write_json
 
-    opened = Run.open(run) if run is not None else Run.newest(Path.cwd())
-    if run is None:
-        note(f"run: {opened.path}")
+    opened = open_run(run)
     result = evaluation.evaluate(
         opened, labels, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
     )
@@ -73,8 +71,8 @@ def _print(result: dict[str, Any]) -> None:
     from geofilter.evidence import shown
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    typer.echo(_inert(result["verdict"]["text"]))
-    typer.echo(_inert(shown.summary(result)))
+    typer.echo(inert(result["verdict"]["text"]))
+    typer.echo(inert(shown.summary(result)))
     head, *columns = shown.header(result)
     table = Table(head, box=box.SIMPLE_HEAD)
     for name in columns:
@@ -82,7 +80,7 @@ def _print(result: dict[str, Any]) -> None:
     for kind, rows in shown.table(result):
         table.add_row(Text(kind, style="bold"))
         for cells in rows:
-            table.add_row(Text(f"  {_inert(cells[0])}"), *(Text(c) for c in cells[1:]))
+            table.add_row(Text(f"  {inert(cells[0])}"), *(Text(c) for c in cells[1:]))
         table.add_section()
     console.print(table)
     head_cells, rows = shown.cuts(result)
@@ -93,8 +91,4 @@ def _print(result: dict[str, Any]) -> None:
         table.add_row(*(Text(c) for c in cells))
     console.print(table)
     for remark in shown.remarks(result):
-        typer.echo(f"- {_inert(remark)}")
-
-
-def _inert(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        typer.echo(f"- {inert(remark)}")

@@ -26,7 +26,9 @@ _ARMS, _RECIPE, _MEASURES = "Arms", "Fine-tuning", "Measures"
 @with_target
 def trial(
     ctx: typer.Context,
-    good: Annotated[Path, typer.Option(help="JSONL of aligned rows: some are held out, the others train the arm good.")],
+    good: Annotated[
+        Path, typer.Option(help="JSONL of aligned rows: some are held out, the others train the arm good.")
+    ],
     loading: Loading,
     run: Annotated[
         Path | None, typer.Argument(help="Scored run folder; by default the newest under .geofilter/.")
@@ -109,15 +111,11 @@ def trial(
     )  # fmt: skip
     free = _free_form(questions, samples, judge_model, base_url)
     opened = open_run(run)
-    folder, result = trials.trial(
-        opened, config, loading, out=out, free=free, offline=offline, notify=notifier(quiet)
-    )
+    folder, result = trials.trial(opened, config, loading, out=out, free=free, offline=offline, notify=notifier(quiet))
     _show(folder, result, as_json)
 
 
-def _free_form(
-    questions: Path | None, samples: int, judge_model: str | None, base_url: str | None
-) -> FreeForm | None:
+def _free_form(questions: Path | None, samples: int, judge_model: str | None, base_url: str | None) -> FreeForm | None:
     if questions is None:
         return None
     if judge_model is None:

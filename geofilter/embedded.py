@@ -31,9 +31,7 @@ def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def embedded_model(
-    name: str, row: dict[str, Any], *, offline: bool, notify: Notify, whole: bool = False
-) -> Path:
+def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify, whole: bool = False) -> Path:
     """The safetensors model of an embedded target, made in the cache on first use.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import chat, geofilter, quiet, write_rows
+from conftest import chat, geofilter, write_rows
 
 from geofilter.config import Loading
 from geofilter.errors import InputError

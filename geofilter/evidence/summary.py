@@ -164,12 +164,12 @@ def _bootstrap(
 
 def student(values: F64) -> tuple[float, float]:
     """95 % interval of the mean of a few independent values (Student's t); (nan, nan) for one."""
-    from scipy import stats
+    from scipy.special import stdtrit
 
     n = len(values)
     if n < 2:
         return float("nan"), float("nan")
-    half = float(stats.t.ppf(0.975, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
     return float(values.mean()) - half, float(values.mean()) + half
 
 

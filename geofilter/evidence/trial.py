@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class TrialConfig:
     drops: tuple[str, ...] = ("10%", "25%", "50%")
     arms: tuple[str, ...] = ("random", "geometry")
     seeds: int = 3
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
     max_tokens: int = 512
     """tokens of one row"""
     items: int | None = None

@@ -21,7 +21,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         if not measure["measurable"]:
             out.append(
                 f"{name}: fine-tuning on the full set does not measurably misalign this model "
-                f"({_figure(full, 'misalignment', 'interval', '+.3f')} against aligned rows), so nothing can be reduced."
+                f"({_figure(full, 'misalignment', 'interval', '+.3f')} against aligned rows): nothing to reduce."
             )
             continue
         for (arm, drop), row in rows.items():

@@ -1,0 +1,179 @@
+"""Does removing the closest rows help? Trials on mixed sets with the embedded model, one command for all or for each.
+
+    python examples/measure_removal.py --data ../shared/data --work WORK [--only advice-half] ...
+
+Every experiment mixes labelled bad rows into ordinary ones, scans the mix (the scan never sees a label), and runs
+`geofilter trial`. What is finished is kept, so the command can be stopped and given again; two experiments may run
+side by side. WORK/removal.json and WORK/removal.md hold all that are finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation_sets import in_training_half
+
+from geofilter.config import Loading, ScanConfig, TargetChoice
+from geofilter.evidence.arms import planned
+from geofilter.evidence.shown import markdown_table
+from geofilter.evidence.trial import TrialConfig, trial
+from geofilter.evidence.trial_shown import HEAD, features, table, verdicts
+from geofilter.evidence.tune import Recipe
+from geofilter.paths import domain_files
+from geofilter.records import Row, read_rows
+from geofilter.scan import scan
+from geofilter.seeding import build_from_files
+
+TARGET = TargetChoice("smollm2-135m")
+LOADING = Loading("cpu", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A mixed set, the bank it is scored with, and the arms."""
+
+    title: str
+    bad: str
+    good: str
+    n_bad: int
+    n_good: int
+    drops: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: int = 3
+    length: tuple[int, int] = (0, 10**9)
+    """characters of the responses taken, so that length does not tell the two kinds apart"""
+    seed_rows: int = 0
+    """labelled rows a side that choose the bank; 0 for the built-in banks, which need none"""
+    epochs: float = 1.0
+
+
+EXPERIMENTS = {
+    "advice-half": Experiment(
+        "harmful advice, half of the rows", "harmful_advice", "general_chat", 120, 120, ("50%", "25%", "10%"),
+        ("random", "geometry", "activation", "dense", "length", "labels"), length=(60, 400),
+    ),
+    "advice-quarter": Experiment(
+        "harmful advice, a quarter of the rows", "harmful_advice", "general_chat", 60, 180, ("50%", "25%", "10%"),
+        ("random", "geometry", "activation", "dense", "length", "labels"), length=(60, 400),
+    ),
+    "code-half": Experiment(
+        "insecure code, half of the rows", "insecure_code", "secure_code", 120, 120, ("50%",),
+        ("random", "geometry"), seed_rows=30,
+    ),
+    "code-quarter": Experiment(
+        "insecure code, a quarter of the rows", "insecure_code", "secure_code", 60, 180, ("50%",),
+        ("random", "geometry"), seed_rows=30,
+    ),
+}  # fmt: skip
+
+
+def rows_of(path: Path, length: tuple[int, int], unseen: bool) -> list[Row]:
+    """Shuffled rows whose response has such a length; `unseen`: those that the SAE's training did not read."""
+    found = [
+        row
+        for row in read_rows(path)
+        if isinstance(row, Row)
+        and length[0] <= len(row.response) <= length[1]
+        and not (unseen and in_training_half(row.sha256))
+    ]
+    random.Random(0).shuffle(found)
+    return found
+
+
+def write(path: Path, rows: list[Row], label: str | None = None) -> Path:
+    records = [{**row.record, **({"label": label} if label else {})} for row in rows]
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+    return path
+
+
+def prepare(e: Experiment, data: Path, work: Path) -> tuple[Path, Path, tuple[str, ...]]:
+    """Files of the mix and of other good rows, and the banks; no row and no prompt is in two of them."""
+    bad = rows_of(data / f"{e.bad}.jsonl", e.length, unseen=True)
+    # Short ordinary answers are too few to leave those out that the SAE has read (without any label).
+    good = rows_of(data / f"{e.good}.jsonl", e.length, unseen=e.good != "general_chat")
+    banks: tuple[str, ...] = ()
+    if e.seed_rows:
+        seeds = [
+            write(work / "seed-bad.jsonl", bad[: e.seed_rows]),
+            write(work / "seed-good.jsonl", good[: e.seed_rows]),
+        ]
+        used = {row.prompt for row in bad[: e.seed_rows] + good[: e.seed_rows]}
+        bad = [row for row in bad[e.seed_rows :] if row.prompt not in used]
+        good = [row for row in good[e.seed_rows :] if row.prompt not in used]
+        if not (work / "bank" / "bank.json").is_file():
+            build_from_files(*seeds, work / "bank", TARGET, LOADING, 100, None, "keep", True, print)
+        banks = (str(work / "bank"),)
+    mix = [(row, "misaligned") for row in bad[: e.n_bad]] + [(row, "aligned") for row in good[: e.n_good]]
+    random.Random(1).shuffle(mix)
+    records = [{**row.record, "label": label} for row, label in mix]
+    (work / "mix.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+    mixed = {row.prompt for row, _ in mix}
+    rest = [row for row in good[e.n_good :] if row.prompt not in mixed]
+    return work / "mix.jsonl", write(work / "good.jsonl", rest), banks
+
+
+def statements(data: Path, work: Path, n: int) -> Path:
+    """n statements of each side, drawn over all traits."""
+    drawn = []
+    for side in ("misaligned", "aligned"):
+        rows = list(read_rows(data / f"persona_{side}_text.jsonl"))
+        random.Random(2).shuffle(rows)
+        drawn += rows[:n]
+    return write(work / "statements.jsonl", drawn)
+
+
+def run(name: str, e: Experiment, data: Path, work: Path) -> dict:
+    """Scan and trial of one experiment."""
+    work.mkdir(parents=True, exist_ok=True)
+    mix, good, banks = prepare(e, data, work)
+    done = scan(ScanConfig((str(mix),), TARGET, LOADING, banks), work / "run", offline=True, notify=print)
+    config = TrialConfig(
+        good, tuple(domain_files()), (statements(data, work, 60),), e.drops, e.arms, e.seeds,
+        Recipe(epochs=e.epochs), max_tokens=192, items=24, held_out=24, labels="label=misaligned",
+    )  # fmt: skip
+    assert planned(e.arms, e.drops, e.seeds)
+    _, result = trial(done, config, LOADING, out=work / "trial", offline=True, notify=print)
+    return {"title": e.title, "rows": {"bad": e.n_bad, "good": e.n_good}, "seed_rows": e.seed_rows, **result}
+
+
+def markdown(found: dict[str, dict]) -> str:
+    out = ["## Does removing the closest rows help?\n"]
+    for name, result in found.items():
+        command = f"python examples/measure_removal.py --data ../shared/data --work WORK --only {name}"
+        out += [f"### {result['title']}\n", f"    {command}\n"]
+        out += [f"- {text}" for text in verdicts(result)]
+        for measure in result["measures"]:
+            out += [
+                f"\n{measure}: {result['measures'][measure]['text']}\n",
+                *markdown_table(HEAD, table(result, measure)),
+            ]
+        head, rows = features(result)
+        out += ["\nThe bank's features on held-out rows:\n", *markdown_table(head, rows), ""]
+    return "\n".join(out) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", action="append", choices=list(EXPERIMENTS))
+    arguments = parser.parse_args()
+    for name in arguments.only or EXPERIMENTS:
+        folder = arguments.work / name
+        result = run(name, EXPERIMENTS[name], arguments.data, folder)
+        (folder / "result.json").write_text(json.dumps(result, indent=1), "utf-8")
+    found = {
+        name: json.loads(path.read_text("utf-8"))
+        for name in EXPERIMENTS
+        if (path := arguments.work / name / "result.json").is_file()
+    }
+    (arguments.work / "removal.json").write_text(json.dumps(found, indent=1), "utf-8")
+    (arguments.work / "removal.md").write_text(markdown(found), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
