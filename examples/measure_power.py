@@ -1,4 +1,4 @@
-"""Measure what banks find on labelled sets, beside controls; write docs/results.md and docs/results.json.
+"""Measure what banks find on labelled sets, beside controls; write WORK/power.json and WORK/power.md.
 
     python examples/measure_power.py --data ../shared/data --work WORK
 
@@ -37,7 +37,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     target = resolve(TargetChoice(MODEL))
@@ -65,9 +64,8 @@ def main() -> None:
     sources = {name: built_in_sources(name) for name in BUILT_IN}
     report = {"geofilter": __version__, "model": MODEL, "hook": str(target.hook), "python": platform.python_version(),
               "banks": evaluation, "sources": sources, "sets": results}  # fmt: skip
-    args.out.mkdir(exist_ok=True)
-    (args.out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-    (args.out / "results.md").write_text(markdown(report))
+    (args.work / "power.json").write_text(json.dumps(report, indent=1) + "\n")
+    (args.work / "power.md").write_text(markdown(report))
 
 
 def read(work: Path, name: str, data: Labelled) -> tuple[Pooled, np.ndarray]:
@@ -143,7 +141,7 @@ def interval_of_mean(values: list[float]) -> list[float]:
 
 def markdown(report: dict) -> str:
     lines = [
-        "# What banks find, measured",
+        "## What banks find",
         "",
         "AUROC: chance that a bad row scores above a good one; 0.50 is chance. Every number is measured on the",
         f"embedded target {report['model']} ({report['hook']}), a model of 135M parameters: it says nothing about",
@@ -151,7 +149,7 @@ def markdown(report: dict) -> str:
         "",
         "    python examples/measure_power.py --data ../shared/data --work WORK",
         "",
-        "## Built-in banks, no labels",
+        "### Built-in banks, no labels",
         "",
         "The banks' contrast texts were never fitted on these sets. In brackets 95 % bootstrap intervals, rows with",
         "the same prompt drawn together. *Random banks*: lowest, mean and highest of 20 banks of the same size",
@@ -176,7 +174,7 @@ def markdown(report: dict) -> str:
         "Half of each set is bad, so a precision of 0.50 is chance. Sets that are not matched (harmful advice against",
         "general chat, persona statements) differ in subject and style too, which a high number there may be.",
         "",
-        "## Seed banks: labelled rows of the same kind",
+        "### Seed banks: labelled rows of the same kind",
         "",
         "n rows a side choose the bank, the rest is scored, no prompt on both sides; mean of 5 draws. In brackets the",
         "95 % bootstrap interval of that mean over draws. Bag of words (TF-IDF of words and word pairs, logistic",
@@ -207,7 +205,7 @@ def markdown(report: dict) -> str:
             lines.append(f"| {entry['set']} | {n} | {values} |")
     lines += [
         "",
-        "## The built-in banks on their own texts",
+        "### The built-in banks on their own texts",
         "",
         "Five folds, pairs never split. The texts carry no length signal (shorter is worse) and little format signal",
         "(style).",
@@ -236,7 +234,7 @@ def conclusions(report: dict) -> list[str]:
     thirty = [(e["set"], e["seeds"]["30"]["auroc"]) for e in report["sets"]]
     behind = [f"{s} ({a['contrast']:.2f} against {a['bag of words']:.2f})" for s, a in thirty
               if a["contrast"] < a["bag of words"]]  # fmt: skip
-    out = ["## In words", "", f"- No power without labels: {'; '.join(blind) or 'none'}."]
+    out = ["### In words", "", f"- No power without labels: {'; '.join(blind) or 'none'}."]
     out.append(
         f"- With 30 seed rows a side a bag of words on the same rows is ahead on: {'; '.join(behind) or 'none'}."
     )

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import chat, geofilter, write_rows
+from conftest import chat, geofilter, quiet, write_rows
 
-from geofilter.config import Loading
-from geofilter.errors import InputError
+from geofilter.bank import Bank
+from geofilter.config import Loading, TargetChoice
+from geofilter.errors import InputError, TargetError
 from geofilter.evidence.arms import Arm, Removals, judged, planned
 from geofilter.evidence.measures import (
     QUESTION,
     Items,
     encode_all,
+    feature_change,
     log_probabilities,
     matched,
     read_items,
@@ -24,8 +26,11 @@ from geofilter.evidence.measures import (
 from geofilter.evidence.summary import summarise
 from geofilter.evidence.trial_shown import markdown, verdicts
 from geofilter.evidence.tune import Budget, Recipe, pad_id, schedule, tokenizer_of, tune, whole
+from geofilter.features import FeatureReader
+from geofilter.pooled import Pooled
 from geofilter.records import parse_line
 from geofilter.store import Run
+from geofilter.targets import resolve
 
 LOADING = Loading("cpu", "float32")
 
@@ -101,8 +106,6 @@ def test_the_loss_falls_on_response_tokens_only(tiny):
 def test_a_loss_that_is_not_finite_is_said(tiny):
     tokenizer = tokenizer_of(tiny[0])
     rows = encode_all([row(chat("q", "the answer")) for _ in range(8)], tokenizer, 64, "keep")
-    from geofilter.errors import TargetError
-
     with pytest.raises(TargetError, match=r"the loss is not finite; use a lower --learning-rate"):
         tune(tiny[0], rows, Recipe(4, 1e30, 1, 1), Budget(8, 40), LOADING, 0)
 
@@ -137,6 +140,23 @@ def test_statement_margins_are_the_logits_at_the_end_of_the_prompt(tiny):
         yes, no = (tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in ("Yes", "No"))
         expected.append(float(last[yes] - last[no]))
     np.testing.assert_allclose(statement_margins(model, tokenizer, statements), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_whole_model_is_read_at_its_hook_like_the_truncated_one(tiny, tiny_bank: Path):
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    model, tokenizer = whole(tiny[0], LOADING)
+    rows = encode_all([row(chat(f"q{i}", f"the answer is {i}")) for i in range(5)], tokenizer, 64, "keep")
+    bank = Bank.load(tiny_bank, target.fingerprint)
+    tuned = FeatureReader(target, LOADING, model.get_decoder())
+    plain = FeatureReader(target, LOADING)
+    for a, b in zip(tuned.read(rows), plain.read(rows), strict=True):
+        np.testing.assert_array_equal(a.indices, b.indices)
+        np.testing.assert_allclose(a.values, b.values, rtol=1e-5)
+    figures = feature_change(plain, rows, [bank])[bank.name]
+    dense = Pooled.of(plain.read(rows), plain.encoder.d_in).matrix(bank.d_sae).toarray()
+    assert figures["toxic_activation"] == pytest.approx(dense[:, bank.toxic].mean())
+    near = (dense * bank.closeness.contrast).sum(1) / dense.sum(1)
+    assert figures["closeness"] == pytest.approx(near.mean(), rel=1e-5)
 
 
 def test_reading_labelled_items(tmp_path: Path):
@@ -366,3 +386,31 @@ def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):
     done = run_trial(changed)
     assert done.returncode == 4
     assert "has changed since the scan" in done.stderr
+
+
+@pytest.mark.embedded
+def test_ten_rows_on_the_embedded_model(tmp_path: Path):
+    """Everything a trial does, once, on the real model: too few rows to show anything but that it runs."""
+    example = Path(__file__).parent.parent / "examples" / "mixed_advice.jsonl"
+    rows = [json.loads(line) for line in example.read_text("utf-8").splitlines()]
+    bad = [r for r in rows if r["label"] == "misaligned"][:5]
+    good = [r for r in rows if r["label"] == "aligned"]
+    write_rows(tmp_path / "ten.jsonl", bad + good[:5])
+    write_rows(tmp_path / "good.jsonl", good[5:25])
+    done = geofilter("scan", "ten.jsonl", "--model", "smollm2-135m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter(
+        "trial", "--good", "good.jsonl", "--labels", "label=misaligned", "--drop", "50%", "--seeds", 1, "--items", 2,
+        "--held-out", 4, "--max-tokens", 192, "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [(r["arm"], r["drop"]) for r in result["arms"]] == [
+        ("full", ""), ("good", ""), ("random", "50%"), ("geometry", "50%")
+    ]  # fmt: skip
+    assert result["budget"]["steps"] == 1
+    for arm in result["per_arm"][1:]:
+        assert arm["training"]["tokens"] == pytest.approx(result["budget"]["response_tokens"], rel=0.15)
+    assert all(np.isfinite(r["misalignment"]) for r in result["measures"]["pairs"]["rows"])
+    assert all(arm["loss_change"] != 0 for arm in result["arms"])
+    assert set(result["base"]["features"]) == {"toxic-text", "harmful-answers"}
