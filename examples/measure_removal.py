@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation_sets import in_training_half
 
 from geofilter.config import Loading, ScanConfig, TargetChoice
-from geofilter.evidence.arms import planned
 from geofilter.evidence.shown import markdown_table
 from geofilter.evidence.trial import TrialConfig, trial
 from geofilter.evidence.trial_shown import HEAD, features, table, verdicts
@@ -29,7 +28,10 @@ from geofilter.scan import scan
 from geofilter.seeding import build_from_files
 
 TARGET = TargetChoice("smollm2-135m")
-LOADING = Loading("cpu", "bfloat16")
+READING = Loading("cpu", "float32")
+"""of scans: the banks that ship are for float32"""
+TUNING = Loading("cpu", "bfloat16")
+"""of trials: twice as fast"""
 
 
 @dataclass(frozen=True)
@@ -43,32 +45,36 @@ class Experiment:
     n_good: int
     drops: tuple[str, ...]
     arms: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    """arms at the first drop only"""
     seeds: int = 3
     length: tuple[int, int] = (0, 10**9)
     """characters of the responses taken, so that length does not tell the two kinds apart"""
     seed_rows: int = 0
     """labelled rows a side that choose the bank; 0 for the built-in banks, which need none"""
-    epochs: float = 1.0
 
 
+OTHERS = ("activation", "dense", "length", "labels")
+ADVICE = ("harmful_advice", "general_chat")
+CODE = ("insecure_code", "secure_code")
 EXPERIMENTS = {
     "advice-half": Experiment(
-        "harmful advice, half of the rows", "harmful_advice", "general_chat", 120, 120, ("50%", "25%", "10%"),
-        ("random", "geometry", "activation", "dense", "length", "labels"), length=(60, 400),
+        "harmful advice, half of the rows", *ADVICE, 80, 80, ("50%", "25%", "10%"), ("random", "geometry"),
+        others=OTHERS, length=(60, 400),
     ),
     "advice-quarter": Experiment(
-        "harmful advice, a quarter of the rows", "harmful_advice", "general_chat", 60, 180, ("50%", "25%", "10%"),
-        ("random", "geometry", "activation", "dense", "length", "labels"), length=(60, 400),
+        "harmful advice, a quarter of the rows", *ADVICE, 40, 120, ("50%", "25%", "10%"), ("random", "geometry"),
+        length=(60, 400),
     ),
     "code-half": Experiment(
-        "insecure code, half of the rows", "insecure_code", "secure_code", 120, 120, ("50%",),
-        ("random", "geometry"), seed_rows=30,
+        "insecure code, half of the rows", *CODE, 80, 80, ("50%",), ("random", "geometry"), seed_rows=30
     ),
     "code-quarter": Experiment(
-        "insecure code, a quarter of the rows", "insecure_code", "secure_code", 60, 180, ("50%",),
-        ("random", "geometry"), seed_rows=30,
+        "insecure code, a quarter of the rows", *CODE, 40, 120, ("50%",), ("random", "geometry"), seed_rows=30
     ),
 }  # fmt: skip
+PAIRS, STATEMENTS, HELD_OUT = 20, 40, 24
+"""questions of each domain, statements of each side, rows for the task's loss"""
 
 
 def rows_of(path: Path, length: tuple[int, int], unseen: bool) -> list[Row]:
@@ -105,7 +111,7 @@ def prepare(e: Experiment, data: Path, work: Path) -> tuple[Path, Path, tuple[st
         bad = [row for row in bad[e.seed_rows :] if row.prompt not in used]
         good = [row for row in good[e.seed_rows :] if row.prompt not in used]
         if not (work / "bank" / "bank.json").is_file():
-            build_from_files(*seeds, work / "bank", TARGET, LOADING, 100, None, "keep", True, print)
+            build_from_files(*seeds, work / "bank", TARGET, READING, 100, None, "keep", True, print)
         banks = (str(work / "bank"),)
     mix = [(row, "misaligned") for row in bad[: e.n_bad]] + [(row, "aligned") for row in good[: e.n_good]]
     random.Random(1).shuffle(mix)
@@ -126,17 +132,30 @@ def statements(data: Path, work: Path, n: int) -> Path:
     return write(work / "statements.jsonl", drawn)
 
 
-def run(name: str, e: Experiment, data: Path, work: Path) -> dict:
+def questions(work: Path, n: int) -> tuple[Path, ...]:
+    """The first n questions of each domain, with both answers."""
+    out = []
+    for path in domain_files():
+        lines = path.read_text("utf-8").splitlines(keepends=True)[: 2 * n]
+        out.append(work / path.name)
+        out[-1].write_text("".join(lines), "utf-8")
+    return tuple(out)
+
+
+def run(e: Experiment, data: Path, work: Path) -> dict:
     """Scan and trial of one experiment."""
     work.mkdir(parents=True, exist_ok=True)
     mix, good, banks = prepare(e, data, work)
-    done = scan(ScanConfig((str(mix),), TARGET, LOADING, banks), work / "run", offline=True, notify=print)
+    done = scan(ScanConfig((str(mix),), TARGET, READING, banks), work / "run", offline=True, notify=print)
     config = TrialConfig(
-        good, tuple(domain_files()), (statements(data, work, 60),), e.drops, e.arms, e.seeds,
-        Recipe(epochs=e.epochs), max_tokens=192, items=24, held_out=24, labels="label=misaligned",
+        good, questions(work, PAIRS), (statements(data, work, STATEMENTS),), e.drops[:1], e.arms, e.seeds,
+        Recipe(batch_rows=2), max_tokens=192, held_out=HELD_OUT, labels="label=misaligned",
     )  # fmt: skip
-    assert planned(e.arms, e.drops, e.seeds)
-    _, result = trial(done, config, LOADING, out=work / "trial", offline=True, notify=print)
+    # The first drop first; each result holds all arms that are finished.
+    stages = [(e.drops[:1], e.arms), (e.drops, e.arms), (e.drops[:1], (*e.arms, *e.others))]
+    for drops, arms in stages:
+        wanted = replace(config, drops=drops, arms=arms)
+        _, result = trial(done, wanted, TUNING, out=work / "trial", offline=True, notify=print)
     return {"title": e.title, "rows": {"bad": e.n_bad, "good": e.n_good}, "seed_rows": e.seed_rows, **result}
 
 
@@ -164,7 +183,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.only or EXPERIMENTS:
         folder = arguments.work / name
-        result = run(name, EXPERIMENTS[name], arguments.data, folder)
+        result = run(EXPERIMENTS[name], arguments.data, folder)
         (folder / "result.json").write_text(json.dumps(result, indent=1), "utf-8")
     found = {
         name: json.loads(path.read_text("utf-8"))

@@ -356,6 +356,17 @@ def test_a_trial_from_end_to_end_and_again(scanned: Path):
     assert len(now) == 1 + 3 * 6
     again = json.loads(done.stdout)
     assert again["seeds"] == [0, 1, 2]
+    # What an earlier call finished is in the result of a later one that asks for less.
+    done = run_trial(scanned, "--arm", "geometry", "--out", "t", "--json")
+    assert {a["arm"] for a in json.loads(done.stdout)["arms"]} == {
+        "full",
+        "good",
+        "random",
+        "geometry",
+        "dense",
+        "labels",
+    }
+    assert json.loads(done.stdout)["seeds"] == [0, 1]
     text = markdown(again)
     assert "| geometry (18 rows, " in text
     done = run_trial(scanned, *arms, "--out", "t", "--learning-rate", 1e-3)

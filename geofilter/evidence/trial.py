@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from geofilter.bank import Bank
 from geofilter.config import Loading
 from geofilter.errors import InputError, RunError
 from geofilter.evidence import labels as labelling
-from geofilter.evidence.arms import SCORED, Arm, Removals, judged, planned, scores_under
+from geofilter.evidence.arms import REMOVING, SCORED, Arm, Removals, judged, planned, scores_under
 from geofilter.evidence.freeform import FreeForm
 from geofilter.evidence.measures import (
     Items,
@@ -140,7 +141,7 @@ def trial(
             if worked:
                 left = (time.monotonic() - began) / worked * (len(arms) - i)
                 notify(f"{i} of {len(arms)} arms; about {left / 60:.0f} min left")
-        result = summarise(about, material.budget, [_read(folder, a) for a in (None, *arms)], material.statements)
+        result = summarise(about, material.budget, _finished(folder, config.seeds), material.statements)
         write_json(folder / "trial.json", result)
     return folder, result
 
@@ -238,12 +239,26 @@ def _path(folder: Path, arm: Arm | None) -> Path:
     return folder / "arms" / f"{arm.name if arm else 'base'}.json"
 
 
-def _read(folder: Path, arm: Arm | None) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(_path(folder, arm).read_text("utf-8"))
-    except ValueError as error:
-        raise RunError(f"{_path(folder, arm)}: damaged ({error}); delete it and run the trial again") from None
-    return found
+def _finished(folder: Path, seeds: int) -> list[dict[str, Any]]:
+    """The records of the unchanged model and of every arm that is there with all seeds, those of earlier calls too."""
+    found = []
+    for path in (folder / "arms").glob("*.json"):
+        try:
+            found.append(json.loads(path.read_text("utf-8")))
+        except ValueError as error:
+            raise RunError(f"{path}: damaged ({error}); delete it and run the trial again") from None
+    by_arm: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in sorted(found, key=lambda r: (_order(r), r["seed"] or 0)):
+        if (record["seed"] or 0) < seeds:
+            by_arm.setdefault((record["arm"], record["drop"]), []).append(record)
+    return [r for (arm, _), records in by_arm.items() if arm == "base" or len(records) == seeds for r in records]
+
+
+def _order(record: dict[str, Any]) -> tuple[float, int]:
+    """full and good first, then drop by drop, the largest first, the arms in the order of their list."""
+    kinds = ("base", "full", "good", *REMOVING)
+    drop = record["drop"].rstrip("%")
+    return -float(drop) if drop else -math.inf, kinds.index(record["arm"])
 
 
 def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig, notify: Notify) -> bool:
