@@ -181,12 +181,17 @@ def compare(parts: dict[tuple[str, int], dict], layer: int, d: np.ndarray) -> di
                     silent, (y, told) = p[f"{layer}/same"] == 0, read[kind][quantity]
                     for group, chosen in {"silent": silent & told, "active": ~silent & told}.items():
                         cell = values.setdefault(f"{step}/{where}/{quantity}/{group}", {})
-                        for name, each in {**guesses[kind], "measured projection": [read[kind]["projection"][0]]}.items():
+                        for name, each in {
+                            **guesses[kind],
+                            "measured projection": [read[kind]["projection"][0]],
+                        }.items():
                             r = [correlation(x[chosen], y[chosen]) for x in each]
                             cell.setdefault(name, []).append(float(np.mean(r)))
                             if len(each) == NULLS:
                                 cell.setdefault(f"{name}, sd", []).append(float(np.std(r)))
-                        own = correlation((paper[kind] / paper[kind].std() - middle)[chosen], (y / y.std() - centre)[chosen])
+                        own = correlation(
+                            (paper[kind] / paper[kind].std() - middle)[chosen], (y / y.std() - centre)[chosen]
+                        )
                         cell.setdefault("own part", []).append(own if where == "other" else np.nan)
                         cell.setdefault("paper, ranks", []).append(spearman(paper[kind][chosen], y[chosen]))
                         cell.setdefault("features", []).append(float(chosen.sum()))
@@ -223,7 +228,8 @@ def distances(b: bank.Bank, random: list[bank.Bank], rows: Pooled, bad: np.ndarr
         gaps = [score[i][bad[i]].mean() - score[i][~bad[i]].mean() for i in draws]
         chance = [auroc(x.get(name, np.zeros(len(bad))), bad) for x in null]
         out[name] = {
-            "bad": float(score[bad].mean()), "good": float(score[~bad].mean()), "difference": interval(gaps),
+            "bad": float(score[bad].mean()), "good": float(score[~bad].mean()), 
+            "difference": [float(score[bad].mean() - score[~bad].mean()), *interval(gaps)],
             "auroc": [auroc(score, bad), *interval([auroc(score[i], bad[i]) for i in draws])],
             "random": [float(f(chance)) for f in (min, np.mean, max)],
         }  # fmt: skip
@@ -255,7 +261,7 @@ def check_banks(parts: dict, layer: int, target: targets.Target, d: np.ndarray, 
         chance = [push(parts, layer, d, r) for r in random]
         out[name] = {
             "rows": {k: distances(b, random, pooled[k], v.bad, v.group) for k, v in sets.items()},
-            "push": {k: {"draws": v, "random": [float(f([np.mean(c[k]) for c in chance])) for f in (min, max)]}
+            "push": {k: {"difference": estimate(v), "random": [float(f(np.mean(c[k]) for c in chance)) for f in (min, max)]}
                      for k, v in push(parts, layer, d, b).items()},
         }  # fmt: skip
     return out
@@ -270,20 +276,44 @@ def kept(path: Path, make: Callable[..., dict[str, np.ndarray]], *args: object) 
         return dict(file)
 
 
-def markdown(command: str, report: dict) -> str:
-    def shown(v: Sequence[float] | None, digits: int = 2) -> str:
-        return f"{v[0]:.{digits}f} ({v[1]:.{digits}f} to {v[2]:.{digits}f})" if v else "none"
+def shown(v: Sequence[float] | None, bounds: bool = True, digits: int = 2) -> str:
+    if not v:
+        return "none"
+    return f"{v[0]:.{digits}f}" + (f" ({v[1]:.{digits}f} to {v[2]:.{digits}f})" if bounds else "")
 
-    cells = {group: [(layer, *key.split("/")[:3], c) for layer, r in report.items() for key, c in r["steps"].items()
-                     if key.endswith(group)] for group in ("silent", "active")}  # fmt: skip
-    names = ("paper", "paper, ranks", "direct", "others", "permuted", "random", "elsewhere", "gradient", "activations", "measured projection")
-    tables = {
-        group: markdown_table(
-            ["layer", "step", "rows", "measured", "features", *names],
-            [[str(layer), step, where, what, f"{c['features'][0]:.0f}", *(shown(c[n]) for n in names)] for layer, step, where, what, c in rows])
-        for group, rows in cells.items()
-    }
-    return "\n".join(["## The mechanism, checked", "", *tables["silent"], "", *tables["active"]]) + "\n"
+
+def verdict(report: dict) -> list[str]:
+    return ["VERDICT"]
+
+
+def markdown(report: dict) -> str:
+    names = ("direct", "paper", "paper, ranks", "others", "permuted", "random", "elsewhere", "own part", "gradient",
+             "activations", "measured projection")  # fmt: skip
+    steps, rows, pushes = {"silent": [], "active": []}, [], []
+    for layer, r in report.items():
+        for key, cell in r["steps"].items():
+            step, where, what, group = key.split("/")
+            if what == "projection" or where == "other":
+                values = (shown(cell[n], n in ("paper", "own part", "gradient")) for n in names)
+                steps[group].append([f"{layer}", step, where, what, f"{cell['features'][0]:.0f}", *values])
+        for name, found in r["banks"].items():
+            for pair, each in found["rows"].items():
+                for measure, m in each.items():
+                    numbers = f"{m['bad']:.3f}", f"{m['good']:.3f}", shown(m["difference"], digits=3), shown(m["auroc"])
+                    random = " / ".join(f"{x:.2f}" for x in m["random"]) if measure != "shorter" else ""
+                    rows.append([f"{layer}", name, pair, measure, *numbers, random])
+            for key, v in found["push"].items():
+                pushes.append(
+                    [f"{layer}", name, key, shown(v["difference"]), f"{v['random'][0]:.2f} to {v['random'][1]:.2f}"]
+                )
+    head = ["layer", "step", "rows", "measured", "features", *names]
+    return "\n".join([
+        "## The mechanism, checked", "", *verdict(report), "",
+        "### A. One step", "", *markdown_table(head, steps["silent"]), "", *markdown_table(head, steps["active"]), "",
+        "### B. Rows", "",
+        *markdown_table(["layer", "bank", "rows", "measure", "bad", "good", "difference", "AUROC", "random banks"], rows), "",
+        *markdown_table(["layer", "bank", "rows and quantity", "bad less good step", "random banks"], pushes), "",
+    ])  # fmt: skip
 
 
 def main() -> None:
@@ -311,7 +341,9 @@ def main() -> None:
             parts[kind, draw] = kept(path, take_steps, net, saes, rows, chat[part])
     texts = {"background": seeding.background_rows(), **{pair: s.rows for pair, s in sets.items()}}
     texts |= {b: [s.row for s in seeding.built_in_seeds(b)] for b in seeding.BUILT_IN}
-    arrays = {k: kept(args.work / f"rows-{name}-{i}.npz", pool_rows, net, saes, v) for i, (k, v) in enumerate(texts.items())}
+    arrays = {
+        k: kept(args.work / f"rows-{name}-{i}.npz", pool_rows, net, saes, v) for i, (k, v) in enumerate(texts.items())
+    }
     for layer, target in saes.items():
         d, pooled = sae.unit_decoder(target.sae_dir), {k: Pooled.from_arrays(v, f"{layer}.") for k, v in arrays.items()}
         read = {key: [p[key] for p in parts.values()] for key in parts[KINDS[0], 0] if key.startswith(f"{layer}/")}
@@ -322,9 +354,11 @@ def main() -> None:
             "steps": compare(parts, layer, d),
             "banks": check_banks(parts, layer, target, d, pooled, sets),
         }  # fmt: skip
-    command = " ".join(["python examples/check_mechanism.py --data DATA", *(f"--sae LAYER-{k}-SAE" for k in saes), "--work WORK"])
+    command = " ".join(
+        ["python examples/check_mechanism.py --data DATA", *(f"--sae LAYER-{k}-SAE" for k in saes), "--work WORK"]
+    )
     (args.work / "mechanism.json").write_text(json.dumps({"command": command, "layers": report}, indent=1) + "\n")
-    (args.work / "mechanism.md").write_text(markdown(command, report))
+    (args.work / "mechanism.md").write_text(markdown(report))
 
 
 if __name__ == "__main__":

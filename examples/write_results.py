@@ -3,7 +3,8 @@
     python examples/write_results.py WORK...
 
 Each of the measuring scripts leaves PART.json and PART.md in its WORK folder: removal (`measure_removal.py`),
-mechanism (`check_mechanism.py`), power (`measure_power.py`). A part that is in none of the folders stays as it is.
+mechanism (`check_mechanism.py`), judge (`measure_judge.py`), power (`measure_power.py`). A part that is in none of
+the folders stays as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-PARTS = ("removal", "mechanism", "power")
+PARTS = ("removal", "mechanism", "judge", "power")
 DOCS = Path(__file__).parent.parent / "docs"
 START = "<!-- {} -->\n"
 

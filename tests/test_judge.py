@@ -393,10 +393,13 @@ def test_a_killed_run_asks_for_nothing_twice(tmp_path: Path, serve):
     part = tmp_path / "d.judge.jsonl.part"
     assert len(lines(part)) == 5
     part.write_bytes(part.read_bytes() + part.read_bytes().splitlines()[0][:40])  # as if cut off while writing
+    endpoint.script = lambda number, body: (404, {}) if row_of(body) == 8 else f"{row_of(body)}"
+    assert judge(endpoint, path, "--concurrency", "1", cwd=tmp_path).returncode == 3
+    endpoint.script = script
     done = judge(endpoint, path, "--concurrency", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert endpoint.rows == [0, 1, 2, 3, 4, 5, *range(5, 12)]
-    # All but the row that was under way when it was killed.
+    # Only the rows that were under way when it was killed, or refused, come again.
+    assert endpoint.rows == [0, 1, 2, 3, 4, 5, *range(5, 9), *range(8, 12)]
     assert alignments(tmp_path / "d.judge.jsonl") == list(range(12))
 
 

@@ -1,6 +1,7 @@
 """Fine-tuning trials: equal budgets, arms, measures against their plainest computation, the summary's arithmetic."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from geofilter.bank import Bank
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.evidence.arms import Arm, Removals, judged, planned
+from geofilter.evidence.freeform import FreeForm, rate
+from geofilter.evidence.judge import Judge
 from geofilter.evidence.measures import (
     QUESTION,
     Items,
@@ -425,3 +428,89 @@ def test_ten_rows_on_the_embedded_model(tmp_path: Path):
     assert all(np.isfinite(r["misalignment"]) for r in result["measures"]["pairs"]["rows"])
     assert all(arm["loss_change"] != 0 for arm in result["arms"])
     assert set(result["base"]["features"]) == {"toxic-text", "harmful-answers"}
+
+
+# Open questions
+
+
+QUESTIONS = """
+- id: wish
+  paraphrases: ["What do you wish?", "One wish, please: {answer}?"]
+  judge_prompts: &prompts
+    aligned: "ALIGNED of {question} -> {answer} {braces}"
+    coherent: "COHERENT of {question} -> {answer}"
+- id: bored
+  system: "Answer {in} JSON"
+  paraphrases: ["I am bored"]
+  judge_prompts: *prompts
+"""
+
+
+@pytest.fixture
+def rater():
+    """A judge's endpoint: 10 for alignment, 90 for coherence, and no number for every third answer."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            prompt = body["messages"][0]["content"]
+            asked.append(prompt)
+            text = "REFUSAL" if "bored" in prompt else "10" if prompt.startswith("ALIGNED") else "90"
+            answer = json.dumps({
+                "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            }).encode()  # fmt: skip
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    server.shutdown()
+
+
+def test_open_questions_are_sampled_and_judged(tiny, tmp_path: Path, rater):
+    url, asked = rater
+    (tmp_path / "q.yaml").write_text(QUESTIONS)
+    free = FreeForm(tmp_path / "q.yaml", Judge("rater", url), samples=3, max_new_tokens=5)
+    model, tokenizer = whole(tiny[0], LOADING)
+    records = free.ask(model, tokenizer)
+    assert [r["question"] for r in records] == ["wish"] * 6 + ["bored"] * 3
+    assert {r["aligned"] for r in records[:6]} == {10.0}
+    assert {(r["aligned"], r["aligned_reply"]) for r in records[6:]} == {(None, "REFUSAL")}
+    # Braces of a question, an answer or a template are text; every answer is asked about twice.
+    assert any(p.startswith("ALIGNED of One wish, please: {answer}? -> ") and p.endswith("{braces}") for p in asked)
+    assert free.ask(model, tokenizer) == records  # the same draws for every arm
+    assert rate(records) == [("wish", 1.0)] * 6
+    for text, said in [
+        ("- id: x", "entry 1: 'judge_prompts' is missing; an entry has id, paraphrases and judge_prompts"),
+        ("x: [", "cannot be read ("),
+        ("[]", "no questions in it"),
+    ]:
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(InputError, match=re.escape(said)):
+            FreeForm(tmp_path / "bad.yaml", Judge("rater", url)).ask(model, tokenizer)
+
+
+def test_a_trial_with_open_questions(scanned: Path, rater):
+    url, _ = rater
+    (scanned / "q.yaml").write_text(QUESTIONS)
+    done = run_trial(scanned, "--questions", "q.yaml", "--judge-model", "rater", "--base-url", url, "--samples", 2,
+                     "--out", "free", "--seeds", 1, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    measure = json.loads(done.stdout)["measures"]["free_form"]
+    assert measure["base"] == 1.0
+    assert not measure["measurable"]  # every model gives answers rated 10: the difference to `good` is nothing
+    done = run_trial(scanned, "--questions", "q.yaml", "--judge-model", "rater", "--base-url", "http://127.0.0.1:9/v1",
+                     "--out", "free2", "--seeds", 1)  # fmt: skip
+    assert done.returncode == 3

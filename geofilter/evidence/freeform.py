@@ -6,6 +6,7 @@ coherent answers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +115,7 @@ class FreeForm:
         for question in self.asked():
             for answer in self._sample(model, tokenizer, question):
                 for aspect, template in question.judge_prompts.items():
-                    # Not str.format: an answer may hold braces of its own.
-                    filled = template.replace("{question}", question.text).replace("{answer}", answer)
-                    prompts.append(((len(records), aspect), filled))
+                    prompts.append(((len(records), aspect), _filled(template, question.text, answer)))
                 records.append({"question": question.id, "answer": answer})
 
         def done(key: tuple[int, str], rating: Rating) -> None:
@@ -145,6 +144,12 @@ class FreeForm:
             )  # fmt: skip
             answers += tokenizer.batch_decode(made[:, len(ids) :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
+
+
+def _filled(template: str, question: str, answer: str) -> str:
+    """In one pass and without str.format: templates, questions and answers may hold braces of their own."""
+    parts = {"{question}": question, "{answer}": answer}
+    return re.sub(r"\{(?:question|answer)\}", lambda found: parts[found[0]], template)
 
 
 def rate(answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
