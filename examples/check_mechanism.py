@@ -30,7 +30,7 @@ from geofilter.tokens import Batch, Encoded, batches, encode_row
 
 KINDS = ("harmful advice", "general chat", "insecure code", "secure code")  # bad and good by turns
 PAIRS = ("harmful advice / general chat", "insecure / secure code", "toxic / neutral comments")
-DRAWS, ROWS, TOKENS = 3, 32, 128  # part A: seeds, rows of each, tokens of a row at most
+DRAWS, ROWS, TOKENS = 2, 32, 128  # part A: seeds, rows of each, tokens of a row at most
 PER_SIDE, TOKENS_B = 150, 256  # part B
 MOVE = 0.01  # mean relative change of the residual that a step is scaled to
 NULLS = 20
@@ -118,8 +118,7 @@ def take_steps(net: Network, saes: dict[int, targets.Target], rows: Sequence, ot
         out[f"{layer}/gradient"] = -gradient.sum(0).numpy()
         places = {"same": (mine, masks, h), "other": (others, *net.read(others, layer))}
         few, few_masks, few_h = mine[:8], *net.read(mine[:8], layer)
-        after = {("residual", "same"): h - gradient * (MOVE / moved(h, h + gradient))}
-        weights = net.weights(layer)
+        after, weights = {}, net.weights(layer)
         kept = [w.clone() for w in weights]
         for step, rule in STEPS.items():
             size = 1e-4 if step == "sgd" else 1e-6
@@ -152,54 +151,58 @@ def readings(p: dict, d: np.ndarray, layer: int, step: str, where: str) -> dict[
     key, before, share = f"{layer}/{step}/{where}", p[f"{layer}/{where}"], p[f"{layer}/{where}/share"]
     change, common = p[f"{key}/after"] - before, share > COMMON
     each = np.divide(change, share, out=np.zeros(len(d)), where=common)
-    return {"projection": (d @ p[f"{key}/shift"], share >= 0), "activation": (change, (before > 0) | (change > 0)),
-            "per active token": (each, common)}  # fmt: skip
+    told = (before > 0) | (change > 0)
+    everywhere = np.ones(len(d), bool)
+    return {
+        "projection": (d @ p[f"{key}/shift"], everywhere), "activation": (change, told),
+        "per active token": (each, common),
+    }  # fmt: skip
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.any() and y.any() else np.nan
+
+
+def own_part(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What sets each kind of rows apart from the mean of the four, in standard deviations over features."""
+    unit = {kind: x / x.std() for kind, x in each.items()}
+    return {kind: x - np.mean(list(unit.values()), axis=0) for kind, x in unit.items()}
 
 
 def compare(parts: dict[tuple[str, int], dict], layer: int, d: np.ndarray) -> dict[str, dict[str, list[float] | None]]:
     """Part A at one layer: correlation over features of each prediction with what was measured."""
     rng, values = np.random.default_rng(0), {}
-    permuted = [d[rng.permutation(len(d))] for _ in range(NULLS)]
-    random = [x / np.linalg.norm(x, axis=1)[:, None] for x in (rng.standard_normal(d.shape) for _ in range(NULLS))]
+    random = [rng.standard_normal(d.shape) for _ in range(NULLS)]
+    bases = {"permuted": [d[rng.permutation(len(d))] for _ in range(NULLS)],
+             "random": [x / np.linalg.norm(x, axis=1)[:, None] for x in random]}  # fmt: skip
     for draw in range(DRAWS):
         mine = {kind: parts[kind, draw] for kind in KINDS}
-        paper = {kind: d @ (d.T @ p[f"{layer}/g"]) for kind, p in mine.items()}
-        middle = np.mean([x / x.std() for x in paper.values()], axis=0)
-        guesses = {kind: {
-            "paper": [paper[kind]], "direct": [p[f"{layer}/g"]], "others": [paper[kind] - p[f"{layer}/g"]],
-            "permuted": [x @ (x.T @ p[f"{layer}/g"]) for x in permuted],
-            "random": [x @ (x.T @ p[f"{layer}/g"]) for x in random],
-            "elsewhere": [paper[k] for k in (KINDS[2:] if kind in KINDS[:2] else KINDS[:2])],
-            "gradient": [d @ p[f"{layer}/gradient"]],
-            "activations": [d @ (d.T @ (p[f"{layer}/same"] - p[f"{layer}/other"]))],
-        } for kind, p in mine.items()}  # fmt: skip
-        for step, where in [("residual", "same"), *((s, w) for s in STEPS for w in ("same", "other"))]:
+        g = {kind: p[f"{layer}/g"] for kind, p in mine.items()}
+        paper = {kind: d @ (d.T @ x) for kind, x in g.items()}
+        null = {kind: {name: [x @ (x.T @ g[kind]) for x in b] for name, b in bases.items()} for kind in KINDS}
+        for step, where in ((s, w) for s in STEPS for w in ("same", "other")):
             read = {kind: readings(p, d, layer, step, where) for kind, p in mine.items()}
-            for quantity in read[KINDS[0]]:
-                centre = np.mean([x[quantity][0] / x[quantity][0].std() for x in read.values()], axis=0)
-                for kind, p in mine.items():
-                    silent, (y, told) = p[f"{layer}/same"] == 0, read[kind][quantity]
-                    for group, chosen in {"silent": silent & told, "active": ~silent & told}.items():
-                        cell = values.setdefault(f"{step}/{where}/{quantity}/{group}", {})
-                        for name, each in {
-                            **guesses[kind],
-                            "measured projection": [read[kind]["projection"][0]],
-                        }.items():
-                            r = [correlation(x[chosen], y[chosen]) for x in each]
-                            cell.setdefault(name, []).append(float(np.mean(r)))
-                            if len(each) == NULLS:
-                                cell.setdefault(f"{name}, sd", []).append(float(np.std(r)))
-                        own = correlation(
-                            (paper[kind] / paper[kind].std() - middle)[chosen], (y / y.std() - centre)[chosen]
-                        )
-                        cell.setdefault("own part", []).append(own if where == "other" else np.nan)
-                        cell.setdefault("paper, ranks", []).append(spearman(paper[kind][chosen], y[chosen]))
-                        cell.setdefault("features", []).append(float(chosen.sum()))
+            for kind, p, quantity in ((k, p, q) for k, p in mine.items() for q in read[k]):
+                y, told = read[kind][quantity]
+                apart = own_part(paper)[kind], own_part({k: x[quantity][0] for k, x in read.items()})[kind]
+                guesses = {
+                    "paper": paper[kind], "direct": g[kind], "gradient": d @ p[f"{layer}/gradient"],
+                    "activations": d @ (d.T @ (p[f"{layer}/same"] - p[f"{layer}/other"])),
+                    "measured projection": read[kind]["projection"][0],
+                }  # fmt: skip
+                for group, on in {"silent": p[f"{layer}/same"] == 0, "active": p[f"{layer}/same"] > 0}.items():
+                    if (group, where) == ("silent", "same") and quantity != "projection":
+                        continue  # silent there before, so there is no activation to change
+                    on = on & told
+                    r = {name: correlation(x[on], y[on]) for name, x in guesses.items()}
+                    r |= {"ranks": spearman(paper[kind][on], y[on]), "features": float(on.sum())}
+                    r["identity"] = correlation(paper[kind][on], guesses["gradient"][on])
+                    r["own part"] = correlation(apart[0][on], apart[1][on]) if where == "other" else np.nan
+                    chance = {name: [correlation(x[on], y[on]) for x in some] for name, some in null[kind].items()}
+                    r |= {"sd": float(np.std(chance["permuted"])), **{k: float(np.mean(v)) for k, v in chance.items()}}
+                    for name, x in r.items():
+                        values.setdefault(f"{step}/{where}/{quantity}/{group}", {}).setdefault(name, []).append(x)
     return {key: {name: estimate(v) for name, v in cell.items()} for key, cell in values.items()}
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.any() and y.any() else np.nan
 
 
 def pool_rows(net: Network, saes: dict[int, targets.Target], rows: Sequence) -> dict[str, np.ndarray]:
@@ -225,45 +228,27 @@ def distances(b: bank.Bank, random: list[bank.Bank], rows: Pooled, bad: np.ndarr
     """Bad against good rows by each measure, beside random banks and length."""
     null, out, draws = [measures(r, rows) for r in random], {}, list(cluster_bootstrap(groups))
     for name, score in {**measures(b, rows), "shorter": -rows.n_tokens.astype(float)}.items():
-        gaps = [score[i][bad[i]].mean() - score[i][~bad[i]].mean() for i in draws]
-        chance = [auroc(x.get(name, np.zeros(len(bad))), bad) for x in null]
+        gap = [score[i][bad[i]].mean() - score[i][~bad[i]].mean() for i in (np.arange(len(bad)), *draws)]
+        chance = [auroc(x[name], bad) for x in null if name in x] or [0.5]
         out[name] = {
-            "bad": float(score[bad].mean()), "good": float(score[~bad].mean()), 
-            "difference": [float(score[bad].mean() - score[~bad].mean()), *interval(gaps)],
+            "bad": float(score[bad].mean()), "good": float(score[~bad].mean()),
+            "difference": [float(gap[0]), *interval(gap[1:])],
             "auroc": [auroc(score, bad), *interval([auroc(score[i], bad[i]) for i in draws])],
             "random": [float(f(chance)) for f in (min, np.mean, max)],
         }  # fmt: skip
     return out
 
 
-def push(parts: dict, layer: int, d: np.ndarray, b: bank.Bank) -> dict[str, list[float]]:
-    """Toxic less aligned features, in sd over features: AdamW's step on bad rows less that on good ones, per draw."""
-    out: dict[str, list[float]] = {}
-    for (kind, draw), p in parts.items():
-        step, sign = f"{layer}/adamw/other", 1 if kind in KINDS[::2] else -1
-        ys = {"predicted": d @ (d.T @ p[f"{layer}/g"]), "projection": d @ p[f"{step}/shift"],
-              "activation": p[f"{step}/after"] - p[f"{layer}/other"]}  # fmt: skip
-        for name, y in ys.items():
-            values = out.setdefault(f"{PAIRS[KINDS.index(kind) // 2]}/{name}", [0.0] * DRAWS)
-            values[draw] += sign * float((y[b.toxic].mean() - y[b.aligned].mean()) / y.std())
-    return out
-
-
-def check_banks(parts: dict, layer: int, target: targets.Target, d: np.ndarray, pooled: dict, sets: dict) -> dict:
-    """Part B at one layer, and where the steps of part A push the banks' features."""
+def check_banks(target: targets.Target, d: np.ndarray, pooled: dict[str, Pooled], sets: dict) -> dict[str, dict]:
+    """Part B at one layer: per built-in bank and set of rows."""
     out = {}
     for name in seeding.BUILT_IN:
         bad, chat = np.array([s.bad for s in seeding.built_in_seeds(name)]), pooled["background"]
         b = bank.fit(name, {"name": target.name}, d, pooled[name], bad, chat)
         live, rng, n = np.unique([*pooled[name].indices, *chat.indices]), np.random.default_rng(0), len(b.toxic)
         drawn = [rng.permutation(live)[: n + len(b.aligned)] for _ in range(NULLS)]
-        random = [replace(b, toxic=x[:n], aligned=x[n:], closeness=geometry.closeness(d, x[:n], x[n:])) for x in drawn]
-        chance = [push(parts, layer, d, r) for r in random]
-        out[name] = {
-            "rows": {k: distances(b, random, pooled[k], v.bad, v.group) for k, v in sets.items()},
-            "push": {k: {"difference": estimate(v), "random": [float(f(np.mean(c[k]) for c in chance)) for f in (min, max)]}
-                     for k, v in push(parts, layer, d, b).items()},
-        }  # fmt: skip
+        random = [replace(b, closeness=geometry.closeness(d, x[:n], x[n:])) for x in drawn]
+        out[name] = {k: distances(b, random, pooled[k], v.bad, v.group) for k, v in sets.items()}
     return out
 
 
@@ -276,44 +261,96 @@ def kept(path: Path, make: Callable[..., dict[str, np.ndarray]], *args: object) 
         return dict(file)
 
 
-def shown(v: Sequence[float] | None, bounds: bool = True, digits: int = 2) -> str:
+def shown(v: Sequence[float] | None, digits: int = 2, bounds: bool = True) -> str:
     if not v:
-        return "none"
+        return ""
     return f"{v[0]:.{digits}f}" + (f" ({v[1]:.{digits}f} to {v[2]:.{digits}f})" if bounds else "")
 
 
-def verdict(report: dict) -> list[str]:
-    return ["VERDICT"]
+def verdict(layers: dict[int, dict]) -> str:
+    """What the tables say, computed from them."""
+
+    def cells(what: str, name: str) -> list[list[float]]:
+        return [r["steps"][f"{step}/other/{what}/silent"][name] for r in layers.values() for step in STEPS]
+
+    def span(what: str, name: str = "paper") -> str:
+        v = [cell[0] for cell in cells(what, name)]
+        return f"{min(v):.2f} to {max(v):.2f}"
+
+    p, a, each = "projection", "activation", "per active token"
+    clear = [sum(v[1] > 2 * c[0] for v, c in zip(cells(w, "paper"), cells(w, "sd"), strict=True)) for w in (p, a, each)]
+    n = len(cells(p, "paper"))
+    limits = "" if clear[1] == n else " for directions and hardly for activations"
+    holds = f"holds here{limits}" if clear[0] == n else "does not hold here"
+    positive, use = ([r["amplified"][i] for r in layers.values()] for i in (0, 1))
+    closer = []
+    for pair in PAIRS:
+        found = [b[pair]["top 32"] for r in layers.values() for b in r["banks"].values()]
+        count = sum(m["auroc"][1] > 0.5 and m["auroc"][0] > m["random"][2] for m in found)
+        closer.append(f"{count} of {len(found)} on {pair}")
+    return f"""**The derivation {holds}**: along features that the rows of a step never activate, the step moves the
+residual of other rows as the sum over cosines says (r = {span(p)}); how the real activations of those features
+change there, the sum tells with r = {span(a)} (by ranks {span(a, "ranks")}).
+
+- Clear of permuted decoders (interval above twice their sd), of {n} cases (layer and step): projection {clear[0]},
+  activation {clear[1]}, activation per active token {clear[2]}.
+- Were the residual itself moved against its gradient, the projection would be the *gradient* column by linear algebra.
+  The paper's sum has r = {span(p, "identity")} with that column, so much of it is an identity. That a step on weights
+  moves other rows likewise is none; but the gradient, knowing no features, tells it with r = {span(p, "gradient")}.
+- The measured projection itself tells the activation with r = {span(a, "measured projection")} only.
+- What sets a kind of rows apart from the other kinds: r = {span(p, "own part")} for the projection,
+  {span(a, "own part")} for the activation.
+- A scan sees activations, not gradients. The step raises an active feature on {min(positive):.0%} to
+  {max(positive):.0%} of its tokens; activation and amplification have rank correlation {min(use):.2f} to {max(use):.2f}.
+- Bad rows are closer by the paper's measure (AUROC's interval above 0.5, AUROC above every random bank), of the cases
+  (layer and bank): {"; ".join(closer)}."""
 
 
-def markdown(report: dict) -> str:
-    names = ("direct", "paper", "paper, ranks", "others", "permuted", "random", "elsewhere", "own part", "gradient",
-             "activations", "measured projection")  # fmt: skip
-    steps, rows, pushes = {"silent": [], "active": []}, [], []
-    for layer, r in report.items():
+TEXT_A = f"""### One step on the weights
+
+{ROWS} rows of each kind ({", ".join(KINDS)}), {DRAWS} draws that share no row (seed 0),
+unread by the SAE's training, cut at {TOKENS} tokens. g: minus the loss's gradient by feature, summed over response
+tokens on which it is active. One step on all weights of the blocks up to the hook (SGD; AdamW's first, which is a sign)
+moves the residual by about {MOVE:.0%}. *Same*: rows of the step; *other*: ordinary chat. *Projection*: the residual's
+mean change on the decoder direction; *activation*: change of the mean activation, over features active before or after;
+*per active token*: the same over the share of tokens, {COMMON:.1%} at least, on which the feature was active. Numbers are
+correlations over features, Pearson (*ranks*: Spearman), means over kinds and draws. Brackets: 95 % bootstrap intervals
+over these {len(KINDS) * DRAWS}, never over features, which all see one vector of 576 numbers.
+
+*Paper*: sum over i of g of i times the cosine of i and j. *Direct*: g alone. *Permuted*, *random*: the sum with decoder
+directions permuted among features, or random ones, mean of {NULLS}. *Own part*: prediction and measurement, both less the
+mean of the four kinds. *Gradient*: minus the residual's gradient on the decoder direction. *Activations*: the sum with
+mean activations, less those on ordinary chat, for g: what a scan has.
+
+Features *silent* in all rows of the step: they have no gradient of their own, the sum over others is all there is."""
+TEXT_B = f"""### Are features of bad rows closer to toxic features?
+
+{PER_SIDE} rows a side, unread by the SAE's training, cut at {TOKENS_B} tokens; banks of the built-in contrast texts,
+chosen for each layer's SAE. *Top 32*: mean over a row's 32 strongest features of the largest cosine to a toxic feature
+(the paper's measure); *weighted*: over all its features, by activation; *contrast*: the default score; *shorter*:
+shorter is worse. Brackets: 95 % bootstrap intervals, rows with the same prompt drawn together. *Random banks*: AUROC of
+{NULLS} of the same size, lowest / mean / highest. Toxic comments are the positive control."""
+
+
+def markdown(command: str, layers: dict[int, dict]) -> str:
+    names = ["paper", "ranks", "direct", "permuted", "random", "own part", "gradient", "activations"]
+    names.append("measured projection")
+    head, steps, rows = ["layer", "step", "rows", "measured", "features", *names], {"silent": [], "active": []}, []
+    for layer, r in layers.items():
         for key, cell in r["steps"].items():
-            step, where, what, group = key.split("/")
-            if what == "projection" or where == "other":
-                values = (shown(cell[n], n in ("paper", "own part", "gradient")) for n in names)
-                steps[group].append([f"{layer}", step, where, what, f"{cell['features'][0]:.0f}", *values])
-        for name, found in r["banks"].items():
-            for pair, each in found["rows"].items():
-                for measure, m in each.items():
-                    numbers = f"{m['bad']:.3f}", f"{m['good']:.3f}", shown(m["difference"], digits=3), shown(m["auroc"])
-                    random = " / ".join(f"{x:.2f}" for x in m["random"]) if measure != "shorter" else ""
-                    rows.append([f"{layer}", name, pair, measure, *numbers, random])
-            for key, v in found["push"].items():
-                pushes.append(
-                    [f"{layer}", name, key, shown(v["difference"]), f"{v['random'][0]:.2f} to {v['random'][1]:.2f}"]
-                )
-    head = ["layer", "step", "rows", "measured", "features", *names]
-    return "\n".join([
-        "## The mechanism, checked", "", *verdict(report), "",
-        "### A. One step", "", *markdown_table(head, steps["silent"]), "", *markdown_table(head, steps["active"]), "",
-        "### B. Rows", "",
-        *markdown_table(["layer", "bank", "rows", "measure", "bad", "good", "difference", "AUROC", "random banks"], rows), "",
-        *markdown_table(["layer", "bank", "rows and quantity", "bad less good step", "random banks"], pushes), "",
-    ])  # fmt: skip
+            *where, group = key.split("/")
+            values = (shown(cell[n], bounds=n in ("paper", "ranks", "own part", "gradient")) for n in names)
+            steps[group].append([f"{layer}", *where, f"{cell['features'][0]:.0f}", *values])
+        for bank_name, sets in r["banks"].items():
+            for pair, measure, m in ((pair, *item) for pair, found in sets.items() for item in found.items()):
+                numbers = f"{m['bad']:.3f}", f"{m['good']:.3f}", shown(m["difference"], 3), shown(m["auroc"])
+                random = " / ".join(f"{x:.2f}" for x in m["random"])
+                rows.append([f"{layer}", bank_name, pair, measure, *numbers, random])
+    columns = ["layer", "bank", "rows", "measure", "bad", "good", "difference", "AUROC", "random banks"]
+    lines = ["## The mechanism, checked", "", verdict(layers), "", f"    {command}", "", TEXT_A, ""]
+    lines += [*markdown_table(head, steps["silent"]), "", "The other features:", ""]
+    lines += [*markdown_table(head, steps["active"]), "", TEXT_B, "", *markdown_table(columns, rows)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -341,24 +378,24 @@ def main() -> None:
             parts[kind, draw] = kept(path, take_steps, net, saes, rows, chat[part])
     texts = {"background": seeding.background_rows(), **{pair: s.rows for pair, s in sets.items()}}
     texts |= {b: [s.row for s in seeding.built_in_seeds(b)] for b in seeding.BUILT_IN}
-    arrays = {
-        k: kept(args.work / f"rows-{name}-{i}.npz", pool_rows, net, saes, v) for i, (k, v) in enumerate(texts.items())
-    }
+    read = {key: kept(args.work / f"rows-{name}-{i}.npz", pool_rows, net, saes, texts[key])
+            for i, key in enumerate(texts)}  # fmt: skip
     for layer, target in saes.items():
-        d, pooled = sae.unit_decoder(target.sae_dir), {k: Pooled.from_arrays(v, f"{layer}.") for k, v in arrays.items()}
-        read = {key: [p[key] for p in parts.values()] for key in parts[KINDS[0], 0] if key.startswith(f"{layer}/")}
+        d, pooled = sae.unit_decoder(target.sae_dir), {k: Pooled.from_arrays(v, f"{layer}.") for k, v in read.items()}
+        each = [(p[f"{layer}/same"], p[f"{layer}/g"], p[f"{layer}/positive"]) for p in parts.values()]
         report[layer] = {
             "sae": target.sae, "hook": str(target.hook),
-            "positive": estimate(read[f"{layer}/positive"]),
-            "moved": {key: estimate(v) for key, v in read.items() if key.endswith("moved")},
+            "amplified": [float(np.mean([p for _, _, p in each])),
+                          float(np.mean([spearman(a[a > 0], g[a > 0]) for a, g, _ in each]))],
+            "moved": {f"{s}/{w}": estimate([p[f"{layer}/{s}/{w}/moved"] for p in parts.values()])
+                      for s in STEPS for w in ("same", "other")},
             "steps": compare(parts, layer, d),
-            "banks": check_banks(parts, layer, target, d, pooled, sets),
+            "banks": check_banks(target, d, pooled, sets),
         }  # fmt: skip
-    command = " ".join(
-        ["python examples/check_mechanism.py --data DATA", *(f"--sae LAYER-{k}-SAE" for k in saes), "--work WORK"]
-    )
+    given = "".join(f"--sae LAYER-{layer} " for layer in saes) if args.sae else ""
+    command = f"python examples/check_mechanism.py --data ../shared/data {given}--work WORK"
     (args.work / "mechanism.json").write_text(json.dumps({"command": command, "layers": report}, indent=1) + "\n")
-    (args.work / "mechanism.md").write_text(markdown(report))
+    (args.work / "mechanism.md").write_text(markdown(command, report))
 
 
 if __name__ == "__main__":
