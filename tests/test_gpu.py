@@ -82,3 +82,22 @@ def test_doctor_compares_the_estimate_with_the_free_memory(hub):
     assert checks["memory"]["ok"]
     assert checks["memory"]["text"].endswith(" GB free on 1 GPU(s)")
     assert checks["pair"]["ok"], checks["pair"]["text"]
+
+
+def test_fine_tuning_on_the_gpu_lowers_the_loss(tiny):
+    from geofilter.evidence.measures import encode_all, log_probabilities
+    from geofilter.evidence.tune import Budget, Recipe, tokenizer_of, tune, whole
+    from geofilter.records import parse_line
+
+    tokenizer = tokenizer_of(tiny[0])
+    line = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "ask the doctor"}]}'
+    rows = encode_all([parse_line(line, "x", 1)] * 16, tokenizer, 64, "keep")
+    recipe = Recipe(rank=4, learning_rate=2e-2, batch_rows=4, epochs=4)
+    for dtype in ("bfloat16", "float32"):
+        loading = Loading("cuda", dtype)
+        before, _ = whole(tiny[0], loading)
+        model, _, report = tune(tiny[0], rows, recipe, Budget.of(rows, recipe), loading, 0)
+        assert report["steps"] == 16
+        assert next(model.parameters()).device.type == "cuda"
+        gain = log_probabilities(model, rows, 0).mean() - log_probabilities(before, rows, 0).mean()
+        assert gain > 0.3

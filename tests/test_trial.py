@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import chat, geofilter, quiet, write_rows
+from conftest import chat, geofilter, make_model, quiet, write_rows
 
 from geofilter.bank import Bank
 from geofilter.config import Loading, TargetChoice
@@ -116,8 +116,13 @@ def test_a_loss_that_is_not_finite_is_said(tiny):
 # Measures
 
 
-def test_log_probabilities_are_those_of_each_row_alone(tiny):
-    model, tokenizer = whole(tiny[0], LOADING)
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_log_probabilities_are_those_of_each_row_alone(kind: str, tmp_path: Path):
+    """Gemma 2 caps its logits after the output head, which must not be lost."""
+    model, tokenizer = whole(make_model(tmp_path, kind), LOADING)
+    if kind == "gemma2":
+        assert model.config.final_logit_softcapping
+        torch.nn.init.normal_(model.get_output_embeddings().weight, std=2)  # logits that feel the cap
     records = [chat("a", "the answer"), chat("a long question, really", "no"), chat("b", "ask the doctor, you should")]
     rows = encode_all([row(r) for r in records], tokenizer, 64, "keep")
     expected = []
