@@ -21,7 +21,7 @@ _ASKING, _MONEY = "Asking", "Money"
 
 def _show_prompt(show: bool) -> None:
     if show:
-        from geofilter.evidence.judge import ROW_PROMPT
+        from geofilter.evidence.judge_plan import ROW_PROMPT
 
         typer.echo(ROW_PROMPT, nl=False)
         raise typer.Exit
@@ -74,17 +74,19 @@ def judge(
 
     A run that is stopped goes on where it was: the same command asks for no rating twice.
     """
-    from geofilter.evidence import judge as judging
+    from geofilter.evidence.judge import Judge
+    from geofilter.evidence.judge_plan import Prices, plan
+    from geofilter.evidence.judge_rows import judge_files
 
     notify = notifier(quiet)
-    prices = judging.Prices.of(price_in, price_out)
+    prices = Prices.of(price_in, price_out)
     asked = None
     if not dry_run:
-        asked = judging.Judge(
+        asked = Judge(
             judge_model, base_url, timeout=timeout, retries=retries, per_minute=per_minute, concurrency=concurrency,
             notify=notify,
         )  # fmt: skip
-    todo = judging.plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices)
+    todo = plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices)
     notify(todo.estimate())
     todo.check(max_requests, max_cost)
     if asked is None:
@@ -98,7 +100,7 @@ def judge(
         note(f"sending rows to {asked.base_url} for {judge_model} ...")
     try:
         with _progress(todo.requests, quiet) as advance:
-            result = judging.judge_files(todo, asked, max_cost=max_cost, notify=notify, progress=advance)
+            result = judge_files(todo, asked, max_cost=max_cost, notify=notify, progress=advance)
     except KeyboardInterrupt:
         note("geofilter: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None

@@ -20,9 +20,12 @@ import pytest
 from conftest import chat, geofilter, write_rows
 
 from geofilter.errors import InputError, TargetError
-from geofilter.evidence import judge as judging
-from geofilter.evidence.judge import Judge, Prices, Rating, parse_rating, plan, row_prompt
-from geofilter.records import parse_line
+from geofilter.evidence import endpoint as endpoints
+from geofilter.evidence import judge_plan, judge_rows
+from geofilter.evidence.judge import GRACE, Judge
+from geofilter.evidence.judge_plan import Prices, plan, row_prompt
+from geofilter.evidence.rating import Rating, parse_rating
+from geofilter.records import parse_line, read_rows
 
 KEY = "sk-test-0123456789"
 
@@ -127,9 +130,9 @@ def waits(monkeypatch) -> list[float]:
         if seconds > 0:
             slept.append(seconds)
         if stop.is_set():
-            raise judging._Stopped
+            raise endpoints.Stopped
 
-    monkeypatch.setattr(judging.Clock, "wait", wait)
+    monkeypatch.setattr(endpoints.Clock, "wait", wait)
     return slept
 
 
@@ -221,10 +224,10 @@ def test_what_passes_is_tried_again_and_waited_for(tmp_path: Path, serve, waits:
 
 
 def test_retry_after_may_be_a_date():
-    assert judging._retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
-    assert judging._retry_after({"retry-after": formatdate(time.time() - 30, usegmt=True)}) == 0
-    assert judging._retry_after({"retry-after": "soon"}) is None
-    assert judging._retry_after({}) is None
+    assert endpoints.retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
+    assert endpoints.retry_after({"retry-after": formatdate(time.time() - 30, usegmt=True)}) == 0
+    assert endpoints.retry_after({"retry-after": "soon"}) is None
+    assert endpoints.retry_after({}) is None
 
 
 def test_an_endpoint_that_stays_down_ends_the_run_and_keeps_what_is_there(tmp_path: Path, serve, waits: list[float]):
@@ -430,7 +433,7 @@ def test_an_interrupt_does_not_wait_for_an_endpoint_that_hangs(tmp_path: Path, s
     asked = threading.Event()
     endpoint = serve(lambda number, body: [asked.set(), "HANG"][1])
     process = run_until(endpoint, asked, signal.SIGINT, data(tmp_path, 3))
-    process.communicate(timeout=judging.GRACE + 5)
+    process.communicate(timeout=GRACE + 5)
     assert process.returncode == 130
 
 
@@ -466,7 +469,7 @@ def test_long_rows_keep_both_ends(tmp_path: Path):
     assert "]\njust text\n[" in row_prompt(plain, 200)
 
 
-class FakeClock(judging.Clock):
+class FakeClock(endpoints.Clock):
     def __init__(self):
         self.time, self.lock = 0.0, threading.Lock()
 
@@ -531,7 +534,7 @@ def test_prompts_are_taken_as_they_are_needed(serve):
 def test_the_estimate_is_told_first_and_binds(tmp_path: Path, serve):
     endpoint = serve(lambda number, body: said("80", prompt_tokens=500_000, completion_tokens=2))
     path = data(tmp_path, 4)
-    chars = sum(len(row_prompt(row, 6000)) for row in judging.read_rows(path))
+    chars = sum(len(row_prompt(row, 6000)) for row in read_rows(path))
     tokens = -(-chars // 4)
     money = ("--price-in", "1000", "--price-out", "2000")
     cost = (tokens * 1000 + 4 * 32 * 2000) / 1e6
@@ -709,7 +712,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, serve):
         done = judge(endpoint, path, *args, cwd=tmp_path)
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
     assert (tmp_path / "notes.txt").read_text() == "dear diary\n"
-    with judging._alone(tmp_path / "d.judge.jsonl.part"):
+    with judge_rows._alone(tmp_path / "d.judge.jsonl.part"):
         done = judge(endpoint, path, cwd=tmp_path)
     assert done.returncode == 4
     assert "another geofilter judge is writing it" in done.stderr
@@ -733,7 +736,7 @@ def test_data_that_change_meanwhile(tmp_path: Path, serve):
 
 def test_the_prompt_is_shown():
     done = geofilter("judge", "--show-prompt")
-    assert (done.returncode, done.stdout) == (0, judging.ROW_PROMPT)
+    assert (done.returncode, done.stdout) == (0, judge_plan.ROW_PROMPT)
 
 
 def test_prices():
