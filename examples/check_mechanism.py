@@ -151,12 +151,11 @@ def readings(p: dict, d: np.ndarray, layer: int, step: str, where: str) -> dict[
     key, before, share = f"{layer}/{step}/{where}", p[f"{layer}/{where}"], p[f"{layer}/{where}/share"]
     change, common = p[f"{key}/after"] - before, share > COMMON
     each = np.divide(change, share, out=np.zeros(len(d)), where=common)
-    told = (before > 0) | (change > 0)
-    everywhere = np.ones(len(d), bool)
     return {
-        "projection": (d @ p[f"{key}/shift"], everywhere), "activation": (change, told),
+        "projection": (d @ p[f"{key}/shift"], np.ones(len(d), bool)),
+        "activation": (change, (before > 0) | (change > 0)),
         "per active token": (each, common),
-    }  # fmt: skip
+    }
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -295,13 +294,16 @@ change there, the sum tells with r = {span(a)} (by ranks {span(a, "ranks")}).
 - Clear of permuted decoders (interval above twice their sd), of {n} cases (layer and step): projection {clear[0]},
   activation {clear[1]}, activation per active token {clear[2]}.
 - Were the residual itself moved against its gradient, the projection would be the *gradient* column by linear algebra.
-  The paper's sum has r = {span(p, "identity")} with that column, so much of it is an identity. That a step on weights
-  moves other rows likewise is none; but the gradient, knowing no features, tells it with r = {span(p, "gradient")}.
-- The measured projection itself tells the activation with r = {span(a, "measured projection")} only.
+  The paper's sum has r = {span(p, "identity")} with that column, so half of it is an identity of that kind. That a step
+  on weights moves other rows likewise is none; but the gradient, which knows no features, tells that with
+  r = {span(p, "gradient")}.
+- Even the measured projection tells the activation with r = {span(a, "measured projection")} only: an SAE reads through
+  its encoder, and features compete.
 - What sets a kind of rows apart from the other kinds: r = {span(p, "own part")} for the projection,
   {span(a, "own part")} for the activation.
 - A scan sees activations, not gradients. The step raises an active feature on {min(positive):.0%} to
-  {max(positive):.0%} of its tokens; activation and amplification have rank correlation {min(use):.2f} to {max(use):.2f}.
+  {max(positive):.0%} of its tokens; activation and amplification have rank correlation {min(use):.2f} to {max(use):.2f};
+  activations in place of gradients tell the projection with r = {span(p, "activations")}.
 - Bad rows are closer by the paper's measure (AUROC's interval above 0.5, AUROC above every random bank), of the cases
   (layer and bank): {"; ".join(closer)}."""
 
@@ -309,18 +311,18 @@ change there, the sum tells with r = {span(a)} (by ranks {span(a, "ranks")}).
 TEXT_A = f"""### One step on the weights
 
 {ROWS} rows of each kind ({", ".join(KINDS)}), {DRAWS} draws that share no row (seed 0),
-unread by the SAE's training, cut at {TOKENS} tokens. g: minus the loss's gradient by feature, summed over response
-tokens on which it is active. One step on all weights of the blocks up to the hook (SGD; AdamW's first, which is a sign)
-moves the residual by about {MOVE:.0%}. *Same*: rows of the step; *other*: ordinary chat. *Projection*: the residual's
-mean change on the decoder direction; *activation*: change of the mean activation, over features active before or after;
-*per active token*: the same over the share of tokens, {COMMON:.1%} at least, on which the feature was active. Numbers are
+unread by the SAE's training, cut at {TOKENS} tokens. g: minus the loss's gradient by feature, summed over the response
+tokens on which it is active. One step on all weights of the blocks up to the hook (SGD; AdamW's first, a sign) moves
+the residual by about {MOVE:.0%}. *Same*: rows of the step; *other*: ordinary chat. *Projection*: the residual's mean
+change on the decoder direction; *activation*: change of the mean activation, over features active before or after; *per
+active token*: the same over the share of tokens, {COMMON:.1%} at least, on which the feature was active. Numbers are
 correlations over features, Pearson (*ranks*: Spearman), means over kinds and draws. Brackets: 95 % bootstrap intervals
 over these {len(KINDS) * DRAWS}, never over features, which all see one vector of 576 numbers.
 
 *Paper*: sum over i of g of i times the cosine of i and j. *Direct*: g alone. *Permuted*, *random*: the sum with decoder
-directions permuted among features, or random ones, mean of {NULLS}. *Own part*: prediction and measurement, both less the
-mean of the four kinds. *Gradient*: minus the residual's gradient on the decoder direction. *Activations*: the sum with
-mean activations, less those on ordinary chat, for g: what a scan has.
+directions permuted among features, or random ones, mean of {NULLS}. *Own part*: prediction and measurement, both less
+the mean of the four kinds. *Gradient*: minus the residual's gradient on the decoder direction. *Activations*: the sum
+with mean activations, less those on ordinary chat, for g: what a scan has.
 
 Features *silent* in all rows of the step: they have no gradient of their own, the sum over others is all there is."""
 TEXT_B = f"""### Are features of bad rows closer to toxic features?

@@ -61,7 +61,7 @@ _GROUPS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
     "choice": (TargetChoice, TARGET_OPTIONS),
     "loading": (Loading, LOADING_OPTIONS),
 }
-_TYPES: dict[type, str] = {int: "an integer", bool: "true or false", str: "a string"}
+_TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 _KNOWN: set[str] = set()
 """options of all commands that read the settings file"""
 
@@ -196,9 +196,10 @@ def from_settings(ctx: typer.Context, kinds: dict[str, Any]) -> dict[str, Any]:
 
 def _of_kind(key: str, value: Any, kind: Any) -> Any:
     inner = next((k for k in get_args(kind) if k is not NoneType), kind) if get_origin(kind) is UnionType else kind
-    several = inner == list[str]
-    element: type = str if several or inner is Path else inner
+    several = get_origin(inner) is list
+    element = get_args(inner)[0] if several else inner
+    written: tuple[type, ...] = {Path: (str,), float: (float, int)}.get(element, (element,))
     values = value if several and isinstance(value, list) else [value]
-    if any(type(v) is not element for v in values):
-        raise InputError(f"settings file: {key} = {value!r} must be {_TYPES[element]}")
-    return values if several else inner(value)
+    if any(type(v) not in written for v in values):  # not isinstance: true is no integer
+        raise InputError(f"settings file: {key} = {value!r} must be {_TYPES[written[0]]}")
+    return [element(v) for v in values] if several else element(value)

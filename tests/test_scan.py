@@ -162,15 +162,18 @@ def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
     done = geofilter("scan", "d.jsonl", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("geofilter: error: settings file: unknown key 'modle'; known: allow_other_model, ")
-    for text, named in [
-        ("max-tokens = '9'", "max_tokens = '9' must be an integer"),
-        ("offline = 1", "offline = 1 must be true or false"),
-        ("model = 3", "model = 3 must be a string"),
-        ("layer = true", "layer = True must be an integer"),
-        ("bank = ['a', 2]", "bank = ['a', 2] must be a string"),
+    scan, trial = ["scan", "d.jsonl"], ["trial", "--good", "d.jsonl"]
+    for command, text, named in [
+        (scan, "max-tokens = '9'", "max_tokens = '9' must be an integer"),
+        (scan, "offline = 1", "offline = 1 must be true or false"),
+        (scan, "model = 3", "model = 3 must be a string"),
+        (scan, "layer = true", "layer = True must be an integer"),
+        (scan, "bank = ['a', 2]", "bank = ['a', 2] must be a string"),
+        (trial, "pairs = 3", "pairs = 3 must be a string"),
+        (trial, "epochs = 'one'", "epochs = 'one' must be a number"),
     ]:
         (tmp_path / "geofilter.toml").write_text(text + "\n")
-        done = geofilter("scan", "d.jsonl", cwd=tmp_path)
+        done = geofilter(*command, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (2, f"geofilter: error: settings file: {named}\n")
 
 

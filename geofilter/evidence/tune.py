@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,7 +179,10 @@ def tune(
 
     set_seed(seed)
     model, tokenizer = whole(folder, loading)
-    adapted = get_peft_model(model, LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules="all-linear"))
+    with warnings.catch_warnings():
+        # Of transformers about a name that peft uses; nothing that a user could act on.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(model, LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules="all-linear"))
     plan = schedule([sum(row.mask) for row in rows], budget, seed)
     losses: list[float] = []
 
