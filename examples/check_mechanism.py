@@ -158,8 +158,11 @@ def readings(p: dict, d: np.ndarray, layer: int, step: str, where: str) -> dict[
     }
 
 
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.any() and y.any() else np.nan
+def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's r of each x (..., n) with y (n,); nan where either is constant."""
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean()
+    norm = np.linalg.norm(x, axis=-1) * np.linalg.norm(y)
+    return np.divide(x @ y, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
 
 
 def own_part(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -178,7 +181,7 @@ def compare(parts: dict[tuple[str, int], dict], layer: int, d: np.ndarray) -> di
         mine = {kind: parts[kind, draw] for kind in KINDS}
         g = {kind: p[f"{layer}/g"] for kind, p in mine.items()}
         paper = {kind: d @ (d.T @ x) for kind, x in g.items()}
-        null = {kind: {name: [x @ (x.T @ g[kind]) for x in b] for name, b in bases.items()} for kind in KINDS}
+        null = {k: {name: np.stack([x @ (x.T @ g[k]) for x in b]) for name, b in bases.items()} for k in KINDS}
         for step, where in ((s, w) for s in STEPS for w in ("same", "other")):
             read = {kind: readings(p, d, layer, step, where) for kind, p in mine.items()}
             for kind, p, quantity in ((k, p, q) for k, p in mine.items() for q in read[k]):
@@ -197,10 +200,12 @@ def compare(parts: dict[tuple[str, int], dict], layer: int, d: np.ndarray) -> di
                     r |= {"ranks": spearman(paper[kind][on], y[on]), "features": float(on.sum())}
                     r["identity"] = correlation(paper[kind][on], guesses["gradient"][on])
                     r["own part"] = correlation(apart[0][on], apart[1][on]) if where == "other" else np.nan
-                    chance = {name: [correlation(x[on], y[on]) for x in some] for name, some in null[kind].items()}
+                    chance = {name: correlation(x[:, on], y[on]) for name, x in null[kind].items()}
                     r |= {"sd": float(np.std(chance["permuted"])), **{k: float(np.mean(v)) for k, v in chance.items()}}
                     for name, x in r.items():
-                        values.setdefault(f"{step}/{where}/{quantity}/{group}", {}).setdefault(name, []).append(x)
+                        values.setdefault(f"{step}/{where}/{quantity}/{group}", {}).setdefault(name, []).append(
+                            float(x)
+                        )
     return {key: {name: estimate(v) for name, v in cell.items()} for key, cell in values.items()}
 
 
@@ -228,12 +233,12 @@ def distances(b: bank.Bank, random: list[bank.Bank], rows: Pooled, bad: np.ndarr
     null, out, draws = [measures(r, rows) for r in random], {}, list(cluster_bootstrap(groups))
     for name, score in {**measures(b, rows), "shorter": -rows.n_tokens.astype(float)}.items():
         gap = [score[i][bad[i]].mean() - score[i][~bad[i]].mean() for i in (np.arange(len(bad)), *draws)]
-        chance = [auroc(x[name], bad) for x in null if name in x] or [0.5]
+        chance = [auroc(x[name], bad) for x in null if name in x]
         out[name] = {
             "bad": float(score[bad].mean()), "good": float(score[~bad].mean()),
             "difference": [float(gap[0]), *interval(gap[1:])],
             "auroc": [auroc(score, bad), *interval([auroc(score[i], bad[i]) for i in draws])],
-            "random": [float(f(chance)) for f in (min, np.mean, max)],
+            "random": [float(f(chance)) for f in (min, np.mean, max)] if chance else [],
         }  # fmt: skip
     return out
 
@@ -302,8 +307,8 @@ change there, the sum tells with r = {span(a)} (by ranks {span(a, "ranks")}).
 - What sets a kind of rows apart from the other kinds: r = {span(p, "own part")} for the projection,
   {span(a, "own part")} for the activation.
 - A scan sees activations, not gradients. The step raises an active feature on {min(positive):.0%} to
-  {max(positive):.0%} of its tokens; activation and amplification have rank correlation {min(use):.2f} to {max(use):.2f};
-  activations in place of gradients tell the projection with r = {span(p, "activations")}.
+  {max(positive):.0%} of its tokens; activation and amplification have rank correlation {min(use):.2f} to
+  {max(use):.2f}; activations in place of gradients tell the projection with r = {span(p, "activations")}.
 - Bad rows are closer by the paper's measure (AUROC's interval above 0.5, AUROC above every random bank), of the cases
   (layer and bank): {"; ".join(closer)}."""
 

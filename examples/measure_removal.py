@@ -18,9 +18,10 @@ from pathlib import Path
 from evaluation_sets import in_training_half
 
 from geofilter.config import Loading, ScanConfig, TargetChoice
+from geofilter.evidence.evaluate import evaluate
 from geofilter.evidence.shown import markdown_table
 from geofilter.evidence.trial import TrialConfig, trial
-from geofilter.evidence.trial_shown import HEAD, features, table, verdicts
+from geofilter.evidence.trial_shown import HEAD, features, remarks, table, verdicts
 from geofilter.evidence.tune import Recipe
 from geofilter.paths import domain_files
 from geofilter.records import Row, read_rows
@@ -142,8 +143,8 @@ def questions(work: Path, n: int) -> tuple[Path, ...]:
     return tuple(out)
 
 
-def run(e: Experiment, data: Path, work: Path) -> dict:
-    """Scan and trial of one experiment."""
+def run(e: Experiment, data: Path, work: Path, sum_up: bool) -> dict:
+    """Scan and trial of one experiment; `sum_up`: only of the arms that are finished."""
     work.mkdir(parents=True, exist_ok=True)
     mix, good, banks = prepare(e, data, work)
     done = scan(ScanConfig((str(mix),), TARGET, READING, banks), work / "run", offline=True, notify=print)
@@ -153,17 +154,36 @@ def run(e: Experiment, data: Path, work: Path) -> dict:
     )  # fmt: skip
     # The first drop first; each result holds all arms that are finished.
     stages = [(e.drops[:1], e.arms), (e.drops, e.arms), (e.drops[:1], (*e.arms, *e.others))]
-    for drops, arms in stages:
+    for drops, arms in [((), ())] if sum_up else stages:
         wanted = replace(config, drops=drops, arms=arms)
         _, result = trial(done, wanted, TUNING, out=work / "trial", offline=True, notify=print)
-    return {"title": e.title, "rows": {"bad": e.n_bad, "good": e.n_good}, "seed_rows": e.seed_rows, **result}
+    return {
+        "title": e.title, "rows": {"bad": e.n_bad, "good": e.n_good}, "seed_rows": e.seed_rows,
+        "detection": evaluate(done, "label=misaligned")["verdict"]["text"], **result,
+    }  # fmt: skip
 
 
 def markdown(found: dict[str, dict]) -> str:
-    out = ["## Does removing the closest rows help?\n"]
+    first = next(iter(found.values()))
+    recipe = first["options"]["recipe"]
+    out = [
+        "## Does removing the closest rows help?\n",
+        f"LoRA of rank {recipe['rank']} on every linear layer of the embedded target, learning rate "
+        f"{recipe['learning_rate']:g}, {recipe['batch_rows']} rows a step, weights in bfloat16. *pairs*: harmful "
+        f"against sound answers to {PAIRS} questions each on health, career and law, domains that were not fine-tuned on; "
+        f"*statements*: {STATEMENTS} misaligned and {STATEMENTS} aligned persona statements. No free-form answers were "
+        "judged: a model of this size is no judge (see below), and there was no other.\n",
+        *(f"- {text}" for text in remarks(first)),
+        "",
+    ]
     for name, result in found.items():
         command = f"python examples/measure_removal.py --data ../shared/data --work WORK --only {name}"
         out += [f"### {result['title']}\n", f"    {command}\n"]
+        bank = f"a bank chosen by {result['seed_rows']} labelled rows a side" if result["seed_rows"] else "no label"
+        out.append(
+            f"{result['rows']['bad']} bad and {result['rows']['good']} good rows, scored with {bank}. "
+            f"{result['detection']}\n"
+        )
         out += [f"- {text}" for text in verdicts(result)]
         for measure in result["measures"]:
             out += [
@@ -180,10 +200,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", action="append", choices=list(EXPERIMENTS))
+    parser.add_argument("--sum-up", action="store_true", help="fine-tune nothing more; report what is finished")
     arguments = parser.parse_args()
     for name in arguments.only or EXPERIMENTS:
         folder = arguments.work / name
-        result = run(EXPERIMENTS[name], arguments.data, folder)
+        result = run(EXPERIMENTS[name], arguments.data, folder, arguments.sum_up)
         (folder / "result.json").write_text(json.dumps(result, indent=1), "utf-8")
     found = {
         name: json.loads(path.read_text("utf-8"))
