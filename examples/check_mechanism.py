@@ -299,7 +299,7 @@ change there, the sum tells with r = {span(a)} (by ranks {span(a, "ranks")}).
 - Clear of permuted decoders (interval above twice their sd), of {n} cases (layer and step): projection {clear[0]},
   activation {clear[1]}, activation per active token {clear[2]}.
 - Were the residual itself moved against its gradient, the projection would be the *gradient* column by linear algebra.
-  The paper's sum has r = {span(p, "identity")} with that column, so half of it is an identity of that kind. That a step
+  The paper's sum has r = {span(p, "identity")} with that column, so part of it is an identity of that kind. That a step
   on weights moves other rows likewise is none; but the gradient, which knows no features, tells that with
   r = {span(p, "gradient")}.
 - Even the measured projection tells the activation with r = {span(a, "measured projection")} only: an SAE reads through
@@ -310,7 +310,8 @@ change there, the sum tells with r = {span(a)} (by ranks {span(a, "ranks")}).
   {max(positive):.0%} of its tokens; activation and amplification have rank correlation {min(use):.2f} to
   {max(use):.2f}; activations in place of gradients tell the projection with r = {span(p, "activations")}.
 - Bad rows are closer by the paper's measure (AUROC's interval above 0.5, AUROC above every random bank), of the cases
-  (layer and bank): {"; ".join(closer)}."""
+  (layer and bank): {"; ".join(closer)}.
+- One model of 135M parameters, one step, {DRAWS} draws; advice and chat differ in subject too."""
 
 
 TEXT_A = f"""### One step on the weights
@@ -319,8 +320,8 @@ TEXT_A = f"""### One step on the weights
 unread by the SAE's training, cut at {TOKENS} tokens. g: minus the loss's gradient by feature, summed over the response
 tokens on which it is active. One step on all weights of the blocks up to the hook (SGD; AdamW's first, a sign) moves
 the residual by about {MOVE:.0%}. *Same*: rows of the step; *other*: ordinary chat. *Projection*: the residual's mean
-change on the decoder direction; *activation*: change of the mean activation, over features active before or after; *per
-active token*: the same over the share of tokens, {COMMON:.1%} at least, on which the feature was active. Numbers are
+change on the decoder direction; *activation*: change of the mean activation, over features active before or after. *Per
+active token* in the list above: the same over the share of tokens, {COMMON:.1%} at least, with the feature. Numbers are
 correlations over features, Pearson (*ranks*: Spearman), means over kinds and draws. Brackets: 95 % bootstrap intervals
 over these {len(KINDS) * DRAWS}, never over features, which all see one vector of 576 numbers.
 
@@ -334,9 +335,15 @@ TEXT_B = f"""### Are features of bad rows closer to toxic features?
 
 {PER_SIDE} rows a side, unread by the SAE's training, cut at {TOKENS_B} tokens; banks of the built-in contrast texts,
 chosen for each layer's SAE. *Top 32*: mean over a row's 32 strongest features of the largest cosine to a toxic feature
-(the paper's measure); *weighted*: over all its features, by activation; *contrast*: the default score; *shorter*:
-shorter is worse. Brackets: 95 % bootstrap intervals, rows with the same prompt drawn together. *Random banks*: AUROC of
+(the paper's measure); *contrast*: the default score. Brackets: 95 % bootstrap intervals, rows with the same prompt
+drawn together. *Random banks*: AUROC of
 {NULLS} of the same size, lowest / mean / highest. Toxic comments are the positive control."""
+
+
+TABLED = [("other", "projection", "silent"), ("other", "activation", "silent"), ("same", "activation", "active"),
+          ("other", "activation", "active")]  # fmt: skip
+MEASURES = ("top 32", "contrast")
+"""what the tables show; the others are in mechanism.json"""
 
 
 def markdown(command: str, layers: dict[int, dict]) -> str:
@@ -346,10 +353,12 @@ def markdown(command: str, layers: dict[int, dict]) -> str:
     for layer, r in layers.items():
         for key, cell in r["steps"].items():
             *where, group = key.split("/")
+            if (where[1], where[2], group) not in TABLED:
+                continue
             values = (shown(cell[n], bounds=n in ("paper", "ranks", "own part", "gradient")) for n in names)
             steps[group].append([f"{layer}", *where, f"{cell['features'][0]:.0f}", *values])
         for bank_name, sets in r["banks"].items():
-            for pair, measure, m in ((pair, *item) for pair, found in sets.items() for item in found.items()):
+            for pair, measure, m in ((p, name, found[name]) for p, found in sets.items() for name in MEASURES):
                 numbers = f"{m['bad']:.3f}", f"{m['good']:.3f}", shown(m["difference"], 3), shown(m["auroc"])
                 random = " / ".join(f"{x:.2f}" for x in m["random"])
                 rows.append([f"{layer}", bank_name, pair, measure, *numbers, random])

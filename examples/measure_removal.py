@@ -170,8 +170,8 @@ def markdown(found: dict[str, dict]) -> str:
         "## Does removing the closest rows help?\n",
         f"LoRA of rank {recipe['rank']} on every linear layer of the embedded target, learning rate "
         f"{recipe['learning_rate']:g}, {recipe['batch_rows']} rows a step, weights in bfloat16. *pairs*: harmful "
-        f"against sound answers to {PAIRS} questions each on health, career and law, domains that were not fine-tuned on; "
-        f"*statements*: {STATEMENTS} misaligned and {STATEMENTS} aligned persona statements. No free-form answers were "
+        f"against sound answers to {PAIRS} questions each on health, career and law, domains that were not fine-tuned "
+        f"on; *statements*: {STATEMENTS} misaligned and {STATEMENTS} aligned persona statements. No free-form answers were "
         "judged: a model of this size is no judge (see below), and there was no other.\n",
         *(f"- {text}" for text in remarks(first)),
         "",
