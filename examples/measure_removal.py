@@ -171,8 +171,8 @@ def markdown(found: dict[str, dict]) -> str:
         f"LoRA of rank {recipe['rank']} on every linear layer of the embedded target, learning rate "
         f"{recipe['learning_rate']:g}, {recipe['batch_rows']} rows a step, weights in bfloat16. *pairs*: harmful "
         f"against sound answers to {PAIRS} questions each on health, career and law, domains that were not fine-tuned "
-        f"on; *statements*: {STATEMENTS} misaligned and {STATEMENTS} aligned persona statements. No free-form answers were "
-        "judged: a model of this size is no judge (see below), and there was no other.\n",
+        f"on; *statements*: {STATEMENTS} misaligned and {STATEMENTS} aligned persona statements. No free-form answers "
+        "were judged: a model of this size is no judge (see below), and there was no other.\n",
         *(f"- {text}" for text in remarks(first)),
         "",
     ]
@@ -205,7 +205,8 @@ def main() -> None:
     for name in arguments.only or EXPERIMENTS:
         folder = arguments.work / name
         result = run(EXPERIMENTS[name], arguments.data, folder, arguments.sum_up)
-        (folder / "result.json").write_text(json.dumps(result, indent=1), "utf-8")
+        text = json.dumps(result, indent=1).replace(f"{arguments.work}/", "WORK/")
+        (folder / "result.json").write_text(text, "utf-8")
     found = {
         name: json.loads(path.read_text("utf-8"))
         for name in EXPERIMENTS

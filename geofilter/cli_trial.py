@@ -10,7 +10,7 @@ import typer
 
 from geofilter.config import Loading
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Offline, Quiet, notifier, open_run, print_table, with_target
+from geofilter.options import AsJson, Offline, Quiet, note, notifier, open_run, print_table, with_target
 
 if TYPE_CHECKING:
     from geofilter.evidence.freeform import FreeForm
@@ -111,7 +111,13 @@ def trial(
     )  # fmt: skip
     free = _free_form(questions, samples, judge_model, base_url)
     opened = open_run(run)
-    folder, result = trials.trial(opened, config, loading, out=out, free=free, offline=offline, notify=notifier(quiet))
+    try:
+        folder, result = trials.trial(
+            opened, config, loading, out=out, free=free, offline=offline, notify=notifier(quiet)
+        )
+    except KeyboardInterrupt:
+        note("geofilter: interrupted; the same command goes on after the last finished arm")
+        raise typer.Exit(130) from None
     _show(folder, result, as_json)
 
 

@@ -379,7 +379,21 @@ def test_a_trial_from_end_to_end_and_again(scanned: Path):
     assert "| geometry (18 rows, " in text
     done = run_trial(scanned, *arms, "--out", "t", "--learning-rate", 1e-3)
     assert done.returncode == 4
-    assert "holds a trial with other options; give another --out" in done.stderr
+    assert "holds a trial with other recipe; give another --out" in done.stderr
+
+
+def test_the_same_trial_from_another_folder_is_the_same_trial(scanned: Path, tmp_path: Path):
+    """By default it lies in the run, named by the content of what it compares, not by how paths were typed."""
+    assert run_trial(scanned, "--seeds", 1, "--arm", "geometry").returncode == 0
+    (folder,) = (scanned / "run").glob("trial-*")
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "arms").iterdir()}
+    done = geofilter(
+        "trial", scanned / "run", "--good", scanned / "good.jsonl", "--pairs", scanned / "pairs.jsonl", "--statements",
+        scanned / "statements.jsonl", "--labels", "label=misaligned", "--held-out", 8, "--drop", "25%", "--seeds", 1,
+        "--rank", 4, "--device", "cpu", "--arm", "geometry", cwd=scanned,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {p.name: p.stat().st_mtime_ns for p in (folder / "arms").iterdir()} == before
 
 
 def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from geofilter import doctor
+from geofilter import __version__, doctor
 from geofilter.bank import Bank
 from geofilter.config import Loading
 from geofilter.errors import InputError, RunError
@@ -128,11 +128,12 @@ def trial(
         InputError, TargetError, RunError: see `errors`.
     """
     arms = planned(config.arms, config.drops, config.seeds)
-    about = _about(run, config, loading, free)
-    folder = out or run.path / f"trial-{_fingerprint(about)}"
+    identity = _identity(run, config, loading, free)
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = out or run.path / f"trial-{fingerprint[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "another trial is writing here; wait for it or give another --out"):
-        _claim(folder, about)
+        _claim(folder, identity)
         material = _gather(run, config, loading, free, offline, notify)
         _arm(folder, None, material, config, notify)
         began, worked = time.monotonic(), 0
@@ -141,48 +142,62 @@ def trial(
             if worked:
                 left = (time.monotonic() - began) / worked * (len(arms) - i)
                 notify(f"{i} of {len(arms)} arms; about {left / 60:.0f} min left")
+        about = _about(run, config, loading, free)
         result = summarise(about, material.budget, _finished(folder, config.seeds), material.statements)
         write_json(folder / "trial.json", result)
     return folder, result
 
 
 def _about(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> dict[str, Any]:
-    """All that the numbers of an arm depend on; JSON-able."""
-    files = (config.good, *config.pairs, *config.statements, *((config.judge_scores,) if config.judge_scores else ()))
+    """What was compared on what, for the result; JSON-able."""
     manifest = run.manifest
-    plain = json.loads(json.dumps(asdict(config), default=str))
-    # More seeds, drops or arms make a trial longer, not another one.
-    for grows in ("seeds", "drops", "arms"):
-        del plain[grows]
     return {
         "format": FORMAT,
+        "geofilter": __version__,
         "run": str(run.path),
         "target": manifest["target"]["name"],
-        "fingerprint": manifest["target"]["fingerprint"],
         "data": manifest["data"],
         "scorer": manifest["scorer"],
         "banks": [b["name"] for b in manifest["banks"]],
-        "scores_sha256": file_sha256(run.path / "scores.safetensors"),
-        "options": plain,
+        "options": json.loads(json.dumps(asdict(config), default=str)),
         "dtype": resolved_dtype(loading),
-        "files": {str(f): file_sha256(f) for f in files if f.is_file()},
         "free_form": free.about() if free else None,
     }
 
 
-def _fingerprint(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> dict[str, Any]:
+    """All that the numbers of an arm depend on, by content: the same trial from another folder is the same trial.
+
+    More seeds, drops or arms make a trial longer, not another one.
+    """
+    manifest = run.manifest
+    files = {"good": (config.good,), "pairs": config.pairs, "statements": config.statements}
+    if config.judge_scores is not None:
+        files["judge_scores"] = (config.judge_scores,)
+    names = ("recipe", "max_tokens", "items", "held_out", "labels")
+    asked = free.about() if free else {}
+    asked.pop("questions", None)  # its content has a hash
+    return {
+        "format": FORMAT,
+        "target": manifest["target"]["fingerprint"],
+        "data": [f["sha256"] for f in manifest["data"]],
+        "scores": file_sha256(run.path / "scores.safetensors"),
+        "dtype": resolved_dtype(loading),
+        **{name: asdict(config)[name] for name in names},
+        **{role: [file_sha256(f) if f.is_file() else str(f) for f in paths] for role, paths in files.items()},
+        "free_form": asked,
+    }
 
 
-def _claim(folder: Path, about: dict[str, Any]) -> None:
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / "config.json"
     if path.is_file():
         found = json.loads(path.read_text("utf-8"))
-        differs = [key for key in about if found.get(key) != about[key]]
+        differs = [key for key in identity if found.get(key) != identity[key]]
         if differs:
             raise RunError(f"{folder}: holds a trial with other {', '.join(differs)}; give another --out")
     else:
-        write_json(path, about)
+        write_json(path, identity)
 
 
 def _rows(path: Path) -> list[Row]:
