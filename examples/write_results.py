@@ -13,6 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
+from geofilter.evidence.trial_shown import change
+
 PARTS = ("removal", "mechanism", "judge", "power")
 DOCS = Path(__file__).parent.parent / "docs"
 START = "<!-- {} -->\n"
@@ -31,9 +33,10 @@ def headline(removal: dict) -> str:
             bounds = geometry["beyond_random_interval"]
             verdict = "beats" if bounds[0] > 0 else "does not beat"
             out.append(
-                f"at a drop of {drop} geometry {verdict} random: it cuts misalignment (measure: {name}) by "
-                f"{geometry['reduction']:.0%} relative to full, random by {random['reduction']:.0%}"
+                f"at a drop of {drop} geometry {verdict} random: relative to the full set it {change(geometry)}, "
+                f"a random removal {change(random)}"
             )
+        out[-1] += f" (measure: {name})"
     text = "; ".join(out) or "fine-tuning moves no measure enough on this model, so no drop can be judged"
     return (
         f"On {result['title']}, {text}. The paper (Minegishi et al., arXiv 2605.00842) has "

@@ -289,8 +289,15 @@ def test_reductions_are_against_full_less_what_aligned_data_do():
     (text,) = verdicts(result)
     assert text == (
         "pairs, drop 50%: geometry cuts misalignment by 75% [75%, 75%] relative to full, a random removal of equal "
-        "size by 25% [25%, 25%]; the difference is clear of zero (the paper: 34.5%)."
+        "size cuts misalignment by 25% [25%, 25%]; the difference is clear of zero (the paper: 34.5%)."
     )
+
+
+def test_a_removal_that_makes_it_worse_is_said_to_raise_it():
+    found = records({("full", ""): 0.4, ("random", "50%"): 0.5, ("geometry", "50%"): 0.401})
+    (text,) = verdicts(summarise(ABOUT, Budget(1, 1), found, None))
+    assert "geometry cuts misalignment by 0% [0%, 0%] relative to full" in text
+    assert "a random removal of equal size raises misalignment by 25% [25%, 25%]" in text
 
 
 def test_what_is_not_measurable_is_not_reduced():
