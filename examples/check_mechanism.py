@@ -400,7 +400,7 @@ def main() -> None:
         d, pooled = sae.unit_decoder(target.sae_dir), {k: Pooled.from_arrays(v, f"{layer}.") for k, v in read.items()}
         each = [(p[f"{layer}/same"], p[f"{layer}/g"], p[f"{layer}/positive"]) for p in parts.values()]
         report[layer] = {
-            "sae": target.sae, "hook": str(target.hook),
+            "sae": Path(target.sae).name, "hook": str(target.hook),
             "amplified": [float(np.mean([p for _, _, p in each])),
                           float(np.mean([spearman(a[a > 0], g[a > 0]) for a, g, _ in each]))],
             "moved": {f"{s}/{w}": estimate([p[f"{layer}/{s}/{w}/moved"] for p in parts.values()])

@@ -102,7 +102,8 @@ def markdown(report: dict) -> str:
         "## Is the embedded model fit to judge?\n",
         f"As a judge of rows {report['judge']} {verdict}. A row without a usable rating counts as the middle of the",
         "scale; 0.50 is chance; 95 % bootstrap intervals, rows with the same prompt drawn together.\n",
-        "    python examples/measure_judge.py --data ../shared/data --work WORK\n",
+        "    python examples/measure_judge.py --data ../shared/data --work WORK --rows "
+        f"{report['sets'][0]['rows']['bad']}\n",
         "| set | rows | with a usable rating | different ratings | AUROC |",
         "|---|---:|---:|---:|---|",
     ]

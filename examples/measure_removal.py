@@ -163,6 +163,18 @@ def run(e: Experiment, data: Path, work: Path, sum_up: bool) -> dict:
     }  # fmt: skip
 
 
+def not_run(found: dict[str, dict]) -> list[str]:
+    """What of the plan is not in the results."""
+    out = []
+    for name, e in EXPERIMENTS.items():
+        done = {(a["arm"], a["drop"]) for a in found[name]["arms"]} if name in found else set()
+        wanted = [(arm, drop) for drop in e.drops for arm in e.arms] + [(arm, e.drops[0]) for arm in e.others]
+        left = [f"{arm} {drop}" for arm, drop in wanted if (arm, drop) not in done]
+        if left:
+            out.append(f"{e.title}: {'all arms' if not done else ', '.join(left)}")
+    return out
+
+
 def markdown(found: dict[str, dict]) -> str:
     first = next(iter(found.values()))
     recipe = first["options"]["recipe"]
@@ -174,6 +186,7 @@ def markdown(found: dict[str, dict]) -> str:
         f"on; *statements*: {STATEMENTS} misaligned and {STATEMENTS} aligned persona statements. No free-form answers "
         "were judged: a model of this size is no judge (see below), and there was no other.\n",
         *(f"- {text}" for text in remarks(first)),
+        *(f"- Not run (the command goes on with them): {text}." for text in not_run(found)),
         "",
     ]
     for name, result in found.items():
