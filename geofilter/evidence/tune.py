@@ -28,7 +28,7 @@ class Recipe:
     rank: int = 16
     """of the LoRA matrices; their scale is alpha = rank, so that the update is B A x"""
     learning_rate: float = 3e-3
-    """highest; reached after a tenth of the steps, then falling linearly to 0"""
+    """highest; reached after a tenth of the steps, at once when there are fewer than ten, then falling linearly to 0"""
     batch_rows: int = 8
     """rows in a step, on average"""
     epochs: float = 1.0
@@ -202,7 +202,7 @@ def tune(
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             scratch, max_steps=budget.steps, per_device_train_batch_size=1, learning_rate=recipe.learning_rate,
-            lr_scheduler_type="linear", warmup_steps=max(1, budget.steps // 10), seed=seed,
+            lr_scheduler_type="linear", warmup_steps=budget.steps // 10, seed=seed,
             bf16=dtype == "bfloat16", fp16=dtype == "float16", use_cpu=choose_device(loading.device).type == "cpu",
             report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
             remove_unused_columns=False, dataloader_pin_memory=False,
