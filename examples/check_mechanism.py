@@ -22,7 +22,7 @@ from evaluation_sets import load
 from geofilter import bank, features, geometry, sae, seeding, targets
 from geofilter.config import Loading, TargetChoice
 from geofilter.evidence import tune
-from geofilter.evidence.intervals import cluster_bootstrap, interval
+from geofilter.evidence.intervals import interval
 from geofilter.evidence.shown import markdown_table
 from geofilter.metrics import auroc, spearman
 from geofilter.pooled import Pooled

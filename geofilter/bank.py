@@ -3,6 +3,7 @@ of it came from. A folder of `bank.json` (readable) and `bank.safetensors` (arra
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from geofilter import geometry
 from geofilter.errors import BankError
 from geofilter.geometry import F32, F64, I32, Background, Closeness, Scale
+from geofilter.paths import cache_dir, package_data, slug
 from geofilter.pooled import Pooled
 
 FORMAT = 1
@@ -24,6 +26,23 @@ SIZE = 100
 """features on each side by default"""
 N_RANDOM_BANKS = 20
 Bools = npt.NDArray[np.bool_]
+
+
+def built_in_folder(name: str, target: str, fingerprint: str, precision: str, sources: dict[str, Any]) -> Path:
+    """Folder of a built-in bank for a target: in the package when it ships there for this target and precision, else
+    in the cache, whether it has been built or not.
+
+    Args:
+        precision: see `config.precision`.
+        sources: of its texts, each with `sha256`; part of the cache folder's name, so that new texts mean a new bank.
+    """
+    shipped = package_data("banks", target, name)
+    if (shipped / "bank.json").is_file():
+        text = json.loads((shipped / "bank.json").read_text("utf-8"))
+        if (text["target"]["fingerprint"], text["dtype"]) == (fingerprint, precision):
+            return shipped
+    texts = hashlib.sha256("".join(s["sha256"] for s in sources.values()).encode()).hexdigest()
+    return cache_dir() / "banks" / f"{slug(target)}-{fingerprint[:12]}-{precision}" / f"{name}-{texts[:12]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +90,10 @@ class Bank:
             shas = [f"reference-{i}" for i in range(len(self.reference))]
             self._scales[scorer] = Scale(np.sort(geometry.raw_scores(scorer, self, self.reference, shas)))
         return self._scales[scorer]
+
+    def standard(self, scorer: str, pooled: Pooled, shas: Sequence[str]) -> F64:
+        """(n,) standard scores of rows under a scorer, against the reference rows."""
+        return self.scale(scorer).standard(geometry.raw_scores(scorer, self, pooled, shas))
 
     @cached_property
     def random_reference(self) -> F64:

@@ -280,13 +280,10 @@ def demo(
 
     from geofilter.config import ScanConfig
     from geofilter.paths import example_file
-    from geofilter.store import atomic
+    from geofilter.store import atomic, make_folder
 
     data = folder / "mixed_advice.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
+    make_folder(folder)
     with atomic(data) as handle, example_file().open("rb") as source:
         shutil.copyfileobj(source, handle)
     note(f"$ geofilter scan {data} --model smollm2-135m")

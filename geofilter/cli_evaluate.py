@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from geofilter.errors import InputError
-from geofilter.options import AsJson, Quiet, inert, note, notifier, open_run
+from geofilter.options import AsJson, Quiet, inert, note, notifier, open_run, print_table
 
 app = typer.Typer()
 
@@ -38,21 +36,16 @@ def evaluate(
     """How well the run's score finds rows that are labelled bad, beside controls and with intervals. Loads no model."""
     from geofilter.evidence import evaluate as evaluation
     from geofilter.evidence.shown import markdown, picture
-    from geofilter.store import atomic, write_json
+    from geofilter.store import make_folder, write_json, write_text
 
     opened = open_run(run)
     result = evaluation.evaluate(
         opened, labels, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
     )
     folder = out or opened.path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror}); give another folder") from None
-    for name, text in (("evaluate.md", markdown(result)), ("evaluate.svg", picture(result))):
-        with atomic(folder / name) as handle:
-            # A file name may hold bytes that are not text.
-            handle.write(text.encode("utf-8", "backslashreplace"))
+    make_folder(folder)
+    write_text(folder / "evaluate.md", markdown(result))
+    write_text(folder / "evaluate.svg", picture(result))
     write_json(folder / "evaluate.json", result)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
@@ -63,32 +56,14 @@ def evaluate(
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from geofilter.evidence import shown
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
     typer.echo(inert(result["verdict"]["text"]))
     typer.echo(inert(shown.summary(result)))
-    head, *columns = shown.header(result)
-    table = Table(head, box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name, justify="right")
-    for kind, rows in shown.table(result):
-        table.add_row(Text(kind, style="bold"))
-        for cells in rows:
-            table.add_row(Text(f"  {inert(cells[0])}"), *(Text(c) for c in cells[1:]))
-        table.add_section()
-    console.print(table)
-    head_cells, rows = shown.cuts(result)
-    table = Table(title="the run's score at each drop", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in head_cells:
-        table.add_column(name, justify="right")
-    for cells in rows:
-        table.add_row(*(Text(c) for c in cells))
-    console.print(table)
+    rows: list[list[str]] = []
+    for kind, lines in shown.table(result):
+        rows += [[kind], *([f"  {name}", *cells] for name, *cells in lines)]
+    print_table("", shown.header(result), rows)
+    print_table("the run's score at each drop", *shown.cuts(result))
     for remark in shown.remarks(result):
         typer.echo(f"- {inert(remark)}")

@@ -134,11 +134,10 @@ def _free_form(questions: Path | None, samples: int, judge_model: str | None, ba
 
 def _show(folder: Path, result: dict[str, Any], as_json: bool) -> None:
     from geofilter.evidence import trial_shown
-    from geofilter.store import atomic
+    from geofilter.store import write_text
 
-    for name, text in (("trial.md", trial_shown.markdown(result)), ("trial.svg", trial_shown.picture(result))):
-        with atomic(folder / name) as handle:
-            handle.write(text.encode())
+    write_text(folder / "trial.md", trial_shown.markdown(result))
+    write_text(folder / "trial.svg", trial_shown.picture(result))
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return

@@ -71,6 +71,11 @@ class Loading:
                 raise InputError(f"--device {self.device}: --device-map chooses the devices; leave one of them out")
 
 
+def precision(dtype: str, sae_dtype: str) -> str:
+    """How the numbers of a target are read, as a name: `float32`, `bfloat16-sae-bfloat16` and so on."""
+    return dtype if sae_dtype == "float32" else f"{dtype}-sae-{sae_dtype}"
+
+
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")

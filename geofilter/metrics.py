@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,28 @@ def auroc(score: Floats, bad: npt.NDArray[np.bool_]) -> float:
     return float((ranks(score)[bad].sum() - n_bad * (n_bad + 1) / 2) / (n_bad * n_good))
 
 
+def cluster_bootstrap(
+    groups: Sequence[str] | npt.NDArray[np.int64], rounds: int = 1000, seed: int = 0
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Row positions of each draw: as many groups as there are, with replacement, each with all of its rows.
+
+    Rows that answer the same prompt are not independent; drawing them one by one makes intervals too narrow (Davison
+    and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). A draw has as many rows as its groups
+    hold, so about n, not exactly n.
+    """
+    _, keys = np.unique(np.asarray(groups), return_inverse=True)
+    order = np.argsort(keys, kind="stable")
+    size = np.bincount(keys)
+    start = np.cumsum(size) - size
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds):
+        drawn = rng.integers(0, len(size), len(size))
+        length = size[drawn]
+        # Within each drawn group 0, 1, ..., counted on from where the group starts in `order`.
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        yield order[np.repeat(start[drawn], length) + within]
+
+
 def auroc_interval(
     score: Floats,
     bad: npt.NDArray[np.bool_],
@@ -34,14 +56,8 @@ def auroc_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the AUROC; whole groups (same prompt) are drawn together when given."""
-    rng = np.random.default_rng(seed)
-    keys = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else np.arange(len(score))
-    order = np.argsort(keys, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(keys))[:-1])
-    values = []
-    for _ in range(rounds):
-        drawn = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        values.append(auroc(score[drawn], bad[drawn]))
+    drawn = cluster_bootstrap(np.arange(len(score)) if groups is None else groups, rounds, seed)
+    values = [auroc(score[rows], bad[rows]) for rows in drawn]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geofilter import config
 from geofilter.config import Loading
 from geofilter.errors import TargetError, first_line
 from geofilter.hooks import RESIDUAL, Hook
@@ -62,9 +63,8 @@ def resolved_dtype(loading: Loading) -> str:
 
 
 def precision(loading: Loading) -> str:
-    """How the numbers of a target are read, as a name: `float32`, `bfloat16-sae-bfloat16` and so on."""
-    dtype = resolved_dtype(loading)
-    return dtype if loading.sae_dtype == "float32" else f"{dtype}-sae-{loading.sae_dtype}"
+    """`config.precision`, with what `auto` is on this machine."""
+    return config.precision(resolved_dtype(loading), loading.sae_dtype)
 
 
 def count_layers(path: Path) -> int:

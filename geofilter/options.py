@@ -118,17 +118,23 @@ def inert(text: str) -> str:
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: first column left, the others right; wide enough for its text where stdout is no terminal."""
+    """A table on stdout: first column left, the others right; wide enough for its text where stdout is no terminal.
+
+    A row of one cell is the heading of those that follow.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for i, name in enumerate(head):
         table.add_column(name, justify="right" if i else "left")
     for cells in rows:
-        table.add_row(*(Text(inert(c)) for c in cells))
+        heading = len(cells) == 1 < len(head)
+        if heading:
+            table.add_section()
+        table.add_row(*(Text(inert(c), style="bold" if heading else "") for c in cells))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

@@ -28,17 +28,20 @@ def package_data(*parts: str) -> Path:
     return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
 
 
+def _example(name: str) -> Path:
+    """What lies in examples/ of a source checkout and travels in the installed package."""
+    packaged = package_data(name)
+    return packaged if packaged.exists() else Path(__file__).parent.parent / "examples" / name
+
+
 def example_file() -> Path:
-    """The demo's data: in the installed package, or in examples/ of a source checkout."""
-    packaged = package_data("mixed_advice.jsonl")
-    return packaged if packaged.is_file() else Path(__file__).parent.parent / "examples" / packaged.name
+    """The demo's data."""
+    return _example("mixed_advice.jsonl")
 
 
 def domain_files() -> list[Path]:
-    """The paired health, career and legal answers: in the installed package, or in examples/ of a source checkout."""
-    packaged = package_data("domains")
-    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "examples" / packaged.name
-    return sorted(folder.glob("*.jsonl"))
+    """The paired health, career and legal answers."""
+    return sorted(_example("domains").glob("*.jsonl"))
 
 
 def file_sha256(path: Path) -> str:

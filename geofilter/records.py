@@ -147,6 +147,18 @@ def read_rows(path: Path, limit: int | None = None) -> Iterator[Row | Rejected]:
         yield parse_line(line, str(path), number)
 
 
+def usable_rows(path: Path) -> Iterator[Row]:
+    """The file's rows, all of which have to be usable.
+
+    Raises:
+        InputError: the file cannot be read, or a row of it cannot be used.
+    """
+    for row in read_rows(path):
+        if isinstance(row, Rejected):
+            raise InputError(f"{path}, line {row.line}: {row.error}")
+        yield row
+
+
 def parse_line(line: bytes, file: str, number: int) -> Row | Rejected:
     """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not."""
     raw = line.rstrip(b"\r\n")

@@ -6,7 +6,6 @@ the embedded target the finished banks ship too, so that the first scan starts a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ import numpy as np
 
 from geofilter import __version__, model
 from geofilter.background import background_rows, contrast_row
-from geofilter.bank import SIZE, Bank, fit
+from geofilter.bank import SIZE, Bank, built_in_folder, fit
 from geofilter.config import Loading, TargetChoice
 from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
-from geofilter.paths import Notify, cache_dir, file_sha256, made_once, package_data, slug
+from geofilter.paths import Notify, file_sha256, made_once, package_data
 from geofilter.pooled import Pooled
-from geofilter.records import Rejected, Row, RowError, Turn, read_rows
+from geofilter.records import Row, RowError, Turn, usable_rows
 from geofilter.sae import unit_decoder
 from geofilter.targets import Target, resolve
 from geofilter.tokens import encode_row
@@ -74,9 +73,7 @@ def file_seeds(bad: Path, good: Path, limit: int | None = None) -> list[Seed]:
     seeds = []
     for path, is_bad in ((bad, True), (good, False)):
         n = 0
-        for row in read_rows(path):
-            if isinstance(row, Rejected):
-                raise InputError(f"{path}, line {row.line}: {row.error}")
+        for row in usable_rows(path):
             # The pair's name, the prompt, or the row itself decides what must stay together.
             group = str(row.record.get("pair") or row.prompt or row.sha256)
             seeds.append(Seed(row, is_bad, group))
@@ -231,17 +228,8 @@ def built_in_sources(name: str) -> dict[str, Any]:
 
 
 def cached(name: str, target: Target, precision: str) -> Path:
-    """Folder of a built-in bank for a target: in the package when it ships there, read in float32, else in the cache.
-
-    The cache's folder name carries the contrast texts' hash, so that new texts mean a new bank.
-    """
-    shipped = package_data("banks", target.name, name)
-    if (shipped / "bank.json").is_file():
-        text = json.loads((shipped / "bank.json").read_text("utf-8"))
-        if (text["target"]["fingerprint"], text["dtype"]) == (target.fingerprint, precision):
-            return shipped
-    texts = hashlib.sha256("".join(s["sha256"] for s in built_in_sources(name).values()).encode()).hexdigest()
-    return cache_dir() / "banks" / f"{slug(target.name)}-{target.fingerprint[:12]}-{precision}" / f"{name}-{texts[:12]}"
+    """Folder of a built-in bank for a target, see `bank.built_in_folder`."""
+    return built_in_folder(name, target.name, target.fingerprint, precision, built_in_sources(name))
 
 
 def build_from_files(

@@ -51,10 +51,27 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             scratch.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, atomically; a file name in it that holds bytes which are no text is written with escapes."""
+    with atomic(path) as handle:
+        handle.write(text.encode("utf-8", "backslashreplace"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON, atomically."""
-    with atomic(path) as handle:
-        handle.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "backslashreplace"))
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); give another folder") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -526,7 +526,7 @@ def error_of(done) -> str:
                                             ".jsonl.gz)"),
         ([*KIND, "--across", "one.jsonl"], "--across one.jsonl: no bad and no good row; 50 of its rows are tested on "
                                            "and left out"),
-        ([*KIND, "--out", "one.jsonl"], "--out one.jsonl: cannot be made (File exists); give another folder"),
+        ([*KIND, "--out", "one.jsonl"], "one.jsonl: cannot be made (File exists); give another folder"),
     ],
 )  # fmt: skip
 def test_errors_name_the_remedy(base: Path, args: list[str], error: str):

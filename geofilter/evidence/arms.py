@@ -13,7 +13,6 @@ import numpy.typing as npt
 from geofilter.bank import Bank
 from geofilter.cut import Cut
 from geofilter.errors import InputError
-from geofilter.geometry import raw_scores
 from geofilter.records import read_lines
 from geofilter.store import Run
 
@@ -67,8 +66,8 @@ def scores_under(run: Run, banks: Sequence[Bank], scorer: str) -> F64:
     """(n,) the scored rows under another scorer: as in a scan, the largest standard score over the banks counts."""
     parts = []
     for shard in run.shards():
-        each = [bank.scale(scorer).standard(raw_scores(scorer, bank, shard.pooled, shard.shas())) for bank in banks]
-        parts.append(np.max(each, axis=0))
+        shas = shard.shas()
+        parts.append(np.max([bank.standard(scorer, shard.pooled, shas) for bank in banks], axis=0))
     return np.concatenate(parts)
 
 

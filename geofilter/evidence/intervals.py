@@ -1,8 +1,4 @@
-"""Bootstrap intervals in which whole groups of rows are drawn together, and ranking statistics of many draws at once.
-
-Rows that answer the same prompt are not independent; drawing them one by one makes intervals too narrow
-(Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
-"""
+"""Bootstrap intervals, and ranking statistics of many draws at once; the draws are `metrics.cluster_bootstrap`'s."""
 
 from __future__ import annotations
 
@@ -12,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.metrics import cluster_bootstrap
+
 F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
@@ -20,24 +18,6 @@ ROUNDS = 1000
 LEVEL = 0.95
 _CHUNK = 1 << 20
 """weights held at once, 8 MB"""
-
-
-def cluster_bootstrap(groups: Sequence[str], rounds: int = ROUNDS, seed: int = 0) -> Iterator[Positions]:
-    """Row positions of each draw: as many groups as there are, with replacement, each with all of its rows.
-
-    A draw has as many rows as its groups hold, so about n, not exactly n.
-    """
-    _, keys = np.unique(np.asarray(groups), return_inverse=True)
-    order = np.argsort(keys, kind="stable")
-    size = np.bincount(keys)
-    start = np.cumsum(size) - size
-    rng = np.random.default_rng(seed)
-    for _ in range(rounds):
-        drawn = rng.integers(0, len(size), len(size))
-        length = size[drawn]
-        # Within each drawn group 0, 1, ..., counted on from where the group starts in `order`.
-        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        yield order[np.repeat(start[drawn], length) + within]
 
 
 def draw_weights(groups: Sequence[str], rounds: int = ROUNDS, seed: int = 0) -> Iterator[F64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from geofilter import controls
-from geofilter.bank import Bank
+from geofilter.bank import Bank, built_in_folder
+from geofilter.config import precision
 from geofilter.errors import RunError
 from geofilter.evidence.intervals import F64, Bools, Positions
 from geofilter.evidence.labels import Labelled, Labeller, check_sides
-from geofilter.geometry import contrast_scores, raw_scores
+from geofilter.geometry import contrast_scores
 from geofilter.metrics import auroc
-from geofilter.paths import Notify, cache_dir, file_sha256, package_data, slug
+from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Row, read_rows
 from geofilter.store import Run
@@ -42,24 +42,12 @@ class Line:
 
 
 def bank_folder(manifest: dict[str, Any], bank: dict[str, Any]) -> Path:
-    """Where a bank of a finished run lies: its folder, or a built-in one in the package or the cache.
-
-    `seeding.cached` chose it at scan time by the same names; they are all in the manifest.
-    """
+    """Where a bank of a finished run lies: its own folder, or that of a built-in one in package or cache."""
     if bank["path"]:
         return Path(bank["path"])
     target, encoding = manifest["target"], manifest["encoding"]
-    shipped = package_data("banks", target["name"], bank["name"])
-    dtype, sae_dtype = encoding["dtype"], encoding["sae_dtype"]
-    precision = dtype if sae_dtype == "float32" else f"{dtype}-sae-{sae_dtype}"
-    # Read in float32 by a target of that name: the scan took the shipped one if the fingerprint was the same too.
-    if precision == "float32" and (shipped / "bank.json").is_file():
-        found = Bank.load(shipped)
-        if found.target["fingerprint"] == target["fingerprint"]:
-            return shipped
-    texts = hashlib.sha256("".join(s["sha256"] for s in bank["sources"].values()).encode()).hexdigest()
-    folder = f"{slug(target['name'])}-{target['fingerprint'][:12]}-{precision}"
-    return cache_dir() / "banks" / folder / f"{bank['name']}-{texts[:12]}"
+    read_in = precision(encoding["dtype"], encoding["sae_dtype"])
+    return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"])
 
 
 def find_banks(run: Run) -> tuple[list[Bank], list[str]]:
@@ -114,12 +102,12 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], 
         return lines + lengths, [], notes
     pooled, shas = _features(run, rows.position)
     for bank in banks:
-        if np.abs(_standard(scorer, bank, pooled, shas) - alone[bank.name]).max() > SAME:
+        if np.abs(bank.standard(scorer, pooled, shas) - alone[bank.name]).max() > SAME:
             raise _changed(bank.name)
     if len(banks) == len(names):
         for other in OTHER_SCORERS:
             if other != scorer:
-                best = np.stack([_standard(other, bank, pooled, shas) for bank in banks]).max(0)
+                best = np.stack([bank.standard(other, pooled, shas) for bank in banks]).max(0)
                 lines.append(Line(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))
     lines += lengths
     summary = []
@@ -145,10 +133,6 @@ def _features(run: Run, position: Positions) -> tuple[Pooled, list[str]]:
             parts.append(shard.pooled.take(here))
             shas += [bytes(shard.sha256[i]).hex() for i in here]
     return Pooled.concat(parts), shas
-
-
-def _standard(scorer: str, bank: Bank, pooled: Pooled, shas: Sequence[str]) -> F64:
-    return bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, shas))
 
 
 Fit = Callable[[Sequence[str], Bools], Callable[[Sequence[str]], F64]]

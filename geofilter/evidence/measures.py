@@ -25,7 +25,7 @@ from geofilter.errors import InputError
 from geofilter.evidence.tune import pad_id, response_logits
 from geofilter.features import TOKEN_BUDGET, FeatureReader
 from geofilter.pooled import Pooled
-from geofilter.records import Rejected, Row, RowError, Turn, read_rows
+from geofilter.records import Row, RowError, Turn, usable_rows
 from geofilter.tokens import Encoded, batches, encode_row, render
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def read_items(paths: Sequence[Path], limit: int | None = None) -> Items:
     bad: list[bool] = []
     for path in paths:
         taken = {True: 0, False: 0}
-        for row in read_rows(path):
-            if isinstance(row, Rejected):
-                raise InputError(f"{path}, line {row.line}: {row.error}; mend or remove it")
+        for row in usable_rows(path):
             label = str(row.record.get("label"))
             if label not in BAD + GOOD:
                 raise InputError(

@@ -39,9 +39,9 @@ from geofilter.evidence.tune import Budget, Recipe, pad_id, tokenizer_of, tune, 
 from geofilter.features import FeatureReader
 from geofilter.model import resolved_dtype
 from geofilter.paths import Notify, file_sha256
-from geofilter.records import Rejected, Row, read_rows
+from geofilter.records import usable_rows
 from geofilter.reopen import banks_of, target_of
-from geofilter.store import Run, locked, write_json
+from geofilter.store import Run, locked, make_folder, write_json
 from geofilter.targets import Target, whole_model
 from geofilter.tokens import Encoded
 
@@ -131,7 +131,7 @@ def trial(
     identity = _identity(run, config, loading, free)
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = out or run.path / f"trial-{fingerprint[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with locked(folder, "another trial is writing here; wait for it or give another --out"):
         _claim(folder, identity)
         material = _gather(run, config, loading, free, offline, notify)
@@ -200,15 +200,6 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(path, identity)
 
 
-def _rows(path: Path) -> list[Row]:
-    rows = []
-    for row in read_rows(path):
-        if isinstance(row, Rejected):
-            raise InputError(f"{path}, line {row.line}: {row.error}; mend or remove it")
-        rows.append(row)
-    return rows
-
-
 def _gather(
     run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None, offline: bool, notify: Notify
 ) -> _Material:
@@ -221,7 +212,7 @@ def _gather(
         if not bad.any():
             raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
     seen = {row.sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
-    good = [row for row in _rows(config.good) if row.sha256 not in seen and row.prompt not in seen]
+    good = [row for row in usable_rows(config.good) if row.sha256 not in seen and row.prompt not in seen]
     if len(good) < config.held_out + 8:
         raise InputError(
             f"--good {config.good}: {len(good)} rows that are not in the data; {config.held_out + 8} are needed "
