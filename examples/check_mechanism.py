@@ -24,7 +24,7 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.evidence import tune
 from geofilter.evidence.intervals import interval
 from geofilter.evidence.shown import markdown_table
-from geofilter.metrics import auroc, spearman
+from geofilter.metrics import auroc, cluster_bootstrap, spearman
 from geofilter.pooled import Pooled
 from geofilter.tokens import Batch, Encoded, batches, encode_row
 

@@ -18,12 +18,12 @@ from geofilter.bank import Bank
 from geofilter.errors import InputError
 from geofilter.evidence import labels
 from geofilter.evidence.evaluate import compare, verdict
-from geofilter.evidence.intervals import Ranking, Stats, cluster_bootstrap, draw_weights, interval
+from geofilter.evidence.intervals import Ranking, Stats, draw_weights, interval
 from geofilter.evidence.labels import Labelled
 from geofilter.evidence.lines import Line, bank_folder
 from geofilter.evidence.picture import LINE, Interval, Series, curves, intervals
 from geofilter.geometry import contrast_scores
-from geofilter.metrics import auroc
+from geofilter.metrics import auroc, cluster_bootstrap
 from geofilter.store import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
