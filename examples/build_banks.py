@@ -25,7 +25,10 @@ def main() -> None:
     reader = FeatureReader(target, loading)
     reference = None
     for name in BUILT_IN:
-        bank = build(name, target, built_in_seeds(name), reader, sources=built_in_sources(name), reference=reference)
+        bank = build(
+            name, target, built_in_seeds(name), reader,
+            sources=built_in_sources(name), reference=reference, centred=True,
+        )  # fmt: skip
         bank.save(package_data("banks", target.name, name))
         reference = bank.reference  # both are judged against the same ordinary rows
         print(name, bank.meta["evaluation"], flush=True)

@@ -21,7 +21,7 @@ from geofilter.bank import choose, effect_sizes
 from geofilter.config import Loading
 from geofilter.embedded import embedded_model
 from geofilter.features import TOKEN_BUDGET, outlier_free, pool
-from geofilter.geometry import Background, closeness, contrast_scores
+from geofilter.geometry import Background, closeness
 from geofilter.metrics import auroc
 from geofilter.model import ResidualModel
 from geofilter.pooled import Pooled
@@ -62,12 +62,12 @@ def main() -> None:
             for draw in range(5):
                 seeds, rest = draw_seeds(data, 30, draw)
                 w = weights(pooled[name].take(seeds), data.bad[seeds])
-                draws.append((contrast_scores(pooled[name].take(rest), background, w), data.bad[rest]))
+                draws.append((contrast(background, w).scores(pooled[name].take(rest)), data.bad[rest]))
             result[name] = round(mean_auroc(draws), 3)
         for bank, seeds in contrast.items():
             w = weights(pooled[bank], np.array([s.bad for s in seeds]))
             result[bank] = {
-                name: round(auroc(contrast_scores(pooled[name], background, w), data.bad), 3)
+                name: round(auroc(contrast(background, w).scores(pooled[name]), data.bad), 3)
                 for name, data in sets.items()
             }
         print(json.dumps(result, indent=1))

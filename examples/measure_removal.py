@@ -31,6 +31,8 @@ from geofilter.seeding import build_from_files
 TARGET = TargetChoice("smollm2-135m")
 READING = Loading("cpu", "float32")
 """of scans: the banks that ship are for float32"""
+SCORER = "contrast"
+"""the geometric score, closest to what the paper claims; not the default"""
 TUNING = Loading("cpu", "bfloat16")
 """of trials: twice as fast"""
 
@@ -147,7 +149,9 @@ def run(e: Experiment, data: Path, work: Path, sum_up: bool) -> dict:
     """Scan and trial of one experiment; `sum_up`: only of the arms that are finished."""
     work.mkdir(parents=True, exist_ok=True)
     mix, good, banks = prepare(e, data, work)
-    done = scan(ScanConfig((str(mix),), TARGET, READING, banks), work / "run", offline=True, notify=print)
+    done = scan(
+        ScanConfig((str(mix),), TARGET, READING, banks, scorer=SCORER), work / "run", offline=True, notify=print
+    )
     config = TrialConfig(
         good, questions(work, PAIRS), (statements(data, work, STATEMENTS),), e.drops[:1], e.arms, e.seeds,
         Recipe(batch_rows=2), max_tokens=192, held_out=HELD_OUT, labels="label=misaligned",
@@ -180,6 +184,7 @@ def markdown(found: dict[str, dict]) -> str:
     recipe = first["options"]["recipe"]
     out = [
         "## Does removing the closest rows help?\n",
+        f"Rows are ranked by the {SCORER} score.",
         f"LoRA of rank {recipe['rank']} on every linear layer of the embedded target, learning rate "
         f"{recipe['learning_rate']:g}, {recipe['batch_rows']} rows a step, weights in bfloat16. *pairs*: harmful "
         f"against sound answers to {PAIRS} questions each on health, career and law, domains that were not fine-tuned "

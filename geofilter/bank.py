@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter import geometry
+from geofilter import geometry, ridge, scorers
 from geofilter.errors import BankError
-from geofilter.geometry import F32, F64, I32, Background, Closeness, Scale
+from geofilter.geometry import F32, F64, I32, Background, Closeness
 from geofilter.paths import cache_dir, package_data, slug
 from geofilter.pooled import Pooled
+from geofilter.ridge import Ridge
+from geofilter.scorers import Scale
 
-FORMAT = 1
+FORMAT = 2
 SIZE = 100
 """features on each side by default"""
 N_RANDOM_BANKS = 20
@@ -57,9 +59,13 @@ class Bank:
     aligned: I32
     effect: F32
     """(d_sae,) standardised mean difference bad - good of every feature"""
+    weights: F32
+    """(d_sae,) weight of every feature's log activation, learnt from the labelled rows, see `ridge`"""
+    shuffled: F32
+    """(d_sae, 20) the same, learnt from shuffled labels: the null of `weights`"""
     closeness: Closeness
     random: F32
-    """(d_sae, 20) contrast weights of random banks of the same size: the null"""
+    """(d_sae, 20) contrast weights of random banks of the same size: the null of all other scorers"""
     background: Background
     dense: F32
     """(d_in,) unit difference of mean residuals, bad - good"""
@@ -88,17 +94,20 @@ class Bank:
         """Reference scores of a scorer, computed once."""
         if scorer not in self._scales:
             shas = [f"reference-{i}" for i in range(len(self.reference))]
-            self._scales[scorer] = Scale(np.sort(geometry.raw_scores(scorer, self, self.reference, shas)))
+            self._scales[scorer] = Scale(np.sort(scorers.raw_scores(scorer, self, self.reference, shas)))
         return self._scales[scorer]
 
     def standard(self, scorer: str, pooled: Pooled, shas: Sequence[str]) -> F64:
         """(n,) standard scores of rows under a scorer, against the reference rows."""
-        return self.scale(scorer).standard(geometry.raw_scores(scorer, self, pooled, shas))
+        return self.scale(scorer).standard(scorers.raw_scores(scorer, self, pooled, shas))
 
-    @cached_property
-    def random_reference(self) -> F64:
-        """(n_reference, 20) reference scores of the random banks."""
-        return geometry.contrast_scores(self.reference, self.background, self.random)
+    def null(self, scorer: str, pooled: Pooled) -> F64:
+        """(n, 20) standard scores of rows under scores that know nothing, see `scorers.null`."""
+        score = scorers.null(scorer, self)
+        reference = score.scores(self.reference)
+        sd = np.where(reference.std(0) > 0, reference.std(0), 1.0)
+        standard: F64 = (score.scores(pooled) - reference.mean(0)) / sd
+        return standard
 
     def save(self, path: Path) -> None:
         """Write the folder.
@@ -112,6 +121,8 @@ class Bank:
             "toxic": self.toxic,
             "aligned": self.aligned,
             "effect": self.effect,
+            "weights": self.weights,
+            "shuffled": self.shuffled,
             "closeness.toxic": self.closeness.toxic,
             "closeness.aligned": self.closeness.aligned,
             "closeness.nearest": self.closeness.nearest,
@@ -178,6 +189,8 @@ class Bank:
             toxic=a["toxic"],
             aligned=a["aligned"],
             effect=a["effect"],
+            weights=a["weights"],
+            shuffled=a["shuffled"],
             closeness=Closeness(a["closeness.toxic"], a["closeness.aligned"], a["closeness.nearest"]),
             random=a["random"],
             background=Background(a["background.mean"], a["background.sd"]),
@@ -224,13 +237,17 @@ def fit(
     labels: Sequence[str] = (),
     meta: dict[str, Any] | None = None,
     seed: int = 0,
+    groups: Sequence[str] | None = None,
+    priors: F32 | None = None,
 ) -> Bank:
-    """Choose the bank's features from labelled seed rows and compute everything that scoring needs.
+    """Learn the bank's weights and choose its features from labelled rows; compute everything that scoring needs.
 
     Args:
         directions: (d_sae, d_in) unit decoder directions.
         seeds: pooled rows, `bad` (n,) True for the toxic side.
         reference: ordinary rows; their mean and sd are the background.
+        groups: rows that are compared with each other only, such as the answers to one question; None for all.
+        priors: (d_sae, m) weights of other banks that these may build on, see `ridge`.
     """
     d_sae = len(directions)
     effect = effect_sizes(seeds, bad, d_sae)
@@ -239,15 +256,19 @@ def fit(
     live = live[np.linalg.norm(directions[live], axis=1) > 0]
     residual = seeds.residual.astype(np.float32)
     dense = residual[bad].mean(0) - residual[~bad].mean(0)
+    background = Background.of(reference, d_sae)
+    learner = Ridge(seeds, background, groups, priors, reference)
     return Bank(
         name=name,
         target=target,
         toxic=toxic,
         aligned=aligned,
         effect=effect,
+        weights=learner.weights(np.where(bad, 1.0, -1.0)),
+        shuffled=Ridge(seeds, background, groups).weights(ridge.shuffled(bad, groups, N_RANDOM_BANKS, seed)),
         closeness=geometry.closeness(directions, toxic, aligned),
         random=random_weights(directions, live, len(toxic), len(aligned), seed),
-        background=Background.of(reference, d_sae),
+        background=background,
         dense=(dense / max(float(np.linalg.norm(dense)), 1e-12)).astype(np.float32),
         reference=reference,
         labels=labels,

@@ -76,8 +76,8 @@ def scan(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.")] = None,
     scorer: Annotated[
-        str, typer.Option(help="contrast, nearest, activation, dense, or the controls length and random.")
-    ] = "contrast",
+        str, typer.Option(help="ridge, contrast, nearest, activation, dense, or the controls length and random.")
+    ] = "ridge",
     system: System = "keep",
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,

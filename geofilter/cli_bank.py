@@ -33,16 +33,20 @@ def build(
     out: Annotated[Path, typer.Option(help="Bank folder to write; its name is the bank's name.")],
     choice: TargetChoice,
     loading: Loading,
-    size: Annotated[int, typer.Option(help="Features on each side.")] = 100,
+    size: Annotated[int, typer.Option(help="Toxic features, and aligned ones, that the bank names.")] = 100,
     limit: Annotated[int | None, typer.Option(help="Use the first N rows of each file.")] = None,
     system: System = "keep",
+    prior: Annotated[
+        bool,
+        typer.Option(help="Build on the built-in banks, made once for the target (3,500 short rows are read)."),
+    ] = True,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose a bank's features from labelled seed rows and check it on held-out rows."""
+    """Learn a bank from labelled seed rows and check it on held-out rows."""
     from geofilter.seeding import build_from_files
 
-    bank = build_from_files(bad, good, out, choice, loading, size, limit, system, offline, notifier(quiet))
+    bank = build_from_files(bad, good, out, choice, loading, size, limit, system, offline, notifier(quiet), prior)
     for line in _describe_bank(bank):
         typer.echo(line)
 
@@ -117,8 +121,9 @@ def _describe_bank(bank: Bank) -> Iterator[str]:
         f"({e['interval'][0]:.3f} to {e['interval'][1]:.3f})"
     )
     yield (
-        f"  beside it: bag of words {e['bag_of_words']:.3f}, style {e['style']:.3f}, shorter is worse "
-        f"{e['shorter_is_worse']:.3f}, best of 20 random banks {e['random_banks']['best_either_way']:.3f}"
+        f"  beside it: contrast score {e['contrast']:.3f}, bag of words {e['bag_of_words']:.3f}, style "
+        f"{e['style']:.3f}, shorter is worse {e['shorter_is_worse']:.3f}, best of 20 random banks "
+        f"{e['random_banks']['best_either_way']:.3f}"
     )
     if bank.weak:
         yield "  WEAK: it does not beat random banks on its own held-out rows"

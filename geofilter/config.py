@@ -90,7 +90,7 @@ class ScanConfig:
     loading: Loading = Loading()
     banks: tuple[str, ...] = ()
     """bank names or folders; empty means the built-in ones"""
-    scorer: str = "contrast"
+    scorer: str = "ridge"
     system: str = "keep"
     """system turns: keep, or fold into the first user turn, for templates that know none"""
     max_tokens: int = 1024

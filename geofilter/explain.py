@@ -11,11 +11,11 @@ import numpy as np
 from geofilter.bank import Bank
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
-from geofilter.geometry import Shares, raw_scores
 from geofilter.paths import Notify
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.reopen import banks_of, target_of
+from geofilter.scorers import DEFAULT, Shares, raw_scores
 from geofilter.store import Run
 from geofilter.tokens import encode_row
 
@@ -90,10 +90,13 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     bank = banks_of(run, target, loading, lambda: reader, notify, [wanted])[0]
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
-        raise RunError(f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with contrast")
+        raise RunError(
+            f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with {DEFAULT}"
+        )
     encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
     pooled = Pooled.of(reader.read([encoded]), reader.encoder.d_in)
-    z, share = shares.active(pooled)
+    _, share = shares.active(pooled)
+    z = bank.background.z(pooled.values, pooled.indices)
     score, absent = _score(bank, manifest["scorer"], pooled, shares)
     found = reader.read_tokens(encoded)
     per_feature = np.zeros(bank.d_sae)
@@ -117,7 +120,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
                 "label": bank.labels[f],
                 "share": round(float(share[i]), 6),
                 "z": round(float(z[i]), 4),
-                "closeness": round(float(shares.weights[f]), 4),
+                "closeness": round(float(bank.closeness.contrast[f]), 4),
                 "nearest_toxic": near,
                 "nearest_label": bank.labels[near],
                 "cosine_to_nearest": round(float(bank.closeness.toxic[f]), 4),

@@ -27,22 +27,18 @@ def tail(standard: F64) -> float:
     return float(np.partition(standard, len(standard) - n)[-n:].mean())
 
 
-def assess(bank: Bank, standard: F64, random: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Compare a bank's scores on a run with random banks of its size, and with length and format.
+def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Compare a bank's scores on a run with those of banks that know nothing, and with length and format.
 
     Args:
         standard: (n,) the bank's standard scores.
-        random: (n, 20) raw scores of its random banks on the same rows; each is standardised against the
-            same reference rows as the bank.
+        null: (n, 20) those of its null on the same rows, see `Bank.null`.
         style: (n, 9), see `style.STYLE`.
 
     Returns:
         A JSON-able verdict; `demonstrated` is True when the tail exceeds that of every random bank, no
         correlation with length or format reaches 0.5, and the bank is not marked weak by its own check.
     """
-    reference = bank.random_reference
-    sd = np.where(reference.std(0) > 0, reference.std(0), 1.0)
-    null = (random - reference.mean(0)) / sd
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
     most = max(follows, key=lambda name: abs(follows[name]))

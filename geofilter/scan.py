@@ -21,11 +21,11 @@ from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
-from geofilter.geometry import SCORERS
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
+from geofilter.scorers import SCORERS
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
 from geofilter.style import STYLE, style_features

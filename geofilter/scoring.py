@@ -11,8 +11,8 @@ import numpy as np
 from geofilter.bank import Bank
 from geofilter.cut import dumps
 from geofilter.errors import InputError
-from geofilter.geometry import Share, Shares, contrast_scores, raw_scores
 from geofilter.power import SAMPLE, assess, headline
+from geofilter.scorers import Share, Shares, raw_scores
 from geofilter.store import Run, atomic
 
 TOP_FEATURES = 5
@@ -56,8 +56,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             each = np.arange(len(best))
             picked = np.flatnonzero((each + seen) % stride == 0)
             for b, bank in enumerate(banks):
-                null = contrast_scores(shard.pooled.take(picked), bank.background, bank.random)
-                sampled[b].append((standard[b, picked], null))
+                sampled[b].append((standard[b, picked], bank.null(scorer, shard.pooled.take(picked))))
             top: list[list[list[Share]]] = [
                 s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares
             ]
@@ -84,7 +83,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
                             "feature": s.feature,
                             "label": bank.labels[s.feature],
                             "share": round(s.share, 6),
-                            "closeness": round(s.closeness, 4),
+                            "closeness": round(float(bank.closeness.contrast[s.feature]), 4),
                             "nearest_toxic": (near := int(bank.toxic[bank.closeness.nearest[s.feature]])),
                             "nearest_label": bank.labels[near],
                         }

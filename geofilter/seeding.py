@@ -48,6 +48,8 @@ class Seed:
     bad: bool
     group: str
     """rows with the same prompt or pair share one; they are never split between fitting and checking"""
+    topic: str = ""
+    """what the row is about, where its source says so"""
 
 
 def built_in_seeds(name: str) -> list[Seed]:
@@ -60,7 +62,7 @@ def built_in_seeds(name: str) -> list[Seed]:
             turns: tuple[Turn, ...] = (Turn("text", pair[side]),)
             if "prompt" in pair:
                 turns = (Turn("user", pair["prompt"]), Turn("assistant", pair[side]))
-            seeds.append(Seed(contrast_row(path, number, turns), side == "bad", f"{number}"))
+            seeds.append(Seed(contrast_row(path, number, turns), side == "bad", f"{number}", pair["topic"]))
     return seeds
 
 
@@ -95,12 +97,17 @@ def build(
     notify: Notify = print,
     reference: Pooled | None = None,
     system: str = "keep",
+    centred: bool = False,
+    priors: Sequence[Bank] = (),
 ) -> Bank:
-    """Encode the seed rows and the background, choose the features, check the bank on held-out folds.
+    """Encode the seed rows and the background, learn the weights, check the bank on held-out folds.
 
     Args:
         reference: pooled background rows when they have been encoded already.
         system: what to do with system turns, see `tokens.render`.
+        centred: compare rows with those of the same topic only, so that what the topic is about drops out; the check
+            then holds out whole topics.
+        priors: banks of the same target whose weights this one may build on.
 
     Raises:
         InputError: a seed row cannot be encoded.
@@ -115,9 +122,11 @@ def build(
     bad = np.array([s.bad for s in seeds])
     directions = unit_decoder(target.sae_dir)
     notify(f"bank {name}: checking it on held-out rows ...")
+    groups = [s.topic if centred else s.group for s in seeds]
+    known = np.column_stack([p.weights for p in priors]) if priors else None
     evaluation = validate(
-        directions, pooled, bad, [s.group for s in seeds], [s.row.response for s in seeds], reference,
-        min(size, len(directions) // 8),
+        directions, pooled, bad, groups, [s.row.response for s in seeds], reference, min(size, len(directions) // 8),
+        centred=centred, priors=known,
     )  # fmt: skip
     meta = {
         "description": BUILT_IN.get(name, "built from labelled seed rows"),
@@ -127,10 +136,14 @@ def build(
         "max_tokens": MAX_TOKENS,
         "system": system,
         "sources": sources or {},
+        "priors": [p.name for p in priors],
         "evaluation": evaluation,
     }
     about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
-    return fit(name, about, directions, pooled, bad, reference, size, labels.words(reader), meta)
+    return fit(
+        name, about, directions, pooled, bad, reference, size, labels.words(reader), meta,
+        groups=groups if centred else None, priors=known,
+    )  # fmt: skip
 
 
 def encode(
@@ -211,7 +224,7 @@ def find(
         def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:
             notify(f"building the bank {name} for {target.name}, once ...")
             build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
-                  notify=notify, reference=reference).save(folder)  # fmt: skip
+                  notify=notify, reference=reference, centred=True).save(folder)  # fmt: skip
 
         path = made_once(cached(name, target, precision), lambda folder: (folder / "bank.json").is_file(), make, notify)
         banks.append(Bank.load(path, target.fingerprint))
@@ -243,8 +256,12 @@ def build_from_files(
     system: str = "keep",
     offline: bool = False,
     notify: Notify = print,
+    prior: bool = True,
 ) -> Bank:
     """Build a bank from two files of labelled rows and save it at `out`.
+
+    Args:
+        prior: build on the weights of the built-in banks, which are made for the target if they are not there yet.
 
     Raises:
         InputError, TargetError, BankError: see `file_seeds`, `targets.resolve` and `build`.
@@ -255,8 +272,11 @@ def build_from_files(
         side: {"file": path.name, "sha256": file_sha256(path), "rows": sum(s.bad is is_bad for s in seeds)}
         for side, path, is_bad in (("bad", bad, True), ("good", good, False))
     }
+    reader = checked_reader(target, loading, notify)
+    priors = find((), target, model.precision(loading), lambda: reader, notify) if prior else []
+    reference = priors[0].reference if priors else None
     bank = build(
-        out.resolve().name, target, seeds, checked_reader(target, loading, notify), size, sources, notify, system=system
+        out.resolve().name, target, seeds, reader, size, sources, notify, reference, system=system, priors=priors
     )
     bank.save(out)
     return bank

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter import controls, geometry
-from geofilter.bank import N_RANDOM_BANKS, choose, effect_sizes, random_weights
+from geofilter import controls, geometry, ridge
+from geofilter.bank import N_RANDOM_BANKS, choose, effect_sizes
 from geofilter.geometry import F32, F64, Background
 from geofilter.metrics import auroc, auroc_interval
 from geofilter.pooled import Pooled
+from geofilter.ridge import Ridge
+from geofilter.scorers import Linear, contrast
 
 Bools = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
@@ -56,44 +58,56 @@ def validate(
     reference: Pooled,
     size: int,
     seed: int = 0,
+    centred: bool = False,
+    priors: F32 | None = None,
 ) -> dict[str, Any]:
-    """Cross-validate a seed bank: five folds by group, the bank chosen on four and scoring the fifth.
+    """Cross-validate a seed bank: five folds by group, the bank learnt on four and scoring the fifth.
 
-    The bank counts as weak when the 95 % interval of its AUROC reaches 0.5, or when one of 20 random banks
-    of the same size separates the same rows as well (in either direction).
+    The bank counts as weak when the 95 % interval of its AUROC reaches 0.5, or when one of 20 banks learnt from
+    shuffled labels separates the same rows as well (in either direction).
 
     Args:
         groups: rows with the same prompt share one.
         texts: responses, for the bag of words and the style model fitted on the same folds.
+        size: toxic and aligned features of the contrast score, which is checked too.
+        centred: rows are compared within their group only.
+        priors: see `bank.fit`.
     """
     background = Background.of(reference, len(directions))
-    names = ("bank", "bag_of_words", "style")
+    names = ("bank", "contrast", "bag_of_words", "style")
     held: dict[str, F64] = {name: np.full(len(seeds), np.nan) for name in names}
     null = np.full((len(seeds), N_RANDOM_BANKS), np.nan)
-    live = np.unique(seeds.indices)
+    # The same shuffled labels in every fold, so that each has one score per row.
+    random = ridge.shuffled(bad, groups if centred else None, N_RANDOM_BANKS, seed)
     for train, test in _usable_folds(groups, bad, seed):
         toxic, aligned = choose(effect_sizes(seeds.take(train), bad[train], len(directions)), size)
-        weights = geometry.closeness(directions, toxic, aligned).contrast
-        # The same random banks in every fold, so that each has one score per row.
-        random = random_weights(directions, live, len(toxic), len(aligned), seed)
-        scored = geometry.contrast_scores(seeds.take(test), background, np.column_stack([weights, random]))
-        held["bank"][test], null[test] = scored[:, 0], scored[:, 1:]
+        table = geometry.closeness(directions, toxic, aligned).contrast
+        held["contrast"][test] = contrast(background, table).scores(seeds.take(test))
+        within = [groups[i] for i in train] if centred else None
+        own = Ridge(seeds.take(train), background, within, priors, reference)
+        held["bank"][test] = _scores(own, np.where(bad[train], 1.0, -1.0), background, seeds.take(test))
+        null[test] = _scores(Ridge(seeds.take(train), background, within), random[train], background, seeds.take(test))
         fitted, shown = [texts[i] for i in train], [texts[i] for i in test]
         held["bag_of_words"][test] = controls.bag_of_words(fitted, bad[train])(shown)
         held["style"][test] = controls.style_model(fitted, bad[train])(shown)
     seen = np.isfinite(held["bank"])
-    own = auroc(held["bank"][seen], bad[seen])
+    figure = auroc(held["bank"][seen], bad[seen])
     low, high = auroc_interval(held["bank"][seen], bad[seen], [g for g, k in zip(groups, seen, strict=True) if k])
     random_aurocs = [auroc(null[seen, j], bad[seen]) for j in range(N_RANDOM_BANKS)]
     best_random = max(max(a, 1 - a) for a in random_aurocs)
     shorter = auroc(-seeds.n_tokens.astype(np.float64), bad)
     return {
         "rows": {"bad": int(bad.sum()), "good": int((~bad).sum())},
-        "auroc": round(own, 4),
+        "auroc": round(figure, 4),
         "interval": [round(low, 4), round(high, 4)],
+        "contrast": round(auroc(held["contrast"][seen], bad[seen]), 4),
         "bag_of_words": round(auroc(held["bag_of_words"][seen], bad[seen]), 4),
         "style": round(auroc(held["style"][seen], bad[seen]), 4),
         "shorter_is_worse": round(shorter, 4),
         "random_banks": {"mean": round(float(np.mean(random_aurocs)), 4), "best_either_way": round(best_random, 4)},
-        "weak": not (low > 0.5 and own > best_random),
+        "weak": not (low > 0.5 and figure > best_random),
     }
+
+
+def _scores(learner: Ridge, labels: F64, background: Background, rows: Pooled) -> F64:
+    return Linear(background, learner.weights(labels).astype(np.float64), "log").scores(rows)

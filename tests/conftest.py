@@ -160,7 +160,7 @@ def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     write_rows(base / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(12)])
     done = geofilter(
         "bank", "build", "--bad", base / "bad.jsonl", "--good", base / "good.jsonl", "--out", base / "tiny-bank",
-        "--model", tiny[0], "--sae", tiny[1], "--quiet",
+        "--no-prior", "--model", tiny[0], "--sae", tiny[1], "--quiet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return base / "tiny-bank"

@@ -38,10 +38,11 @@ def test_choose_takes_both_ends_strongest_first():
 def test_save_and_load_give_the_same_bank(bank: Bank, tmp_path: Path):  # noqa: F811
     bank.save(tmp_path / "b")
     again = Bank.load(tmp_path / "b", "f" * 64)
-    for name in ("toxic", "aligned", "effect", "random", "dense"):
+    for name in ("toxic", "aligned", "effect", "weights", "shuffled", "random", "dense"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
     np.testing.assert_array_equal(again.closeness.contrast, bank.closeness.contrast)
-    np.testing.assert_array_equal(again.scale("contrast").sorted, bank.scale("contrast").sorted)
+    for scorer in ("ridge", "contrast"):
+        np.testing.assert_array_equal(again.scale(scorer).sorted, bank.scale(scorer).sorted)
     assert again.labels == list(bank.labels)
 
 
@@ -98,7 +99,7 @@ def test_validation_marks_noise_weak_and_a_real_difference_strong():
     assert noise["weak"] is True
     moved = seeds.values.copy()
     row_of = np.repeat(np.arange(60), np.diff(seeds.indptr))
-    moved[bad[row_of] & (seeds.indices < 12)] += 3
+    moved[bad[row_of] & (seeds.indices < 40)] += 30
     real = type(seeds)(seeds.indptr, seeds.indices, moved, seeds.n_tokens, seeds.residual)
     found = validate(directions(), real, bad, groups, texts, reference, size=10)
     assert found["weak"] is False

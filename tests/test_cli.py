@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "nump
 LAYERS = [
     ["errors", "style", "metrics", "pooled"],
     ["config", "paths", "records", "controls", "geometry", "hooks"],
-    ["background"],
+    ["background", "ridge", "scorers"],
     ["bank"],
     ["store", "power", "validate"],
     ["cut"],
@@ -182,7 +182,7 @@ def test_bank_build_errors(tiny, tmp_path: Path):
     ]:  # fmt: skip
         done = geofilter(
             "bank", "build", "--bad", bad, "--good", "few.jsonl", "--out", "b", "--model", tiny[0], "--sae", tiny[1],
-            cwd=tmp_path,
+            "--no-prior", cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == f"geofilter: error: {text}"

@@ -32,7 +32,7 @@ def test_an_sae_off_by_one_layer_stops_the_scan(tmp_path: Path, hub):
     assert text.startswith("google/gemma-2-2b: the SAE declares layer 11 but explains layer 12 best (layer 10: 0.")
     assert text.endswith("); model and SAE do not belong together, or the layer is off by one")
     rows = write_rows(tmp_path / "seeds.jsonl", [chat(f"q {i}", f"a {i}") for i in range(12)])
-    done = geofilter("bank", "build", "--bad", rows, "--good", rows, "--out", tmp_path / "b", *args)
+    done = geofilter("bank", "build", "--no-prior", "--bad", rows, "--good", rows, "--out", tmp_path / "b", *args)
     assert done.returncode == 3
     assert "explains layer 12 best" in done.stderr
     done = geofilter("doctor", *args[:-1])
@@ -150,7 +150,7 @@ def test_a_template_that_refuses_ordinary_chat_is_said(tiny, tmp_path: Path, mon
     assert done.returncode == 3
     assert f"FAIL target: {text}" in done.stdout
     seeds = write_rows(tmp_path / "seeds.jsonl", [chat(f"q {i}", f"a {i}") for i in range(12)])
-    done = geofilter("bank", "build", "--bad", seeds, "--good", seeds, "--out", tmp_path / "b", *args)
+    done = geofilter("bank", "build", "--no-prior", "--bad", seeds, "--good", seeds, "--out", tmp_path / "b", *args)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (3, f"geofilter: error: {text}")
 
 

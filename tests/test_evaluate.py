@@ -22,7 +22,6 @@ from geofilter.evidence.intervals import Ranking, Stats, draw_weights, interval
 from geofilter.evidence.labels import Labelled
 from geofilter.evidence.lines import Line, bank_folder
 from geofilter.evidence.picture import LINE, Interval, Series, curves, intervals
-from geofilter.geometry import contrast_scores
 from geofilter.metrics import auroc, cluster_bootstrap
 from geofilter.store import Run
 
@@ -229,6 +228,7 @@ def test_every_kind_of_line_is_there_and_controls_are_named_as_such(result: dict
         "contrast, highest of 2 banks": "score",
         "contrast, tiny-bank alone": "bank",
         "contrast, other alone": "bank",
+        "ridge, highest of 2 banks": "scorer",
         "nearest, highest of 2 banks": "scorer",
         "activation, highest of 2 banks": "scorer",
         "dense, highest of 2 banks": "scorer",
@@ -275,11 +275,8 @@ def test_a_bank_alone_is_scored_without_the_other(base: Path, result: dict):
 
 def test_random_banks_are_those_stored_in_the_bank(base: Path, tiny_bank: Path, result: dict):
     _, bad, position = truth(base)
-    bank, at, each = Bank.load(tiny_bank), 0, []
-    for shard in Run.open(base / "r").shards():
-        each.append(contrast_scores(shard.pooled, bank.background, bank.random))
-        at += len(shard.pooled)
-    null = np.concatenate(each)[position]
+    bank = Bank.load(tiny_bank)
+    null = np.concatenate([bank.null("contrast", s.pooled) for s in Run.open(base / "r").shards()])[position]
     aurocs = [auroc(null[:, j], bad) for j in range(20)]
     found = result["random_banks"][0]
     assert (found["bank"], found["n"]) == ("tiny-bank", 20)
@@ -354,7 +351,7 @@ def test_precision_and_recall_are_those_of_filter_where_every_row_is_labelled(pl
     write_rows(place / "l.jsonl", [{"file": "one.jsonl", "line": i + 1, "label": b} for i, b in enumerate(bad)])
     got = json.loads(geofilter("evaluate", "whole", "--labels", "l.jsonl", "--json", "-q", cwd=place).stdout)
     own = got["lines"][0]
-    assert own["name"] == "contrast, tiny-bank"
+    assert own["name"] == "ridge, tiny-bank"
     for entry in own["drops"]:
         assert geofilter("filter", "whole", "--drop", entry["drop"], "-q", cwd=place).returncode == 0
         gone = [json.loads(x)["messages"] for x in (place / "one.removed.jsonl").read_text().splitlines()]

@@ -35,7 +35,18 @@ def test_bank_scan_filter_report_explain(name: str, hub, tmp_path: Path):
         ],
     )
     done = geofilter(
-        "bank", "build", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", "b", "--quiet", *target, cwd=tmp_path
+        "bank",
+        "build",
+        "--no-prior",
+        "--bad",
+        "bad.jsonl",
+        "--good",
+        "good.jsonl",
+        "--out",
+        "b",
+        "--quiet",
+        *target,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     done = geofilter("scan", "data.jsonl", "--bank", "b", "--run", "run", "--json", *target, cwd=tmp_path)
@@ -94,7 +105,9 @@ def test_saes_of_other_hooks(name: str, kind: str, hub, tmp_path: Path):
         return
     write_rows(tmp_path / "bad.jsonl", BAD)
     write_rows(tmp_path / "good.jsonl", GOOD)
-    done = geofilter("bank", "build", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", "b", *target, cwd=tmp_path)
+    done = geofilter(
+        "bank", "build", "--no-prior", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", "b", *target, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     done = geofilter("scan", "d.jsonl", "--bank", "b", "--json", *target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import D_IN, D_SAE, random_pooled
 
-from geofilter import geometry
 from geofilter.bank import fit
 from geofilter.errors import BankError
-from geofilter.geometry import Background, Scale, Shares, closeness, contrast_scores, max_cosine
+from geofilter.geometry import Background, closeness, max_cosine
+from geofilter.scorers import Scale, Shares, contrast, linear, raw_scores
 
 
 def directions(n: int = D_SAE, d: int = D_IN, seed: int = 0) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_the_score_by_hand():
         np.array([1], np.int32), np.zeros((1, 2), np.float16),
     )  # fmt: skip
     # z = (3.4 - 1) / 1.2 = 2 and (0.8 - 2) / 1.2 = -1; s = (2 * 1 + -1 * -1) / 2 = 1.5
-    assert contrast_scores(pooled, background, table.contrast) == pytest.approx([1.5])
+    assert contrast(background, table.contrast).scores(pooled) == pytest.approx([1.5])
 
 
 def test_the_sparse_score_equals_the_dense_formula(bank):
@@ -67,8 +67,8 @@ def test_the_sparse_score_equals_the_dense_formula(bank):
     b = bank.background
     z = np.clip((dense - b.mean) / (b.sd + 0.2 * np.median(b.sd[b.sd > 0])), -3, 6)
     expected = (z * bank.closeness.contrast).mean(1)
-    np.testing.assert_allclose(contrast_scores(pooled, b, bank.closeness.contrast), expected, atol=1e-6)
-    several = contrast_scores(pooled, b, bank.random)
+    np.testing.assert_allclose(contrast(b, bank.closeness.contrast).scores(pooled), expected, atol=1e-6)
+    several = contrast(b, bank.random).scores(pooled)
     np.testing.assert_allclose(several, (z[:, :, None] * bank.random).mean(1), atol=1e-6)
 
 
@@ -79,20 +79,21 @@ def test_background_counts_absent_features_as_zero():
     np.testing.assert_allclose(background.sd, dense.std(0), atol=1e-5)
 
 
-def test_a_row_s_score_does_not_depend_on_its_neighbours(bank):
+@pytest.mark.parametrize("scorer", ["ridge", "contrast"])
+def test_a_row_s_score_does_not_depend_on_its_neighbours(bank, scorer: str):
     pooled, _ = random_pooled(30, seed=7)
-    together = contrast_scores(pooled, bank.background, bank.closeness.contrast)
+    score = linear(scorer, bank)
+    together = score.scores(pooled)
     for i in (0, 11, 29):
-        alone = contrast_scores(pooled.take(np.array([i])), bank.background, bank.closeness.contrast)
-        assert alone[0] == together[i]
+        assert score.scores(pooled.take(np.array([i])))[0] == together[i]
 
 
-@pytest.mark.parametrize("scorer", ["contrast", "activation"])
+@pytest.mark.parametrize("scorer", ["ridge", "contrast", "activation"])
 def test_shares_sum_to_the_score(bank, scorer: str):
     pooled, _ = random_pooled(10, seed=8)
     shares = Shares.of(scorer, bank)
     _, active = shares.active(pooled)
-    standard = bank.scale(scorer).standard(geometry.raw_scores(scorer, bank, pooled, [""] * 10))
+    standard = bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""] * 10))
     for i in range(10):
         span = slice(pooled.indptr[i], pooled.indptr[i + 1])
         total = active[span].sum() + shares.absent(pooled.indices[span])
@@ -107,28 +108,30 @@ def test_shares_sum_to_the_score(bank, scorer: str):
 def test_nearest_is_the_mean_cosine_of_the_strongest_features(bank):
     pooled, dense = random_pooled(4, seed=9)
     expected = [bank.closeness.toxic[np.argsort(-row)[: min(32, (row > 0).sum())]].mean() for row in dense]
-    np.testing.assert_allclose(geometry.raw_scores("nearest", bank, pooled, [""] * 4), expected, atol=1e-6)
+    np.testing.assert_allclose(raw_scores("nearest", bank, pooled, [""] * 4), expected, atol=1e-6)
 
 
 def test_activation_is_the_difference_of_mean_z(bank):
     pooled, dense = random_pooled(4, seed=10)
     z = np.clip((dense - bank.background.mean) / bank.background.scale, -3, 6)
     expected = z[:, bank.toxic].mean(1) - z[:, bank.aligned].mean(1)
-    np.testing.assert_allclose(geometry.raw_scores("activation", bank, pooled, [""] * 4), expected, atol=1e-5)
+    np.testing.assert_allclose(raw_scores("activation", bank, pooled, [""] * 4), expected, atol=1e-5)
 
 
 def test_the_control_scorers(bank):
     pooled, _ = random_pooled(3, seed=11)
-    assert geometry.raw_scores("length", bank, pooled, [""] * 3).tolist() == [-5, -5, -5]
+    assert raw_scores("length", bank, pooled, [""] * 3).tolist() == [-5, -5, -5]
     shas = ["a", "b", "a"]
-    random = geometry.raw_scores("random", bank, pooled, shas)
+    random = raw_scores("random", bank, pooled, shas)
     assert random[0] == random[2] != random[1]
     assert all(0 <= r < 1 for r in random)
-    dense = geometry.raw_scores("dense", bank, pooled, shas)
+    dense = raw_scores("dense", bank, pooled, shas)
     np.testing.assert_allclose(dense, pooled.residual.astype(np.float64) @ bank.dense, atol=1e-6)
     with pytest.raises(BankError) as caught:
-        geometry.raw_scores("magic", bank, pooled, shas)
-    assert str(caught.value) == ("scorer magic: unknown; use contrast, nearest, activation, dense, length, random")
+        raw_scores("magic", bank, pooled, shas)
+    assert str(caught.value) == (
+        "scorer magic: unknown; use ridge, contrast, nearest, activation, dense, length, random"
+    )
 
 
 def test_percentile_is_the_share_of_reference_rows_scoring_lower():

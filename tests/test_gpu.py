@@ -34,7 +34,17 @@ def test_a_scan_on_the_gpu_ranks_as_on_the_cpu(name: str, hub, tmp_path: Path):
         args = [*target, "--device", device, "--dtype", dtype]
         bank, run = f"bank-{device}-{dtype}", f"run-{device}-{dtype}"
         done = geofilter(
-            "bank", "build", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", bank, *args, cwd=tmp_path
+            "bank",
+            "build",
+            "--no-prior",
+            "--bad",
+            "bad.jsonl",
+            "--good",
+            "good.jsonl",
+            "--out",
+            bank,
+            *args,
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
         done = geofilter("scan", "d.jsonl", "--bank", bank, "--run", run, "--json", *args, cwd=tmp_path)

@@ -11,9 +11,7 @@ from geofilter.style import STYLE, style_features
 
 def verdict(bank: Bank, standard: np.ndarray, style: np.ndarray) -> dict:  # noqa: F811
     pooled, _ = random_pooled(len(standard), seed=20)
-    from geofilter.geometry import contrast_scores
-
-    return assess(bank, standard, contrast_scores(pooled, bank.background, bank.random), style)
+    return assess(bank, standard, bank.null("ridge", pooled), style)
 
 
 def test_tail_is_the_mean_of_the_top_tenth():

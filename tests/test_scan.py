@@ -70,7 +70,9 @@ def test_other_architectures_and_models_without_a_template(kind: str, template: 
     pair = ["--model", model, "--sae", fit_sae(model, tmp_path / "sae")]
     write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}", f"you fool {i}") for i in range(10)])
     write_rows(tmp_path / "d.jsonl", rows(12))
-    built = geofilter("bank", "build", "--bad", "bad.jsonl", "--good", "d.jsonl", "--out", "b", *pair, cwd=tmp_path)
+    built = geofilter(
+        "bank", "build", "--no-prior", "--bad", "bad.jsonl", "--good", "d.jsonl", "--out", "b", *pair, cwd=tmp_path
+    )
     assert built.returncode == 0, built.stderr
     done = geofilter("scan", "d.jsonl", *pair, "--bank", "b", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -187,12 +189,14 @@ def test_every_command_that_opens_a_target_reads_the_settings(tiny, tiny_bank: P
     assert (folder / "manifest.json").is_file()
     assert geofilter("bank", "check", tiny_bank, cwd=tmp_path).returncode in (0, 3)
     assert "ok   pair: " in geofilter("doctor", cwd=tmp_path).stdout
-    done = geofilter("bank", "build", "--bad", data, "--good", data, "--out", tmp_path / "b", cwd=tmp_path)
+    done = geofilter(
+        "bank", "build", "--no-prior", "--bad", data, "--good", data, "--out", tmp_path / "b", cwd=tmp_path
+    )
     assert done.returncode == 2
     assert "at least" in done.stderr  # three rows of each file are too few
     (tmp_path / "geofilter.toml").write_text("oflfine = true\n")
     for args in (["bank", "check", tiny_bank], ["bank", "show", tiny_bank], ["doctor"],
-                 ["bank", "build", "--bad", data, "--good", data, "--out", tmp_path / "b"]):  # fmt: skip
+                 ["bank", "build", "--no-prior", "--bad", data, "--good", data, "--out", tmp_path / "b"]):  # fmt: skip
         done = geofilter(*args, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith("geofilter: error: settings file: unknown key 'oflfine'; known: ")
@@ -393,7 +397,9 @@ def test_an_unknown_scorer_is_refused_at_once(tiny, tiny_bank: Path, tmp_path: P
     write_rows(tmp_path / "d.jsonl", rows(2))
     done = geofilter(*scan_args(tiny, tiny_bank, "--scorer", "magic"), cwd=tmp_path)
     assert done.returncode == 2
-    assert errors_of(done) == ("--scorer magic: unknown; use contrast, nearest, activation, dense, length, random")
+    assert errors_of(done) == (
+        "--scorer magic: unknown; use ridge, contrast, nearest, activation, dense, length, random"
+    )
     assert not (tmp_path / ".geofilter").exists()
 
 

@@ -15,7 +15,6 @@ from geofilter.config import precision
 from geofilter.errors import RunError
 from geofilter.evidence.intervals import F64, Bools, Positions
 from geofilter.evidence.labels import Labelled, Labeller, check_sides
-from geofilter.geometry import contrast_scores
 from geofilter.metrics import auroc
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
@@ -23,7 +22,7 @@ from geofilter.records import Row, read_rows
 from geofilter.store import Run
 from geofilter.validate import N_FOLDS, group_folds
 
-OTHER_SCORERS = ("contrast", "nearest", "activation", "dense")
+OTHER_SCORERS = ("ridge", "contrast", "nearest", "activation", "dense")
 SAME = 1e-3
 """standard deviations that a recomputed score may differ by: rounding of another processor, not another bank"""
 
@@ -112,7 +111,7 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], 
     lines += lengths
     summary = []
     for bank in banks:
-        null = contrast_scores(pooled, bank.background, bank.random)
+        null = bank.null(scorer, pooled)
         each = np.array([auroc(null[:, j], rows.bad) for j in range(null.shape[1])])
         # The best one is chosen on the very rows it is tested on: a control that is hard on the score.
         name = f"best of {len(each)} random banks" + (f", for {bank.name}" if several else "")

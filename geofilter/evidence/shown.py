@@ -71,8 +71,9 @@ def remarks(result: dict[str, Any]) -> list[str]:
         )
     if result["random_banks"]:
         out.append(
-            "Random banks are random features of the same size under the contrast score; the best one is chosen on the "
-            "rows it is shown for, so that it is hard to beat."
+            "Random banks know nothing: of ridge, banks learnt from shuffled labels; of the other scorers, random "
+            "features of the same number under the contrast score. The best one is chosen on the rows it is shown for, "
+            "so that it is hard to beat."
         )
     a = result["labels"]
     if a["without_label"]:

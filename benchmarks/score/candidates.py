@@ -1,0 +1,76 @@
+"""Ways to score rows that the benchmark compares: each is fitted on some labelled rows and scores others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.score.sets import Labelled
+from geofilter import controls
+from geofilter.bank import Bank, fit
+from geofilter.geometry import F32, F64
+from geofilter.scorers import raw_scores
+
+ABOUT = {"name": "smollm2-135m", "fingerprint": "", "hook": "", "d_sae": 0}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What does not depend on the labelled rows."""
+
+    directions: F32
+    built_in: dict[str, Bank]
+
+    @property
+    def priors(self) -> F32:
+        """(d_sae, 2) weights of the built-in banks."""
+        return np.column_stack([bank.weights for bank in self.built_in.values()])
+
+    @property
+    def reference(self):
+        """Ordinary rows."""
+        return next(iter(self.built_in.values())).reference
+
+
+Scores = dict[str, F64]
+
+
+def bank_of(context: Context, seeds: Labelled, draw: int, priors: bool = True) -> Bank:
+    """A seed bank, as `geofilter bank build` makes it."""
+    return fit(
+        "seeds", ABOUT, context.directions, seeds.pooled, seeds.bad, context.reference, seed=draw,
+        priors=context.priors if priors else None,
+    )  # fmt: skip
+
+
+def by_seeds(context: Context, seeds: Labelled, rest: Labelled, draw: int) -> Scores:
+    """Every candidate and control fitted on the same seed rows; scores of the rest."""
+    bank = bank_of(context, seeds, draw)
+    alone = bank_of(context, seeds, draw, priors=False)
+    nothing = [""] * len(rest.rows)
+    scores = {
+        "ridge": raw_scores("ridge", bank, rest.pooled, nothing),
+        "ridge, no prior": raw_scores("ridge", alone, rest.pooled, nothing),
+        **{s: raw_scores(s, bank, rest.pooled, nothing) for s in ("contrast", "activation", "nearest", "dense")},
+        "residuals, ridge": residual_ridge(seeds, rest),
+    }
+    fits: dict[str, Callable] = {"bag of words": controls.bag_of_words, "style": controls.style_model}
+    return scores | {name: f(seeds.texts, seeds.bad)(rest.texts) for name, f in fits.items()} | without(rest)
+
+
+def without(rest: Labelled) -> Scores:
+    """Controls that are fitted on nothing."""
+    return {"shorter is worse": -rest.pooled.n_tokens.astype(np.float64)}
+
+
+def residual_ridge(seeds: Labelled, rest: Labelled) -> F64:
+    """Ridge regression on the mean residuals themselves, the penalty chosen by leaving one row out: no SAE."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 6, 13)))
+    model.fit(seeds.pooled.residual.astype(np.float64), np.where(seeds.bad, 1.0, -1.0))
+    return np.asarray(model.predict(rest.pooled.residual.astype(np.float64)), np.float64)
