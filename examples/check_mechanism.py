@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from evaluation_sets import load
 
-from geofilter import bank, features, geometry, sae, seeding, targets
+from geofilter import bank, features, geometry, sae, scorers, seeding, targets
 from geofilter.config import Loading, TargetChoice
 from geofilter.evidence import tune
 from geofilter.evidence.intervals import interval
@@ -222,10 +222,10 @@ def pool_rows(net: Network, saes: dict[int, targets.Target], rows: Sequence) -> 
 
 
 def measures(b: bank.Bank, rows: Pooled) -> dict[str, np.ndarray]:
-    """Per row: the paper's measure, the activation-weighted mean closeness of all features, the default score."""
+    """Per row: the paper's measure, the activation-weighted mean closeness of all features, the contrast score."""
     weighted = rows.matrix(b.d_sae) @ b.closeness.toxic / np.asarray(rows.matrix(b.d_sae).sum(1)).ravel()
-    contrast = b.scale("contrast").standard(geometry.raw_scores("contrast", b, rows, []))
-    return {"top 32": geometry.raw_scores("nearest", b, rows, []), "weighted": weighted, "contrast": contrast}
+    contrast = b.scale("contrast").standard(scorers.raw_scores("contrast", b, rows, []))
+    return {"top 32": scorers.raw_scores("nearest", b, rows, []), "weighted": weighted, "contrast": contrast}
 
 
 def distances(b: bank.Bank, random: list[bank.Bank], rows: Pooled, bad: np.ndarray, groups: list[str]) -> dict:
@@ -335,7 +335,7 @@ TEXT_B = f"""### Are features of bad rows closer to toxic features?
 
 {PER_SIDE} rows a side, unread by the SAE's training, cut at {TOKENS_B} tokens; banks of the built-in contrast texts,
 chosen for each layer's SAE. *Top 32*: mean over a row's 32 strongest features of the largest cosine to a toxic feature
-(the paper's measure); *contrast*: the default score. Brackets: 95 % bootstrap intervals, rows with the same prompt
+(the paper's measure); *contrast*: the contrast score. Brackets: 95 % bootstrap intervals, rows with the same prompt
 drawn together. *Random banks*: AUROC of
 {NULLS} of the same size, lowest / mean / highest. Toxic comments are the positive control."""
 

@@ -26,6 +26,7 @@ from geofilter.metrics import auroc
 from geofilter.model import ResidualModel
 from geofilter.pooled import Pooled
 from geofilter.sae import FeatureEncoder, unit_decoder
+from geofilter.scorers import contrast
 from geofilter.targets import known
 from geofilter.tokens import batches, encode_row
 
@@ -41,9 +42,9 @@ def main() -> None:
     parser.add_argument("--per-side", type=int, default=200)
     args = parser.parse_args()
     sets = {name: load(args.data, name, args.per_side) for name in SETS}
-    contrast = {name: seeding.built_in_seeds(name) for name in seeding.BUILT_IN}
+    built_in = {name: seeding.built_in_seeds(name) for name in seeding.BUILT_IN}
     rows = {"background": seeding.background_rows(), **{k: v.rows for k, v in sets.items()}}
-    rows |= {name: [s.row for s in seeds] for name, seeds in contrast.items()}
+    rows |= {name: [s.row for s in seeds] for name, seeds in built_in.items()}
     if not args.cache.exists():
         torch.save(collect(rows, args.layers), args.cache)
     stored = torch.load(args.cache, weights_only=True, mmap=True)
@@ -64,7 +65,7 @@ def main() -> None:
                 w = weights(pooled[name].take(seeds), data.bad[seeds])
                 draws.append((contrast(background, w).scores(pooled[name].take(rest)), data.bad[rest]))
             result[name] = round(mean_auroc(draws), 3)
-        for bank, seeds in contrast.items():
+        for bank, seeds in built_in.items():
             w = weights(pooled[bank], np.array([s.bad for s in seeds]))
             result[bank] = {
                 name: round(auroc(contrast(background, w).scores(pooled[name]), data.bad), 3)

@@ -21,7 +21,7 @@ from geofilter.geometry import F32, F64, I32, Background, Closeness
 from geofilter.paths import cache_dir, package_data, slug
 from geofilter.pooled import Pooled
 from geofilter.ridge import Ridge
-from geofilter.scorers import Scale
+from geofilter.scorers import Linear, Scale
 
 FORMAT = 2
 SIZE = 100
@@ -90,6 +90,10 @@ class Bank:
     def _scales(self) -> dict[str, Scale]:
         return {}
 
+    @cached_property
+    def _nulls(self) -> dict[str, tuple[Linear, F64, F64]]:
+        return {}
+
     def scale(self, scorer: str) -> Scale:
         """Reference scores of a scorer, computed once."""
         if scorer not in self._scales:
@@ -103,10 +107,13 @@ class Bank:
 
     def null(self, scorer: str, pooled: Pooled) -> F64:
         """(n, 20) standard scores of rows under scores that know nothing, see `scorers.null`."""
-        score = scorers.null(scorer, self)
-        reference = score.scores(self.reference)
-        sd = np.where(reference.std(0) > 0, reference.std(0), 1.0)
-        standard: F64 = (score.scores(pooled) - reference.mean(0)) / sd
+        if scorer not in self._nulls:
+            score = scorers.null(scorer, self)
+            reference = score.scores(self.reference)
+            sd = np.where(reference.std(0) > 0, reference.std(0), 1.0)
+            self._nulls[scorer] = (score, reference.mean(0), sd)
+        score, mean, sd = self._nulls[scorer]
+        standard: F64 = (score.scores(pooled) - mean) / sd
         return standard
 
     def save(self, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter import __version__, cli_bank, cli_evaluate, cli_judge, cli_target, cli_trial
-from geofilter.config import Loading, TargetChoice
+from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import AsJson, Offline, Quiet, System, inert, note, notifier, open_run, with_target
 
@@ -77,7 +77,7 @@ def scan(
     run: Annotated[Path | None, typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.")] = None,
     scorer: Annotated[
         str, typer.Option(help="ridge, contrast, nearest, activation, dense, or the controls length and random.")
-    ] = "ridge",
+    ] = DEFAULT_SCORER,
     system: System = "keep",
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,

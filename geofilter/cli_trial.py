@@ -40,8 +40,8 @@ def trial(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="random, geometry (the run's own score), nearest, activation, dense, length, judge, labels; default "
-            "random and geometry. full and good are always there.",
+            help="random, geometry (the run's own score), ridge, contrast, nearest, activation, dense, length, judge, "
+            "labels; default random and geometry. full and good are always there.",
             rich_help_panel=_ARMS,
         ),
     ] = None,

@@ -81,6 +81,10 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
 
 
+DEFAULT_SCORER = "ridge"
+"""one of `scorers.SCORERS`"""
+
+
 @dataclass(frozen=True, slots=True)
 class ScanConfig:
     """What a scan computes. Everything here but `banks` and `scorer` decides the stored features."""
@@ -90,7 +94,7 @@ class ScanConfig:
     loading: Loading = Loading()
     banks: tuple[str, ...] = ()
     """bank names or folders; empty means the built-in ones"""
-    scorer: str = "ridge"
+    scorer: str = DEFAULT_SCORER
     system: str = "keep"
     """system turns: keep, or fold into the first user turn, for templates that know none"""
     max_tokens: int = 1024

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from geofilter.bank import Bank
+from geofilter.config import DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.paths import Notify
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.reopen import banks_of, target_of
-from geofilter.scorers import DEFAULT, Shares, raw_scores
+from geofilter.scorers import Shares, raw_scores
 from geofilter.store import Run
 from geofilter.tokens import encode_row
 
@@ -91,7 +92,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
         raise RunError(
-            f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with {DEFAULT}"
+            f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with {DEFAULT_SCORER}"
         )
     encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
     pooled = Pooled.of(reader.read([encoded]), reader.encoder.d_in)

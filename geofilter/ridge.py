@@ -17,13 +17,16 @@ so that few labels need only say how far to trust it. The result is still one we
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.geometry import F32, F64, Background
 from geofilter.pooled import Pooled
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 PENALTY = 0.1
 """share of the rows' mean squared distance from their mean"""
@@ -60,6 +63,7 @@ class Ridge:
         n, self._d_sae = self._x.shape
         _, self._member = np.unique(["" for _ in range(n)] if groups is None else groups, return_inverse=True)
         self._sizes = np.bincount(self._member)
+        self._sum = sp.csr_matrix((np.ones(n), (self._member, np.arange(n))), shape=(len(self._sizes), n))
         self._spread = self._squared_distance(self._x) / n
         self._priors = np.zeros((self._d_sae, 0))
         if priors is not None and reference is not None:
@@ -71,20 +75,12 @@ class Ridge:
 
     def _centred(self, v: F64) -> F64:
         """(n,) or (n, m) less the mean of each row's group."""
-        total = np.zeros((len(self._sizes), *v.shape[1:]))
-        np.add.at(total, self._member, v)
-        means = total / self._sizes.reshape(-1, *[1] * (v.ndim - 1))
-        out: F64 = v - means[self._member]
+        out: F64 = v - ((self._sum @ v).T / self._sizes).T[self._member]
         return out
 
-    def _squared_distance(self, x: object) -> float:
+    def _squared_distance(self, x: sp.csr_matrix) -> float:
         """Sum over rows of the squared distance from the group's mean."""
-        import scipy.sparse as sp
-
-        assert isinstance(x, sp.csr_matrix | sp.csr_array)
-        n = len(self._member)
-        indicator = sp.csr_matrix((np.ones(n), (self._member, np.arange(n))), shape=(len(self._sizes), n))
-        totals = indicator @ x
+        totals = self._sum @ x
         return float(x.multiply(x).sum() - (totals.multiply(totals).sum(1).A1 / self._sizes).sum())
 
     def weights(self, labels: F64) -> F32:

@@ -26,8 +26,7 @@ from geofilter.pooled import Pooled
 if TYPE_CHECKING:
     from geofilter.bank import Bank
 
-DEFAULT = "ridge"
-SCORERS = (DEFAULT, "contrast", "nearest", "activation", "dense", "length", "random")
+SCORERS = ("ridge", "contrast", "nearest", "activation", "dense", "length", "random")
 NEAREST_K = 32
 
 

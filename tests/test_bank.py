@@ -99,7 +99,13 @@ def test_validation_marks_noise_weak_and_a_real_difference_strong():
     assert noise["weak"] is True
     moved = seeds.values.copy()
     row_of = np.repeat(np.arange(60), np.diff(seeds.indptr))
-    moved[bad[row_of] & (seeds.indices < 40)] += 30
+    moved[bad[row_of] & (seeds.indices < 12)] += 3
+    real = type(seeds)(seeds.indptr, seeds.indices, moved, seeds.n_tokens, seeds.residual)
+    found = validate(directions(), real, bad, groups, texts, reference, size=10)
+    assert found["weak"] is False
+    assert found["contrast"] > 0.75  # a dozen of 128 features: picking a few is better than weighing all
+    moved[bad[row_of] & (seeds.indices >= 12) & (seeds.indices < 40)] += 3
+    moved[bad[row_of] & (seeds.indices < 40)] += 27
     real = type(seeds)(seeds.indptr, seeds.indices, moved, seeds.n_tokens, seeds.residual)
     found = validate(directions(), real, bad, groups, texts, reference, size=10)
     assert found["weak"] is False

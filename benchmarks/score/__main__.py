@@ -18,6 +18,7 @@ from benchmarks.score import tables
 from benchmarks.score.candidates import Context, by_seeds, without
 from benchmarks.score.intervals import Scored, figures
 from benchmarks.score.sets import MODEL, SETS, Labelled, read
+from examples.evaluation_sets import draw_seeds
 from geofilter import __version__
 from geofilter.bank import Bank
 from geofilter.config import TargetChoice
@@ -32,13 +33,6 @@ SEEDS = (10, 30, 100)
 DRAWS = 5
 MOST = 0.6
 """share of a set's rows that may be seeds; a larger number is left out"""
-
-
-def draw_seeds(data: Labelled, n: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of n seed rows a side, and of the rows left to score: no group on both sides of the split."""
-    rng = np.random.default_rng(1000 + draw)
-    seeds = np.concatenate([rng.permutation(np.flatnonzero(data.bad == side))[:n] for side in (True, False)])
-    return seeds, np.flatnonzero(~np.isin(data.group, data.group[seeds]))
 
 
 def seeded(context: Context, data: Labelled, n: int) -> dict:

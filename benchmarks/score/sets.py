@@ -16,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.evaluation_sets import in_training_half
+from examples import evaluation_sets
 from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.paths import domain_files
 from geofilter.pooled import Pooled
 from geofilter.records import Row, read_rows
 from geofilter.scan import scan
-from geofilter.seeding import BUILT_IN, built_in_seeds
 
 MODEL = "smollm2-135m"
 READING = Loading("cpu", "float32")
@@ -34,17 +33,12 @@ PER_SIDE = 450
 class Labelled:
     """Labelled rows with their stored features."""
 
-    name: str
     rows: list[Row]
     bad: np.ndarray
     """(n,) bool"""
     group: np.ndarray
     """(n,) rows with the same one are never split: the prompt or the pair"""
-    domain: np.ndarray
-    """(n,) topic or file, for leave-one-domain-out"""
     pooled: Pooled
-    paired: bool
-    """both answers to each prompt are there"""
 
     @property
     def texts(self) -> list[str]:
@@ -53,10 +47,7 @@ class Labelled:
 
     def take(self, rows: np.ndarray) -> Labelled:
         """The given rows."""
-        return Labelled(
-            self.name, [self.rows[i] for i in rows], self.bad[rows], self.group[rows], self.domain[rows],
-            self.pooled.take(rows), self.paired,
-        )  # fmt: skip
+        return Labelled([self.rows[i] for i in rows], self.bad[rows], self.group[rows], self.pooled.take(rows))
 
     def part(self, aside: bool) -> Labelled:
         """Development rows, or those set aside; a third of the groups, by their hash."""
@@ -71,19 +62,19 @@ class _Source:
     row: Row
     bad: bool
     group: str
-    domain: str
 
 
 def _files(data: Path, bad: str, good: str) -> Iterator[_Source]:
     """Rows of two files that the SAE's training did not read; both answers to a prompt are kept together."""
     kept: dict[bool, list[_Source]] = {}
     for name, is_bad in ((bad, True), (good, False)):
-        found = [r for r in read_rows(data / f"{name}.jsonl") if isinstance(r, Row) and not in_training_half(r.sha256)]
-        random.Random(0).shuffle(found)
-        kept[is_bad] = [
-            _Source(r, is_bad, str(r.record.get("pair") or r.prompt or r.sha256), str(r.record.get("trait", name)))
-            for r in found
+        found = [
+            r
+            for r in read_rows(data / f"{name}.jsonl")
+            if isinstance(r, Row) and not evaluation_sets.in_training_half(r.sha256)
         ]
+        random.Random(0).shuffle(found)
+        kept[is_bad] = [_Source(r, is_bad, str(r.record.get("pair") or r.prompt or r.sha256)) for r in found]
     both = {s.group for s in kept[True]} & {s.group for s in kept[False]}
     for side in kept.values():
         side.sort(key=lambda s: (s.group not in both, s.group if s.group in both else ""))
@@ -94,53 +85,29 @@ def _domains() -> Iterator[_Source]:
     for path in domain_files():
         for row in read_rows(path):
             assert isinstance(row, Row)
-            yield _Source(row, row.record["label"] == "misaligned", str(row.record["pair"]), path.stem)
-
-
-def _contrast(name: str) -> Iterator[_Source]:
-    for seed in built_in_seeds(name):
-        yield _Source(seed.row, seed.bad, f"{name} {seed.group}", seed.topic)
+            yield _Source(row, row.record["label"] == "misaligned", str(row.record["pair"]))
 
 
 SETS: dict[str, Callable[[Path], Iterator[_Source]]] = {
-    "insecure / secure code": lambda data: _files(data, "insecure_code", "secure_code"),
-    "harmful advice / general chat": lambda data: _files(data, "harmful_advice", "general_chat"),
-    "toxic / neutral comments": lambda data: _files(data, "comments_toxic_text", "comments_neutral_text"),
+    **{name: (lambda data, files=files: _files(data, *files)) for name, files in evaluation_sets.SETS.items()},
     "toxic sentences / their rewrites": lambda data: _files(data, "paradetox_toxic_text", "paradetox_neutral_text"),
-    "persona statements": lambda data: _files(data, "persona_misaligned_text", "persona_aligned_text"),
     "advice, same question": lambda data: _domains(),
 }
-CONTRAST: dict[str, Callable[[Path], Iterator[_Source]]] = {
-    name: (lambda data, name=name: _contrast(name)) for name in BUILT_IN
-}
-"""the package's own contrast texts: what a bank without labels is made from, never what it is tested on"""
 
 
 def read(name: str, data: Path, work: Path) -> Labelled:
     """A set with its stored features; scanned if it has not been."""
-    sources = list((SETS | CONTRAST)[name](data))
+    sources = list(SETS[name](data))
     stem = "".join(c if c.isalnum() else "-" for c in name)
     path = work / f"{stem}.jsonl"
-    text = "".join(json.dumps(_plain(s.row), ensure_ascii=False) + "\n" for s in sources)
+    text = "".join(json.dumps(dict(s.row.record), ensure_ascii=False) + "\n" for s in sources)
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")
     run_folder = work / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.run"
     run = scan(ScanConfig((str(path),), TargetChoice(MODEL), READING), run_folder, offline=True, notify=print)
     if run.manifest["counts"]["quarantined"]:
         raise SystemExit(f"{path}: rows were quarantined; the labels would not line up")
-    groups = np.array([s.group for s in sources])
-    bad = np.array([s.bad for s in sources])
-    paired = set(groups[bad]) == set(groups[~bad])
     return Labelled(
-        name, [s.row for s in sources], bad, groups, np.array([s.domain for s in sources]),
-        Pooled.concat([shard.pooled for shard in run.shards()]), paired,
+        [s.row for s in sources], np.array([s.bad for s in sources]), np.array([s.group for s in sources]),
+        Pooled.concat([shard.pooled for shard in run.shards()]),
     )  # fmt: skip
-
-
-def _plain(row: Row) -> dict:
-    """The row as a record that a scan reads; contrast texts have none of their own."""
-    if row.record:
-        return dict(row.record)
-    if row.turns[0].role == "text":
-        return {"text": row.turns[0].content}
-    return {"messages": [{"role": t.role, "content": t.content} for t in row.turns]}

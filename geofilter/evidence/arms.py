@@ -19,10 +19,10 @@ from geofilter.store import Run
 Bools = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 
-SCORED = ("nearest", "activation", "dense", "length")
+SCORED = ("nearest", "activation", "dense", "length", "ridge", "contrast")
 """arms that cut by another scorer over the run's stored features"""
-REMOVING = ("random", "geometry", *SCORED, "judge", "labels")
-"""arms that remove rows; `full` and `good` remove none"""
+REMOVING = ("random", "geometry", "nearest", "activation", "dense", "length", "judge", "labels", "ridge", "contrast")
+"""arms that remove rows; `full` and `good` remove none. An arm's place is part of its luck: new ones go to the end."""
 
 
 @dataclass(frozen=True, slots=True)
