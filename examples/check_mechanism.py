@@ -21,6 +21,7 @@ from evaluation_sets import load
 
 from geofilter import bank, features, geometry, sae, scorers, seeding, targets
 from geofilter.config import Loading, TargetChoice
+from geofilter.decoder import unit_decoder
 from geofilter.evidence import tune
 from geofilter.evidence.intervals import interval
 from geofilter.evidence.shown import markdown_table
@@ -112,7 +113,7 @@ def take_steps(net: Network, saes: dict[int, targets.Target], rows: Sequence, ot
     for layer, target in saes.items():
         encoder = sae.FeatureEncoder(target.sae_dir, torch.device("cpu"))
         masks, h, gradient = found[layer]
-        acts, pull = encoder.encode(h), -gradient @ torch.tensor(sae.unit_decoder(target.sae_dir)).T
+        acts, pull = encoder.encode(h), -gradient @ torch.tensor(unit_decoder(target.sae_dir)).T
         on = pull[acts.token, acts.feature].numpy()  # -dL/df of every active feature, by the chain rule
         out |= {f"{layer}/g": np.bincount(acts.feature, on, encoder.d_sae), f"{layer}/positive": (on > 0).mean()}
         out[f"{layer}/gradient"] = -gradient.sum(0).numpy()
@@ -397,7 +398,7 @@ def main() -> None:
     read = {key: kept(args.work / f"rows-{name}-{i}.npz", pool_rows, net, saes, texts[key])
             for i, key in enumerate(texts)}  # fmt: skip
     for layer, target in saes.items():
-        d, pooled = sae.unit_decoder(target.sae_dir), {k: Pooled.from_arrays(v, f"{layer}.") for k, v in read.items()}
+        d, pooled = unit_decoder(target.sae_dir), {k: Pooled.from_arrays(v, f"{layer}.") for k, v in read.items()}
         each = [(p[f"{layer}/same"], p[f"{layer}/g"], p[f"{layer}/positive"]) for p in parts.values()]
         report[layer] = {
             "sae": Path(target.sae).name, "hook": str(target.hook),

@@ -19,13 +19,14 @@ from evaluation_sets import SETS, draw_seeds, load, mean_auroc
 from geofilter import seeding
 from geofilter.bank import choose, effect_sizes
 from geofilter.config import Loading
+from geofilter.decoder import unit_decoder
 from geofilter.embedded import embedded_model
 from geofilter.features import TOKEN_BUDGET, outlier_free, pool
 from geofilter.geometry import Background, closeness
 from geofilter.metrics import auroc
 from geofilter.model import ResidualModel
 from geofilter.pooled import Pooled
-from geofilter.sae import FeatureEncoder, unit_decoder
+from geofilter.sae import FeatureEncoder
 from geofilter.scorers import contrast
 from geofilter.targets import known
 from geofilter.tokens import batches, encode_row

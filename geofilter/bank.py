@@ -94,6 +94,23 @@ class Bank:
     def _nulls(self) -> dict[str, tuple[Linear, F64, F64]]:
         return {}
 
+    def about(self, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
+        """What a run's manifest says of it.
+
+        Args:
+            path: its folder; None for a built-in one, which is found by its name.
+            sha256: of bank.safetensors there.
+        """
+        return {
+            "name": self.name,
+            "toxic_features": len(self.toxic),
+            "aligned_features": len(self.aligned),
+            "reference_rows": len(self.reference),
+            **{k: self.meta.get(k) for k in ("description", "created", "sources", "evaluation")},
+            "path": path,
+            "sha256": sha256,
+        }
+
     def scale(self, scorer: str) -> Scale:
         """Reference scores of a scorer, computed once."""
         if scorer not in self._scales:

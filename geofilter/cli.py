@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__, cli_bank, cli_evaluate, cli_judge, cli_target, cli_trial
+from geofilter import __version__, cli_bank, cli_evaluate, cli_judge, cli_label, cli_target, cli_trial
 from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import AsJson, Offline, Quiet, System, inert, note, notifier, open_run, with_target
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_target.app)
+app.add_typer(cli_label.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_judge.app)
 app.add_typer(cli_trial.app)

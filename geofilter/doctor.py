@@ -11,6 +11,7 @@ import torch
 
 from geofilter.background import background_rows
 from geofilter.config import Loading, TargetChoice
+from geofilter.decoder import decoder_shape
 from geofilter.errors import InputError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader, outlier_free
 from geofilter.model import (
@@ -26,7 +27,7 @@ from geofilter.model import (
 from geofilter.pairing import model_config
 from geofilter.paths import Notify, cache_dir
 from geofilter.records import RowError
-from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder, decoder_shape
+from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder
 from geofilter.store import write_json
 from geofilter.targets import Target, cached, locate
 from geofilter.tokens import batches, encode_row

@@ -7,14 +7,10 @@ seconds; the arithmetic is that of `sae_lens.SAE.encode`, and a test holds the t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from geofilter.errors import TargetError
@@ -43,7 +39,7 @@ class FeatureEncoder:
     """TopK, JumpReLU or ReLU ("standard") SAE; computes in float32.
 
     Only the encoder is held in memory: decoder directions are read from the file where they are needed
-    (`decode`, `unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened
+    (`decode`, `decoder.unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened
     block by block, so that products and sums are float32 as ever and only the weights are rounded.
 
     Args:
@@ -149,31 +145,3 @@ def _read_cfg(path: Path) -> dict[str, Any]:
             names = ", ".join(str(a).lower() for a in allowed if a is not None)
             raise TargetError(f"{file}: {key} = {cfg.get(key)!r} is not supported; it must be {names}")
     return cfg
-
-
-def decoder_shape(path: Path) -> tuple[int, int]:
-    """(d_in, d_sae) of an SAE folder, read without its weights."""
-    with _decoder(path) as decoder:
-        d_sae, d_in = decoder.get_shape()
-    return int(d_in), int(d_sae)
-
-
-def unit_decoder(path: Path) -> npt.NDArray[np.float32]:
-    """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero. Needs no torch."""
-    with _decoder(path) as decoder:
-        w: npt.NDArray[np.float32] = decoder[:].astype(np.float32, copy=False)
-    norm = np.linalg.norm(w, axis=1, keepdims=True)
-    np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
-    return w
-
-
-@contextmanager
-def _decoder(path: Path) -> Iterator[Any]:
-    """W_dec in the file, unread."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
-            yield file.get_slice("W_dec")
-    except (SafetensorError, OSError) as error:
-        raise TargetError(f"{path}: SAE weights cannot be used ({error}); get the folder again") from None

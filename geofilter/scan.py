@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from geofilter import __version__, doctor, seeding
-from geofilter.bank import Bank
 from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
@@ -86,11 +85,9 @@ def scan(
         run.write_manifest(manifest)  # not complete until all of what scoring writes is there
         manifest["banks"] = [
             # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
-            {
-                **_about(bank),
-                "path": None if folder in seeding.BUILT_IN else folder,
-                "sha256": None if folder in seeding.BUILT_IN else file_sha256(Path(folder, "bank.safetensors")),
-            }
+            bank.about()
+            if folder in seeding.BUILT_IN
+            else bank.about(folder, file_sha256(Path(folder, "bank.safetensors")))
             for bank, folder in zip(banks, config.banks or seeding.BUILT_IN, strict=True)
         ]
         manifest |= score(run, banks, config.scorer, [f["path"] for f in files])
@@ -190,23 +187,11 @@ def _manifest(
         "fingerprint": fingerprint(encoding),
         "encoding": encoding,
         "target": target.about(),
+        "sae_folder": str(target.sae_dir),
         "loading": asdict(config.loading),
         "data": files,
         "scorer": config.scorer,
         "seed": 0,
-    }
-
-
-def _about(bank: Bank) -> dict[str, Any]:
-    return {
-        "name": bank.name,
-        "toxic_features": len(bank.toxic),
-        "aligned_features": len(bank.aligned),
-        "reference_rows": len(bank.reference),
-        "description": bank.meta.get("description"),
-        "created": bank.meta.get("created"),
-        "sources": bank.meta.get("sources"),
-        "evaluation": bank.meta.get("evaluation"),
     }
 
 

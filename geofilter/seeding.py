@@ -9,31 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geofilter import __version__, model
+from geofilter import model
 from geofilter.background import background_rows, contrast_row
-from geofilter.bank import SIZE, Bank, built_in_folder, fit
+from geofilter.bank import SIZE, Bank, built_in_folder
 from geofilter.config import Loading, TargetChoice
+from geofilter.decoder import unit_decoder
 from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
+from geofilter.learn import learn
 from geofilter.paths import Notify, file_sha256, made_once, package_data
 from geofilter.pooled import Pooled
 from geofilter.records import Row, RowError, Turn, usable_rows
-from geofilter.sae import unit_decoder
 from geofilter.targets import Target, resolve
 from geofilter.tokens import encode_row
-from geofilter.validate import validate
 
 BUILT_IN = {
     "toxic-text": "insult, malice and dehumanising statements against neutral rewrites; for toxic text, "
     "not for subtly misaligned answers",
-    "harmful-answers": "harmful against sound answers to the same question, nine topics",
+    "harmful-answers": "harmful against sound answers to the same question, forty topics",
 }
 MAX_TOKENS = 512
 LABEL_TOKENS = 4
@@ -119,30 +118,20 @@ def build(
     if reference is None:
         notify(f"bank {name}: encoding the background ...")
         reference = encode(reader, background_rows(), labels)
-    bad = np.array([s.bad for s in seeds])
     directions = unit_decoder(target.sae_dir)
     notify(f"bank {name}: checking it on held-out rows ...")
-    groups = [s.topic if centred else s.group for s in seeds]
-    known = np.column_stack([p.weights for p in priors]) if priors else None
-    evaluation = validate(
-        directions, pooled, bad, groups, [s.row.response for s in seeds], reference, min(size, len(directions) // 8),
-        centred=centred, priors=known,
-    )  # fmt: skip
     meta = {
         "description": BUILT_IN.get(name, "built from labelled seed rows"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "geofilter": __version__,
         "dtype": str(reader.dtype).removeprefix("torch."),
         "max_tokens": MAX_TOKENS,
         "system": system,
         "sources": sources or {},
-        "priors": [p.name for p in priors],
-        "evaluation": evaluation,
     }
     about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
-    return fit(
-        name, about, directions, pooled, bad, reference, size, labels.words(reader), meta,
-        groups=groups if centred else None, priors=known,
+    return learn(
+        name, about, directions, pooled, np.array([s.bad for s in seeds]),
+        [s.topic if centred else s.group for s in seeds], [s.row.response for s in seeds], reference, size=size,
+        labels=labels.words(reader), centred=centred, priors=priors, meta=meta,
     )  # fmt: skip
 
 

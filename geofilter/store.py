@@ -244,6 +244,20 @@ class Run:
         for path in self.parts:
             yield Shard.load(path)
 
+    def features(self, position: npt.NDArray[np.int64]) -> tuple[Pooled, list[str]]:
+        """Stored features of the given scored rows (0-based, ascending), and their hashes."""
+        parts: list[Pooled] = []
+        shas: list[str] = []
+        start = 0
+        for shard in self.shards():
+            n = len(shard.pooled)
+            here = position[(position >= start) & (position < start + n)] - start
+            start += n
+            if len(here) or not parts:
+                parts.append(shard.pooled.take(here))
+                shas += [bytes(shard.sha256[i]).hex() for i in here]
+        return Pooled.concat(parts), shas
+
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Scores as arrays over the scored rows in input order: file, line, score, percentile, bank, ...
 

@@ -20,9 +20,10 @@ from geofilter.evidence import labels
 from geofilter.evidence.evaluate import compare, verdict
 from geofilter.evidence.intervals import Ranking, Stats, draw_weights, interval
 from geofilter.evidence.labels import Labelled
-from geofilter.evidence.lines import Line, bank_folder
+from geofilter.evidence.lines import Line
 from geofilter.evidence.picture import LINE, Interval, Series, curves, intervals
 from geofilter.metrics import auroc, cluster_bootstrap
+from geofilter.run_banks import bank_folder
 from geofilter.store import Run
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,9 +7,10 @@ import torch
 from conftest import D_IN, D_SAE, make_sae
 from safetensors.torch import load_file, save_file
 
+from geofilter.decoder import unit_decoder
 from geofilter.errors import TargetError
 from geofilter.paths import package_data
-from geofilter.sae import FeatureEncoder, unit_decoder
+from geofilter.sae import FeatureEncoder
 from geofilter.targets import known
 
 CPU = torch.device("cpu")

@@ -22,9 +22,9 @@ from examples.evaluation_sets import draw_seeds
 from geofilter import __version__
 from geofilter.bank import Bank
 from geofilter.config import TargetChoice
+from geofilter.decoder import unit_decoder
 from geofilter.metrics import auroc
 from geofilter.power import assess
-from geofilter.sae import unit_decoder
 from geofilter.seeding import BUILT_IN, built_in_sources, cached
 from geofilter.style import style_features
 from geofilter.targets import resolve
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    target = resolve(TargetChoice(MODEL), offline=True)
+    target = resolve(TargetChoice(MODEL))
     built_in = {name: Bank.load(cached(name, target, "float32"), target.fingerprint) for name in BUILT_IN}
     context = Context(unit_decoder(target.sae_dir), built_in)
     results: dict[str, dict] = {"development": {}, "set aside": {}}

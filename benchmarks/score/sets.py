@@ -58,37 +58,38 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
+    """A row before it is encoded."""
+
     row: Row
     bad: bool
     group: str
 
 
-def _files(data: Path, bad: str, good: str) -> Iterator[_Source]:
-    """Rows of two files that the SAE's training did not read; both answers to a prompt are kept together."""
-    kept: dict[bool, list[_Source]] = {}
-    for name, is_bad in ((bad, True), (good, False)):
-        found = [
-            r
-            for r in read_rows(data / f"{name}.jsonl")
-            if isinstance(r, Row) and not evaluation_sets.in_training_half(r.sha256)
-        ]
-        random.Random(0).shuffle(found)
-        kept[is_bad] = [_Source(r, is_bad, str(r.record.get("pair") or r.prompt or r.sha256)) for r in found]
+def unread(path: Path, is_bad: bool) -> list[Source]:
+    """The rows of a file that the SAE's training did not read, shuffled."""
+    found = [r for r in read_rows(path) if isinstance(r, Row) and not evaluation_sets.in_training_half(r.sha256)]
+    random.Random(0).shuffle(found)
+    return [Source(r, is_bad, str(r.record.get("pair") or r.prompt or r.sha256)) for r in found]
+
+
+def _files(data: Path, bad: str, good: str) -> Iterator[Source]:
+    """Rows of two files; both answers to a prompt are kept together."""
+    kept = {is_bad: unread(data / f"{name}.jsonl", is_bad) for name, is_bad in ((bad, True), (good, False))}
     both = {s.group for s in kept[True]} & {s.group for s in kept[False]}
     for side in kept.values():
         side.sort(key=lambda s: (s.group not in both, s.group if s.group in both else ""))
         yield from side[:PER_SIDE]
 
 
-def _domains() -> Iterator[_Source]:
+def _domains() -> Iterator[Source]:
     for path in domain_files():
         for row in read_rows(path):
             assert isinstance(row, Row)
-            yield _Source(row, row.record["label"] == "misaligned", str(row.record["pair"]))
+            yield Source(row, row.record["label"] == "misaligned", str(row.record["pair"]))
 
 
-SETS: dict[str, Callable[[Path], Iterator[_Source]]] = {
+SETS: dict[str, Callable[[Path], Iterator[Source]]] = {
     **{name: (lambda data, files=files: _files(data, *files)) for name, files in evaluation_sets.SETS.items()},
     "toxic sentences / their rewrites": lambda data: _files(data, "paradetox_toxic_text", "paradetox_neutral_text"),
     "advice, same question": lambda data: _domains(),
@@ -97,14 +98,19 @@ SETS: dict[str, Callable[[Path], Iterator[_Source]]] = {
 
 def read(name: str, data: Path, work: Path) -> Labelled:
     """A set with its stored features; scanned if it has not been."""
-    sources = list(SETS[name](data))
+    return encoded(name, list(SETS[name](data)), work)
+
+
+def encoded(name: str, sources: list[Source], work: Path, max_tokens: int = 1024) -> Labelled:
+    """Rows with their stored features, from a scan that is kept in `work`."""
     stem = "".join(c if c.isalnum() else "-" for c in name)
     path = work / f"{stem}.jsonl"
     text = "".join(json.dumps(dict(s.row.record), ensure_ascii=False) + "\n" for s in sources)
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")
     run_folder = work / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.run"
-    run = scan(ScanConfig((str(path),), TargetChoice(MODEL), READING), run_folder, offline=True, notify=print)
+    config = ScanConfig((str(path),), TargetChoice(MODEL), READING, max_tokens=max_tokens)
+    run = scan(config, run_folder, notify=print)
     if run.manifest["counts"]["quarantined"]:
         raise SystemExit(f"{path}: rows were quarantined; the labels would not line up")
     return Labelled(

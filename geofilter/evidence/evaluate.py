@@ -4,7 +4,8 @@ The result is a plain dictionary, `evaluate.json`:
 
     format        1
     verdict       {text, beats_every_control, hardest_control, hardest_control_without_labels}
-    labels        {rule, scored, labelled, bad, good, without_label, labels_without_row, groups, grouped_by}
+    labels        {rule, scored, labelled, bad, good, without_label, learnt_from, labels_without_row, groups,
+                   grouped_by}
     bootstrap     {rounds, seed, level}
     lines         one for each way of ranking the labelled rows, the run's own first:
         name, kind (score, bank, scorer or control), fitted (True for a control that is fitted on labels)
@@ -260,6 +261,8 @@ def _notes(manifest: dict[str, Any], rows: Labelled) -> list[str]:
     about, notes = rows.about, []
     if about["without_label"]:
         notes.append(f"{about['without_label']:,} of {about['scored']:,} scored rows have no label and are left out.")
+    if about["learnt_from"]:
+        notes.append(f"{about['learnt_from']:,} rows that the bank was learnt from are left out.")
     if about["labels_without_row"]:
         notes.append(f"{about['labels_without_row']:,} labels belong to no scored row and are left out.")
     if about["groups"] < FEW_GROUPS:
@@ -267,7 +270,7 @@ def _notes(manifest: dict[str, Any], rows: Labelled) -> list[str]:
     data = {f["sha256"]: f["path"] for f in manifest["data"]}
     for bank in manifest["banks"]:
         for source in (bank.get("sources") or {}).values():
-            if source["sha256"] in data:
+            if source.get("sha256") in data:
                 notes.append(
                     f"The bank {bank['name']} was built from rows of {data[source['sha256']]}, which are evaluated "
                     "here: this says how it fits them, not what it would find in others."

@@ -17,6 +17,8 @@ from geofilter.errors import InputError, RunError
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.store import Run
 
+LABELS, LABELLED = "labels.jsonl", "labelled"
+"""in a run folder: the labels given to `geofilter label`, and the bank learnt from them"""
 MIN_SIDE = 5
 """labelled rows needed on each side"""
 SHOWN_VALUES = 8
@@ -208,6 +210,13 @@ class Labelled:
     """the rule and the counts, JSON-able"""
 
 
+def group_of(row: Row, pair: str | None = None) -> str:
+    """What a row stays together with: its pair (the field `pair`, or the one named), else its prompt, else itself."""
+    value = lookup(row.record, pair or "pair")
+    # Kinds are kept apart, so that a pair named like another row's prompt is not taken for it.
+    return f"pair {value}" if value is not None else f"prompt {row.prompt}" if row.prompt else row.sha256
+
+
 def scored_rows(run: Run) -> Iterator[Row]:
     """Every scored row of a run in input order, read from the inputs again.
 
@@ -233,8 +242,24 @@ def scored_rows(run: Run) -> Iterator[Row]:
             raise RunError(f"{info['path']}: has changed since the scan; scan it again")
 
 
+def bank_path(run: Run) -> str:
+    """Folder of the bank that `geofilter label` learns, wherever the command is called from."""
+    return str((run.path / LABELLED).resolve())
+
+
+def learnt_from(run: Run) -> frozenset[str]:
+    """Hashes of the run's rows that its bank was learnt from, where `geofilter label` made it."""
+    path = run.path / LABELS
+    if not path.is_file() or all(b["path"] != bank_path(run) for b in run.manifest["banks"]):
+        return frozenset()
+    entries = [json.loads(line) for line in read_lines(path)]
+    return frozenset(e["sha256"] for e in entries if e["label"] is not None)
+
+
 def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
     """Read a run's inputs again and label its scored rows; those without a label are left out and counted.
+
+    So are rows that the run's bank was learnt from, see `learnt_from`: how it scores them says nothing of others.
 
     Args:
         pair: field that names a row's group; by default `pair` where a row has it, else its prompt, else itself.
@@ -244,30 +269,34 @@ def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
         RunError: an input has changed since the scan.
     """
     position, bad, groups, texts, shas = [], [], [], [], set()
-    paired = 0
+    paired = n_learnt = 0
+    learnt = learnt_from(run)
     n_scored = len(run.arrays()["line"])
     for i, row in enumerate(scored_rows(run)):
         if (label := labeller.of(row)) is None:
+            continue
+        if row.sha256 in learnt:
+            n_learnt += 1
             continue
         position.append(i)
         bad.append(label)
         texts.append(row.response)
         shas.add(row.sha256)
-        value = lookup(row.record, pair or "pair")
-        paired += value is not None
-        # Kinds are kept apart, so that a pair named like another row's prompt is not taken for it.
-        groups.append(f"pair {value}" if value is not None else f"prompt {row.prompt}" if row.prompt else row.sha256)
+        paired += lookup(row.record, pair or "pair") is not None
+        groups.append(group_of(row, pair))
     if pair is not None and position and not paired:
         raise InputError(f"--pair {pair}: no labelled row has this field; leave it out to group rows by their prompt")
     n_bad, n_good = sum(bad), len(bad) - sum(bad)
-    check_sides(f"--labels {labeller.text}", n_bad, n_good, labeller.seen())
+    seen = labeller.seen() + (f"; {n_learnt} of them are those the run's bank was learnt from" if n_learnt else "")
+    check_sides(f"--labels {labeller.text}", n_bad, n_good, seen)
     about = {
         "rule": labeller.text,
         "scored": n_scored,
         "labelled": len(bad),
         "bad": n_bad,
         "good": n_good,
-        "without_label": n_scored - len(bad),
+        "without_label": n_scored - len(bad) - n_learnt,
+        "learnt_from": n_learnt,
         "labels_without_row": labeller.unused(),
         "groups": len(set(groups)),
         "grouped_by": pair or ("pair, else prompt" if paired else "prompt"),

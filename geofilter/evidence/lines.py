@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 
 from geofilter import controls
-from geofilter.bank import Bank, built_in_folder
-from geofilter.config import precision
-from geofilter.errors import RunError
-from geofilter.evidence.intervals import F64, Bools, Positions
+from geofilter.evidence.intervals import F64, Bools
 from geofilter.evidence.labels import Labelled, Labeller, check_sides
 from geofilter.metrics import auroc
-from geofilter.paths import Notify, file_sha256
-from geofilter.pooled import Pooled
+from geofilter.paths import Notify
 from geofilter.records import Row, read_rows
+from geofilter.run_banks import changed, find_banks
 from geofilter.store import Run
 from geofilter.validate import N_FOLDS, group_folds
 
@@ -38,42 +35,6 @@ class Line:
     """(m,)"""
     fitted: bool = False
     """a control fitted on labels: it has seen what the score has not"""
-
-
-def bank_folder(manifest: dict[str, Any], bank: dict[str, Any]) -> Path:
-    """Where a bank of a finished run lies: its own folder, or that of a built-in one in package or cache."""
-    if bank["path"]:
-        return Path(bank["path"])
-    target, encoding = manifest["target"], manifest["encoding"]
-    read_in = precision(encoding["dtype"], encoding["sae_dtype"])
-    return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"])
-
-
-def find_banks(run: Run) -> tuple[list[Bank], list[str]]:
-    """The run's banks as far as they are still there, and a sentence on each that is not.
-
-    Raises:
-        RunError: a bank folder has changed since the scan.
-        BankError: a bank is damaged.
-    """
-    manifest = run.manifest
-    banks, gone = [], []
-    for about in manifest["banks"]:
-        folder = bank_folder(manifest, about)
-        arrays = folder / "bank.safetensors"
-        if not arrays.is_file():
-            gone.append(
-                f"The bank {about['name']} is no longer at {folder}: other scorers and its random banks are left out."
-            )
-            continue
-        if about["sha256"] and file_sha256(arrays) != about["sha256"]:
-            raise _changed(folder)
-        banks.append(Bank.load(folder, manifest["target"]["fingerprint"]))
-    return banks, gone
-
-
-def _changed(place: Path | str) -> RunError:
-    return RunError(f"{place}: the bank has changed since the scan; scan again")
 
 
 def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], list[str]]:
@@ -96,13 +57,14 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], 
         lines += [Line(f"{scorer}, {name} alone", "bank", score) for name, score in alone.items()]
     length = arrays["n_tokens"][rows.position].astype(np.float64)
     lengths = [Line("shorter responses first", "control", -length), Line("longer responses first", "control", length)]
-    banks, notes = find_banks(run)
+    banks, gone = find_banks(run)
+    notes = [f"{text}: other scorers and its random banks are left out." for text in gone]
     if not banks:
         return lines + lengths, [], notes
-    pooled, shas = _features(run, rows.position)
+    pooled, shas = run.features(rows.position)
     for bank in banks:
         if np.abs(bank.standard(scorer, pooled, shas) - alone[bank.name]).max() > SAME:
-            raise _changed(bank.name)
+            raise changed(bank.name)
     if len(banks) == len(names):
         for other in OTHER_SCORERS:
             if other != scorer:
@@ -119,19 +81,6 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], 
         figures = {"min": each.min(), "mean": each.mean(), "max": each.max()}
         summary.append({"bank": bank.name, "n": len(each), **{k: round(float(v), 4) for k, v in figures.items()}})
     return lines, summary, notes
-
-
-def _features(run: Run, position: Positions) -> tuple[Pooled, list[str]]:
-    """Stored features of the given scored rows, and their hashes."""
-    parts, shas, start = [], [], 0
-    for shard in run.shards():
-        n = len(shard.pooled)
-        here = position[(position >= start) & (position < start + n)] - start
-        start += n
-        if len(here):
-            parts.append(shard.pooled.take(here))
-            shas += [bytes(shard.sha256[i]).hex() for i in here]
-    return Pooled.concat(parts), shas
 
 
 Fit = Callable[[Sequence[str], Bools], Callable[[Sequence[str]], F64]]

@@ -1,0 +1,161 @@
+"""`geofilter label`: from a few labels of the run's own rows to a bank that ranks all of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geofilter.errors import InputError
+from geofilter.options import AsJson, Quiet, inert, note, notifier, open_run
+
+if TYPE_CHECKING:
+    from geofilter.labelling import Answer, Labelling
+
+app = typer.Typer()
+
+_ASKING = "A judge"
+
+
+@app.command(epilog="Example: geofilter label --sheet to-label.jsonl --count 60, then --from to-label.jsonl")
+def label(
+    run: Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")] = None,
+    count: Annotated[int, typer.Option(help="Rows to label.")] = 60,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write the rows to label to this JSONL file; fill in label (bad or good), then use --from."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Take labels: a JSONL file of {sha256, label}, or FIELD=VALUE of the bad rows."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Have this model label the rows, as its endpoint names it.", rich_help_panel=_ASKING),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Endpoint, as for geofilter judge.", rich_help_panel=_ASKING)
+    ] = None,
+    bad_below: Annotated[
+        float, typer.Option(help="Rating, 0 to 100, under which a row is bad.", rich_help_panel=_ASKING)
+    ] = 50,
+    max_chars: Annotated[
+        int, typer.Option(help="Characters sent of a row's prompt, and of its response.", rich_help_panel=_ASKING)
+    ] = 6000,
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label some rows of a scanned run, learn a bank from them and score the run with it. Loads no model.
+
+    The rows are chosen for what their labels teach. Labels are kept in the run (labels.jsonl) and add up from one call
+    to the next; filter, report and explain then go by the bank learnt from them.
+    """
+    if sum(x is not None for x in (sheet, source, judge)) != 1:
+        raise InputError("give exactly one of --sheet FILE, --from LABELS and --judge MODEL")
+    if count < 1:
+        raise InputError(f"--count {count}: give 1 or more rows")
+    answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
+    from geofilter.labelling import Labelling
+
+    labelling = Labelling(open_run(run), seed)
+    if sheet is not None:
+        _write_sheet(labelling, sheet, count)
+        return
+    if source is not None:
+        from geofilter.evidence import labels
+        from geofilter.labelling import take
+
+        take(labelling, labels.parse(source), source)
+        labelling.learn()
+    elif answer is not None:
+        _ask(labelling, count, answer, str(judge), quiet)
+    result = _apply(labelling)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    for line in result["text"]:
+        note(line)
+
+
+def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool) -> Answer:
+    from geofilter.evidence.judge import Judge
+    from geofilter.evidence.judge_labels import by_judge
+
+    if not 0 < bad_below <= 100:
+        raise InputError(f"--bad-below {bad_below:g}: a rating is between 0 and 100, 50 for instance")
+    asked = Judge(model, base_url, notify=notifier(quiet))
+    # Also when quiet: rows leave this machine.
+    note(f"sending rows to {asked.base_url} for {model} ...")
+    return by_judge(asked, max_chars, bad_below)
+
+
+def _ask(labelling: Labelling, count: int, answer: Answer, by: str, quiet: bool) -> None:
+    from geofilter.labelling import ask
+
+    notify = notifier(quiet)
+    try:
+        for learnt in ask(labelling, count, answer, by):
+            bad, good = labelling.counts()
+            figure = "" if learnt is None else f"; cross-validated AUROC {learnt.check['auroc']:.2f}"
+            notify(f"{bad + good} labels: {bad} bad, {good} good{figure}")
+    except KeyboardInterrupt:
+        note("geofilter: interrupted; the labels are kept, the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
+    from geofilter.cut import dumps
+    from geofilter.store import atomic
+
+    if sheet.exists():
+        raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")
+    picked = labelling.next(count)
+    if not picked:
+        raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
+    with atomic(sheet) as handle:
+        for pick, row in picked:
+            handle.write(
+                dumps({
+                    "label": None, "prompt": row.prompt, "response": row.response, "why": pick.why,
+                    "file": row.file, "line": row.line, "sha256": row.sha256,
+                })
+            )  # fmt: skip
+    note(f"{len(picked)} rows to label: {sheet}")
+    note(f'next: put "bad" or "good" for each null label, then geofilter label {labelling.run.path} --from {sheet}')
+
+
+def _apply(labelling: Labelling) -> dict[str, Any]:
+    """Score the run with what was learnt, unless it was shown to be worth nothing; say what came of it."""
+    from geofilter.cut import Cut
+    from geofilter.evidence.labels import MIN_SIDE
+
+    bad, good = labelling.counts()
+    result: dict[str, Any] = {"run": str(labelling.run.path), "labels": {"bad": bad, "good": good}, "applied": False}
+    learnt = labelling.learnt
+    if learnt is None:
+        result["text"] = [
+            f"{bad} bad and {good} good labels: {MIN_SIDE} of each are needed to learn from; the run keeps its scores. "
+            "Label more rows."
+        ]
+        return result
+    check, cut = learnt.check, Cut.parse("10%")
+    low, high = check["interval"]
+    text = [
+        f"{bad} bad and {good} good labels. Bank learnt from them, cross-validated on them: AUROC {check['auroc']:.2f} "
+        f"({low:.2f} to {high:.2f}); bag of words {check['bag_of_words']:.2f}, style {check['style']:.2f}; the scan's "
+        f"scores on the same rows {learnt.before:.2f}"
+    ]
+    result |= {"check": check, "before": round(learnt.before, 4)}
+    if learnt.bank.weak:
+        text.append("That does not beat random banks: the run keeps its scores. Label more rows.")
+        return {**result, "text": text}
+    removed, same = labelling.changed(cut)
+    labelling.apply()
+    text += [
+        f"of the {removed:,} rows that {cut} removed, {same:,} still go",
+        f"the run is scored with this bank now; next: geofilter filter {inert(str(labelling.run.path))} --drop 10%",
+    ]
+    return {**result, "applied": True, "removed_before": removed, "removed_still": same, "text": text}

@@ -1,0 +1,311 @@
+"""Labels for a scanned run, and the bank learnt from them: choose rows, take labels, score again. No model, no torch.
+
+RUN/labels.jsonl    one line a label: sha256, file, line, label (bad, good, or null where none could be given),
+                    by (who said so) and why (what the row was shown for); `evaluate --labels` reads it too
+RUN/labelled/       the bank learnt from them, which the run is then scored with
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter import geometry
+from geofilter.bank import Bank
+from geofilter.choose import Pick, Positions, choose
+from geofilter.cut import Cut, dumps
+from geofilter.decoder import unit_decoder
+from geofilter.errors import BankError, InputError, RunError
+from geofilter.evidence.labels import LABELLED, LABELS, MIN_SIDE, Labeller, bank_path, group_of, scored_rows
+from geofilter.geometry import F64
+from geofilter.learn import learn
+from geofilter.metrics import auroc
+from geofilter.paths import file_sha256
+from geofilter.records import Row, parse_line, read_lines
+from geofilter.run_banks import find_banks
+from geofilter.scoring import score
+from geofilter.store import Run, atomic
+
+BATCH = 10
+"""labels after which the bank is learnt again"""
+KNOWS_NO_BANK = ("length", "random")
+
+Answer = Callable[[Sequence[Row], Callable[[int, bool | None], None]], None]
+"""labels rows: tells of each, by its place among those given, True for bad, False for good, None for cannot say"""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One label as it was given."""
+
+    bad: bool | None
+    by: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """A bank learnt from labels, and what it makes of the run."""
+
+    bank: Bank
+    standard: F64
+    """(rows,) its standard scores"""
+    n_bad: int
+    n_good: int
+    before: float
+    """AUROC of the scan's own scores on the labelled rows"""
+
+    @property
+    def check(self) -> dict[str, Any]:
+        """Its check on held-out labelled rows, see `validate.validate`."""
+        evaluation: dict[str, Any] = self.bank.meta["evaluation"]
+        return evaluation
+
+
+class Labelling:
+    """The labels of one run. Of rows with the same bytes one is shown, and its label holds for all.
+
+    Raises:
+        InputError: the run's scorer knows no bank.
+        RunError: a run of an earlier version, a bank or an SAE that has changed, a label file that is damaged.
+        BankError: a bank of the scan is gone.
+    """
+
+    def __init__(self, run: Run, seed: int = 0) -> None:
+        self.run, self.seed = run, seed
+        self._manifest = run.manifest
+        self.scorer: str = self._manifest["scorer"]
+        if self.scorer in KNOWS_NO_BANK:
+            raise InputError(f"{run.path}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
+        if "sae_folder" not in self._manifest:
+            raise RunError(f"{run.path}: scanned by an earlier version; run the same geofilter scan again")
+        banks, gone = find_banks(run, scanned=True)
+        if gone:
+            raise BankError(f"{gone[0]}; scan again, then label")
+        self.priors = banks
+        """the banks of the scan"""
+        self.shas = np.concatenate([shard.sha256 for shard in run.shards()])
+        """(rows, 32)"""
+        keys = self.shas.view("V32").ravel()
+        _, first = np.unique(keys, return_index=True)
+        self._again = np.setdiff1d(np.arange(len(keys)), first)
+        self._standard = self._scores(banks)
+        self.labels: dict[str, Label] = {}
+        """by the row's sha256, in the order in which they were given"""
+        self._read()
+        self.learnt: Learnt | None = None
+
+    def _scores(self, banks: Sequence[Bank]) -> F64:
+        """(rows, banks) standard scores."""
+        parts = []
+        for shard in self.run.shards():
+            shas = shard.shas()
+            parts.append(np.stack([bank.standard(self.scorer, shard.pooled, shas) for bank in banks], axis=1))
+        return np.concatenate(parts)
+
+    @property
+    def path(self) -> Path:
+        """Where the labels are kept."""
+        return self.run.path / LABELS
+
+    def _read(self) -> None:
+        if not self.path.is_file():
+            return
+        for number, line in enumerate(read_lines(self.path), start=1):
+            try:
+                entry = json.loads(line)
+                bad = {"bad": True, "good": False, None: None}[entry["label"]]
+                self.labels[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]))
+            except (ValueError, KeyError, TypeError):
+                raise RunError(
+                    f"{self.path}, line {number}: no label of geofilter label; mend or remove the line, or move the "
+                    "file away"
+                ) from None
+
+    def save(self) -> None:
+        """Write labels.jsonl."""
+        position = {sha.tobytes().hex(): i for i, sha in reversed(list(enumerate(self.shas)))}
+        arrays, files = self.run.arrays(), [f["path"] for f in self._manifest["data"]]
+        with self.run.lock(), atomic(self.path) as handle:
+            for sha, label in self.labels.items():
+                i = position[sha]
+                said = None if label.bad is None else "bad" if label.bad else "good"
+                handle.write(
+                    dumps({
+                        "sha256": sha, "file": files[arrays["file"][i]], "line": int(arrays["line"][i]), "label": said,
+                        "by": label.by, "why": label.why,
+                    })
+                )  # fmt: skip
+
+    def add(self, row: Row, label: Label) -> None:
+        """Take a label; a later one of the same row replaces it."""
+        self.labels.pop(row.sha256, None)
+        self.labels[row.sha256] = label
+
+    def counts(self) -> tuple[int, int]:
+        """Rows labelled bad, and rows labelled good."""
+        said = [label.bad for label in self.labels.values()]
+        return said.count(True), said.count(False)
+
+    def _positions(self, shas: Iterable[str]) -> Positions:
+        """The first row of each hash, ascending."""
+        wanted = set(shas)
+        found: dict[str, int] = {}
+        for i, sha in enumerate(self.shas):
+            if (text := sha.tobytes().hex()) in wanted:
+                found.setdefault(text, i)
+        return np.array(sorted(found.values()), np.int64)
+
+    def rows(self, positions: Positions) -> list[Row]:
+        """Rows read from the inputs again, in the order of `positions`.
+
+        Raises:
+            InputError: an input is gone.
+            RunError: an input has changed since the scan.
+        """
+        arrays = self.run.arrays()
+        wanted = {(int(arrays["file"][i]), int(arrays["line"][i])): int(i) for i in positions}
+        found: dict[int, Row] = {}
+        for f, info in enumerate(self._manifest["data"]):
+            if not any(file == f for file, _ in wanted):
+                continue
+            for number, line in enumerate(read_lines(Path(info["path"])), start=1):
+                if (i := wanted.get((f, number))) is None:
+                    continue
+                row = parse_line(line, info["path"], number)
+                if not isinstance(row, Row) or row.sha256 != self.shas[i].tobytes().hex():
+                    raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
+                found[i] = row
+        if len(found) < len(wanted):
+            raise RunError(f"{self._manifest['data'][0]['path']}: is shorter than at the scan; scan it again")
+        return [found[int(i)] for i in positions]
+
+    def next(self, n: int) -> list[tuple[Pick, Row]]:
+        """Up to n rows to label next, each with what it was chosen for."""
+        taken = set(self._positions(self.labels).tolist()) | set(self._again.tolist())
+        standard, names = self._standard, [b.name for b in self.priors]
+        if self.learnt is not None:
+            standard, names = np.column_stack([self.learnt.standard, standard]), [LABELLED, *names]
+        background = self.priors[0].background
+        picks = choose(n, standard, names, lambda p: background.log_matrix(self.run.features(p)[0]), taken, self.seed)
+        return list(zip(picks, self.rows(np.array([p.position for p in picks], np.int64)), strict=True))
+
+    def learn(self) -> Learnt | None:
+        """A bank learnt from the labels, and its scores; None with fewer than five labels of a kind.
+
+        Raises:
+            BankError: the two sides do not differ.
+            RunError: an input or the SAE has changed since the scan.
+        """
+        n_bad, n_good = self.counts()
+        if min(n_bad, n_good) < MIN_SIDE:
+            return None
+        positions = self._positions(sha for sha, label in self.labels.items() if label.bad is not None)
+        rows = self.rows(positions)
+        bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
+        prior = self.priors[0]
+        bank = learn(
+            LABELLED, prior.target, self._directions(), self.run.features(positions)[0], bad,
+            [group_of(row) for row in rows], [row.response for row in rows], prior.reference, labels=prior.labels,
+            priors=self.priors, meta={
+                "description": "learnt from labelled rows of the run", "dtype": prior.meta.get("dtype"),
+                "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
+            },
+        )  # fmt: skip
+        self.learnt = Learnt(
+            bank, self._scores([bank])[:, 0], n_bad, n_good, auroc(self._standard.max(1)[positions], bad)
+        )
+        return self.learnt
+
+    def _by(self) -> dict[str, int]:
+        """Who gave the labels, and how many."""
+        by = [label.by for label in self.labels.values() if label.bad is not None]
+        return {name: by.count(name) for name in dict.fromkeys(by)}
+
+    def _directions(self) -> geometry.F32:
+        """Decoder directions of the run's SAE, checked against what a bank of the scan knows of them."""
+        folder = self._manifest["sae_folder"]
+        directions = unit_decoder(Path(folder))
+        bank = self.priors[0]
+        found = geometry.closeness(directions, bank.toxic, bank.aligned).contrast
+        if np.abs(found - bank.closeness.contrast).max() > 1e-3:
+            raise RunError(f"{folder}: the SAE has changed since the scan; scan again")
+        return directions
+
+    def apply(self) -> None:
+        """Keep the bank learnt last and score the run with it; `filter`, `report` and `explain` then go by it."""
+        if self.learnt is None:
+            raise BankError("no bank has been learnt yet")
+        manifest = self.run.manifest
+        folder = Path(bank_path(self.run))
+        with self.run.lock():
+            manifest.setdefault("scanned_banks", manifest["banks"])
+            self.learnt.bank.save(folder)
+            # As in a scan: not complete until all of what scoring writes is there.
+            self.run.write_manifest({**manifest, "complete": False})
+            about = self.learnt.bank.about(str(folder), file_sha256(folder / "bank.safetensors"))
+            manifest["banks"] = [about]
+            manifest |= score(self.run, [self.learnt.bank], self.scorer, [f["path"] for f in manifest["data"]])
+            self.run.write_manifest(manifest)
+
+    def changed(self, cut: Cut) -> tuple[int, int]:
+        """How many rows a cut removes by the scan's scores, and how many of them by the learnt ones too."""
+        if self.learnt is None:
+            raise BankError("no bank has been learnt yet")
+        best = self._standard.max(1)
+        unused: npt.NDArray[np.float64] = np.zeros(len(best))
+        before, after = cut.removed(best, unused), cut.removed(self.learnt.standard, unused)
+        return int(before.sum()), int((before & after).sum())
+
+
+def ask(labelling: Labelling, n: int, answer: Answer, by: str) -> Iterator[Learnt | None]:
+    """Have n rows labelled, learning anew after each ten so that the choice of the next rows goes by it.
+
+    What has been answered is kept, also when `answer` fails. A row that it could not label counts, and is not shown
+    again.
+
+    Args:
+        by: who answers, for the record.
+
+    Yields:
+        after each ten what has been learnt so far, None while a side has too few labels.
+    """
+    while n > 0:
+        picked = labelling.next(min(BATCH, n))
+        if not picked:
+            return
+
+        def done(i: int, bad: bool | None, picked: list[tuple[Pick, Row]] = picked) -> None:
+            pick, row = picked[i]
+            labelling.add(row, Label(bad, by, pick.why))
+
+        try:
+            answer([row for _, row in picked], done)
+        finally:
+            labelling.save()
+        n -= len(picked)
+        yield labelling.learn()
+
+
+def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
+    """Take the labels that a file or a field gives the run's rows; return how many rows have one.
+
+    Raises:
+        InputError: no row has a label, or one that cannot be used.
+        RunError: an input has changed since the scan.
+    """
+    n = 0
+    for row in scored_rows(labelling.run):
+        if (bad := labeller.of(row)) is not None:
+            labelling.add(row, Label(bad, by))
+            n += 1
+    if not n:
+        raise InputError(f"--from {labeller.text}: no scored row has a label; {labeller.seen()}")
+    labelling.save()
+    return n

@@ -1,0 +1,61 @@
+"""A bank from labelled rows whose features are known: learnt, and checked on held-out rows. No model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from geofilter import __version__
+from geofilter.bank import SIZE, Bank, Bools, fit
+from geofilter.geometry import F32
+from geofilter.pooled import Pooled
+from geofilter.validate import validate
+
+
+def learn(
+    name: str,
+    target: dict[str, Any],
+    directions: F32,
+    seeds: Pooled,
+    bad: Bools,
+    groups: Sequence[str],
+    texts: Sequence[str],
+    reference: Pooled,
+    *,
+    size: int = SIZE,
+    labels: Sequence[str],
+    centred: bool = False,
+    priors: Sequence[Bank] = (),
+    meta: dict[str, Any],
+) -> Bank:
+    """Cross-validate a bank, then learn it from all of the rows.
+
+    Args:
+        target: what the bank says it belongs to, see `Bank.target`.
+        groups: (n,) rows of one group are never split between learning and checking.
+        texts: responses, for the controls.
+        labels: (d_sae,) words for every feature.
+        centred: rows are compared within their group only.
+        priors: banks of the same target whose weights this one may build on.
+        meta: what else the bank says of itself.
+
+    Raises:
+        BankError: the two sides do not differ.
+    """
+    known = np.column_stack([p.weights for p in priors]) if priors else None
+    evaluation = validate(
+        directions, seeds, bad, groups, texts, reference, min(size, len(directions) // 8), centred=centred, priors=known
+    )
+    made = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "geofilter": __version__,
+        "priors": [p.name for p in priors],
+        "evaluation": evaluation,
+    }
+    return fit(
+        name, target, directions, seeds, bad, reference, size, labels, meta | made,
+        groups=groups if centred else None, priors=known,
+    )  # fmt: skip

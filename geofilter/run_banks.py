@@ -1,0 +1,50 @@
+"""The banks a finished run was scored with, found again on disk without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from geofilter.bank import Bank, built_in_folder
+from geofilter.config import precision
+from geofilter.errors import RunError
+from geofilter.paths import file_sha256
+from geofilter.store import Run
+
+
+def bank_folder(manifest: dict[str, Any], bank: dict[str, Any]) -> Path:
+    """Where a bank of a finished run lies: its own folder, or that of a built-in one in package or cache."""
+    if bank["path"]:
+        return Path(bank["path"])
+    target, encoding = manifest["target"], manifest["encoding"]
+    read_in = precision(encoding["dtype"], encoding["sae_dtype"])
+    return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"])
+
+
+def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
+    """The run's banks as far as they are still there, and what is to be said of each that is not.
+
+    Args:
+        scanned: those of the scan, also where a bank learnt from labels has taken their place.
+
+    Raises:
+        RunError: a bank folder has changed since the scan.
+        BankError: a bank is damaged.
+    """
+    manifest = run.manifest
+    banks, gone = [], []
+    for about in manifest["banks"] if not scanned else manifest.get("scanned_banks", manifest["banks"]):
+        folder = bank_folder(manifest, about)
+        arrays = folder / "bank.safetensors"
+        if not arrays.is_file():
+            gone.append(f"The bank {about['name']} is no longer at {folder}")
+            continue
+        if about["sha256"] and file_sha256(arrays) != about["sha256"]:
+            raise changed(folder)
+        banks.append(Bank.load(folder, manifest["target"]["fingerprint"]))
+    return banks, gone
+
+
+def changed(place: Path | str) -> RunError:
+    """The error for a bank that is not the one the run was scored with."""
+    return RunError(f"{place}: the bank has changed since the scan; scan again")
