@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,14 @@ from geofilter.style import SHOWN, STYLE
 F64 = npt.NDArray[np.float64]
 TAIL = 0.10
 """share of the rows whose mean standard score is the tail"""
+SURE = 0.8
+"""chance from which on a bank is said to react, and, the other way round, to have no power"""
+CONSTANT, OF_TAIL, OF_SHAPE, OF_WEAK = -0.76, 1.67, 2.38, -1.88
+"""logistic regression on the cases of `benchmarks.score`, see `chance`"""
 FOLLOWS = 0.5
 """a rank correlation with length or format from this size on counts as following it"""
+FEW = 50
+"""rows below which nothing is said to be sure"""
 SAMPLE = 20_000
 """rows at most that the random banks are scored on; evenly spaced over the run"""
 REMEDY = "label 20 rows of the same kind a side and run: geofilter bank build --bad BAD --good GOOD"
@@ -27,8 +34,43 @@ def tail(standard: F64) -> float:
     return float(np.partition(standard, len(standard) - n)[-n:].mean())
 
 
+def standing_out(own: float, others: Sequence[float]) -> float:
+    """How far the bank's tail lies above those of random banks, in their standard deviations."""
+    sd = float(np.std(others))
+    return (own - float(np.mean(others))) / sd if sd > 0 else 0.0
+
+
+def bimodality(standard: F64) -> float:
+    """Sarle's coefficient, (skewness^2 + 1) / kurtosis: 1/3 for a normal distribution, 1 for two points.
+
+    Pfister et al., Frontiers in Psychology 4 (2013), 700, eq. 1, without the correction for few rows. Scores that are
+    all equal give 0.
+    """
+    centred = standard - standard.mean()
+    variance = float((centred**2).mean())
+    if variance == 0:
+        return 0.0
+    skewness = float((centred**3).mean()) / variance**1.5
+    return (skewness**2 + 1) / (float((centred**4).mean()) / variance**2)
+
+
+def chance(out: float, shape: float, weak: bool) -> float:
+    """Chance that a bank ranks the rows with an AUROC above 0.6, from what can be seen without labels.
+
+    Fitted to cases with known labels: banks of six kinds, and such that had learnt from shuffled labels, on sets of
+    six kinds with a tenth to a half of bad rows (docs/results.md has how often it is wrong on others).
+
+    Args:
+        out: see `standing_out`.
+        shape: see `bimodality`.
+        weak: the bank's own check on held-out rows failed.
+    """
+    x = CONSTANT + OF_TAIL * np.sign(out) * np.log1p(abs(out)) + OF_SHAPE * shape + OF_WEAK * weak
+    return float(1 / (1 + np.exp(-x)))
+
+
 def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Compare a bank's scores on a run with those of banks that know nothing, and with length and format.
+    """Whether a bank's scores on a run mean anything, from what can be seen without labels.
 
     Args:
         standard: (n,) the bank's standard scores.
@@ -36,29 +78,36 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
         style: (n, 9), see `style.STYLE`.
 
     Returns:
-        A JSON-able verdict; `demonstrated` is True when the tail exceeds that of every random bank, no
-        correlation with length or format reaches 0.5, and the bank is not marked weak by its own check.
+        A JSON-able verdict. `verdict` is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less,
+        else "unclear"; "unclear" too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when
+        a correlation with length or format reaches 0.5. `demonstrated` is True for "reacts".
     """
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
     most = max(follows, key=lambda name: abs(follows[name]))
-    stands_out = own > max(others)
-    reasons = []
+    out, shape = standing_out(own, others), bimodality(standard)
+    likely = chance(out, shape, bank.weak)
+    verdict = "reacts" if likely >= SURE else "no power" if likely <= 1 - SURE else "unclear"
+    caveats = []
     if bank.weak:
-        reasons.append("its own held-out check did not beat random banks")
-    if not stands_out:
-        reasons.append(
-            f"its highest scores (tail {own:.2f}) do not stand out from 20 random banks (up to {max(others):.2f})"
-        )
+        caveats.append("its own held-out check did not beat random banks")
     if abs(follows[most]) >= FOLLOWS:
-        reasons.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
-    if reasons:
-        text = f"{bank.name} has no demonstrated power on this data: {'; '.join(reasons)}"
-    else:
-        text = (
-            f"{bank.name} reacts to this data: its highest scores (tail {own:.2f}) stand out from 20 random banks (up "
-            f"to {max(others):.2f}) and do not follow length or format (most: {most} {follows[most]:+.2f})"
-        )
+        caveats.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
+        verdict = "unclear" if verdict == "reacts" else verdict
+    if len(standard) < FEW:
+        caveats.append(f"{len(standard)} rows are too few to say")
+        verdict = "unclear"
+    said = {
+        "reacts": f"{bank.name} reacts to this data",
+        "no power": f"{bank.name} has no demonstrated power on this data",
+        "unclear": f"{bank.name}: unclear whether it has power on this data",
+    }
+    text = (
+        f"{said[verdict]}: chance {likely:.2f} that it ranks these rows, by how its highest scores (tail {own:.2f}) "
+        f"stand out from 20 random banks (mean {np.mean(others):.2f}, up to {max(others):.2f}) and how far its scores "
+        f"fall into two groups ({shape:.2f}; 0.33 is none, 1 is wholly)"
+    )
+    text += "".join(f"; {caveat}" for caveat in caveats)
     evaluation = bank.meta.get("evaluation")
     if evaluation:
         low, high = evaluation["interval"]
@@ -68,10 +117,13 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
         )
     return {
         "bank": bank.name,
-        "demonstrated": not reasons,
+        "verdict": verdict,
+        "demonstrated": verdict == "reacts",
+        "chance": round(likely, 4),
         "tail": round(own, 4),
         "random_tails": [round(t, 4) for t in sorted(others)],
-        "stands_out": stands_out,
+        "standing_out": round(out, 4),
+        "bimodality": round(shape, 4),
         "follows": {name: round(value, 4) for name, value in follows.items()},
         "weak": bank.weak,
         "text": text + ".",
@@ -80,7 +132,9 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
 
 def headline(verdicts: list[dict[str, Any]]) -> str:
     """The first line of every report: what the banks showed, and how to learn more."""
-    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: not v["demonstrated"]))
-    if any(v["demonstrated"] for v in verdicts):
+    order = ("reacts", "unclear", "no power")
+    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))
+    best = min((v["verdict"] for v in verdicts), key=order.index)
+    if best == "reacts":
         return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}"
-    return f"NO DEMONSTRATED POWER. {said} To get power, {REMEDY}"
+    return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}"

@@ -247,3 +247,21 @@ def scan_one(tmp_path: Path, *args: Any) -> tuple[int, str]:
     write_rows(tmp_path / "d.jsonl", [chat("q", "the answer")])
     done = geofilter("scan", "d.jsonl", *args, cwd=tmp_path)
     return done.returncode, done.stderr.splitlines()[-1].removeprefix("geofilter: error: ")
+
+
+@pytest.fixture
+def serve():
+    """Endpoints that answer as a script says, see endpoint.py."""
+    from endpoint import Endpoint
+
+    opened: list[Endpoint] = []
+
+    def start(script: Any = "80") -> Endpoint:
+        opened.append(Endpoint(script if callable(script) else lambda number, body: script))
+        return opened[-1]
+
+    yield start
+    for endpoint in opened:
+        endpoint.released.set()
+        endpoint.server.shutdown()
+        endpoint.server.server_close()

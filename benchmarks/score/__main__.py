@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.score import tables
-from benchmarks.score.candidates import Context, by_seeds, without
+from benchmarks.score import labels, tables, verdicts
+from benchmarks.score.candidates import Context, by_seeds, context, without
 from benchmarks.score.intervals import Scored, figures
 from benchmarks.score.sets import MODEL, SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
@@ -35,29 +35,29 @@ MOST = 0.6
 """share of a set's rows that may be seeds; a larger number is left out"""
 
 
-def seeded(context: Context, data: Labelled, n: int) -> dict:
+def seeded(known: Context, data: Labelled, n: int) -> dict:
     """Mean of the draws: every candidate fitted on the same n rows a side, scored on the rest."""
     draws = []
     for draw in range(DRAWS):
         seeds, rest = draw_seeds(data, n, draw)
-        draws.append(Scored(rest, by_seeds(context, data.take(seeds), data.take(rest), draw)))
+        draws.append(Scored(rest, by_seeds(known, data.take(seeds), data.take(rest), draw)))
     against = {"ridge": "bag of words", "ridge, no prior": "bag of words", "contrast": "bag of words"}
     return figures(draws, data.bad, data.group, against)
 
 
-def unlabelled(context: Context, data: Labelled) -> dict:
+def unlabelled(known: Context, data: Labelled) -> dict:
     """Every built-in bank on all rows; no label is used but to count."""
     rows = np.arange(len(data.rows))
     style = np.stack([style_features(t) for t in data.texts])
     out = {"controls": figures([Scored(rows, without(data))], data.bad, data.group, {})}
-    for name, bank in context.built_in.items():
+    for name, bank in known.built_in.items():
         scores = {s: bank.standard(s, data.pooled, [""] * len(rows)) for s in ("ridge", "contrast")}
         null = bank.null("ridge", data.pooled)
         each = [auroc(null[:, j], data.bad) for j in range(null.shape[1])]
         out[name] = {
             **figures([Scored(rows, scores)], data.bad, data.group, {}),
             "random banks": [round(float(f(each)), 3) for f in (min, np.mean, max)],
-            "said": assess(bank, scores["ridge"], null, style)["demonstrated"],
+            "said": assess(bank, scores["ridge"], null, style)["verdict"],
         }
     return out
 
@@ -68,31 +68,33 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    target = resolve(TargetChoice(MODEL))
-    built_in = {name: Bank.load(cached(name, target, "float32"), target.fingerprint) for name in BUILT_IN}
-    context = Context(unit_decoder(target.sae_dir), built_in)
+    known = context()
     results: dict[str, dict] = {"development": {}, "set aside": {}}
+    parts: dict[str, dict[str, Labelled]] = {part: {} for part in results}
     for name in SETS:
         whole = read(name, args.data, args.work)
         for part, aside in (("development", False), ("set aside", True)):
-            data = whole.part(aside)
+            data = parts[part][name] = whole.part(aside)
             results[part][name] = {
                 "rows": {"bad": int(data.bad.sum()), "good": int((~data.bad).sum())},
-                "unlabelled": unlabelled(context, data),
+                "unlabelled": unlabelled(known, data),
                 "seeds": {
-                    str(n): seeded(context, data, n)
-                    for n in SEEDS
-                    if n <= MOST * min(data.bad.sum(), (~data.bad).sum())
+                    str(n): seeded(known, data, n) for n in SEEDS if n <= MOST * min(data.bad.sum(), (~data.bad).sum())
                 },
             }
             print(name, part, json.dumps(results[part][name]["seeds"].get("30", {}).get("ridge")), flush=True)
     report = {
         "geofilter": __version__,
         "model": MODEL,
-        "hook": str(target.hook),
-        "banks": {name: bank.meta["evaluation"] for name, bank in built_in.items()},
+        "hook": known.hook,
+        "banks": {name: bank.meta["evaluation"] for name, bank in known.built_in.items()},
         "sources": {name: built_in_sources(name) for name in BUILT_IN},
         "sets": results,
+        "verdicts": verdicts.report(
+            verdicts.cases(known, parts["development"], range(DRAWS - 2)),
+            verdicts.cases(known, parts["set aside"], range(DRAWS - 2, DRAWS)),
+        ),
+        "labels": labels.report(known, args.data, args.work),
     }
     (args.work / "power.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     (args.work / "power.md").write_text(tables.markdown(report), "utf-8")

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.score.sets import Labelled
+from benchmarks.score.sets import MODEL, Labelled
 from geofilter import controls
 from geofilter.bank import Bank, fit
+from geofilter.config import TargetChoice
+from geofilter.decoder import unit_decoder
 from geofilter.geometry import F32, F64
 from geofilter.scorers import raw_scores
+from geofilter.seeding import BUILT_IN, cached
+from geofilter.targets import resolve
 
 ABOUT = {"name": "smollm2-135m", "fingerprint": "", "hook": "", "d_sae": 0}
 
@@ -22,6 +26,7 @@ class Context:
 
     directions: F32
     built_in: dict[str, Bank]
+    hook: str
 
     @property
     def priors(self) -> F32:
@@ -32,6 +37,13 @@ class Context:
     def reference(self):
         """Ordinary rows."""
         return next(iter(self.built_in.values())).reference
+
+
+def context() -> Context:
+    """Of the embedded target."""
+    target = resolve(TargetChoice(MODEL))
+    built_in = {name: Bank.load(cached(name, target, "float32"), target.fingerprint) for name in BUILT_IN}
+    return Context(unit_decoder(target.sae_dir), built_in, str(target.hook))
 
 
 Scores = dict[str, F64]
