@@ -191,7 +191,7 @@ class Labelling:
         taken = set(self._positions(self.labels).tolist()) | set(self._again.tolist())
         standard, names = self._standard, [b.name for b in self.priors]
         if self.learnt is not None:
-            standard, names = np.column_stack([self.learnt.standard, standard]), [LABELLED, *names]
+            standard, names = self.learnt.standard[:, None], [LABELLED]
         background = self.priors[0].background
         picks = choose(n, standard, names, lambda p: background.log_matrix(self.run.features(p)[0]), taken, self.seed)
         return list(zip(picks, self.rows(np.array([p.position for p in picks], np.int64)), strict=True))

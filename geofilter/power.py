@@ -51,7 +51,7 @@ def bimodality(standard: F64) -> float:
     if variance == 0:
         return 0.0
     skewness = float((centred**3).mean()) / variance**1.5
-    return (skewness**2 + 1) / (float((centred**4).mean()) / variance**2)
+    return float((skewness**2 + 1) / ((centred**4).mean() / variance**2))
 
 
 def chance(out: float, shape: float, weak: bool) -> float:
@@ -66,7 +66,8 @@ def chance(out: float, shape: float, weak: bool) -> float:
         weak: the bank's own check on held-out rows failed.
     """
     x = CONSTANT + OF_TAIL * np.sign(out) * np.log1p(abs(out)) + OF_SHAPE * shape + OF_WEAK * weak
-    return float(1 / (1 + np.exp(-x)))
+    # No number of cases makes it certain.
+    return float(np.clip(1 / (1 + np.exp(-x)), 0.01, 0.99))
 
 
 def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
@@ -103,9 +104,9 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
         "unclear": f"{bank.name}: unclear whether it has power on this data",
     }
     text = (
-        f"{said[verdict]}: chance {likely:.2f} that it ranks these rows, by how its highest scores (tail {own:.2f}) "
-        f"stand out from 20 random banks (mean {np.mean(others):.2f}, up to {max(others):.2f}) and how far its scores "
-        f"fall into two groups ({shape:.2f}; 0.33 is none, 1 is wholly)"
+        f"{said[verdict]} (chance {likely:.2f}): its highest scores (tail {own:.2f}) stand out from those of 20 random "
+        f"banks (up to {max(others):.2f}) by {out:.1f} of their standard deviations, and its scores fall into two "
+        f"groups to {shape:.2f} (0.33: not at all, 1: wholly)"
     )
     text += "".join(f"; {caveat}" for caveat in caveats)
     evaluation = bank.meta.get("evaluation")

@@ -20,14 +20,10 @@ from benchmarks.score.intervals import Scored, figures
 from benchmarks.score.sets import MODEL, SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
 from geofilter import __version__
-from geofilter.bank import Bank
-from geofilter.config import TargetChoice
-from geofilter.decoder import unit_decoder
 from geofilter.metrics import auroc
 from geofilter.power import assess
-from geofilter.seeding import BUILT_IN, built_in_sources, cached
+from geofilter.seeding import BUILT_IN, built_in_sources
 from geofilter.style import style_features
-from geofilter.targets import resolve
 
 SEEDS = (10, 30, 100)
 DRAWS = 5

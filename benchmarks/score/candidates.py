@@ -13,7 +13,8 @@ from geofilter.bank import Bank, fit
 from geofilter.config import TargetChoice
 from geofilter.decoder import unit_decoder
 from geofilter.geometry import F32, F64
-from geofilter.scorers import raw_scores
+from geofilter.ridge import Ridge
+from geofilter.scorers import Linear, raw_scores
 from geofilter.seeding import BUILT_IN, cached
 from geofilter.targets import resolve
 
@@ -49,18 +50,26 @@ def context() -> Context:
 Scores = dict[str, F64]
 
 
-def bank_of(context: Context, seeds: Labelled, draw: int, priors: bool = True) -> Bank:
+def bank_of(known: Context, seeds: Labelled, draw: int, priors: bool = True) -> Bank:
     """A seed bank, as `geofilter bank build` makes it."""
     return fit(
-        "seeds", ABOUT, context.directions, seeds.pooled, seeds.bad, context.reference, seed=draw,
-        priors=context.priors if priors else None,
+        "seeds", ABOUT, known.directions, seeds.pooled, seeds.bad, known.reference, seed=draw,
+        priors=known.priors if priors else None,
     )  # fmt: skip
 
 
-def by_seeds(context: Context, seeds: Labelled, rest: Labelled, draw: int) -> Scores:
+def ridge(known: Context, seeds: Labelled, labels: np.ndarray, rows: Labelled) -> F64:
+    """The default score of rows under a bank of seed rows with these labels; only what it needs is computed."""
+    background = next(iter(known.built_in.values())).background
+    learner = Ridge(seeds.pooled, background, None, known.priors, known.reference)
+    weights = learner.weights(np.where(labels, 1.0, -1.0))
+    return Linear(background, weights.astype(np.float64), "log").scores(rows.pooled)
+
+
+def by_seeds(known: Context, seeds: Labelled, rest: Labelled, draw: int) -> Scores:
     """Every candidate and control fitted on the same seed rows; scores of the rest."""
-    bank = bank_of(context, seeds, draw)
-    alone = bank_of(context, seeds, draw, priors=False)
+    bank = bank_of(known, seeds, draw)
+    alone = bank_of(known, seeds, draw, priors=False)
     nothing = [""] * len(rest.rows)
     scores = {
         "ridge": raw_scores("ridge", bank, rest.pooled, nothing),
