@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ app = typer.Typer()
 _ASKING = "A judge"
 
 
-@app.command(epilog="Example: geofilter label --sheet to-label.jsonl --count 60, then --from to-label.jsonl")
+@app.command(epilog="Example: geofilter label --count 60")
 def label(
     run: Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")] = None,
     count: Annotated[int, typer.Option(help="Rows to label.")] = 60,
@@ -50,11 +51,14 @@ def label(
 ) -> None:
     """Label some rows of a scanned run, learn a bank from them and score the run with it. Loads no model.
 
-    The rows are chosen for what their labels teach. Labels are kept in the run (labels.jsonl) and add up from one call
-    to the next; filter, report and explain then go by the bank learnt from them.
+    Rows are shown here, one key each, unless --sheet, --from or --judge is given. Labels are kept in the run
+    (labels.jsonl) and add up from one call to the next; filter, report and explain then go by the bank learnt from
+    them.
     """
-    if sum(x is not None for x in (sheet, source, judge)) != 1:
-        raise InputError("give exactly one of --sheet FILE, --from LABELS and --judge MODEL")
+    if sum(x is not None for x in (sheet, source, judge)) > 1:
+        raise InputError("give one of --sheet FILE, --from LABELS and --judge MODEL, or none to label at the terminal")
+    if (sheet, source, judge) == (None, None, None) and not sys.stdin.isatty():
+        raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
@@ -72,6 +76,8 @@ def label(
         labelling.learn()
     elif answer is not None:
         _ask(labelling, count, answer, str(judge), quiet)
+    else:
+        _at_terminal(labelling, count)
     result = _apply(labelling)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
@@ -104,6 +110,16 @@ def _ask(labelling: Labelling, count: int, answer: Answer, by: str, quiet: bool)
     except KeyboardInterrupt:
         note("geofilter: interrupted; the labels are kept, the same command goes on from there")
         raise typer.Exit(130) from None
+
+
+def _at_terminal(labelling: Labelling, count: int) -> None:
+    import click
+    from rich.console import Console
+
+    from geofilter.label_terminal import at_terminal
+
+    # On stderr, so that what is printed for machines stays alone on stdout.
+    at_terminal(labelling, count, Console(stderr=True), click.getchar)
 
 
 def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:

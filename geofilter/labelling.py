@@ -98,6 +98,7 @@ class Labelling:
         self._standard = self._scores(banks)
         self.labels: dict[str, Label] = {}
         """by the row's sha256, in the order in which they were given"""
+        self._skipped: set[str] = set()
         self._read()
         self.learnt: Learnt | None = None
 
@@ -148,6 +149,14 @@ class Labelling:
         self.labels.pop(row.sha256, None)
         self.labels[row.sha256] = label
 
+    def remove(self, row: Row) -> None:
+        """Take a label back."""
+        self.labels.pop(row.sha256, None)
+
+    def skip(self, row: Row) -> None:
+        """Do not choose this row again."""
+        self._skipped.add(row.sha256)
+
     def counts(self) -> tuple[int, int]:
         """Rows labelled bad, and rows labelled good."""
         said = [label.bad for label in self.labels.values()]
@@ -188,7 +197,7 @@ class Labelling:
 
     def next(self, n: int) -> list[tuple[Pick, Row]]:
         """Up to n rows to label next, each with what it was chosen for."""
-        taken = set(self._positions(self.labels).tolist()) | set(self._again.tolist())
+        taken = set(self._positions({*self.labels, *self._skipped}).tolist()) | set(self._again.tolist())
         standard, names = self._standard, [b.name for b in self.priors]
         if self.learnt is not None:
             standard, names = self.learnt.standard[:, None], [LABELLED]

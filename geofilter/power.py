@@ -25,7 +25,7 @@ FEW = 50
 """rows below which nothing is said to be sure"""
 SAMPLE = 20_000
 """rows at most that the random banks are scored on; evenly spaced over the run"""
-REMEDY = "label 20 rows of the same kind a side and run: geofilter bank build --bad BAD --good GOOD"
+REMEDY = "label some of these rows: geofilter label"
 
 
 def tail(standard: F64) -> float:
@@ -104,9 +104,9 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
         "unclear": f"{bank.name}: unclear whether it has power on this data",
     }
     text = (
-        f"{said[verdict]} (chance {likely:.2f}): its highest scores (tail {own:.2f}) stand out from those of 20 random "
-        f"banks (up to {max(others):.2f}) by {out:.1f} of their standard deviations, and its scores fall into two "
-        f"groups to {shape:.2f} (0.33: not at all, 1: wholly)"
+        f"{said[verdict]} (chance {likely:.2f} that its ranking means something here): its highest scores (tail "
+        f"{own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} standard deviations, its "
+        f"scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate groups)"
     )
     text += "".join(f"; {caveat}" for caveat in caveats)
     evaluation = bank.meta.get("evaluation")
@@ -137,5 +137,5 @@ def headline(verdicts: list[dict[str, Any]]) -> str:
     said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))
     best = min((v["verdict"] for v in verdicts), key=order.index)
     if best == "reacts":
-        return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}"
-    return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}"
+        return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}."
+    return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}."

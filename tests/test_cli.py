@@ -39,6 +39,7 @@ LAYERS = [
     ["evidence.summary"],
     ["evidence.trial", "evidence.trial_shown"],
     ["options"],
+    ["label_terminal"],
     ["cli_bank", "cli_target", "cli_evaluate", "cli_judge", "cli_label", "cli_trial"],
     ["cli"],
     ["__main__"],

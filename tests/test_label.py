@@ -1,5 +1,6 @@
 """Labels of a run's own rows: which are shown, what is kept, and what the run is scored with afterwards."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -7,14 +8,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pexpect
 import pytest
 import scipy.sparse as sp
 from conftest import chat, geofilter, write_rows
 from endpoint import Endpoint, row_of
+from rich.console import Console
 
 from geofilter.choose import choose
 from geofilter.errors import InputError, RunError
 from geofilter.evidence.labels import parse
+from geofilter.label_terminal import at_terminal
 from geofilter.labelling import Label, Labelling, ask
 from geofilter.store import Run
 
@@ -94,7 +98,9 @@ def test_a_row_s_reason_is_true_of_it():
     standard = np.random.default_rng(0).normal(size=(400, 2))
     rank = standard.argsort(0).argsort(0) / 400
     got = picked(24, standard, features(400))
-    assert [p.why for p in got[:4]] == ["near a cut under b0", "high under b0", "at random", "near a cut under b1"]
+    assert [p.why for p in got[:3]] == ["near a cut under b0", "at random", "high under b0"]
+    assert [p.why for p in got].count("at random") == 12
+    assert {p.why for p in got} == {"at random", *(f"{k} under b{b}" for k in ("near a cut", "high") for b in (0, 1))}
     for pick in got:
         if pick.why.startswith("high under"):
             assert rank[pick.position, int(pick.why[-1])] >= 0.85
@@ -105,7 +111,7 @@ def test_a_row_s_reason_is_true_of_it():
 def test_rows_like_those_taken_before_are_passed_over():
     # Half of the rows are all the same, half are like no other.
     x = sp.vstack([sp.csr_matrix(np.tile(np.eye(1, 80), (40, 1))), sp.csr_matrix(np.eye(40, 80, 40))], format="csr")
-    got = picked(12, np.zeros((80, 1)), x, taken={0})
+    got = picked(12, np.random.default_rng(0).normal(size=(80, 1)), x, taken={0})
     assert sum(p.position < 40 for p in got) <= 2  # without it about 6
 
 
@@ -265,14 +271,83 @@ def test_what_a_judge_said_before_it_failed_is_kept(base: Path, serve):
     assert 10 <= len(kept(base)) <= 13
 
 
+# At the terminal
+
+
+def by_keys(base: Path, monkeypatch, keys: str, count: int = 60) -> tuple[Labelling, str]:
+    """What keys leave: the labelling, and what was on the screen."""
+    monkeypatch.chdir(base)
+    screen = io.StringIO()
+    labelling = Labelling(Run.open(Path("run")))
+    pressed = iter(keys)
+
+    def read_key() -> str:
+        try:
+            return next(pressed)
+        except StopIteration:
+            raise EOFError from None
+
+    at_terminal(labelling, count, Console(file=screen, width=200), read_key)
+    return labelling, screen.getvalue()
+
+
+def test_each_key_does_what_it_says(base: Path, monkeypatch):
+    labelling, screen = by_keys(base, monkeypatch, "ubgsuxmgq")
+    # Nothing to undo; bad, good, a skipped row, good taken back, no such key, in full, good again.
+    assert [label.bad for label in labelling.labels.values()] == [True, False]
+    assert "Nothing to undo." in screen
+    assert screen.count("3 of 60") == 3  # the first was skipped, the second came with the undone one before it
+    assert screen.count("in full") == 1
+    assert [e["label"] for e in kept(base)] == ["bad", "good"]
+    assert {e["by"] for e in kept(base)} == {"person"}
+
+
+def test_it_goes_on_later_with_other_rows_and_ends_when_none_is_left(base: Path, monkeypatch):
+    first, _ = by_keys(base, monkeypatch, "bgbgbgbgbgbgq")
+    assert len(first.labels) == 12
+    second, screen = by_keys(base, monkeypatch, "bg" * 40)
+    assert list(second.labels)[:12] == list(first.labels)
+    assert len(second.labels) == N
+    assert "No row is left to label." in screen
+    assert "on the labelled rows, cross-validated" in screen
+
+
+def test_what_a_row_holds_cannot_act_on_the_terminal(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
+    rows = [chat(f"q \x1b[31m {i}", f"answer {i} ends \x1b]0;owned\x07 \u202e {'long ' * 600}") for i in range(12)]
+    write_rows(tmp_path / "d.jsonl", rows)
+    done = geofilter(
+        "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    _, screen = by_keys(tmp_path, monkeypatch, "bq")
+    assert not {"\x1b", "\x07", "\u202e"} & set(screen)
+    assert "more characters)" in screen
+
+
+def test_ten_minutes_at_a_real_terminal(base: Path):
+    child = pexpect.spawn(
+        sys.executable, ["-m", "geofilter", "label", "run", "--count", "30"], cwd=str(base), encoding="utf-8",
+        timeout=60, dimensions=(40, 160),
+    )  # fmt: skip
+    for i in range(30):
+        child.expect(rf"{i + 1} of 30.*?(you fool|the sum of it).*?uit\]?")
+        child.send("b" if child.match[1] == "you fool" else "g")
+    child.expect("the run is scored with this bank now")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert len(kept(base)) == 30
+    assert all((e["label"] == "bad") == BAD[(e["line"] - 1) % N] for e in kept(base))
+
+
 # What cannot be used
 
 
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        ([], 2, "give exactly one of --sheet FILE, --from LABELS and --judge MODEL"),
-        (["--sheet", "a", "--from", "b"], 2, "give exactly one of"),
+        ([], 2, "there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL"),
+        (["--sheet", "a", "--from", "b"], 2, "give one of --sheet FILE, --from LABELS and --judge MODEL, or none"),
         (["--sheet", "a", "--count", "0"], 2, "--count 0: give 1 or more rows"),
         (["--from", "kind"], 2, "--labels kind: no such file, and not FIELD=VALUE"),
         (["--from", "sort=bad"], 2, "--from sort=bad: no scored row has a label; no scored row has the field sort"),

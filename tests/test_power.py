@@ -36,8 +36,10 @@ def test_two_groups_far_apart_are_a_reaction(bank: Bank):  # noqa: F811
     found = verdict(bank, two_groups(), noise(200, 0))
     assert (found["verdict"], found["demonstrated"]) == ("reacts", True)
     assert found["chance"] >= 0.8
-    assert headline([found]).startswith("b reacts to this data (chance 0.99): its highest")
-    assert headline([found]).endswith("run: geofilter bank build --bad BAD --good GOOD")
+    assert headline([found]).startswith(
+        "b reacts to this data (chance 0.99 that its ranking means something here): its"
+    )
+    assert headline([found]).endswith("label some of these rows: geofilter label.")
 
 
 def test_scores_below_a_random_bank_s_have_no_power(bank: Bank):  # noqa: F811
