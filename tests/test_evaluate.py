@@ -218,7 +218,7 @@ def test_the_score_s_figures_are_sklearn_s(base: Path, result: dict):
     assert result["format"] == 1
     assert result["labels"] == {
         "rule": "meta.kind=bad", "scored": 78, "labelled": 73, "bad": 33, "good": 40, "without_label": 5,
-        "labels_without_row": 0, "groups": 25 + 15 + 4, "grouped_by": "pair, else prompt",
+        "learnt_from": 0, "labels_without_row": 0, "groups": 25 + 15 + 4, "grouped_by": "pair, else prompt",
     }  # fmt: skip
     assert "5 of 78 scored rows have no label and are left out." in result["notes"]
 

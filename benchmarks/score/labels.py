@@ -10,10 +10,11 @@ from benchmarks.score import pool
 from benchmarks.score.candidates import Context, ridge
 from benchmarks.score.sets import Labelled
 from geofilter import controls
+from geofilter.bank import SIZE
 from geofilter.choose import choose
 from geofilter.labelling import BATCH, MIN_SIDE
 from geofilter.metrics import auroc
-from geofilter.validate import group_folds
+from geofilter.validate import group_folds, validate
 
 LABELS = 60
 DRAWS = 5
@@ -38,15 +39,20 @@ def _chosen(known: Context, data: Labelled, said: np.ndarray, seed: int) -> np.n
 
 
 def _found(known: Context, data: Labelled, rows: np.ndarray, said: np.ndarray) -> dict[str, float] | None:
-    """AUROC over all other rows of what is learnt from the given ones; None where one side is missing."""
+    """AUROC over all other rows of what is learnt from the given ones; None with too few labels of a kind."""
     rest = np.setdiff1d(np.arange(len(data.rows)), rows)
     seen, others, labels = data.take(rows), data.take(rest), said[rows]
-    if labels.all() or not labels.any():
+    if min(labels.sum(), (~labels).sum()) < MIN_SIDE:
         return None
     words = controls.bag_of_words(seen.texts, labels)(others.texts)
+    check = validate(
+        known.directions, seen.pooled, labels, [str(g) for g in seen.group], seen.texts, known.reference, SIZE,
+        priors=known.priors,
+    )  # fmt: skip
     return {
         "ridge": auroc(ridge(known, seen, labels, others), others.bad),
         "bag of words": auroc(words, others.bad),
+        "cross-validated": check["auroc"],
         "bad": float(labels.sum()),
     }
 
