@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__, cli_bank, cli_evaluate, cli_judge, cli_label, cli_target, cli_trial
+from geofilter import __version__, cli_bank, cli_evaluate, cli_gate, cli_judge, cli_label, cli_target, cli_trial
 from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import AsJson, Offline, Quiet, System, inert, note, notifier, open_run, with_target
@@ -26,12 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find and remove the fine-tuning rows whose SAE features lie closest to a model's toxic features.",
-    epilog="Exit codes: 0 done, 2 bad usage or input, 3 target or bank not available or not matching, "
-    "4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
+    epilog="Exit codes: 0 done, 1 gate not passed, 2 bad usage or input, 3 target or bank not available or not "
+    "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
 app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_target.app)
 app.add_typer(cli_label.app)
+app.add_typer(cli_gate.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_judge.app)
 app.add_typer(cli_trial.app)

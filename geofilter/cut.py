@@ -31,13 +31,16 @@ class Cut:
     value: float
 
     @classmethod
-    def parse(cls, text: str, keep: bool = False) -> Cut:
+    def parse(cls, text: str, keep: bool = False, option: str | None = None) -> Cut:
         """`"10%"` is a fraction of 0.1, `"500"` a count; with `keep` the amount that stays.
+
+        Args:
+            option: what errors call it; by default --keep or --drop.
 
         Raises:
             InputError: neither a percentage in [0, 100] nor a whole number.
         """
-        option = "--keep" if keep else "--drop"
+        option = option or ("--keep" if keep else "--drop")
         match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)%", text.strip())
         if match:
             fraction = float(match[1]) / 100

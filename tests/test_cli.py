@@ -36,11 +36,11 @@ LAYERS = [
     ["evidence.lines", "evidence.measures", "evidence.judge_plan", "labelling"],
     ["evidence.judge_labels"],
     ["evidence.judge_rows", "evidence.evaluate", "evidence.shown", "evidence.freeform", "evidence.arms"],
-    ["evidence.summary"],
+    ["evidence.summary", "gate"],
     ["evidence.trial", "evidence.trial_shown"],
     ["options"],
     ["label_terminal"],
-    ["cli_bank", "cli_target", "cli_evaluate", "cli_judge", "cli_label", "cli_trial"],
+    ["cli_bank", "cli_target", "cli_evaluate", "cli_gate", "cli_judge", "cli_label", "cli_trial"],
     ["cli"],
     ["__main__"],
 ]
