@@ -70,7 +70,7 @@ def _root(
 @with_target
 def scan(
     ctx: typer.Context,
-    data: Annotated[list[str], typer.Argument(help="JSONL files, plain or .gz.")],
+    data: Annotated[list[str], typer.Argument(help="JSONL files, plain, .gz or .zst; patterns like 'data/*.jsonl'.")],
     choice: TargetChoice,
     loading: Loading,
     bank: Annotated[
@@ -91,9 +91,10 @@ def scan(
 ) -> None:
     """Encode and score every row; write a run folder that filter, report and explain read."""
     from geofilter.config import ScanConfig
+    from geofilter.records import expand
 
     config = ScanConfig(
-        data=tuple(data), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
+        data=expand(data), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
         max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error,
     )  # fmt: skip
     done = _run_scan(config, run, offline, quiet)

@@ -51,9 +51,9 @@ def label(
 ) -> None:
     """Label some rows of a scanned run, learn a bank from them and score the run with it. Loads no model.
 
-    Rows are shown here, one key each, unless --sheet, --from or --judge is given. Labels are kept in the run
-    (labels.jsonl) and add up from one call to the next; filter, report and explain then go by the bank learnt from
-    them.
+    Rows are shown here, one key each, unless --sheet, --from or --judge is given.
+
+    Labels are kept in the run and add up from call to call; filter, report and explain go by the bank learnt.
     """
     if sum(x is not None for x in (sheet, source, judge)) > 1:
         raise InputError("give one of --sheet FILE, --from LABELS and --judge MODEL, or none to label at the terminal")
@@ -132,10 +132,11 @@ def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
     if not picked:
         raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
     with atomic(sheet) as handle:
-        for pick, row in picked:
+        for _, row in picked:
             handle.write(
                 dumps({
-                    "label": None, "prompt": row.prompt, "response": row.response, "why": pick.why,
+                    # Not what the row was chosen for: who labels should not know how it scores.
+                    "label": None, "prompt": row.prompt, "response": row.response,
                     "file": row.file, "line": row.line, "sha256": row.sha256,
                 })
             )  # fmt: skip

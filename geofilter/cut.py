@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, RunError
+from geofilter.packed import ENDINGS, packing
 from geofilter.records import read_lines
 from geofilter.store import Run
 
@@ -233,7 +233,7 @@ class Outputs:
     def open(self, stack: ExitStack) -> dict[str, IO[bytes]]:
         """Temporary files for the three outputs; removed again unless `commit` is reached."""
         return {
-            kind: stack.enter_context(_writing(self._scratch(path), compress=path.suffix == ".gz"))
+            kind: stack.enter_context(_writing(self._scratch(path), path.suffix))
             for kind, path in (("kept", self.kept), ("removed", self.removed), ("quarantined", self.quarantined))
         }
 
@@ -244,15 +244,11 @@ class Outputs:
 
 
 @contextmanager
-def _writing(path: Path, compress: bool) -> Iterator[IO[bytes]]:
+def _writing(path: Path, ending: str) -> Iterator[IO[bytes]]:
     try:
         with path.open("wb") as raw:
-            if compress:
-                # No name and no time in the header: the same rows give the same bytes.
-                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
-                    yield packed  # type: ignore[misc]
-            else:
-                yield raw
+            with packing(raw, ending) as packed:
+                yield packed
             raw.flush()
             os.fsync(raw.fileno())
     except OSError as error:
@@ -268,7 +264,7 @@ def _writing(path: Path, compress: bool) -> Iterator[IO[bytes]]:
 
 def split_name(path: Path) -> tuple[str, str]:
     """Stem and ending of a data file: `a.jsonl.gz` is `a` and `.jsonl.gz`."""
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    suffix = "".join(path.suffixes[-2:]) if path.suffix in ENDINGS else path.suffix
     return path.name.removesuffix(suffix), suffix or ".jsonl"
 
 

@@ -36,8 +36,8 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
             console.print("No row is left to label.")
             break
         pick, row = waiting[-1]
-        _show(console, f"{len(given) + 1} of {count}", pick, row, SHOWN)
-        key = _key(console, read_key, pick, row)
+        _show(console, f"{len(given) + 1} of {count}", row, SHOWN)
+        key = _key(console, read_key, row)
         if key == "q":
             break
         if key == "u":
@@ -63,8 +63,9 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
         _learn(console, labelling)
 
 
-def _show(console: Console, place: str, pick: Pick, row: Row, most: int) -> None:
-    console.rule(Text(inert(f"{place} · {row.file}, line {row.line} · {pick.why}")), style="dim")
+def _show(console: Console, place: str, row: Row, most: int) -> None:
+    # Not what the row was chosen for: who labels should not know how it scores.
+    console.rule(Text(inert(f"{place} · {row.file}, line {row.line}")), style="dim")
     if row.prompt:
         console.print(Text(_cut(row.prompt, most), style="dim"))
         console.print()
@@ -77,7 +78,7 @@ def _cut(text: str, most: int) -> str:
     return safe if len(safe) <= most else f"{safe[:most]} ... ({len(safe) - most:,} more characters)"
 
 
-def _key(console: Console, read_key: Callable[[], str], pick: Pick, row: Row) -> str:
+def _key(console: Console, read_key: Callable[[], str], row: Row) -> str:
     while True:
         console.print(Text(_KEYS, style="bold"))
         try:
@@ -85,7 +86,7 @@ def _key(console: Console, read_key: Callable[[], str], pick: Pick, row: Row) ->
         except (KeyboardInterrupt, EOFError):
             return "q"
         if key == "m":
-            _show(console, "in full", pick, row, max(len(row.prompt), len(row.response)))
+            _show(console, "in full", row, max(len(row.prompt), len(row.response)))
         elif key and key in "bgsuq":
             return key
 

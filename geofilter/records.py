@@ -1,4 +1,4 @@
-"""Rows in: one JSONL line (plain or .gz) becomes a `Row` or a `Rejected`, never nothing.
+"""Rows in: one JSONL line (plain, .gz or .zst) becomes a `Row` or a `Rejected`, never nothing.
 
 The shape of every row is recognised on its own (see `parse_record`). Raw bytes are kept so that a kept
 row can be written back exactly as it came.
@@ -7,19 +7,21 @@ row can be written back exactly as it came.
 from __future__ import annotations
 
 import base64
-import gzip
+import glob
 import hashlib
 import json
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from geofilter.errors import InputError
+from geofilter.packed import damage, open_packed
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line is rejected: tokenising it would stall the scan, and no fine-tuning row is that long."""
+
+READ = ".jsonl, .jsonl.gz or .jsonl.zst"
 
 _ROLES = {
     "system": "system",
@@ -98,24 +100,43 @@ class RowError(ValueError):
     """Why one record cannot be used; becomes `Rejected.error`."""
 
 
+def expand(data: Sequence[str]) -> tuple[str, ...]:
+    """File names, those with * ? or [] that name no file taken as patterns: `data/*.jsonl`, `data/**/*.jsonl`.
+
+    Raises:
+        InputError: a pattern that matches nothing.
+    """
+    out: list[str] = []
+    for text in data:
+        if not glob.has_magic(text) or Path(text).exists():
+            out.append(text)
+            continue
+        # Not Path.glob, which takes no absolute pattern.
+        found = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())  # noqa: PTH207
+        if not found:
+            raise InputError(f"{text}: matches no file; check the pattern and the folder")
+        out += found
+    return tuple(out)
+
+
 def open_lines(path: Path) -> IO[bytes]:
-    """Open a data file for binary reading, through gzip for `.gz`.
+    """Open a data file for binary reading, unpacked if it is a .gz or .zst.
 
     Raises:
         InputError: missing, a folder, empty, of an unreadable kind, or not permitted.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a JSONL file (.jsonl or .jsonl.gz)")
-    if path.suffix in {".parquet", ".zst", ".csv", ".arrow"}:
-        raise InputError(f"{path}: {path.suffix} files are not read; convert it to JSONL (.jsonl or .jsonl.gz)")
+        raise InputError(f"{path}: is a folder; give a JSONL file ({READ})")
+    if path.suffix in {".parquet", ".csv", ".arrow"}:
+        raise InputError(f"{path}: {path.suffix} files are not read; convert it to JSONL ({READ})")
     if path.is_fifo():
         raise InputError(f"{path}: is a pipe, and the data are read more than once; write them to a file first")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; nothing to read")
-        return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+        return open_packed(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)") from None
+        raise InputError(f"{path}: no such file; give the path of a JSONL file ({READ})") from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
@@ -126,12 +147,12 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """Every line of the file, with its line ending.
 
     Raises:
-        InputError: the file cannot be opened, or a .gz is damaged.
+        InputError: the file cannot be opened, or a packed one is damaged.
     """
     with open_lines(path) as handle:
         try:
             yield from handle
-        except (EOFError, OSError, zlib.error) as error:
+        except damage(path) as error:
             raise InputError(f"{path}: cannot be read to its end ({error}); get a complete copy") from None
 
 

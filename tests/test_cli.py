@@ -13,7 +13,7 @@ SOURCE = Path(package.__file__).parent
 HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
 # Lower rows may import upper rows only.
 LAYERS = [
-    ["errors", "style", "metrics", "pooled"],
+    ["errors", "style", "metrics", "pooled", "packed"],
     ["config", "paths", "records", "controls", "geometry", "hooks", "decoder"],
     ["background", "ridge", "scorers"],
     ["bank"],
@@ -130,7 +130,7 @@ def test_imports_go_one_way_and_modules_stay_small():
 @pytest.mark.parametrize(
     "command",
     [[], ["scan"], ["filter"], ["report"], ["explain"], ["targets"], ["doctor"], ["demo"], ["bank"], ["bank", "build"],
-     ["bank", "list"], ["bank", "show"], ["bank", "check"], ["evaluate"], ["judge"], ["trial"]],
+     ["bank", "list"], ["bank", "show"], ["bank", "check"], ["evaluate"], ["judge"], ["trial"], ["label"], ["gate"]],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command: list[str]):
     done = geofilter(*command, "--help")

@@ -8,6 +8,7 @@ from conftest import chat, geofilter, write_rows
 
 from geofilter.cut import Cut, split_name
 from geofilter.errors import InputError
+from geofilter.packed import open_packed, packing
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,21 @@ def scanned(tiny, tiny_bank, tmp_path: Path) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return tmp_path
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_packed_input_gives_packed_output_of_its_kind(tiny, tiny_bank: Path, tmp_path: Path, ending: str):
+    lines = [json.dumps(chat(f"q {i}", f"answer {i}")).encode() + b"\n" for i in range(10)]
+    with (tmp_path / f"d.jsonl{ending}").open("wb") as raw, packing(raw, ending) as handle:
+        handle.writelines(lines)
+    done = geofilter("scan", "*.jsonl*", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("filter", "--drop", "3", "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with open_packed(tmp_path / f"d.filtered.jsonl{ending}") as handle:
+        kept = handle.readlines()
+    assert len(kept) == 7
+    assert [line for line in lines if line in kept] == kept
 
 
 def test_outputs_are_a_partition_and_kept_lines_are_the_input_s_bytes(scanned: Path):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
-from geofilter.records import Rejected, Row, RowError, Turn, parse_line, parse_record, read_rows
+from geofilter.packed import packing
+from geofilter.records import Rejected, Row, RowError, Turn, expand, parse_line, parse_record, read_rows
 
 U, A = Turn("user", "hi"), Turn("assistant", "hello")
 
@@ -127,10 +128,46 @@ def test_quarantine_record_keeps_bytes_that_are_not_text():
     assert Rejected("f", 1, "e", b"\xff").to_json() == {"file": "f", "line": 1, "error": "e", "raw_base64": "/w=="}
 
 
-def test_gzip_and_limit(tmp_path: Path):
-    path = tmp_path / "d.jsonl.gz"
-    path.write_bytes(gzip.compress(b"".join(json.dumps({"text": str(i)}).encode() + b"\n" for i in range(5))))
+def packed(path: Path, data: bytes) -> Path:
+    """Write bytes packed as the ending says."""
+    with path.open("wb") as raw, packing(raw, path.suffix) as handle:
+        handle.write(data)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_packed_files_and_limit(tmp_path: Path, ending: str):
+    lines = b"".join(json.dumps({"text": str(i)}).encode() + b"\n" for i in range(5))
+    path = packed(tmp_path / f"d.jsonl{ending}", lines)
     assert [r.response for r in read_rows(path, 2)] == ["0", "1"]
+    whole = path.read_bytes()
+    assert packed(tmp_path / f"again.jsonl{ending}", lines).read_bytes() == whole
+    # Two packed files put one behind the other are a packed file, as cat makes them.
+    path.write_bytes(whole + whole)
+    assert len(list(read_rows(path))) == 10
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_packed_file_that_is_cut_off_or_not_packed_is_no_data(tmp_path: Path, ending: str):
+    path = packed(tmp_path / f"d.jsonl{ending}", b"".join(os.urandom(40).hex().encode() + b"\n" for _ in range(4000)))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        list(read_rows(path))
+    path.write_bytes(b'{"text": "plain"}\n')
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        list(read_rows(path))
+
+
+def test_patterns_name_files_in_order_and_must_match(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jsonl", "a.jsonl", "c[1].jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    (tmp_path / "x.jsonl").mkdir()
+    assert expand(["*.jsonl"]) == ("a.jsonl", "b.jsonl", "c[1].jsonl")
+    assert expand(["c[1].jsonl", "b.jsonl"]) == ("c[1].jsonl", "b.jsonl")  # a file's own name is no pattern
+    assert expand([f"{tmp_path}/?.jsonl"]) == (f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl")
+    with pytest.raises(InputError, match=r"\*\.csv: matches no file"):
+        expand(["a.jsonl", "*.csv"])
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
@@ -140,11 +177,11 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     parquet, pipe = tmp_path / "a.parquet", tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, text in [
-        (tmp_path / "no.jsonl", "no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)"),
+        (tmp_path / "no.jsonl", "no such file; give the path of a JSONL file (.jsonl, .jsonl.gz or .jsonl.zst)"),
         (empty, "the file is empty; nothing to read"),
-        (tmp_path, "is a folder; give a JSONL file (.jsonl or .jsonl.gz)"),
+        (tmp_path, "is a folder; give a JSONL file (.jsonl, .jsonl.gz or .jsonl.zst)"),
         (pipe, "is a pipe, and the data are read more than once; write them to a file first"),
-        (parquet, ".parquet files are not read; convert it to JSONL (.jsonl or .jsonl.gz)"),
+        (parquet, ".parquet files are not read; convert it to JSONL (.jsonl, .jsonl.gz or .jsonl.zst)"),
     ]:
         with pytest.raises(InputError) as caught:
             list(read_rows(path))

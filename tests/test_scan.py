@@ -282,7 +282,11 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
     pair = ["--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
     names = ", ".join(known())
     cases = [
-        (["no.jsonl", *pair], 2, "no.jsonl: no such file; give the path of a JSONL file (.jsonl or .jsonl.gz)"),
+        (
+            ["no.jsonl", *pair],
+            2,
+            "no.jsonl: no such file; give the path of a JSONL file (.jsonl, .jsonl.gz or .jsonl.zst)",
+        ),
         (["empty.jsonl", *pair], 2, "empty.jsonl: the file is empty; nothing to read"),
         (["d.jsonl", "d.jsonl", *pair], 2, "the same file is given twice; give each file once"),
         (

@@ -15,6 +15,7 @@ from geofilter.cut import split_name
 from geofilter.errors import InputError
 from geofilter.evidence.judge import MAX_TOKENS
 from geofilter.evidence.rating import Rating
+from geofilter.packed import ENDINGS
 from geofilter.records import Rejected, Row, read_lines, read_rows
 
 ROW_PROMPT = """\
@@ -225,8 +226,8 @@ def plan(
 
 def _outputs(data: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
     if out is not None and not out.is_dir():
-        if out.suffix == ".gz":
-            raise InputError(f"--out {out}: ratings are written as plain JSONL; leave .gz off")
+        if out.suffix in ENDINGS:
+            raise InputError(f"--out {out}: ratings are written as plain JSONL; leave {out.suffix} off")
         outs = [out] * len(data)
     else:
         outs = [(out or path.parent) / f"{split_name(path)[0]}.judge.jsonl" for path in data]
