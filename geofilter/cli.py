@@ -70,7 +70,7 @@ def _root(
 @with_target
 def scan(
     ctx: typer.Context,
-    data: Annotated[list[str], typer.Argument(help="JSONL files, plain, .gz or .zst; patterns like 'data/*.jsonl'.")],
+    data: Annotated[list[str], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet; also patterns.")],
     choice: TargetChoice,
     loading: Loading,
     bank: Annotated[

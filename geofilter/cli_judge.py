@@ -29,7 +29,7 @@ def _show_prompt(show: bool) -> None:
 
 @app.command(epilog="Example: geofilter judge data.jsonl --judge-model gpt-4o-mini --dry-run")
 def judge(
-    data: Annotated[list[Path], typer.Argument(help="JSONL files, plain, .gz or .zst.")],
+    data: Annotated[list[Path], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet.")],
     judge_model: Annotated[str, typer.Option(help="Model that judges, as the endpoint names it.")],
     base_url: Annotated[
         str | None,

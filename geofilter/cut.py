@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from geofilter import parquet
 from geofilter.errors import InputError, RunError
 from geofilter.packed import ENDINGS, packing
 from geofilter.records import read_lines
@@ -165,6 +166,7 @@ class Selection:
         gone = {int(self.arrays["line"][i]): int(i) for i in mine if self.removed[i]}
         bad = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
         digest, count = hashlib.sha256(), {"kept": 0, "removed": 0, "quarantined": 0}
+        keep = np.zeros(info["rows"], bool)
         for number, line in enumerate(read_lines(Path(info["path"])), start=1):
             digest.update(line)
             if number > info["rows"]:
@@ -176,13 +178,17 @@ class Selection:
                 handles["removed"].write(_removed_line(line, details[gone[number]], int(rank[gone[number]])))
                 count["removed"] += 1
             else:
-                handles["kept"].write(line)
+                keep[number - 1] = True
                 count["kept"] += 1
+                if plan.kept.suffix != parquet.ENDING:
+                    handles["kept"].write(line)
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{info['path']}: has changed since the scan; scan it again, then filter")
         expected = {"kept": len(mine) - len(gone), "removed": len(gone), "quarantined": len(bad)}
         if count != expected or sum(count.values()) != info["rows"]:
             raise RunError(f"{info['path']}: {count} does not match the run's {expected}; scan it again")
+        if plan.kept.suffix == parquet.ENDING:
+            parquet.write_rows(Path(info["path"]), keep, handles["kept"])
         return Outputs(plan.index, plan.kept, plan.removed, plan.quarantined, **{f"n_{k}": v for k, v in count.items()})
 
 
@@ -214,6 +220,8 @@ class Outputs:
         elif out is not None:
             folder, kept = out.parent, out
             stem = split_name(out)[0].removesuffix(".filtered")
+        if kept.suffix == parquet.ENDING != data.suffix:
+            raise InputError(f"--out {kept}: {data} is no Parquet file; kept rows have their input's format")
         if removed is not None and n_inputs > 1:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
         return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")

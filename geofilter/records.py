@@ -1,4 +1,4 @@
-"""Rows in: one JSONL line (plain, .gz or .zst) becomes a `Row` or a `Rejected`, never nothing.
+"""Rows in: one line of JSONL (plain, .gz, .zst) or row of Parquet becomes a `Row` or a `Rejected`, never nothing.
 
 The shape of every row is recognised on its own (see `parse_record`). Raw bytes are kept so that a kept
 row can be written back exactly as it came.
@@ -13,15 +13,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from geofilter import parquet
 from geofilter.errors import InputError
 from geofilter.packed import damage, open_packed
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line is rejected: tokenising it would stall the scan, and no fine-tuning row is that long."""
 
-READ = ".jsonl, .jsonl.gz or .jsonl.zst"
+READ = ".jsonl, .jsonl.gz, .jsonl.zst or .parquet"
 
 _ROLES = {
     "system": "system",
@@ -119,41 +120,46 @@ def expand(data: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def open_lines(path: Path) -> IO[bytes]:
-    """Open a data file for binary reading, unpacked if it is a .gz or .zst.
+def _check(path: Path) -> None:
+    """Refuse what is no data file.
 
     Raises:
         InputError: missing, a folder, empty, of an unreadable kind, or not permitted.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a JSONL file ({READ})")
-    if path.suffix in {".parquet", ".csv", ".arrow"}:
-        raise InputError(f"{path}: {path.suffix} files are not read; convert it to JSONL ({READ})")
+        raise InputError(f"{path}: is a folder; give a data file ({READ})")
+    if path.suffix in {".csv", ".arrow"}:
+        raise InputError(f"{path}: {path.suffix} files are not read; convert it ({READ})")
     if path.is_fifo():
         raise InputError(f"{path}: is a pipe, and the data are read more than once; write them to a file first")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; nothing to read")
-        return open_packed(path)
+        with path.open("rb"):
+            pass
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give the path of a JSONL file ({READ})") from None
+        raise InputError(f"{path}: no such file; give the path of a data file ({READ})") from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}); give the path of a JSONL file") from None
+        raise InputError(f"{path}: cannot be opened ({error.strerror}); give the path of a data file") from None
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Every line of the file, with its line ending.
+    """Every line of the file, with its line ending; of a Parquet file every row as a line, see `parquet.lines`.
 
     Raises:
-        InputError: the file cannot be opened, or a packed one is damaged.
+        InputError: no data file, or one that is damaged, see `_check`.
     """
-    with open_lines(path) as handle:
-        try:
+    _check(path)
+    if path.suffix == parquet.ENDING:
+        yield from parquet.lines(path)
+        return
+    try:
+        with open_packed(path) as handle:
             yield from handle
-        except damage(path) as error:
-            raise InputError(f"{path}: cannot be read to its end ({error}); get a complete copy") from None
+    except damage(path) as error:
+        raise InputError(f"{path}: cannot be read to its end ({error}); get a complete copy") from None
 
 
 def read_rows(path: Path, limit: int | None = None) -> Iterator[Row | Rejected]:

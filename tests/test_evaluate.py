@@ -520,8 +520,8 @@ def error_of(done) -> str:
         ([*KIND, "--drop", "x"], "--drop x: not an amount; write a percentage like 10% or a number of rows like 500"),
         ([*KIND, "--drop", "0.5%"], "--drop 0.5%: less than one of the 73 labelled rows; drop more"),
         ([*KIND, "--drop", "79"], "drop 79 rows: the run has only 78 scored rows"),
-        ([*KIND, "--across", "none.jsonl"], "none.jsonl: no such file; give the path of a JSONL file (.jsonl, "
-                                            ".jsonl.gz or .jsonl.zst)"),
+        ([*KIND, "--across", "none.jsonl"], "none.jsonl: no such file; give the path of a data file (.jsonl, "
+                                            ".jsonl.gz, .jsonl.zst or .parquet)"),
         ([*KIND, "--across", "one.jsonl"], "--across one.jsonl: no bad and no good row; 50 of its rows are tested on "
                                            "and left out"),
         ([*KIND, "--out", "one.jsonl"], "one.jsonl: cannot be made (File exists); give another folder"),

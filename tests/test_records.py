@@ -174,14 +174,17 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     empty, cut = tmp_path / "empty.jsonl", tmp_path / "cut.jsonl.gz"
     empty.touch()
     cut.write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:40])
-    parquet, pipe = tmp_path / "a.parquet", tmp_path / "pipe"
+    csv, pipe = tmp_path / "a.csv", tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, text in [
-        (tmp_path / "no.jsonl", "no such file; give the path of a JSONL file (.jsonl, .jsonl.gz or .jsonl.zst)"),
+        (
+            tmp_path / "no.jsonl",
+            "no such file; give the path of a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)",
+        ),
         (empty, "the file is empty; nothing to read"),
-        (tmp_path, "is a folder; give a JSONL file (.jsonl, .jsonl.gz or .jsonl.zst)"),
+        (tmp_path, "is a folder; give a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)"),
         (pipe, "is a pipe, and the data are read more than once; write them to a file first"),
-        (parquet, ".parquet files are not read; convert it to JSONL (.jsonl, .jsonl.gz or .jsonl.zst)"),
+        (csv, ".csv files are not read; convert it (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)"),
     ]:
         with pytest.raises(InputError) as caught:
             list(read_rows(path))

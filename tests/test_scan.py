@@ -285,7 +285,7 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["no.jsonl", *pair],
             2,
-            "no.jsonl: no such file; give the path of a JSONL file (.jsonl, .jsonl.gz or .jsonl.zst)",
+            "no.jsonl: no such file; give the path of a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)",
         ),
         (["empty.jsonl", *pair], 2, "empty.jsonl: the file is empty; nothing to read"),
         (["d.jsonl", "d.jsonl", *pair], 2, "the same file is given twice; give each file once"),
