@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,7 +71,9 @@ def _root(
 @with_target
 def scan(
     ctx: typer.Context,
-    data: Annotated[list[str], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet; also patterns.")],
+    data: Annotated[
+        list[str], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input.")
+    ],
     choice: TargetChoice,
     loading: Loading,
     bank: Annotated[
@@ -91,10 +94,13 @@ def scan(
 ) -> None:
     """Encode and score every row; write a run folder that filter, report and explain read."""
     from geofilter.config import ScanConfig
-    from geofilter.records import expand
+    from geofilter.records import expand, spool
+    from geofilter.store import RUNS
 
+    # Rows are read more than once: to be resumed, cut and explained. What comes through a pipe is kept for that.
+    named = [str(spool(sys.stdin.buffer, Path(RUNS))) if text == "-" else text for text in data]
     config = ScanConfig(
-        data=expand(data), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
+        data=expand(named), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
         max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error,
     )  # fmt: skip
     done = _run_scan(config, run, offline, quiet)
@@ -163,7 +169,9 @@ def filter(  # noqa: A001 (the command's name)
     threshold: Annotated[
         float | None, typer.Option(help="Remove rows from this percentile on, 0.99 for instance.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the kept rows, or a folder for all outputs.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output.")
+    ] = None,
     removed: Annotated[Path | None, typer.Option(help="File for the removed rows.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -175,9 +183,12 @@ def filter(  # noqa: A001 (the command's name)
 
     cut = _parse_cut(drop, keep, threshold)
     opened = open_run(run)
+    piped = str(out) == "-"
+    if piped and (as_json or len(opened.manifest["data"]) > 1):
+        raise InputError(f"--out -: {'--json is on standard output too' if as_json else 'the run has several inputs'}")
     with opened.lock():
         selection = Selection.of(opened, cut)
-        outputs = selection.write(out, removed)
+        outputs = selection.write(opened.path if piped else out, removed)
         report = reports.build(selection, outputs)
         pages = reports.write(report, outputs, opened.path)
         write_json(opened.path / "cut.json", {"kind": cut.kind, "value": cut.value})
@@ -191,6 +202,9 @@ def filter(  # noqa: A001 (the command's name)
     for o in outputs:
         note(f"kept: {o.kept}\nremoved: {o.removed}\nquarantined: {o.quarantined}")
     note(f"report: {pages[0]}")
+    if piped:
+        with outputs[0].kept.open("rb") as kept:
+            shutil.copyfileobj(kept, sys.stdout.buffer)
 
 
 def _parse_cut(drop: str | None, keep: str | None, threshold: float | None) -> Cut:
@@ -279,8 +293,6 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Scan and filter an example file of 140 rows with the embedded model; print where the report is."""
-    import shutil
-
     from geofilter.config import ScanConfig
     from geofilter.paths import example_file
     from geofilter.store import atomic, make_folder

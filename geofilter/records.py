@@ -10,10 +10,11 @@ import base64
 import glob
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from geofilter import parquet
 from geofilter.errors import InputError
@@ -118,6 +119,30 @@ def expand(data: Sequence[str]) -> tuple[str, ...]:
             raise InputError(f"{text}: matches no file; check the pattern and the folder")
         out += found
     return tuple(out)
+
+
+def spool(stream: IO[bytes], folder: Path) -> Path:
+    """Write a stream to a file of `folder` that is named by its content, so that the same rows are the same file.
+
+    Raises:
+        InputError: the stream is empty, or the folder cannot be written.
+    """
+    digest = hashlib.sha256()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as scratch:
+            try:
+                while part := stream.read(1 << 20):
+                    digest.update(part)
+                    scratch.write(part)
+                scratch.close()
+                if not Path(scratch.name).stat().st_size:
+                    raise InputError("-: standard input is empty; pipe rows into it")
+                return Path(scratch.name).replace(folder / f"stdin-{digest.hexdigest()[:12]}.jsonl")
+            finally:
+                Path(scratch.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); call it from another folder") from None
 
 
 def _check(path: Path) -> None:
