@@ -15,7 +15,20 @@ import typer
 from geofilter import __version__, cli_bank, cli_evaluate, cli_gate, cli_judge, cli_label, cli_target, cli_trial
 from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
-from geofilter.options import AsJson, Offline, Quiet, System, inert, note, notifier, open_run, with_target
+from geofilter.options import (
+    AsJson,
+    Offline,
+    Quiet,
+    StepSummary,
+    System,
+    append,
+    inert,
+    note,
+    notifier,
+    open_run,
+    summary_file,
+    with_target,
+)
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
@@ -173,6 +186,7 @@ def filter(  # noqa: A001 (the command's name)
         Path | None, typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output.")
     ] = None,
     removed: Annotated[Path | None, typer.Option(help="File for the removed rows.")] = None,
+    step_summary: StepSummary = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -181,7 +195,7 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.cut import Selection
     from geofilter.store import write_json
 
-    cut = _parse_cut(drop, keep, threshold)
+    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
     opened = open_run(run)
     piped = str(out) == "-"
     if piped and (as_json or len(opened.manifest["data"]) > 1):
@@ -192,6 +206,8 @@ def filter(  # noqa: A001 (the command's name)
         report = reports.build(selection, outputs)
         pages = reports.write(report, outputs, opened.path)
         write_json(opened.path / "cut.json", {"kind": cut.kind, "value": cut.value})
+    if summary is not None:
+        append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
@@ -304,4 +320,14 @@ def demo(
     note(f"$ geofilter scan {data} --model smollm2-135m")
     done = _run_scan(ScanConfig(data=(str(data),), target=TargetChoice("smollm2-135m")), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
-    filter(done.path, drop="25%", keep=None, threshold=None, out=None, removed=None, as_json=False, quiet=quiet)
+    filter(
+        done.path,
+        drop="25%",
+        keep=None,
+        threshold=None,
+        out=None,
+        removed=None,
+        step_summary=False,
+        as_json=False,
+        quiet=quiet,
+    )

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from geofilter.errors import InputError
-from geofilter.options import AsJson, Quiet, inert, note, open_run, print_table, with_target
+from geofilter.options import (
+    AsJson,
+    Quiet,
+    StepSummary,
+    append,
+    inert,
+    note,
+    open_run,
+    print_table,
+    summary_file,
+    with_target,
+)
 
 app = typer.Typer()
 
@@ -31,9 +40,7 @@ def gate(
     require_power: Annotated[
         bool, typer.Option("--require-power", help="Do not pass a run on which no bank is said to react.")
     ] = False,
-    step_summary: Annotated[
-        bool, typer.Option("--step-summary", help="Append a table to the file that GITHUB_STEP_SUMMARY names.")
-    ] = False,
+    step_summary: StepSummary = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -43,20 +50,12 @@ def gate(
     """
     from geofilter.gate import check, markdown, text
 
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if step_summary and not summary:
-        raise InputError(
-            "--step-summary: GITHUB_STEP_SUMMARY is not set; leave it out where GitHub does not run the job"
-        )
+    summary = summary_file(step_summary)
     verdict = check(
         open_run(run), threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power
     )
-    if step_summary and summary:
-        try:
-            with Path(summary).open("a", encoding="utf-8") as handle:
-                handle.write(markdown(verdict))
-        except OSError as error:
-            raise InputError(f"{summary}: cannot be written ({error.strerror})") from None
+    if summary is not None:
+        append(summary, markdown(verdict))
     if as_json:
         typer.echo(json.dumps(verdict, ensure_ascii=False))
     elif not quiet:

@@ -146,6 +146,40 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     return lambda text: None
 
 
+StepSummary = Annotated[
+    bool, typer.Option("--step-summary", help="Append it to the file that GITHUB_STEP_SUMMARY names.")
+]
+
+
+def summary_file(wanted: bool) -> Path | None:
+    """Where GitHub takes the job's summary from; None when it is not wanted.
+
+    Raises:
+        InputError: it is, and GitHub does not run the job.
+    """
+    if not wanted:
+        return None
+    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not named:
+        raise InputError(
+            "--step-summary: GITHUB_STEP_SUMMARY is not set; leave it out where GitHub does not run the job"
+        )
+    return Path(named)
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
 def open_run(path: Path | None) -> Run:
     """The run a command is given, or the newest one here, which is then named on stderr.
 

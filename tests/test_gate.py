@@ -194,6 +194,8 @@ def test_the_workflow_s_steps_run_and_leave_a_summary(project: Path, shell):
     code, said = shell(steps[1].replace("0.99", "0.9"), project, GITHUB_STEP_SUMMARY=str(summary))
     assert code == 1, said
     assert "### geofilter: NOT passed" in summary.read_text("utf-8")
+    assert shell("geofilter filter --drop 2 -q --step-summary", project, GITHUB_STEP_SUMMARY=str(summary))[0] == 0
+    assert summary.read_text("utf-8").endswith((project / "data" / "bad.report.md").read_text("utf-8"))
     code, said = shell(steps[1], project, GITHUB_STEP_SUMMARY="")
     assert code == 2
     assert "GITHUB_STEP_SUMMARY is not set" in said
