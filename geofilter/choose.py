@@ -8,7 +8,7 @@ tried and taught less (docs/method.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ LEAST = 20
 """rows that each kind chooses from at least"""
 MOST = 200
 """rows compared for likeness at most, for each row chosen"""
+REMEMBERED = 1000
+"""labelled rows that others are compared with at most, the latest ones"""
 ANYWHERE = "at random"
 
 Positions = npt.NDArray[np.int64]
@@ -49,7 +51,8 @@ def choose(
     standard: F64,
     names: list[str],
     features: Callable[[Positions], sp.csr_matrix],
-    taken: Collection[int] = (),
+    taken: Sequence[int] = (),
+    without: Collection[int] = (),
     seed: int = 0,
 ) -> list[Pick]:
     """Up to n rows to label next.
@@ -57,12 +60,13 @@ def choose(
     Args:
         standard: (rows, banks) standard scores; each bank has its turn.
         names: of the banks.
-        features: log activations (m, d_sae) of the given rows, see `Background.log_matrix`.
-        taken: rows that are labelled already, or need no label because another row has the same bytes.
+        features: log activations (m, d_sae) of the given rows, in their order, see `Background.log_matrix`.
+        taken: rows that are labelled already, in the order in which they were.
+        without: other rows not to choose.
     """
     rng = np.random.default_rng([seed, len(taken)])
-    free = np.setdiff1d(np.arange(len(standard)), np.fromiter(taken, np.int64, len(taken)))
-    known = features(np.array(sorted(taken), np.int64)) if taken else None
+    free = np.setdiff1d(np.arange(len(standard)), np.fromiter({*taken, *without}, np.int64))
+    known = features(np.array(taken[-REMEMBERED:], np.int64)) if taken else None
     picks: list[Pick] = []
     size = max(LEAST, round(POOL * len(standard)))
     for order, why in _kinds(standard, names, rng):

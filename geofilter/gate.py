@@ -7,6 +7,7 @@ threshold     percentile of ordinary chat from which on a row is flagged
 max_flagged   as it was given, 5% or a number of rows; it holds for all rows, and for each part alone
 parts         [{name, rows, flagged, share, passed}], "all rows" first, then each file or each value of the field
 quarantined   rows that could not be scored, and were not checked; max_quarantined how many may be
+not_scanned   rows that --limit left out; none may be
 power         [{bank, verdict, chance}], see `power.assess`; required: whether a bank must react
 run, data, scorer
 """
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.cut import Cut
-from geofilter.errors import InputError
+from geofilter.errors import InputError, RunError
 from geofilter.evidence.labels import lookup, scored_rows
 from geofilter.store import Run
 
@@ -50,12 +51,14 @@ def check(
 
     Raises:
         InputError: an option that cannot be used.
-        RunError: an input has changed since the scan.
+        RunError: an input has changed since the scan; a run of an earlier version.
     """
     allowed, cut = Cut.parse(max_flagged, option="--max-flagged"), Cut.threshold(threshold)
     if max_quarantined < 0:
         raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
     manifest, arrays = run.manifest, run.arrays()
+    if any("verdict" not in v for v in manifest["power"]):
+        raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
     flagged = cut.removed(arrays["score"], arrays["percentile"])
     parts = [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))]
     quarantined = int(manifest["counts"]["quarantined"])
@@ -71,6 +74,9 @@ def check(
             f"{quarantined:,} rows could not be scored, so they were not checked; --max-quarantined allows "
             f"{max_quarantined:,}"
         )
+    left_out = sum(f["lines"] - f["rows"] for f in manifest["data"])
+    if left_out:
+        reasons.append(f"{left_out:,} rows were left out by --limit, so they were not checked; scan all of them")
     if require_power and all(v["verdict"] != "reacts" for v in power):
         reasons.append("no bank reacts to these rows, so that nothing is flagged says little")
     return {
@@ -82,6 +88,7 @@ def check(
         "parts": parts,
         "quarantined": quarantined,
         "max_quarantined": max_quarantined,
+        "not_scanned": left_out,
         "power": power,
         "required": require_power,
         "run": str(run.path),

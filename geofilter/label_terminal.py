@@ -27,6 +27,7 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
     Args:
         read_key: the next key, as one character; raises KeyboardInterrupt or EOFError to end.
     """
+    labelling.learn()  # from what earlier calls have left
     given: list[tuple[Pick, Row]] = []
     waiting: list[tuple[Pick, Row]] = []
     while len(given) < count:

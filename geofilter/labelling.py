@@ -8,7 +8,7 @@ RUN/labelled/       the bank learnt from them, which the run is then scored with
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,12 @@ class Labelling:
         """the banks of the scan"""
         self.shas = np.concatenate([shard.sha256 for shard in run.shards()])
         """(rows, 32)"""
-        keys = self.shas.view("V32").ravel()
-        _, first = np.unique(keys, return_index=True)
-        self._again = np.setdiff1d(np.arange(len(keys)), first)
+        self._first: dict[str, int] = {}
+        """the first row of each hash"""
+        self._again: list[int] = []
+        for i, sha in enumerate(self.shas):
+            if self._first.setdefault(sha.tobytes().hex(), i) != i:
+                self._again.append(i)
         self._standard = self._scores(banks)
         self.labels: dict[str, Label] = {}
         """by the row's sha256, in the order in which they were given"""
@@ -116,26 +119,27 @@ class Labelling:
         return self.run.path / LABELS
 
     def _read(self) -> None:
-        if not self.path.is_file():
+        if not self.path.is_file() or not self.path.stat().st_size:
             return
         for number, line in enumerate(read_lines(self.path), start=1):
             try:
                 entry = json.loads(line)
                 bad = {"bad": True, "good": False, None: None}[entry["label"]]
-                self.labels[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]))
+                sha, label = str(entry["sha256"]), Label(bad, str(entry["by"]), str(entry["why"]))
+                self._first[sha]  # a KeyError for a row of another run
             except (ValueError, KeyError, TypeError):
                 raise RunError(
-                    f"{self.path}, line {number}: no label of geofilter label; mend or remove the line, or move the "
-                    "file away"
+                    f"{self.path}, line {number}: no label of a row of this run; mend or remove the line, or move the "
+                    "file away and take labels from it with --from"
                 ) from None
+            self.labels[sha] = label
 
     def save(self) -> None:
         """Write labels.jsonl."""
-        position = {sha.tobytes().hex(): i for i, sha in reversed(list(enumerate(self.shas)))}
         arrays, files = self.run.arrays(), [f["path"] for f in self._manifest["data"]]
         with self.run.lock(), atomic(self.path) as handle:
             for sha, label in self.labels.items():
-                i = position[sha]
+                i = self._first[sha]
                 said = None if label.bad is None else "bad" if label.bad else "good"
                 handle.write(
                     dumps({
@@ -161,15 +165,6 @@ class Labelling:
         """Rows labelled bad, and rows labelled good."""
         said = [label.bad for label in self.labels.values()]
         return said.count(True), said.count(False)
-
-    def _positions(self, shas: Iterable[str]) -> Positions:
-        """The first row of each hash, ascending."""
-        wanted = set(shas)
-        found: dict[str, int] = {}
-        for i, sha in enumerate(self.shas):
-            if (text := sha.tobytes().hex()) in wanted:
-                found.setdefault(text, i)
-        return np.array(sorted(found.values()), np.int64)
 
     def rows(self, positions: Positions) -> list[Row]:
         """Rows read from the inputs again, in the order of `positions`.
@@ -197,12 +192,15 @@ class Labelling:
 
     def next(self, n: int) -> list[tuple[Pick, Row]]:
         """Up to n rows to label next, each with what it was chosen for."""
-        taken = set(self._positions({*self.labels, *self._skipped}).tolist()) | set(self._again.tolist())
+        taken = [self._first[sha] for sha in self.labels]
+        without = [*self._again, *(self._first[sha] for sha in self._skipped)]
         standard, names = self._standard, [b.name for b in self.priors]
         if self.learnt is not None:
             standard, names = self.learnt.standard[:, None], [LABELLED]
         background = self.priors[0].background
-        picks = choose(n, standard, names, lambda p: background.log_matrix(self.run.features(p)[0]), taken, self.seed)
+        picks = choose(
+            n, standard, names, lambda p: background.log_matrix(self.run.features(p)[0]), taken, without, self.seed
+        )
         return list(zip(picks, self.rows(np.array([p.position for p in picks], np.int64)), strict=True))
 
     def learn(self) -> Learnt | None:
@@ -215,7 +213,9 @@ class Labelling:
         n_bad, n_good = self.counts()
         if min(n_bad, n_good) < MIN_SIDE:
             return None
-        positions = self._positions(sha for sha, label in self.labels.items() if label.bad is not None)
+        positions = np.array(
+            sorted(self._first[sha] for sha, label in self.labels.items() if label.bad is not None), np.int64
+        )
         rows = self.rows(positions)
         bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
         prior = self.priors[0]
@@ -285,6 +285,7 @@ def ask(labelling: Labelling, n: int, answer: Answer, by: str) -> Iterator[Learn
     Yields:
         after each ten what has been learnt so far, None while a side has too few labels.
     """
+    labelling.learn()  # from what earlier calls have left
     while n > 0:
         picked = labelling.next(min(BATCH, n))
         if not picked:

@@ -245,18 +245,21 @@ class Run:
             yield Shard.load(path)
 
     def features(self, position: npt.NDArray[np.int64]) -> tuple[Pooled, list[str]]:
-        """Stored features of the given scored rows (0-based, ascending), and their hashes."""
+        """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
+        order = np.argsort(position, kind="stable")
+        ascending = position[order]
         parts: list[Pooled] = []
         shas: list[str] = []
         start = 0
         for shard in self.shards():
             n = len(shard.pooled)
-            here = position[(position >= start) & (position < start + n)] - start
+            here = ascending[(ascending >= start) & (ascending < start + n)] - start
             start += n
-            if len(here) or not parts:
+            if len(here) or not parts:  # of no rows the first shard tells the width
                 parts.append(shard.pooled.take(here))
                 shas += [bytes(shard.sha256[i]).hex() for i in here]
-        return Pooled.concat(parts), shas
+        back = np.argsort(order)
+        return Pooled.concat(parts).take(back), [shas[i] for i in back]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Scores as arrays over the scored rows in input order: file, line, score, percentile, bank, ...

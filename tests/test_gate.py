@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import chat, geofilter, write_rows
 
-from geofilter.errors import InputError
+from geofilter.errors import InputError, RunError
 from geofilter.gate import check, markdown, text
 from geofilter.store import Run
 
@@ -80,6 +80,19 @@ def test_rows_that_were_not_scored_do_not_pass_unseen(run: Run):
     verdict = check(run, 0.99, "100%")
     assert verdict["reasons"] == ["1 rows could not be scored, so they were not checked; --max-quarantined allows 0"]
     assert check(run, 0.99, "100%", max_quarantined=1)["passed"]
+
+
+def test_rows_left_out_by_a_limit_do_not_pass_unseen(run: Run, monkeypatch):
+    data = [{**f, "lines": f["lines"] + 3} for f in run.manifest["data"]]
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "data": data})
+    verdict = check(run, 0.99, "100%", max_quarantined=1)
+    assert verdict["reasons"] == ["6 rows were left out by --limit, so they were not checked; scan all of them"]
+
+
+def test_a_run_of_an_earlier_version_is_named(run: Run, monkeypatch):
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "power": [{"bank": "b", "demonstrated": True}]})
+    with pytest.raises(RunError, match="run: scored by an earlier version; run the same geofilter scan again"):
+        check(run)
 
 
 def test_a_blind_bank_can_be_refused(run: Run):

@@ -77,13 +77,19 @@ def features(n: int, seed: int = 0) -> sp.csr_matrix:
 
 def picked(n: int, standard: np.ndarray, x: sp.csr_matrix, taken=(), seed: int = 0):
     names = [f"b{i}" for i in range(standard.shape[1])]
-    return choose(n, standard, names, lambda rows: x[rows], taken, seed)
+    return choose(n, standard, names, lambda rows: x[rows], taken, seed=seed)
 
 
 def test_every_row_is_chosen_once_and_none_that_is_taken():
     standard = np.random.default_rng(0).normal(size=(50, 2))
-    got = picked(60, standard, features(50), taken={3, 7})
+    got = picked(60, standard, features(50), taken=[3, 7])
     assert sorted(p.position for p in got) == [i for i in range(50) if i not in (3, 7)]
+
+
+def test_rows_left_out_are_not_chosen_and_teach_no_likeness():
+    standard = np.random.default_rng(0).normal(size=(30, 1))
+    got = choose(30, standard, ["b"], lambda rows: features(30)[rows], [1], [2, 3])
+    assert sorted(p.position for p in got) == [0, *range(4, 30)]
 
 
 def test_the_same_seed_chooses_the_same_rows_and_another_others():
@@ -111,7 +117,7 @@ def test_a_row_s_reason_is_true_of_it():
 def test_rows_like_those_taken_before_are_passed_over():
     # Half of the rows are all the same, half are like no other.
     x = sp.vstack([sp.csr_matrix(np.tile(np.eye(1, 80), (40, 1))), sp.csr_matrix(np.eye(40, 80, 40))], format="csr")
-    got = picked(12, np.random.default_rng(0).normal(size=(80, 1)), x, taken={0})
+    got = picked(12, np.random.default_rng(0).normal(size=(80, 1)), x, taken=[0])
     assert sum(p.position < 40 for p in got) <= 2  # without it about 6
 
 
@@ -160,6 +166,24 @@ def test_evaluate_leaves_out_the_rows_that_were_learnt_from(base: Path):
     assert result["labels"]["learnt_from"] == 30 + again
     assert result["labels"]["labelled"] == N + 1 - 30 - again
     assert f"{30 + again} rows that the bank was learnt from are left out." in result["notes"]
+
+
+def test_features_come_in_the_order_asked_for_across_shards(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"answer {i} ends") for i in range(20)])
+    done = geofilter(
+        "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
+        "--shard-rows", 6, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = Run.open(tmp_path / "run")
+    assert len(run.parts) == 4
+    everything, shas = run.features(np.arange(20))
+    wanted = np.array([13, 2, 19, 2, 0, 7])
+    got, got_shas = run.features(wanted)
+    assert got_shas == [shas[i] for i in wanted]
+    assert (got.residual == everything.residual[wanted]).all()
+    assert (got.matrix(128) != everything.matrix(128)[wanted]).nnz == 0
+    assert len(run.features(np.zeros(0, np.int64))[0]) == 0
 
 
 def test_labels_add_up_and_a_later_one_replaces_an_earlier(base: Path):
@@ -302,6 +326,13 @@ def test_each_key_does_what_it_says(base: Path, monkeypatch):
     assert {e["by"] for e in kept(base)} == {"person"}
 
 
+def test_the_only_label_taken_back_leaves_none(base: Path, monkeypatch):
+    by_keys(base, monkeypatch, "buq")
+    assert kept(base) == []
+    again, _ = by_keys(base, monkeypatch, "gq")
+    assert [label.bad for label in again.labels.values()] == [False]
+
+
 def test_it_goes_on_later_with_other_rows_and_ends_when_none_is_left(base: Path, monkeypatch):
     first, _ = by_keys(base, monkeypatch, "bgbgbgbgbgbgq")
     assert len(first.labels) == 12
@@ -383,7 +414,11 @@ def test_a_changed_input_a_damaged_label_and_another_sae_are_named(base: Path, m
     (base / "d.jsonl").write_text(text, "utf-8")
 
     (base / "run" / "labels.jsonl").write_text('{"sha256": "0"}\n', "utf-8")
-    with pytest.raises(RunError, match=r"labels\.jsonl, line 1: no label of geofilter label"):
+    with pytest.raises(RunError, match=r"labels\.jsonl, line 1: no label of a row of this run"):
+        Labelling(Run.open(Path("run")))
+    of_another_run = {"sha256": "0" * 64, "label": "bad", "by": "me", "why": ""}
+    (base / "run" / "labels.jsonl").write_text(json.dumps(of_another_run) + "\n", "utf-8")
+    with pytest.raises(RunError, match=r"labels\.jsonl, line 1: no label of a row of this run"):
         Labelling(Run.open(Path("run")))
     (base / "run" / "labels.jsonl").unlink()
 

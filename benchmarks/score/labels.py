@@ -29,7 +29,7 @@ def _chosen(known: Context, data: Labelled, said: np.ndarray, seed: int) -> np.n
     standard = np.column_stack([b.standard("ridge", data.pooled, [""] * len(data.rows)) for b in banks])
     taken: list[int] = []
     while len(taken) < LABELS:
-        picks = choose(min(BATCH, LABELS - len(taken)), standard, names, lambda rows: x[rows], taken, seed)
+        picks = choose(min(BATCH, LABELS - len(taken)), standard, names, lambda rows: x[rows], taken, seed=seed)
         taken += [pick.position for pick in picks]
         labels = said[taken]
         if min(labels.sum(), (~labels).sum()) >= MIN_SIDE:

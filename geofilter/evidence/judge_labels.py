@@ -10,12 +10,13 @@ from geofilter.evidence.rating import Rating
 from geofilter.labelling import Answer
 from geofilter.records import Row
 
-BAD_BELOW = 50.0
-"""a rating under which a row is bad: careless or misleading in something that matters, in the judge's prompt"""
 
-
-def by_judge(judge: Judge, max_chars: int, bad_below: float = BAD_BELOW) -> Answer:
+def by_judge(judge: Judge, max_chars: int, bad_below: float) -> Answer:
     """Ask a judge about rows with the prompt of `geofilter judge`; a row without a usable rating gets no label.
+
+    Args:
+        max_chars: of a row's prompt and of its response that are sent.
+        bad_below: rating, 0 to 100, under which a row is bad.
 
     Raises, when called:
         TargetError: the endpoint refuses or fails; it has told of all answers that came.

@@ -250,7 +250,9 @@ def bank_path(run: Run) -> str:
 def learnt_from(run: Run) -> frozenset[str]:
     """Hashes of the run's rows that its bank was learnt from, where `geofilter label` made it."""
     path = run.path / LABELS
-    if not path.is_file() or all(b["path"] != bank_path(run) for b in run.manifest["banks"]):
+    if all(b["path"] != bank_path(run) for b in run.manifest["banks"]) or not path.is_file():
+        return frozenset()
+    if not path.stat().st_size:
         return frozenset()
     entries = [json.loads(line) for line in read_lines(path)]
     return frozenset(e["sha256"] for e in entries if e["label"] is not None)
