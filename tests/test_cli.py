@@ -13,7 +13,8 @@ SOURCE = Path(package.__file__).parent
 HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
 # Lower rows may import upper rows only.
 LAYERS = [
-    ["errors", "style", "metrics", "pooled", "packed", "parquet"],
+    ["errors", "style", "metrics", "pooled"],
+    ["packed", "parquet"],
     ["config", "paths", "records", "controls", "geometry", "hooks", "decoder"],
     ["background", "ridge", "scorers"],
     ["bank"],
