@@ -25,7 +25,7 @@ from geofilter.evidence.trial_shown import HEAD, features, remarks, table, verdi
 from geofilter.evidence.tune import Recipe
 from geofilter.paths import domain_files
 from geofilter.records import Row, read_rows
-from geofilter.scan import scan
+from geofilter.scanning import scan
 from geofilter.seeding import build_from_files
 
 TARGET = TargetChoice("smollm2-135m")

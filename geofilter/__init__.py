@@ -1,3 +1,54 @@
-"""geofilter: find and remove the fine-tuning rows closest to a model's toxic features."""
+"""geofilter: find and remove the fine-tuning rows closest to a model's toxic features.
+
+    import geofilter
+
+    config = geofilter.ScanConfig(("data.jsonl",), geofilter.TargetChoice("smollm2-135m"))
+    run = geofilter.scan(config)
+    selection = geofilter.Selection.of(run, geofilter.Cut.parse("10%"))
+    selection.write()               # data.filtered.jsonl and the others, beside the data
+    selection.kept()                # or the rows that stay, by their number
+
+What fails raises a `GeofilterError` whose message names the remedy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geofilter.config import Loading as Loading
+    from geofilter.config import ScanConfig as ScanConfig
+    from geofilter.config import TargetChoice as TargetChoice
+    from geofilter.cut import Cut as Cut
+    from geofilter.cut import Selection as Selection
+    from geofilter.errors import GeofilterError as GeofilterError
+    from geofilter.labelling import Labelling as Labelling
+    from geofilter.scanning import scan as scan
+    from geofilter.store import Run as Run
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Cut": "cut",
+    "GeofilterError": "errors",
+    "Labelling": "labelling",
+    "Loading": "config",
+    "Run": "store",
+    "ScanConfig": "config",
+    "Selection": "cut",
+    "TargetChoice": "config",
+    "scan": "scanning",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module when it is first wanted: torch takes seconds to import, and few need it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -132,7 +132,7 @@ def scan(
 
 
 def _run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
-    from geofilter.scan import scan as run_scan
+    from geofilter.scanning import scan as run_scan
 
     try:
         with _progress(quiet) as (started, advance):

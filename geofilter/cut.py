@@ -118,6 +118,16 @@ class Selection:
         rank[order] = np.arange(1, len(order) + 1)
         return rank
 
+    def kept(self, file: int = 0) -> npt.NDArray[np.int64]:
+        """0-based rows of an input that stay, ascending; quarantined ones do not. For `datasets.Dataset.select`.
+
+        Args:
+            file: position of the input among those of the run.
+        """
+        mine = (self.arrays["file"] == file) & ~self.removed
+        rows: npt.NDArray[np.int64] = self.arrays["line"][mine] - 1
+        return rows
+
     def write(self, out: Path | None = None, removed: Path | None = None) -> list[Outputs]:
         """Write kept, removed and quarantined rows of every input file; all files appear together at the end.
 

@@ -30,7 +30,7 @@ LAYERS = [
     ["features"],
     ["doctor"],
     ["seeding"],
-    ["scan", "reopen"],
+    ["scanning", "reopen"],
     ["explain"],
     ["evidence.rating", "evidence.endpoint"],
     ["evidence.intervals", "evidence.labels", "evidence.picture", "evidence.judge", "evidence.tune"],

@@ -21,7 +21,7 @@ from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.paths import domain_files
 from geofilter.pooled import Pooled
 from geofilter.records import Row, read_rows
-from geofilter.scan import scan
+from geofilter.scanning import scan
 
 MODEL = "smollm2-135m"
 READING = Loading("cpu", "float32")

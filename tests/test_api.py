@@ -1,0 +1,55 @@
+"""The names that `import geofilter` offers, and what a caller from Python gets."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import chat, write_rows
+
+import geofilter
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_names_come_when_they_are_wanted_and_importing_costs_nothing():
+    code = (
+        "import sys, geofilter\nassert not {'numpy', 'torch', 'transformers'} & set(sys.modules)\n"
+        "assert set(dir(geofilter)) == set(geofilter.__all__)\n"
+        "for name in geofilter.__all__: getattr(geofilter, name)\n"
+        "from geofilter import Run, scan\nassert callable(scan)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="module 'geofilter' has no attribute 'nothing'"):
+        _ = geofilter.nothing
+
+
+def test_scan_and_selection_from_python_are_the_commands(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [chat(f"q {i}", f"answer {i} ends") for i in range(12)]
+    write_rows(tmp_path / "d.jsonl", [*lines[:5], {"nothing": 1}, *lines[5:]])
+    choice = geofilter.TargetChoice(str(tiny[0]), str(tiny[1]))
+    config = geofilter.ScanConfig(("d.jsonl",), choice, geofilter.Loading("cpu"), banks=(str(tiny_bank),))
+    run = geofilter.scan(config)
+    assert run.manifest["complete"] is True
+    selection = geofilter.Selection.of(run, geofilter.Cut.parse("25%"))
+    (outputs,) = selection.write()
+    kept = (tmp_path / "d.jsonl").read_text("utf-8").splitlines()
+    assert [kept[i] for i in selection.kept()] == outputs.kept.read_text("utf-8").splitlines()
+    assert len(selection.kept()) == 9
+    assert 5 not in selection.kept()  # quarantined
+    with pytest.raises(geofilter.GeofilterError, match="--drop 200%: more than everything"):
+        geofilter.Cut.parse("200%")
+    assert geofilter.Run.open(run.path).manifest == json.loads((run.path / "manifest.json").read_text("utf-8"))
+
+
+@pytest.mark.embedded
+def test_the_data_set_example_runs():
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "filter_dataset.py")], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "140 rows, 105 stay; labelled harmful: 35, of them stay " in done.stdout
+    assert int(done.stdout.split()[-1]) <= 10  # by chance 26
