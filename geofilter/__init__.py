@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from geofilter.cut import Cut as Cut
     from geofilter.cut import Selection as Selection
     from geofilter.errors import GeofilterError as GeofilterError
+    from geofilter.evidence.given import Label as Label
     from geofilter.labelling import Labelling as Labelling
     from geofilter.scanning import scan as scan
     from geofilter.store import Run as Run
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Cut": "cut",
     "GeofilterError": "errors",
+    "Label": "evidence.given",
     "Labelling": "labelling",
     "Loading": "config",
     "Run": "store",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,28 +61,33 @@ def choose(
     Args:
         standard: (rows, banks) standard scores; each bank has its turn.
         names: of the banks.
-        features: log activations (m, d_sae) of the given rows, in their order, see `Background.log_matrix`.
+        features: log activations (m, d_sae) of the given rows, ascending, see `Background.log_matrix`. Asked for all
+            rows at once that are compared: reading them may cost a pass over a whole run.
         taken: rows that are labelled already, in the order in which they were.
         without: other rows not to choose.
     """
     rng = np.random.default_rng([seed, len(taken)])
     free = np.setdiff1d(np.arange(len(standard)), np.fromiter({*taken, *without}, np.int64))
-    known = features(np.array(taken[-REMEMBERED:], np.int64)) if taken else None
+    kinds = _kinds(standard, names, rng)
+    known = list(taken[-REMEMBERED:])
     picks: list[Pick] = []
-    size = max(LEAST, round(POOL * len(standard)))
-    for order, why in _kinds(standard, names, rng):
-        if len(picks) == n or not len(free):
-            return picks
-        pool = free[np.argsort(-order[free], kind="stable")[:size]]
-        if len(pool) > MOST:
-            pool = rng.choice(pool, MOST, replace=False)
-        found = features(pool)
-        order_of_likeness = rng.permutation(len(pool)) if known is None else np.argsort(_likeness(found, known))
-        row = int(rng.choice(order_of_likeness[: max(1, len(pool) // 2)]))
-        picks.append(Pick(int(pool[row]), why))
-        known = _with(known, found[row])
-        free = free[free != pool[row]]
-    raise AssertionError("unreachable")
+    while len(picks) < n and len(free):
+        pools = [(_pool(order, free, len(standard), rng), why) for order, why in islice(kinds, n - len(picks))]
+        compared = np.unique(np.concatenate([known, *(pool for pool, _ in pools)]).astype(np.int64))
+        unit = _unit(features(compared))
+        for whole, why in pools:
+            pool = np.intersect1d(whole, free)
+            if not len(pool):
+                continue
+            here, before = np.searchsorted(compared, pool), np.searchsorted(compared, known)
+            likeness = (
+                np.asarray((unit[here] @ unit[before].T).max(1).todense()).ravel() if known else rng.random(len(pool))
+            )
+            position = int(rng.choice(pool[np.argsort(likeness)[: max(1, len(pool) // 2)]]))
+            picks.append(Pick(position, why))
+            known.append(position)
+            free = free[free != position]
+    return picks
 
 
 def _kinds(standard: F64, names: list[str], rng: np.random.Generator) -> Iterator[tuple[F64, str]]:
@@ -95,21 +101,17 @@ def _kinds(standard: F64, names: list[str], rng: np.random.Generator) -> Iterato
             yield rng.random(len(standard)), ANYWHERE
 
 
-def _likeness(rows: sp.csr_matrix, known: sp.csr_matrix) -> F64:
-    """Largest cosine (n,) of each row to any known one."""
-    out: F64 = np.asarray((_unit(rows) @ _unit(known).T).max(1).todense()).ravel()
-    return out
+def _pool(order: F64, free: Positions, n: int, rng: np.random.Generator) -> Positions:
+    """The free rows with the largest values that one row is chosen from."""
+    size = max(LEAST, round(POOL * n))
+    pool = free[np.argsort(-order[free], kind="stable")[:size]]
+    return pool if len(pool) <= MOST else rng.choice(pool, MOST, replace=False)
 
 
 def _unit(rows: sp.csr_matrix) -> sp.csr_matrix:
+    """Rows of length 1."""
     import scipy.sparse as sp
 
     norm = np.sqrt(rows.multiply(rows).sum(1).A1)
-    out: sp.csr_matrix = sp.diags(1 / np.where(norm > 0, norm, 1.0)) @ rows
+    out: sp.csr_matrix = (sp.diags(1 / np.where(norm > 0, norm, 1.0)) @ rows).tocsr()
     return out
-
-
-def _with(known: sp.csr_matrix | None, row: sp.csr_matrix) -> sp.csr_matrix:
-    import scipy.sparse as sp
-
-    return row if known is None else sp.vstack([known, row], format="csr")

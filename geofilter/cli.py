@@ -199,7 +199,10 @@ def filter(  # noqa: A001 (the command's name)
     opened = open_run(run)
     piped = str(out) == "-"
     if piped and (as_json or len(opened.manifest["data"]) > 1):
-        raise InputError(f"--out -: {'--json is on standard output too' if as_json else 'the run has several inputs'}")
+        why = (
+            "--json is on standard output too; leave it out" if as_json else "the run has several inputs; give a folder"
+        )
+        raise InputError(f"--out -: {why}")
     with opened.lock():
         selection = Selection.of(opened, cut)
         outputs = selection.write(opened.path if piped else out, removed)

@@ -72,7 +72,7 @@ def label(
         from geofilter.evidence import labels
         from geofilter.labelling import take
 
-        take(labelling, labels.parse(source), source)
+        take(labelling, labels.parse(source, "--from"), source)
         labelling.learn()
     elif answer is not None:
         _ask(labelling, count, answer, str(judge), quiet)
@@ -108,7 +108,7 @@ def _ask(labelling: Labelling, count: int, answer: Answer, by: str, quiet: bool)
             figure = "" if learnt is None else f"; cross-validated AUROC {learnt.check['auroc']:.2f}"
             notify(f"{bad + good} labels: {bad} bad, {good} good{figure}")
     except KeyboardInterrupt:
-        note("geofilter: interrupted; the labels are kept, the same command goes on from there")
+        note("geofilter: interrupted; the labels are kept: run it again, with --count for how many more")
         raise typer.Exit(130) from None
 
 
@@ -128,6 +128,7 @@ def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
 
     if sheet.exists():
         raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")
+    labelling.learn()  # from what earlier calls have left
     picked = labelling.next(count)
     if not picked:
         raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")

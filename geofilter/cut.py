@@ -121,6 +121,8 @@ class Selection:
     def kept(self, file: int = 0) -> npt.NDArray[np.int64]:
         """0-based rows of an input that stay, ascending; quarantined ones do not. For `datasets.Dataset.select`.
 
+        A row is a line of a JSONL file, blank ones included, or a row of a Parquet file.
+
         Args:
             file: position of the input among those of the run.
         """
@@ -232,6 +234,8 @@ class Outputs:
             stem = split_name(out)[0].removesuffix(".filtered")
         if kept.suffix == parquet.ENDING != data.suffix:
             raise InputError(f"--out {kept}: {data} is no Parquet file; kept rows have their input's format")
+        if removed is not None and removed.suffix in (parquet.ENDING, *ENDINGS):
+            raise InputError(f"--removed {removed}: removed rows are written as plain JSONL; name it .jsonl")
         if removed is not None and n_inputs > 1:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
         return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")

@@ -14,7 +14,9 @@ run, data, scorer
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ import numpy.typing as npt
 from geofilter.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.evidence.labels import lookup, scored_rows
+from geofilter.records import read_lines
 from geofilter.store import Run
 
 FORMAT = 1
@@ -59,6 +62,8 @@ def check(
     manifest, arrays = run.manifest, run.arrays()
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
+    for info in manifest["data"]:
+        _check_unchanged(info)
     flagged = cut.removed(arrays["score"], arrays["percentile"])
     parts = [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))]
     quarantined = int(manifest["counts"]["quarantined"])
@@ -97,11 +102,21 @@ def check(
     }
 
 
+def _check_unchanged(info: dict[str, Any]) -> None:
+    """Refuse a verdict on rows that are not those of the file any more."""
+    digest = hashlib.sha256()
+    for line in read_lines(Path(info["path"])):
+        digest.update(line)
+    if digest.hexdigest() != info["sha256"]:
+        raise RunError(f"{info['path']}: has changed since the scan; scan it again")
+
+
 def _part(name: str, flagged: npt.NDArray[np.bool_], allowed: Cut) -> dict[str, Any]:
     n, count = len(flagged), int(flagged.sum())
     most = allowed.value * n if allowed.kind == "fraction" else allowed.value
     share = round(count / n, 6) if n else 0.0
-    return {"name": name, "rows": n, "flagged": count, "share": share, "passed": count <= most}
+    # 29 of 100 are 29 %, though 0.29 * 100 is a little less than 29.
+    return {"name": name, "rows": n, "flagged": count, "share": share, "passed": count <= most + 1e-9 * n}
 
 
 def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:

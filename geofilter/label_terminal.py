@@ -8,13 +8,17 @@ from rich.console import Console
 from rich.text import Text
 
 from geofilter.choose import Pick
-from geofilter.labelling import BATCH, Label, Labelling
+from geofilter.cut import Cut
+from geofilter.evidence.given import Label
+from geofilter.labelling import BATCH, Labelling
 from geofilter.options import inert
 from geofilter.records import Row
 
 SHOWN = 2000
 """characters of a prompt or a response shown at first"""
 BY = "person"
+CUT = Cut.parse("10%")
+"""whose removed rows are compared before and after"""
 _KEYS = "[b]ad  [g]ood  [s]kip  [u]ndo  [m]ore  [q]uit"
 
 
@@ -60,7 +64,7 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
         if len(given) % BATCH == 0:
             _learn(console, labelling)
             waiting = []
-    if len(given) % BATCH:
+    if given and labelling.learnt is None:
         _learn(console, labelling)
 
 
@@ -75,7 +79,7 @@ def _show(console: Console, place: str, row: Row, most: int) -> None:
 
 def _cut(text: str, most: int) -> str:
     # A terminal must not act on what stands in a row; line breaks are harmless and are what makes code readable.
-    safe = "\n".join(inert(line) for line in text.split("\n"))
+    safe = "\n".join(inert(line.expandtabs(4)) for line in text.split("\n"))
     return safe if len(safe) <= most else f"{safe[:most]} ... ({len(safe) - most:,} more characters)"
 
 
@@ -102,4 +106,6 @@ def _learn(console: Console, labelling: Labelling) -> None:
             f": AUROC {learnt.check['auroc']:.2f} ({low:.2f} to {high:.2f}) on the labelled rows, cross-validated; "
             f"{learnt.before:.2f} by the scan's scores"
         )
+        removed, same = labelling.changed(CUT)
+        said += f"; of the {removed:,} rows that {CUT} removed, {same:,} would still go"
     console.print(Text(said, style="bold"))

@@ -7,9 +7,10 @@ RUN/labelled/       the bank learnt from them, which the run is then scored with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from geofilter.choose import Pick, Positions, choose
 from geofilter.cut import Cut, dumps
 from geofilter.decoder import unit_decoder
 from geofilter.errors import BankError, InputError, RunError
-from geofilter.evidence.labels import LABELLED, LABELS, MIN_SIDE, Labeller, bank_path, group_of, scored_rows
+from geofilter.evidence.given import LABELLED, LABELS, Label, bank_path, given_labels
+from geofilter.evidence.labels import MIN_SIDE, Labeller, group_of, scored_rows
 from geofilter.geometry import F64
 from geofilter.learn import learn
 from geofilter.metrics import auroc
@@ -30,7 +32,7 @@ from geofilter.paths import file_sha256
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.run_banks import find_banks
 from geofilter.scoring import score
-from geofilter.store import Run, atomic
+from geofilter.store import Run, atomic, locked
 
 BATCH = 10
 """labels after which the bank is learnt again"""
@@ -38,15 +40,6 @@ KNOWS_NO_BANK = ("length", "random")
 
 Answer = Callable[[Sequence[Row], Callable[[int, bool | None], None]], None]
 """labels rows: tells of each, by its place among those given, True for bad, False for good, None for cannot say"""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """One label as it was given."""
-
-    bad: bool | None
-    by: str
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,72 +83,84 @@ class Labelling:
             raise BankError(f"{gone[0]}; scan again, then label")
         self.priors = banks
         """the banks of the scan"""
-        self.shas = np.concatenate([shard.sha256 for shard in run.shards()])
-        """(rows, 32)"""
+        self.shas, self._standard = self._read_run()
+        """(rows, 32), and (rows, banks) standard scores"""
         self._first: dict[str, int] = {}
         """the first row of each hash"""
         self._again: list[int] = []
         for i, sha in enumerate(self.shas):
             if self._first.setdefault(sha.tobytes().hex(), i) != i:
                 self._again.append(i)
-        self._standard = self._scores(banks)
-        self.labels: dict[str, Label] = {}
+        self.labels = self._stored()
         """by the row's sha256, in the order in which they were given"""
+        self._changed: dict[str, Label | None] = {}
+        """what has been given, or taken back, since labels.jsonl was read"""
         self._skipped: set[str] = set()
-        self._read()
+        self._known: dict[int, Row] = {}
+        """rows read already"""
         self.learnt: Learnt | None = None
+        self._guide: F64 | None = None
+        """(rows,) scores of the bank learnt last, which rows are chosen by until the next one"""
 
-    def _scores(self, banks: Sequence[Bank]) -> F64:
-        """(rows, banks) standard scores."""
-        parts = []
+    def _read_run(self) -> tuple[npt.NDArray[np.uint8], F64]:
+        hashes, scores = [], []
         for shard in self.run.shards():
+            hashes.append(shard.sha256)
             shas = shard.shas()
-            parts.append(np.stack([bank.standard(self.scorer, shard.pooled, shas) for bank in banks], axis=1))
-        return np.concatenate(parts)
+            scores.append(np.stack([b.standard(self.scorer, shard.pooled, shas) for b in self.priors], axis=1))
+        return np.concatenate(hashes), np.concatenate(scores)
 
     @property
     def path(self) -> Path:
         """Where the labels are kept."""
         return self.run.path / LABELS
 
-    def _read(self) -> None:
-        if not self.path.is_file() or not self.path.stat().st_size:
-            return
-        for number, line in enumerate(read_lines(self.path), start=1):
-            try:
-                entry = json.loads(line)
-                bad = {"bad": True, "good": False, None: None}[entry["label"]]
-                sha, label = str(entry["sha256"]), Label(bad, str(entry["by"]), str(entry["why"]))
-                self._first[sha]  # a KeyError for a row of another run
-            except (ValueError, KeyError, TypeError):
-                raise RunError(
-                    f"{self.path}, line {number}: no label of a row of this run; mend or remove the line, or move the "
-                    "file away and take labels from it with --from"
-                ) from None
-            self.labels[sha] = label
+    def _stored(self) -> dict[str, Label]:
+        labels = given_labels(self.path)
+        other = next((sha for sha in labels if sha not in self._first), None)
+        if other is not None:
+            raise RunError(
+                f"{self.path}: {other[:12]}... is no row of this run; move the file away and take labels from it with "
+                "--from"
+            )
+        return labels
 
     def save(self) -> None:
-        """Write labels.jsonl."""
+        """Write labels.jsonl; what another session has written meanwhile stays, unless it is of the same row.
+
+        Raises:
+            RunError: the run folder cannot be written, or another session holds the file for long.
+        """
         arrays, files = self.run.arrays(), [f["path"] for f in self._manifest["data"]]
-        with self.run.lock(), atomic(self.path) as handle:
-            for sha, label in self.labels.items():
-                i = self._first[sha]
-                said = None if label.bad is None else "bad" if label.bad else "good"
-                handle.write(
-                    dumps({
-                        "sha256": sha, "file": files[arrays["file"][i]], "line": int(arrays["line"][i]), "label": said,
-                        "by": label.by, "why": label.why,
-                    })
-                )  # fmt: skip
+        with locked(self.run.path, "another geofilter label is writing its labels; try again", LABELS, 30):
+            self.labels = self._stored()
+            for sha, label in self._changed.items():
+                self.labels.pop(sha, None)
+                if label is not None:
+                    self.labels[sha] = label
+            self._changed = {}
+            with atomic(self.path) as handle:
+                for sha, label in self.labels.items():
+                    i = self._first[sha]
+                    said = None if label.bad is None else "bad" if label.bad else "good"
+                    handle.write(
+                        dumps({
+                            "sha256": sha, "file": files[arrays["file"][i]], "line": int(arrays["line"][i]),
+                            "label": said, "by": label.by, "why": label.why,
+                        })
+                    )  # fmt: skip
 
     def add(self, row: Row, label: Label) -> None:
-        """Take a label; a later one of the same row replaces it."""
+        """Take a label; a later one of the same row replaces it. What was learnt before holds no longer."""
         self.labels.pop(row.sha256, None)
-        self.labels[row.sha256] = label
+        self.labels[row.sha256] = self._changed[row.sha256] = label
+        self.learnt = None
 
     def remove(self, row: Row) -> None:
         """Take a label back."""
         self.labels.pop(row.sha256, None)
+        self._changed[row.sha256] = None
+        self.learnt = None
 
     def skip(self, row: Row) -> None:
         """Do not choose this row again."""
@@ -174,29 +179,29 @@ class Labelling:
             RunError: an input has changed since the scan.
         """
         arrays = self.run.arrays()
-        wanted = {(int(arrays["file"][i]), int(arrays["line"][i])): int(i) for i in positions}
-        found: dict[int, Row] = {}
+        wanted = {(int(arrays["file"][i]), int(arrays["line"][i])): int(i) for i in positions if i not in self._known}
         for f, info in enumerate(self._manifest["data"]):
-            if not any(file == f for file, _ in wanted):
-                continue
-            for number, line in enumerate(read_lines(Path(info["path"])), start=1):
+            last = max((line for file, line in wanted if file == f), default=0)
+            for number, line in enumerate(islice(read_lines(Path(info["path"])), last), start=1):
                 if (i := wanted.get((f, number))) is None:
                     continue
                 row = parse_line(line, info["path"], number)
                 if not isinstance(row, Row) or row.sha256 != self.shas[i].tobytes().hex():
                     raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
-                found[i] = row
-        if len(found) < len(wanted):
-            raise RunError(f"{self._manifest['data'][0]['path']}: is shorter than at the scan; scan it again")
-        return [found[int(i)] for i in positions]
+                self._known[i] = row
+        missing = next((place for place, i in wanted.items() if i not in self._known), None)
+        if missing is not None:
+            file = self._manifest["data"][missing[0]]["path"]
+            raise RunError(f"{file}: has no line {missing[1]} any more; scan it again")
+        return [self._known[int(i)] for i in positions]
 
     def next(self, n: int) -> list[tuple[Pick, Row]]:
         """Up to n rows to label next, each with what it was chosen for."""
         taken = [self._first[sha] for sha in self.labels]
         without = [*self._again, *(self._first[sha] for sha in self._skipped)]
         standard, names = self._standard, [b.name for b in self.priors]
-        if self.learnt is not None:
-            standard, names = self.learnt.standard[:, None], [LABELLED]
+        if self._guide is not None:
+            standard, names = self._guide[:, None], [LABELLED]
         background = self.priors[0].background
         picks = choose(
             n, standard, names, lambda p: background.log_matrix(self.run.features(p)[0]), taken, without, self.seed
@@ -210,6 +215,7 @@ class Labelling:
             BankError: the two sides do not differ.
             RunError: an input or the SAE has changed since the scan.
         """
+        self.learnt = None
         n_bad, n_good = self.counts()
         if min(n_bad, n_good) < MIN_SIDE:
             return None
@@ -220,16 +226,17 @@ class Labelling:
         bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
         prior = self.priors[0]
         bank = learn(
-            LABELLED, prior.target, self._directions(), self.run.features(positions)[0], bad,
+            LABELLED, prior.target, self._directions, self.run.features(positions)[0], bad,
             [group_of(row) for row in rows], [row.response for row in rows], prior.reference, labels=prior.labels,
             priors=self.priors, meta={
                 "description": "learnt from labelled rows of the run", "dtype": prior.meta.get("dtype"),
                 "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
             },
         )  # fmt: skip
-        self.learnt = Learnt(
-            bank, self._scores([bank])[:, 0], n_bad, n_good, auroc(self._standard.max(1)[positions], bad)
+        self._guide = np.concatenate(
+            [bank.standard(self.scorer, shard.pooled, shard.shas()) for shard in self.run.shards()]
         )
+        self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self._standard.max(1)[positions], bad))
         return self.learnt
 
     def _by(self) -> dict[str, int]:
@@ -237,6 +244,7 @@ class Labelling:
         by = [label.by for label in self.labels.values() if label.bad is not None]
         return {name: by.count(name) for name in dict.fromkeys(by)}
 
+    @cached_property
     def _directions(self) -> geometry.F32:
         """Decoder directions of the run's SAE, checked against what a bank of the scan knows of them."""
         folder = self._manifest["sae_folder"]
@@ -250,7 +258,8 @@ class Labelling:
     def apply(self) -> None:
         """Keep the bank learnt last and score the run with it; `filter`, `report` and `explain` then go by it."""
         if self.learnt is None:
-            raise BankError("no bank has been learnt yet")
+            raise BankError("no bank has been learnt from these labels; call learn first")
+        self.save()
         manifest = self.run.manifest
         folder = Path(bank_path(self.run))
         with self.run.lock():
@@ -260,13 +269,15 @@ class Labelling:
             self.run.write_manifest({**manifest, "complete": False})
             about = self.learnt.bank.about(str(folder), file_sha256(folder / "bank.safetensors"))
             manifest["banks"] = [about]
-            manifest |= score(self.run, [self.learnt.bank], self.scorer, [f["path"] for f in manifest["data"]])
+            learnt = frozenset(sha for sha, label in self.labels.items() if label.bad is not None)
+            files = [f["path"] for f in manifest["data"]]
+            manifest |= score(self.run, [self.learnt.bank], self.scorer, files, learnt)
             self.run.write_manifest(manifest)
 
     def changed(self, cut: Cut) -> tuple[int, int]:
         """How many rows a cut removes by the scan's scores, and how many of them by the learnt ones too."""
         if self.learnt is None:
-            raise BankError("no bank has been learnt yet")
+            raise BankError("no bank has been learnt from these labels; call learn first")
         best = self._standard.max(1)
         unused: npt.NDArray[np.float64] = np.zeros(len(best))
         before, after = cut.removed(best, unused), cut.removed(self.learnt.standard, unused)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 ENDING = ".parquet"
 BATCH = 1000
@@ -23,18 +20,16 @@ BATCH = 1000
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ParquetFile]:
-    """The file.
+def _reading(path: Path) -> Iterator[None]:
+    """Around whatever reads the file.
 
     Raises:
         InputError: no Parquet file, a damaged one, or one that holds what pyarrow cannot read.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            yield file
+        yield
     except (pa.ArrowException, OSError) as error:
         # ArrowException covers damaged pages too, which show when they are read.
         raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
@@ -46,9 +41,11 @@ def lines(path: Path) -> Iterator[bytes]:
     What JSON has no form for is written as text: times in ISO 8601, decimals in digits, bytes in base64.
 
     Raises:
-        InputError: see `_opened`; a column of a type that has no form in JSON.
+        InputError: see `_reading`; a column of a type that has no form in JSON.
     """
-    with _opened(path) as file:
+    import pyarrow.parquet as pq
+
+    with _reading(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH):
             named = zip(batch.schema.names, batch.columns, strict=True)
             columns = {name: _values(path, name, column) for name, column in named}
@@ -91,14 +88,17 @@ def write_rows(source: Path, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> Non
         keep: (n,) of the first n rows; those past them are left out.
 
     Raises:
-        InputError: see `_opened`.
+        InputError: see `_reading`.
+        OSError: `out` cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _opened(source) as file:
-        schema, meta = file.schema_arrow, file.metadata
-        packed = {c.path_in_schema: c.compression for c in _columns(meta)} or "snappy"
+    with ExitStack() as stack:
+        with _reading(source):
+            file = stack.enter_context(pq.ParquetFile(source))
+            schema, meta = file.schema_arrow, file.metadata
+        packed = {c.path_in_schema: _packing(c.compression) for c in _columns(meta)} or "snappy"
         start = 0
         with pq.ParquetWriter(out, schema, compression=packed) as writer:
             for group in range(meta.num_row_groups):
@@ -106,10 +106,16 @@ def write_rows(source: Path, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> Non
                 start += meta.row_group(group).num_rows
                 if not rows.any():
                     continue
-                table = file.read_row_group(group)
+                with _reading(source):
+                    table = file.read_row_group(group)
                 mask = np.zeros(table.num_rows, bool)
                 mask[: len(rows)] = rows
                 writer.write_table(table.filter(pa.array(mask)))
+
+
+def _packing(name: str) -> str:
+    """A compression as a writer is told it; the metadata have another word for none."""
+    return "NONE" if name == "UNCOMPRESSED" else name
 
 
 def _columns(meta: Any) -> list[Any]:

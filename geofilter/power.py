@@ -74,7 +74,7 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
     """Whether a bank's scores on a run mean anything, from what can be seen without labels.
 
     Args:
-        standard: (n,) the bank's standard scores.
+        standard: (n,) the bank's standard scores, of rows that it was not learnt from.
         null: (n, 20) those of its null on the same rows, see `Bank.null`.
         style: (n, 9), see `style.STYLE`.
 
@@ -83,6 +83,8 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
         else "unclear"; "unclear" too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when
         a correlation with length or format reaches 0.5. `demonstrated` is True for "reacts".
     """
+    if not len(standard):
+        return _nothing_left(bank)
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
     most = max(follows, key=lambda name: abs(follows[name]))
@@ -129,6 +131,15 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
         "weak": bank.weak,
         "text": text + ".",
     }
+
+
+def _nothing_left(bank: Bank) -> dict[str, Any]:
+    """The verdict where the bank was learnt from every row."""
+    return {
+        "bank": bank.name, "verdict": "unclear", "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
+        "standing_out": 0.0, "bimodality": 0.0, "follows": {}, "weak": bank.weak,
+        "text": f"{bank.name}: unclear whether it has power on this data: it was learnt from every row.",
+    }  # fmt: skip
 
 
 def headline(verdicts: list[dict[str, Any]]) -> str:

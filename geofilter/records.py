@@ -25,6 +25,9 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 READ = ".jsonl, .jsonl.gz, .jsonl.zst or .parquet"
 
+OUTPUTS = ("filtered", "removed", "quarantined", "judge", "report")
+"""what `filter` and `judge` put between the stem of a data file and its ending"""
+
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -105,6 +108,8 @@ class RowError(ValueError):
 def expand(data: Sequence[str]) -> tuple[str, ...]:
     """File names, those with * ? or [] that name no file taken as patterns: `data/*.jsonl`, `data/**/*.jsonl`.
 
+    A pattern passes over what earlier commands have written beside the data, see `OUTPUTS`.
+
     Raises:
         InputError: a pattern that matches nothing.
     """
@@ -114,11 +119,15 @@ def expand(data: Sequence[str]) -> tuple[str, ...]:
             out.append(text)
             continue
         # Not Path.glob, which takes no absolute pattern.
-        found = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())  # noqa: PTH207
+        found = sorted(name for name in glob.glob(text, recursive=True) if _is_input(name))  # noqa: PTH207
         if not found:
             raise InputError(f"{text}: matches no file; check the pattern and the folder")
         out += found
     return tuple(out)
+
+
+def _is_input(name: str) -> bool:
+    return Path(name).is_file() and not {f".{part}" for part in OUTPUTS} & set(Path(name).suffixes)
 
 
 def spool(stream: IO[bytes], folder: Path) -> Path:

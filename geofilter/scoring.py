@@ -19,10 +19,15 @@ TOP_FEATURES = 5
 """features named for each row"""
 
 
-def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) -> dict[str, Any]:
+def score(
+    run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str], learnt: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
 
     A row's score is its largest standard score over the banks.
+
+    Args:
+        learnt: hashes of the rows that the banks were learnt from; the verdicts are on the others.
 
     Raises:
         InputError: no row could be scored.
@@ -45,6 +50,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
         k: [] for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens")
     }
     sampled: list[list[Any]] = [[] for _ in banks]
+    style: list[Any] = []
     n_truncated, seen = 0, 0
     with atomic(run.path / "scores.jsonl") as out:
         for shard in run.shards():
@@ -54,7 +60,9 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             percentile = np.stack([b.scale(scorer).percentile(r) for b, r in zip(banks, raw, strict=True)])
             best = standard.argmax(0)
             each = np.arange(len(best))
-            picked = np.flatnonzero((each + seen) % stride == 0)
+            others = np.array([sha not in learnt for sha in shas], bool)
+            picked = np.flatnonzero(((each + seen) % stride == 0) & others)
+            style.append(shard.style[picked])
             for b, bank in enumerate(banks):
                 sampled[b].append((standard[b, picked], bank.null(scorer, shard.pooled.take(picked))))
             top: list[list[list[Share]]] = [
@@ -108,7 +116,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             bank,
             np.concatenate([s for s, _ in sampled[b]]),
             np.concatenate([n for _, n in sampled[b]]),
-            arrays["style"][::stride],
+            np.concatenate(style),
         )
         for b, bank in enumerate(banks)
     ]

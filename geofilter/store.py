@@ -155,18 +155,20 @@ def shard_lines(path: Path) -> int:
 
 
 @contextmanager
-def locked(folder: Path, taken: str) -> Iterator[None]:
+def locked(folder: Path, taken: str, what: str = "", wait: float = 0) -> Iterator[None]:
     """Hold a folder for writing; freed by the system even when the process is killed.
 
     Args:
         taken: said when another process holds it.
+        what: one file of the folder that is held in place of all.
+        wait: seconds to wait for another process.
 
     Raises:
         RunError: another process holds it, or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / "lock", timeout=0)
+    lock = FileLock(folder / (f"{what}.lock" if what else "lock"), timeout=wait)
     try:
         lock.acquire()
     except Timeout:

@@ -32,7 +32,7 @@ LAYERS = [
     ["seeding"],
     ["scanning", "reopen"],
     ["explain"],
-    ["evidence.rating", "evidence.endpoint"],
+    ["evidence.rating", "evidence.endpoint", "evidence.given"],
     ["evidence.intervals", "evidence.labels", "evidence.picture", "evidence.judge", "evidence.tune"],
     ["evidence.lines", "evidence.measures", "evidence.judge_plan", "labelling"],
     ["evidence.judge_labels"],

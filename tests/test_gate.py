@@ -12,8 +12,9 @@ import pytest
 import yaml
 from conftest import chat, geofilter, write_rows
 
+from geofilter.cut import Cut
 from geofilter.errors import InputError, RunError
-from geofilter.gate import check, markdown, text
+from geofilter.gate import _part, check, markdown, text
 from geofilter.store import Run
 
 CI = Path(__file__).parent.parent / "examples" / "ci"
@@ -66,6 +67,20 @@ def test_a_share_is_of_each_part_and_a_number_is_a_number(run: Run):
     assert not passed(run, 0.99, "7")
     assert passed(run, 0.996, "0")
     assert not passed(run, 0.995, "0")  # at or above
+
+
+def test_a_share_is_not_off_by_the_last_bit():
+    for count, share in ((29, "29%"), (57, "57%"), (58, "58%")):
+        flagged = np.arange(100) < count
+        assert _part("all", flagged, Cut.parse(share))["passed"]
+        assert not _part("all", np.arange(100) <= count, Cut.parse(share))["passed"]
+
+
+def test_data_that_have_changed_since_the_scan_are_not_passed(run: Run, monkeypatch):
+    data = [{**f, "sha256": "0" * 64} for f in run.manifest["data"]]
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "data": data})
+    with pytest.raises(RunError, match=r"a\.jsonl: has changed since the scan; scan it again"):
+        check(run)
 
 
 def test_each_value_of_a_field_is_checked_alone(run: Run):
@@ -191,6 +206,8 @@ def test_the_pre_commit_hook_runs_the_script_on_the_files_it_names():
     assert (repository["repo"], hook["language"]) == ("local", "script")
     assert (CI.parent.parent / hook["entry"]).samefile(CI / "gate.sh")
     assert os.access(CI / "gate.sh", os.X_OK)
+    names = ["data/a.jsonl", "data/b/a.jsonl.zst", "data/a.jsonl.gz", "data/a.parquet", "src/a.jsonl", "data/a.json"]
+    assert [bool(re.search(hook["files"], name)) for name in names] == [True] * 4 + [False] * 2
 
 
 def test_the_workflow_s_steps_run_and_leave_a_summary(project: Path, shell):
@@ -198,7 +215,8 @@ def test_the_workflow_s_steps_run_and_leave_a_summary(project: Path, shell):
     steps = [s["run"] for s in workflow["jobs"]["geofilter"]["steps"] if s.get("run", "").startswith("geofilter")]
     assert [s.split()[1] for s in steps] == ["scan", "gate"]
     (project / "data").mkdir()
-    (project / "bad.jsonl").rename(project / "data" / "bad.jsonl")
+    (project / "data" / "new").mkdir()
+    (project / "bad.jsonl").rename(project / "data" / "new" / "bad.jsonl")
     # The tiny target stands in for the embedded one, which the workflow names.
     (project / "geofilter.toml").write_text((project / "geofilter.toml").read_text().replace("threshold = 0.9\n", ""))
     scan = steps[0].replace("--model smollm2-135m ", "")
@@ -208,7 +226,7 @@ def test_the_workflow_s_steps_run_and_leave_a_summary(project: Path, shell):
     assert code == 1, said
     assert "### geofilter: NOT passed" in summary.read_text("utf-8")
     assert shell("geofilter filter --drop 2 -q --step-summary", project, GITHUB_STEP_SUMMARY=str(summary))[0] == 0
-    assert summary.read_text("utf-8").endswith((project / "data" / "bad.report.md").read_text("utf-8"))
+    assert summary.read_text("utf-8").endswith((project / "data" / "new" / "bad.report.md").read_text("utf-8"))
     code, said = shell(steps[1], project, GITHUB_STEP_SUMMARY="")
     assert code == 2
     assert "GITHUB_STEP_SUMMARY is not set" in said

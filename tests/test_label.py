@@ -17,9 +17,10 @@ from rich.console import Console
 
 from geofilter.choose import choose
 from geofilter.errors import InputError, RunError
+from geofilter.evidence.given import Label
 from geofilter.evidence.labels import parse
 from geofilter.label_terminal import at_terminal
-from geofilter.labelling import Label, Labelling, ask
+from geofilter.labelling import Labelling, ask
 from geofilter.store import Run
 
 N = 60
@@ -333,6 +334,37 @@ def test_the_only_label_taken_back_leaves_none(base: Path, monkeypatch):
     assert [label.bad for label in again.labels.values()] == [False]
 
 
+def test_what_was_learnt_does_not_outlive_a_label_taken_back(base: Path, monkeypatch):
+    labelling, _ = by_keys(base, monkeypatch, "bgbgbgbgbg" + "u" + "q")
+    assert sorted(labelling.counts()) == [4, 5]
+    assert labelling.learnt is None  # nothing is left to be applied
+    labelling, _ = by_keys(base, monkeypatch, "bgbgbgbgbgbg" + "u" + "q")
+    assert labelling.learnt is not None
+    assert (labelling.learnt.n_bad, labelling.learnt.n_good) == labelling.counts()
+
+
+def test_two_sessions_keep_each_other_s_labels(base: Path, monkeypatch):
+    monkeypatch.chdir(base)
+    one, two = (Labelling(Run.open(Path("run")), seed) for seed in (0, 1))
+    rows = one.rows(np.arange(4))
+    one.add(rows[0], Label(True, "one"))
+    one.add(rows[1], Label(True, "one"))
+    one.save()
+    two.add(rows[1], Label(False, "two"))
+    two.add(rows[2], Label(False, "two"))
+    two.save()
+    one.remove(rows[0])
+    one.save()
+    assert {(e["line"], e["label"], e["by"]) for e in kept(base)} == {(2, "good", "two"), (3, "good", "two")}
+
+
+def test_the_verdict_is_not_on_rows_that_were_learnt_from(base: Path):
+    label(base, "--from", "kind=bad")
+    manifest = json.loads((base / "run" / "manifest.json").read_text("utf-8"))
+    assert "it was learnt from every row" in manifest["headline"]
+    assert geofilter("filter", "run", "--drop", "10%", "-q", cwd=base).returncode == 0
+
+
 def test_it_goes_on_later_with_other_rows_and_ends_when_none_is_left(base: Path, monkeypatch):
     first, _ = by_keys(base, monkeypatch, "bgbgbgbgbgbgq")
     assert len(first.labels) == 12
@@ -341,6 +373,7 @@ def test_it_goes_on_later_with_other_rows_and_ends_when_none_is_left(base: Path,
     assert len(second.labels) == N
     assert "No row is left to label." in screen
     assert "on the labelled rows, cross-validated" in screen
+    assert "of the 6 rows that drop 10% removed," in screen
 
 
 def test_what_a_row_holds_cannot_act_on_the_terminal(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
@@ -380,7 +413,7 @@ def test_ten_minutes_at_a_real_terminal(base: Path):
         ([], 2, "there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL"),
         (["--sheet", "a", "--from", "b"], 2, "give one of --sheet FILE, --from LABELS and --judge MODEL, or none"),
         (["--sheet", "a", "--count", "0"], 2, "--count 0: give 1 or more rows"),
-        (["--from", "kind"], 2, "--labels kind: no such file, and not FIELD=VALUE"),
+        (["--from", "kind"], 2, "--from kind: no such file, and not FIELD=VALUE"),
         (["--from", "sort=bad"], 2, "--from sort=bad: no scored row has a label; no scored row has the field sort"),
         (["--sheet", "d.jsonl"], 2, "d.jsonl: is there already, perhaps with labels in it"),
         (["--judge", "m", "--bad-below", "0"], 2, "--bad-below 0: a rating is between 0 and 100"),
@@ -408,17 +441,20 @@ def test_a_changed_input_a_damaged_label_and_another_sae_are_named(base: Path, m
     (row,) = labelling.rows(np.array([4]))
     assert row.line == 5
     text = (base / "d.jsonl").read_text("utf-8")
-    (base / "d.jsonl").write_text(text.replace("answer 4 ends", "answer 4 END"), "utf-8")
-    with pytest.raises(RunError, match=r"d\.jsonl, line 5: has changed since the scan"):
-        labelling.rows(np.array([4]))
+    (base / "d.jsonl").write_text(text.replace("answer 5 ends", "answer 5 END"), "utf-8")
+    with pytest.raises(RunError, match=r"d\.jsonl, line 6: has changed since the scan"):
+        labelling.rows(np.array([4, 5]))
+    (base / "d.jsonl").write_text("".join(text.splitlines(keepends=True)[:9]), "utf-8")
+    with pytest.raises(RunError, match=r"d\.jsonl: has no line 31 any more"):
+        labelling.rows(np.array([30]))
     (base / "d.jsonl").write_text(text, "utf-8")
 
     (base / "run" / "labels.jsonl").write_text('{"sha256": "0"}\n', "utf-8")
-    with pytest.raises(RunError, match=r"labels\.jsonl, line 1: no label of a row of this run"):
+    with pytest.raises(RunError, match=r"labels\.jsonl, line 1: no label of geofilter label"):
         Labelling(Run.open(Path("run")))
     of_another_run = {"sha256": "0" * 64, "label": "bad", "by": "me", "why": ""}
     (base / "run" / "labels.jsonl").write_text(json.dumps(of_another_run) + "\n", "utf-8")
-    with pytest.raises(RunError, match=r"labels\.jsonl, line 1: no label of a row of this run"):
+    with pytest.raises(RunError, match=r"labels\.jsonl: 000000000000\.\.\. is no row of this run"):
         Labelling(Run.open(Path("run")))
     (base / "run" / "labels.jsonl").unlink()
 

@@ -43,8 +43,9 @@ def scan(folder: Path, tiny, tiny_bank: Path, *args: object):
     )
 
 
-def test_filtered_parquet_is_the_input_at_the_kept_positions(tiny, tiny_bank: Path, tmp_path: Path):
-    pq.write_table(table(), tmp_path / "d.parquet", row_group_size=7, compression="zstd")
+@pytest.mark.parametrize("packed", ["zstd", "none", "gzip", "lz4", "brotli", {"messages.list.element.role": "none"}])
+def test_filtered_parquet_is_the_input_at_the_kept_positions(packed, tiny, tiny_bank: Path, tmp_path: Path):
+    pq.write_table(table(), tmp_path / "d.parquet", row_group_size=7, compression=packed)
     done = scan(tmp_path, tiny, tiny_bank)
     assert done.returncode == 0, done.stderr
     done = geofilter("filter", "--drop", "6", "--json", cwd=tmp_path)
@@ -56,7 +57,9 @@ def test_filtered_parquet_is_the_input_at_the_kept_positions(tiny, tiny_bank: Pa
     expected = table().take([i for i in range(N) if i not in gone])
     assert kept.schema.equals(pq.read_schema(tmp_path / "d.parquet"), check_metadata=True)
     assert kept.equals(expected.cast(kept.schema))
-    assert pq.read_metadata(tmp_path / "d.filtered.parquet").row_group(0).column(0).compression == "ZSTD"
+    groups = [pq.read_metadata(tmp_path / f"d{x}.parquet").row_group(0) for x in ("", ".filtered")]
+    was, now = ([g.column(i).compression for i in range(g.num_columns)] for g in groups)
+    assert now == was
     # What has no form in JSON stands as text in the removed rows.
     assert removed[0]["at"] == "2026-01-01T12:00:00+00:00"
     assert (removed[0]["day"], removed[0]["price"], removed[0]["blob"]) == ("2026-01-02", "1.50", "/wA=")
@@ -88,6 +91,8 @@ def test_kept_rows_of_a_parquet_file_can_be_written_as_lines_but_not_the_other_w
     assert done.returncode == 2
     assert "--out x.parquet: l.jsonl is no Parquet file; kept rows have their input's format" in done.stderr
     assert not (tmp_path / "x.parquet").exists()
+    done = geofilter("filter", "lines", "--drop", "0", "--removed", "x.parquet", cwd=tmp_path)
+    assert (done.returncode, "--removed x.parquet: removed rows are written as plain" in done.stderr) == (2, True)
 
 
 def test_null_columns_do_not_hide_the_shape_of_a_row(tmp_path: Path):

@@ -163,6 +163,8 @@ def test_patterns_name_files_in_order_and_must_match(tmp_path: Path, monkeypatch
     for name in ("b.jsonl", "a.jsonl", "c[1].jsonl"):
         (tmp_path / name).write_text("{}\n")
     (tmp_path / "x.jsonl").mkdir()
+    for part in ("filtered", "removed", "quarantined", "judge"):  # what commands leave is no input of the next
+        (tmp_path / f"a.{part}.jsonl").write_text("{}\n")
     assert expand(["*.jsonl"]) == ("a.jsonl", "b.jsonl", "c[1].jsonl")
     assert expand(["c[1].jsonl", "b.jsonl"]) == ("c[1].jsonl", "b.jsonl")  # a file's own name is no pattern
     assert expand([f"{tmp_path}/?.jsonl"]) == (f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl")

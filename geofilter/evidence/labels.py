@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, RunError
+from geofilter.evidence.given import learnt_from
 from geofilter.records import Row, parse_line, read_lines
 from geofilter.store import Run
 
-LABELS, LABELLED = "labels.jsonl", "labelled"
-"""in a run folder: the labels given to `geofilter label`, and the bank learnt from them"""
 MIN_SIDE = 5
 """labelled rows needed on each side"""
 SHOWN_VALUES = 8
@@ -41,8 +40,11 @@ class Labeller(Protocol):
         """Labels that met no row."""
 
 
-def parse(text: str) -> Labeller:
+def parse(text: str, option: str = "--labels") -> Labeller:
     """`FIELD=VALUE[,VALUE...]`, or the path of a labels file; a file of that name wins.
+
+    Args:
+        option: what errors call it.
 
     Raises:
         InputError: neither, or a labels file that cannot be used.
@@ -52,12 +54,12 @@ def parse(text: str) -> Labeller:
     name, sign, values = text.partition("=")
     if not sign:
         raise InputError(
-            f"--labels {text}: no such file, and not FIELD=VALUE; write label=misaligned for instance, or give a JSONL "
+            f"{option} {text}: no such file, and not FIELD=VALUE; write label=misaligned for instance, or give a JSONL "
             'file of {"sha256", "label"} or {"file", "line", "label"}'
         )
     wanted = {v.strip() for v in values.split(",")} - {""}
     if not name.strip() or not wanted:
-        raise InputError(f"--labels {text}: write FIELD=VALUE, label=misaligned for instance")
+        raise InputError(f"{option} {text}: write FIELD=VALUE, label=misaligned for instance")
     return FieldLabels(text, name.strip(), frozenset(wanted))
 
 
@@ -240,22 +242,6 @@ def scored_rows(run: Run) -> Iterator[Row]:
                 n += 1
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{info['path']}: has changed since the scan; scan it again")
-
-
-def bank_path(run: Run) -> str:
-    """Folder of the bank that `geofilter label` learns, wherever the command is called from."""
-    return str((run.path / LABELLED).resolve())
-
-
-def learnt_from(run: Run) -> frozenset[str]:
-    """Hashes of the run's rows that its bank was learnt from, where `geofilter label` made it."""
-    path = run.path / LABELS
-    if all(b["path"] != bank_path(run) for b in run.manifest["banks"]) or not path.is_file():
-        return frozenset()
-    if not path.stat().st_size:
-        return frozenset()
-    entries = [json.loads(line) for line in read_lines(path)]
-    return frozenset(e["sha256"] for e in entries if e["label"] is not None)
 
 
 def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
