@@ -76,10 +76,12 @@ class Pooled:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Pooled:
         """The given rows, in that order."""
-        spans = [np.arange(self.indptr[r], self.indptr[r + 1]) for r in rows]
-        flat = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+        start, size = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
+        indptr = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+        # Within each row 0, 1, ..., counted on from where the row starts.
+        flat = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], size)
         return Pooled(
-            np.concatenate([[0], np.cumsum([len(s) for s in spans])]).astype(np.int64),
+            indptr,
             self.indices[flat], self.values[flat], self.n_tokens[rows], self.residual[rows],
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -206,17 +207,13 @@ class Shares:
     def top(self, pooled: Pooled, k: int) -> list[list[Share]]:
         """For each row its k active features with the largest positive shares, largest first."""
         x, share = self.active(pooled)
+        weights = self.linear.weights
         out = []
-        for row in range(len(pooled)):
-            start, end = int(pooled.indptr[row]), int(pooled.indptr[row + 1])
+        for start, end in pairwise(pooled.indptr.tolist()):
             part = share[start:end]
             best = np.argpartition(-part, k)[:k] if len(part) > k else np.arange(len(part))
             best = best[np.lexsort((pooled.indices[start:end][best], -part[best]))] + start
-            out.append(
-                [
-                    Share(int(f := pooled.indices[i]), float(x[i]), float(self.linear.weights[f]), float(share[i]))
-                    for i in best
-                    if share[i] > 0
-                ]
-            )
+            best = best[share[best] > 0]
+            columns = (pooled.indices[best], x[best], weights[pooled.indices[best]], share[best])
+            out.append([Share(*of_one) for of_one in zip(*(c.tolist() for c in columns), strict=True)])
         return out

@@ -63,11 +63,15 @@ def score(
             others = np.array([sha not in learnt for sha in shas], bool)
             picked = np.flatnonzero(((each + seen) % stride == 0) & others)
             style.append(shard.style[picked])
+            sample = shard.pooled if len(picked) == len(each) else shard.pooled.take(picked)
+            top: list[list[Share]] = [[] for _ in each]
             for b, bank in enumerate(banks):
-                sampled[b].append((standard[b, picked], bank.null(scorer, shard.pooled.take(picked))))
-            top: list[list[list[Share]]] = [
-                s.top(shard.pooled, TOP_FEATURES) if s else [[]] * len(best) for s in shares
-            ]
+                sampled[b].append((standard[b, picked], bank.null(scorer, sample)))
+                mine, split = np.flatnonzero(best == b), shares[b]
+                if split is not None:
+                    named = split.top(shard.pooled.take(mine), TOP_FEATURES)
+                    for row, shared in zip(mine.tolist(), named, strict=True):
+                        top[row] = shared
             for i in range(len(best)):
                 bank, b = banks[best[i]], int(best[i])
                 record = {
@@ -95,7 +99,7 @@ def score(
                             "nearest_toxic": (near := int(bank.toxic[bank.closeness.nearest[s.feature]])),
                             "nearest_label": bank.labels[near],
                         }
-                        for s in top[b][i]
+                        for s in top[i]
                     ],
                 }
                 out.write(dumps(record))
