@@ -1,4 +1,4 @@
-"""Which rows to label: those whose labels teach a bank most. Neither a model nor labels are needed.
+"""Which rows to label, so that some of them are bad and they are not all alike. Needs neither a model nor labels.
 
 Every other row is taken at random, the rest in turn from where a cut would fall and from the highest scores; each is
 drawn from the half of its kind that is least like the rows taken before, so that ten alike rows are not labelled ten

@@ -35,6 +35,7 @@ def score(
     from safetensors.numpy import save
 
     shares = [Shares.of(scorer, bank) for bank in banks]
+    closeness = [bank.closeness.contrast for bank in banks]  # made anew at each call
     total = sum(len(shard.pooled) for shard in run.shards())
     quarantine = run.quarantine()
     with atomic(run.path / "quarantine.jsonl") as handle:
@@ -95,7 +96,7 @@ def score(
                             "feature": s.feature,
                             "label": bank.labels[s.feature],
                             "share": round(s.share, 6),
-                            "closeness": round(float(bank.closeness.contrast[s.feature]), 4),
+                            "closeness": round(float(closeness[b][s.feature]), 4),
                             "nearest_toxic": (near := int(bank.toxic[bank.closeness.nearest[s.feature]])),
                             "nearest_label": bank.labels[near],
                         }
