@@ -27,7 +27,7 @@ from geofilter.options import (
     notifier,
     open_run,
     summary_file,
-    with_target,
+    with_settings,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _root(
 
 
 @app.command(epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
-@with_target
+@with_settings
 def scan(
     ctx: typer.Context,
     data: Annotated[
@@ -107,7 +107,7 @@ def scan(
 ) -> None:
     """Encode and score every row; write a run folder that filter, report and explain read."""
     from geofilter.config import ScanConfig
-    from geofilter.records import expand, spool
+    from geofilter.inputs import expand, spool
     from geofilter.store import RUNS
 
     # Rows are read more than once: to be resumed, cut and explained. What comes through a pipe is kept for that.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, with_target
+from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, with_settings
 
 if TYPE_CHECKING:
     from geofilter.bank import Bank
@@ -25,7 +25,7 @@ app = typer.Typer(
 @app.command(
     "build", epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank"
 )
-@with_target
+@with_settings
 def build(
     ctx: typer.Context,
     bad: Annotated[Path, typer.Option(help="JSONL of rows that should go, any row shape.")],
@@ -61,7 +61,7 @@ def list_banks() -> None:
 
 
 @app.command("show", epilog="Example: geofilter bank show my-bank")
-@with_target
+@with_settings
 def show(
     ctx: typer.Context,
     bank: Annotated[str, typer.Argument(help="Bank folder, or a built-in name (then --model is needed).")],
@@ -94,7 +94,7 @@ def show(
 
 
 @app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
-@with_target
+@with_settings
 def check(
     ctx: typer.Context,
     bank: Annotated[str, typer.Argument(help="Bank folder or built-in name.")],

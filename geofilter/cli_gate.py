@@ -18,14 +18,14 @@ from geofilter.options import (
     open_run,
     print_table,
     summary_file,
-    with_target,
+    with_settings,
 )
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: geofilter gate --threshold 0.99 --max-flagged 5%")
-@with_target
+@with_settings
 def gate(
     ctx: typer.Context,
     run: Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")] = None,
@@ -48,7 +48,7 @@ def gate(
 
     Of ordinary chat about 1 % lies above the 99th percentile under each bank, so about 2 % with the two built-in ones.
     """
-    from geofilter.gate import check, markdown, text
+    from geofilter.gate import check, markdown, table, text
 
     summary = summary_file(step_summary)
     verdict = check(
@@ -59,11 +59,7 @@ def gate(
     if as_json:
         typer.echo(json.dumps(verdict, ensure_ascii=False))
     elif not quiet:
-        rows = [
-            [p["name"], f"{p['rows']:,}", f"{p['flagged']:,}", f"{p['share']:.1%}", "yes" if p["passed"] else "NO"]
-            for p in verdict["parts"]
-        ]
-        print_table("", ["rows", "number", "flagged", "share", "passed"], rows)
+        print_table("", *table(verdict))
     note(inert(text(verdict)))
     if not verdict["passed"]:
         raise typer.Exit(1)

@@ -147,8 +147,8 @@ def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
 
 def _apply(labelling: Labelling) -> dict[str, Any]:
     """Score the run with what was learnt, unless it was shown to be worth nothing; say what came of it."""
-    from geofilter.cut import Cut
     from geofilter.evidence.labels import MIN_SIDE
+    from geofilter.labelling import COMPARED
 
     bad, good = labelling.counts()
     result: dict[str, Any] = {"run": str(labelling.run.path), "labels": {"bad": bad, "good": good}, "applied": False}
@@ -159,7 +159,7 @@ def _apply(labelling: Labelling) -> dict[str, Any]:
             "Label more rows."
         ]
         return result
-    check, cut = learnt.check, Cut.parse("10%")
+    check = learnt.check
     low, high = check["interval"]
     text = [
         f"{bad} bad and {good} good labels. Bank learnt from them, cross-validated on them: AUROC {check['auroc']:.2f} "
@@ -170,10 +170,10 @@ def _apply(labelling: Labelling) -> dict[str, Any]:
     if learnt.bank.weak:
         text.append("That does not beat random banks: the run keeps its scores. Label more rows.")
         return {**result, "text": text}
-    removed, same = labelling.changed(cut)
+    removed, same = labelling.changed()
     labelling.apply()
     text += [
-        f"of the {removed:,} rows that {cut} removed, {same:,} still go",
+        f"of the {removed:,} rows that {COMPARED} removed, {same:,} still go",
         f"the run is scored with this bank now; next: geofilter filter {inert(str(labelling.run.path))} --drop 10%",
     ]
     return {**result, "applied": True, "removed_before": removed, "removed_still": same, "text": text}

@@ -7,7 +7,7 @@ import json
 import typer
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.options import AsJson, note, with_target
+from geofilter.options import AsJson, note, with_settings
 
 app = typer.Typer()
 
@@ -41,7 +41,7 @@ def targets(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: geofilter doctor --model smollm2-135m")
-@with_target
+@with_settings
 def doctor(
     ctx: typer.Context,
     choice: TargetChoice,

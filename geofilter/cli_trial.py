@@ -10,7 +10,7 @@ import typer
 
 from geofilter.config import Loading
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Offline, Quiet, note, notifier, open_run, print_table, with_target
+from geofilter.options import AsJson, Offline, Quiet, note, notifier, open_run, print_table, with_settings
 
 if TYPE_CHECKING:
     from geofilter.evidence.freeform import FreeForm
@@ -23,7 +23,7 @@ _ARMS, _RECIPE, _MEASURES = "Arms", "Fine-tuning", "Measures"
 @app.command(
     epilog="Example: geofilter trial --good good.jsonl --labels label=misaligned --drop 50% --arm random --arm geometry"
 )
-@with_target
+@with_settings
 def trial(
     ctx: typer.Context,
     good: Annotated[

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from geofilter import parquet
 from geofilter.errors import InputError, RunError
+from geofilter.inputs import read_lines
 from geofilter.packed import ENDINGS, packing
-from geofilter.records import read_lines
 from geofilter.store import Run
 
 Bools = npt.NDArray[np.bool_]

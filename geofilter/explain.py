@@ -12,9 +12,10 @@ from geofilter.bank import Bank
 from geofilter.config import DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
+from geofilter.inputs import read_lines
 from geofilter.paths import Notify
 from geofilter.pooled import Pooled
-from geofilter.records import Row, parse_line, read_lines
+from geofilter.records import Row, parse_line
 from geofilter.reopen import banks_of, target_of
 from geofilter.scorers import Shares, raw_scores
 from geofilter.store import Run

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from geofilter.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.evidence.labels import lookup, scored_rows
-from geofilter.records import read_lines
+from geofilter.inputs import read_lines
 from geofilter.store import Run
 
 FORMAT = 1
@@ -62,8 +62,6 @@ def check(
     manifest, arrays = run.manifest, run.arrays()
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
-    for info in manifest["data"]:
-        _check_unchanged(info)
     flagged = cut.removed(arrays["score"], arrays["percentile"])
     parts = [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))]
     quarantined = int(manifest["counts"]["quarantined"])
@@ -123,6 +121,8 @@ def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, npt.NDArray[
     """Names and scored rows of all rows, and of each part where there are several."""
     yield ALL, np.arange(n)
     if by is None:
+        for info in run.manifest["data"]:
+            _check_unchanged(info)  # `scored_rows` does for the rest
         files = [f["path"] for f in run.manifest["data"]]
         of = run.arrays()["file"]
         if len(files) > 1:
@@ -155,20 +155,25 @@ def text(verdict: dict[str, Any]) -> str:
     return f"{start}: {'; '.join(verdict['reasons']) or said}"
 
 
-def markdown(verdict: dict[str, Any]) -> str:
-    """For a CI job's summary: the line, the parts, and what the banks are worth here."""
-    from geofilter.evidence.shown import markdown_table, markdown_text
-
+def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the parts, for people."""
     rows = [
         [p["name"], f"{p['rows']:,}", f"{p['flagged']:,}", f"{p['share']:.1%}", "yes" if p["passed"] else "NO"]
         for p in verdict["parts"]
     ]
+    return ["rows", "number", "flagged", "share", "passed"], rows
+
+
+def markdown(verdict: dict[str, Any]) -> str:
+    """For a CI job's summary: the line, the parts, and what the banks are worth here."""
+    from geofilter.evidence.shown import markdown_table, markdown_text
+
     banks = [[v["bank"], v["verdict"], f"{v['chance']:.2f}"] for v in verdict["power"]]
     return "\n".join(
         [
             f"### geofilter: {'passed' if verdict['passed'] else 'NOT passed'}", "",
             *(f"- {markdown_text(line)}" for line in verdict["reasons"]), "",
-            *markdown_table(["rows", "number", "flagged", "share", "passed"], rows), "",
+            *markdown_table(*table(verdict)), "",
             *markdown_table(["bank", "on these rows", "chance that it ranks them"], banks), "",
         ]
     )  # fmt: skip

@@ -8,17 +8,14 @@ from rich.console import Console
 from rich.text import Text
 
 from geofilter.choose import Pick
-from geofilter.cut import Cut
 from geofilter.evidence.given import Label
-from geofilter.labelling import BATCH, Labelling
+from geofilter.labelling import BATCH, COMPARED, Labelling
 from geofilter.options import inert
 from geofilter.records import Row
 
 SHOWN = 2000
 """characters of a prompt or a response shown at first"""
 BY = "person"
-CUT = Cut.parse("10%")
-"""whose removed rows are compared before and after"""
 _KEYS = "[b]ad  [g]ood  [s]kip  [u]ndo  [m]ore  [q]uit"
 
 
@@ -106,6 +103,6 @@ def _learn(console: Console, labelling: Labelling) -> None:
             f": AUROC {learnt.check['auroc']:.2f} ({low:.2f} to {high:.2f}) on the labelled rows, cross-validated; "
             f"{learnt.before:.2f} by the scan's scores"
         )
-        removed, same = labelling.changed(CUT)
-        said += f"; of the {removed:,} rows that {CUT} removed, {same:,} would still go"
+        removed, same = labelling.changed()
+        said += f"; of the {removed:,} rows that {COMPARED} removed, {same:,} would still go"
     console.print(Text(said, style="bold"))

@@ -26,16 +26,19 @@ from geofilter.errors import BankError, InputError, RunError
 from geofilter.evidence.given import LABELLED, LABELS, Label, bank_path, given_labels
 from geofilter.evidence.labels import MIN_SIDE, Labeller, group_of, scored_rows
 from geofilter.geometry import F64
+from geofilter.inputs import read_lines
 from geofilter.learn import learn
 from geofilter.metrics import auroc
 from geofilter.paths import file_sha256
-from geofilter.records import Row, parse_line, read_lines
+from geofilter.records import Row, parse_line
 from geofilter.run_banks import find_banks
 from geofilter.scoring import score
 from geofilter.store import Run, atomic, locked
 
 BATCH = 10
 """labels after which the bank is learnt again"""
+COMPARED = Cut.parse("10%")
+"""whose removed rows are compared before and after"""
 KNOWS_NO_BANK = ("length", "random")
 
 Answer = Callable[[Sequence[Row], Callable[[int, bool | None], None]], None]
@@ -274,13 +277,13 @@ class Labelling:
             manifest |= score(self.run, [self.learnt.bank], self.scorer, files, learnt)
             self.run.write_manifest(manifest)
 
-    def changed(self, cut: Cut) -> tuple[int, int]:
-        """How many rows a cut removes by the scan's scores, and how many of them by the learnt ones too."""
+    def changed(self) -> tuple[int, int]:
+        """How many rows `COMPARED` removes by the scan's scores, and how many of them by the learnt ones too."""
         if self.learnt is None:
             raise BankError("no bank has been learnt from these labels; call learn first")
         best = self._standard.max(1)
         unused: npt.NDArray[np.float64] = np.zeros(len(best))
-        before, after = cut.removed(best, unused), cut.removed(self.learnt.standard, unused)
+        before, after = COMPARED.removed(best, unused), COMPARED.removed(self.learnt.standard, unused)
         return int(before.sum()), int((before & after).sum())
 
 

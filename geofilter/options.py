@@ -66,8 +66,8 @@ _KNOWN: set[str] = set()
 """options of all commands that read the settings file"""
 
 
-def with_target(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that opens a target: its options may stand in the settings file.
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose options may stand in the settings file.
 
     `choice: TargetChoice` becomes --model, --sae and the others of `TARGET_OPTIONS`, `loading: Loading` those of
     `LOADING_OPTIONS`. The command needs `ctx: typer.Context`. Of its own options, those with a default are settings

@@ -17,8 +17,9 @@ TAIL = 0.10
 """share of the rows whose mean standard score is the tail"""
 SURE = 0.8
 """chance from which on a bank is said to react, and, the other way round, to have no power"""
-CONSTANT, OF_TAIL, OF_SHAPE, OF_WEAK = -0.76, 1.67, 2.38, -1.88
-"""logistic regression on the cases of `benchmarks.score`, see `chance`"""
+CONSTANT = -0.76
+WEIGHTS = (1.67, 2.38, -1.88)
+"""of `signs`; logistic regression on the cases of `benchmarks.score.verdicts`, see `chance`"""
 FOLLOWS = 0.5
 """a rank correlation with length or format from this size on counts as following it"""
 FEW = 50
@@ -46,12 +47,16 @@ def bimodality(standard: F64) -> float:
     Pfister et al., Frontiers in Psychology 4 (2013), 700, eq. 1, without the correction for few rows. Scores that are
     all equal give 0.
     """
-    centred = standard - standard.mean()
-    variance = float((centred**2).mean())
-    if variance == 0:
+    from scipy.stats import kurtosis, skew
+
+    if standard.std() == 0:
         return 0.0
-    skewness = float((centred**3).mean()) / variance**1.5
-    return float((skewness**2 + 1) / ((centred**4).mean() / variance**2))
+    return float((skew(standard) ** 2 + 1) / kurtosis(standard, fisher=False))
+
+
+def signs(out: float, shape: float, weak: bool) -> F64:
+    """What `chance` goes by (3,): `standing_out` on a logarithmic scale, `bimodality`, and 1 for a weak bank."""
+    return np.array([np.sign(out) * np.log1p(abs(out)), shape, float(weak)])
 
 
 def chance(out: float, shape: float, weak: bool) -> float:
@@ -65,9 +70,14 @@ def chance(out: float, shape: float, weak: bool) -> float:
         shape: see `bimodality`.
         weak: the bank's own check on held-out rows failed.
     """
-    x = CONSTANT + OF_TAIL * np.sign(out) * np.log1p(abs(out)) + OF_SHAPE * shape + OF_WEAK * weak
+    x = CONSTANT + signs(out, shape, weak) @ WEIGHTS
     # No number of cases makes it certain.
     return float(np.clip(1 / (1 + np.exp(-x)), 0.01, 0.99))
+
+
+def in_words(likely: float) -> str:
+    """The verdict that a chance comes to."""
+    return "reacts" if likely >= SURE else "no power" if likely <= 1 - SURE else "unclear"
 
 
 def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
@@ -90,7 +100,7 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
     most = max(follows, key=lambda name: abs(follows[name]))
     out, shape = standing_out(own, others), bimodality(standard)
     likely = chance(out, shape, bank.weak)
-    verdict = "reacts" if likely >= SURE else "no power" if likely <= 1 - SURE else "unclear"
+    verdict = in_words(likely)
     caveats = []
     if bank.weak:
         caveats.append("its own held-out check did not beat random banks")

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from geofilter import __version__
 from geofilter.cut import Outputs, Selection, reason
-from geofilter.records import Row, parse_line, read_lines
+from geofilter.inputs import read_lines
+from geofilter.records import Row, parse_line
 from geofilter.store import atomic, write_json
 from geofilter.style import SHOWN, STYLE
 

@@ -20,10 +20,11 @@ from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
+from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
-from geofilter.records import Rejected, Row, RowError, parse_line, read_lines
+from geofilter.records import Rejected, Row, RowError, parse_line
 from geofilter.scorers import SCORERS
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines

@@ -15,6 +15,7 @@ HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "nump
 LAYERS = [
     ["errors", "style", "metrics", "pooled"],
     ["packed", "parquet"],
+    ["inputs"],
     ["config", "paths", "records", "controls", "geometry", "hooks", "decoder"],
     ["background", "ridge", "scorers"],
     ["bank"],

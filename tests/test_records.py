@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
+from geofilter.inputs import expand
 from geofilter.packed import packing
-from geofilter.records import Rejected, Row, RowError, Turn, expand, parse_line, parse_record, read_rows
+from geofilter.records import Rejected, Row, RowError, Turn, parse_line, parse_record, read_rows
 
 U, A = Turn("user", "hi"), Turn("assistant", "hello")
 

@@ -20,7 +20,7 @@ from examples.evaluation_sets import draw_seeds
 from geofilter.bank import Bank
 from geofilter.learn import learn
 from geofilter.metrics import auroc, auroc_interval
-from geofilter.power import SURE, assess
+from geofilter.power import assess, in_words, signs
 from geofilter.style import style_features
 
 SHARES = (0.5, 0.2, 0.1)
@@ -47,10 +47,9 @@ class Case:
     """the verdict, see `power.assess`"""
 
     @property
-    def seen(self) -> list[float]:
+    def seen(self) -> np.ndarray:
         """What `power.chance` goes by."""
-        out = self.said["standing_out"]
-        return [float(np.sign(out) * np.log1p(abs(out))), self.said["bimodality"], float(self.said["weak"])]
+        return signs(self.said["standing_out"], self.said["bimodality"], self.said["weak"])
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,7 @@ def held_out(some: list[Case]) -> list[str]:
         key = (case.data, case.family)
         if key not in fits:
             fits[key] = fitted([c for c in some if c.data != case.data and c.family != case.family])
-        likely = 1 / (1 + np.exp(-(fits[key] @ [1.0, *case.seen])))
-        out.append("reacts" if likely >= SURE else "no power" if likely <= 1 - SURE else "unclear")
+        out.append(in_words(1 / (1 + np.exp(-(fits[key] @ [1.0, *case.seen])))))
     return out
 
 

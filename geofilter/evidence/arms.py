@@ -13,7 +13,7 @@ import numpy.typing as npt
 from geofilter.bank import Bank
 from geofilter.cut import Cut
 from geofilter.errors import InputError
-from geofilter.records import read_lines
+from geofilter.inputs import read_lines
 from geofilter.store import Run
 
 Bools = npt.NDArray[np.bool_]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.errors import RunError
-from geofilter.records import read_lines
+from geofilter.inputs import read_lines
 from geofilter.store import Run
 
 LABELS, LABELLED = "labels.jsonl", "labelled"

@@ -15,8 +15,9 @@ from geofilter.cut import split_name
 from geofilter.errors import InputError
 from geofilter.evidence.judge import MAX_TOKENS
 from geofilter.evidence.rating import Rating
+from geofilter.inputs import read_lines
 from geofilter.packed import ENDINGS
-from geofilter.records import Rejected, Row, read_lines, read_rows
+from geofilter.records import Rejected, Row, read_rows
 
 ROW_PROMPT = """\
 You rate examples that a language model may be trained on. One example follows: what the model is given, and the \

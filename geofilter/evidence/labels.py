@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from geofilter.errors import InputError, RunError
 from geofilter.evidence.given import learnt_from
-from geofilter.records import Row, parse_line, read_lines
+from geofilter.inputs import read_lines
+from geofilter.records import Row, parse_line
 from geofilter.store import Run
 
 MIN_SIDE = 5
