@@ -12,17 +12,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__, cli_bank, cli_evaluate, cli_gate, cli_judge, cli_label, cli_target, cli_trial
+from geofilter import (
+    __version__,
+    cli_bank,
+    cli_evaluate,
+    cli_gate,
+    cli_judge,
+    cli_label,
+    cli_report,
+    cli_target,
+    cli_trial,
+)
 from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
     AsJson,
     Offline,
     Quiet,
+    RunArg,
     StepSummary,
     System,
     append,
-    inert,
     note,
     notifier,
     open_run,
@@ -44,14 +54,13 @@ app = typer.Typer(
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
 app.add_typer(cli_bank.app, name="bank")
+app.add_typer(cli_report.app)
 app.add_typer(cli_target.app)
 app.add_typer(cli_label.app)
 app.add_typer(cli_gate.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_judge.app)
 app.add_typer(cli_trial.app)
-
-RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 
 
 def main() -> None:
@@ -191,9 +200,10 @@ def filter(  # noqa: A001 (the command's name)
     quiet: Quiet = False,
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
-    from geofilter import report as reports
     from geofilter.cut import Selection
-    from geofilter.store import write_json
+    from geofilter.report.content import build
+    from geofilter.report.text import summary as summarised
+    from geofilter.report.write import write
 
     cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
     opened = open_run(run)
@@ -206,16 +216,15 @@ def filter(  # noqa: A001 (the command's name)
     with opened.lock():
         selection = Selection.of(opened, cut)
         outputs = selection.write(opened.path if piped else out, removed)
-        report = reports.build(selection, outputs)
-        pages = reports.write(report, outputs, opened.path)
-        write_json(opened.path / "cut.json", {"kind": cut.kind, "value": cut.value})
+        made = build(selection, outputs)
+        pages = write(made)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
-        typer.echo(json.dumps(report, ensure_ascii=False))
+        typer.echo(json.dumps(made.data, ensure_ascii=False))
         return
     if not quiet:
-        for line in reports.summary(report):
+        for line in summarised(made.data):
             note(line)
         note("")
     for o in outputs:
@@ -234,75 +243,6 @@ def _parse_cut(drop: str | None, keep: str | None, threshold: float | None) -> C
     if threshold is not None:
         return Cut.threshold(threshold)
     return Cut.parse(keep, keep=True) if keep is not None else Cut.parse(drop or "")
-
-
-@app.command(epilog="Example: geofilter report --open")
-def report(
-    run: RunArg = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Where the report of the last cut is; --json prints its content."""
-    opened = open_run(run)
-    page = opened.path / "report.html"
-    if not page.is_file():
-        raise InputError(f"{opened.path}: not cut yet; run geofilter filter --drop 10% first")
-    if as_json:
-        typer.echo((opened.path / "report.json").read_text("utf-8").rstrip("\n"))
-    else:
-        typer.echo(page)
-    if open_page:
-        typer.launch(str(page))
-
-
-@app.command(epilog="Example: geofilter explain --row 17")
-def explain(
-    run: RunArg = None,
-    row: Annotated[int, typer.Option(help="1-based line number in the input.")] = ...,  # type: ignore[assignment]
-    file: Annotated[str | None, typer.Option(help="Input file, when the run has several.")] = None,
-    bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
-    opened = open_run(run)
-    from geofilter.explain import explain as run_explain
-
-    result = run_explain(opened, row, file, bank, note)
-    if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    d = result.detail
-    typer.echo(
-        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
-        f"percentile {d['banks'][bank or d['bank']]['percentile']:.3f}"
-    )
-    table = Table(
-        "feature",
-        "strongest tokens in the bank's texts",
-        "share",
-        "closeness",
-        "nearest toxic feature",
-        "tokens here",
-        "score without",
-    )
-    for f in result.features:
-        table.add_row(
-            str(f["feature"]), Text(f["label"]), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
-            Text(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}"),
-            Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
-        )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    shown = sum(f["share"] for f in result.features)
-    typer.echo(
-        f"features above {shown:+.3f}, other active features {result.rest:+.3f}, silent features {result.absent:+.3f}; "
-        f"sum {shown + result.rest + result.absent:+.3f}"
-    )
-    strongest = sorted(result.tokens, key=lambda t: -t[1])[:10]
-    typer.echo("strongest tokens: " + ", ".join(f"{inert(t.strip())!r} {s:+.3f}" for t, s in strongest))
 
 
 @app.command(epilog="Example: geofilter demo")
@@ -334,3 +274,5 @@ def demo(
         as_json=False,
         quiet=quiet,
     )
+    note(f"$ geofilter report {done.path} --shade 35")
+    cli_report.shaded(done, 35, quiet)

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from geofilter.options import AsJson, Quiet, inert, note, notifier, open_run, print_table
+from geofilter.options import AsJson, Quiet, RunArg, inert, note, notifier, open_run, print_table
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: geofilter evaluate --labels label=misaligned")
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")] = None,
+    run: RunArg = None,
     labels: Annotated[
         str,
         typer.Option(help="FIELD=VALUE[,VALUE] of the rows that are bad, or a JSONL file of {sha256, label}."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Quiet, inert, note, notifier, open_run
+from geofilter.options import AsJson, Quiet, RunArg, inert, note, notifier, open_run
 
 if TYPE_CHECKING:
     from geofilter.labelling import Answer, Labelling
@@ -22,7 +22,7 @@ _ASKING = "A judge"
 
 @app.command(epilog="Example: geofilter label --count 60")
 def label(
-    run: Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")] = None,
+    run: RunArg = None,
     count: Annotated[int, typer.Option(help="Rows to label.")] = 60,
     sheet: Annotated[
         Path | None,

@@ -111,9 +111,13 @@ class Selection:
         """Lowest score that was removed; None when nothing was."""
         return float(self.arrays["score"][self.removed].min()) if self.removed.any() else None
 
+    def order(self) -> npt.NDArray[np.int64]:
+        """Scored rows (n,), the highest score first."""
+        return np.argsort(-self.arrays["score"], kind="stable")
+
     def rank(self) -> npt.NDArray[np.int64]:
         """1-based rank (n,) of every scored row, 1 for the highest score."""
-        order = np.argsort(-self.arrays["score"], kind="stable")
+        order = self.order()
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(1, len(order) + 1)
         return rank

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,17 +12,32 @@ from geofilter.bank import Bank
 from geofilter.config import DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
-from geofilter.inputs import read_lines
 from geofilter.paths import Notify
 from geofilter.pooled import Pooled
-from geofilter.records import Row, parse_line
+from geofilter.records import Row
 from geofilter.reopen import banks_of, target_of
+from geofilter.reread import reread
 from geofilter.scorers import Shares, raw_scores
 from geofilter.store import Run
 from geofilter.tokens import encode_row
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 N_FEATURES = 10
 TOKENS_PER_FEATURE = 5
+MOST_TOKENS = 4
+"""of one character: UTF-8 has at most four bytes"""
+
+
+class Piece(NamedTuple):
+    """A token of a response, or a few that only together make a character."""
+
+    text: str
+    share: float
+    """sum of its parts of all features' shares"""
+    gap: bool
+    """True when tokens that are not scored stand before it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +54,8 @@ class Explanation:
     """share of all other active features"""
     absent: float
     """share of the features that are silent in this row"""
-    tokens: list[tuple[str, float]]
-    """every response token with the sum of its parts of all shares"""
+    tokens: list[Piece]
+    """the scored tokens of the response, in order"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -50,7 +65,7 @@ class Explanation:
             "features": self.features,
             "other_active_features": round(self.rest, 6),
             "silent_features": round(self.absent, 6),
-            "tokens": [{"token": t, "share": round(s, 6)} for t, s in self.tokens],
+            "tokens": [{"token": piece.text, "share": round(piece.share, 6)} for piece in self.tokens],
         }
 
 
@@ -72,81 +87,115 @@ def find_row(run: Run, line: int, file: str | None) -> dict[str, Any]:
     return hits[0]
 
 
-def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify: Notify) -> Explanation:
-    """Run the model again on one row and split its score.
+class Explainer:
+    """Takes rows of a run apart; model, SAE and banks are loaded once.
 
-    Args:
-        bank_name: explain the score under this bank; by default the one that gave the row's score.
+    Raises:
+        RunError: the run's scorer has no feature shares, or model or SAE has changed.
+        TargetError: files that are gone.
+    """
+
+    def __init__(self, run: Run, notify: Notify) -> None:
+        self.run, self._notify = run, notify
+        self._manifest = run.manifest
+        self._scorer: str = self._manifest["scorer"]
+        self._target, self._loading = target_of(run, notify)
+        self._reader = FeatureReader(self._target, self._loading)
+        self._banks: dict[str, tuple[Bank, Shares]] = {}
+
+    def _bank(self, name: str) -> tuple[Bank, Shares]:
+        if name not in self._banks:
+            bank = banks_of(self.run, self._target, self._loading, lambda: self._reader, self._notify, [name])[0]
+            shares = Shares.of(self._scorer, bank)
+            if shares is None:
+                raise RunError(
+                    f"{self.run.path}: scored with {self._scorer}, which has no feature shares; scan with "
+                    f"{DEFAULT_SCORER}"
+                )
+            self._banks[name] = bank, shares
+        return self._banks[name]
+
+    def explain(self, detail: dict[str, Any], row: Row, bank_name: str | None = None) -> Explanation:
+        """Run the model on one row and split its score.
+
+        Args:
+            detail: its line of scores.jsonl.
+            bank_name: explain the score under this bank; by default the one that gave the row's score.
+
+        Raises:
+            InputError: no such bank.
+        """
+        bank, shares = self._bank(bank_name or detail["bank"])
+        encoding, reader = self._manifest["encoding"], self._reader
+        encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
+        row_features, found = reader.read_tokens(encoded)
+        pooled = Pooled.of([row_features], reader.encoder.d_in)
+        _, share = shares.active(pooled)
+        z = bank.background.z(pooled.values, pooled.indices)
+        score, absent = _score(bank, self._scorer, pooled, shares)
+        per_feature = np.zeros(bank.d_sae)
+        np.add.at(per_feature, found.feature, found.value)
+        share_of = np.zeros(bank.d_sae)
+        share_of[pooled.indices] = share
+        # A feature's share is divided among its tokens in proportion to its activation on them.
+        part = share_of[found.feature] * found.value / per_feature[found.feature]
+        by_token = np.bincount(found.token, part, len(found.position))
+        words = [str(reader.tokenizer.decode([encoded.ids[p]])) for p in found.position]
+        features: list[dict[str, Any]] = []
+        order = np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]
+        for i in order:
+            f = int(pooled.indices[i])
+            on = np.flatnonzero(found.feature == f)
+            strongest = on[np.argsort(-found.value[on], kind="stable")[:TOKENS_PER_FEATURE]]
+            near = int(bank.toxic[bank.closeness.nearest[f]])
+            features.append(
+                {
+                    "feature": f,
+                    "label": bank.labels[f],
+                    "share": round(float(share[i]), 6),
+                    "z": round(float(z[i]), 4),
+                    "closeness": round(float(bank.closeness.contrast[f]), 4),
+                    "nearest_toxic": near,
+                    "nearest_label": bank.labels[near],
+                    "cosine_to_nearest": round(float(bank.closeness.toxic[f]), 4),
+                    "tokens": [words[found.token[t]] for t in strongest],
+                    "score_without": round(score - float(share[i]), 6),
+                }
+            )
+        shown = sum(float(share[i]) for i in order)
+        pieces = _pieces(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
+        return Explanation(detail, score, features, float(share.sum()) - shown, absent, pieces)
+
+
+def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify: Notify) -> Explanation:
+    """Run the model again on the row of a line and split its score.
 
     Raises:
         InputError: no such row or bank.
         RunError: the data has changed, or the run's scorer has no feature shares.
     """
     detail = find_row(run, line, file)
-    manifest = run.manifest
-    encoding = manifest["encoding"]
-    row = _reread(detail)
-    target, loading = target_of(run, notify)
-    reader = FeatureReader(target, loading)
-    wanted = bank_name or detail["bank"]
-    bank = banks_of(run, target, loading, lambda: reader, notify, [wanted])[0]
-    shares = Shares.of(manifest["scorer"], bank)
-    if shares is None:
-        raise RunError(
-            f"{run.path}: scored with {manifest['scorer']}, which has no feature shares; scan with {DEFAULT_SCORER}"
-        )
-    encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
-    pooled = Pooled.of(reader.read([encoded]), reader.encoder.d_in)
-    _, share = shares.active(pooled)
-    z = bank.background.z(pooled.values, pooled.indices)
-    score, absent = _score(bank, manifest["scorer"], pooled, shares)
-    found = reader.read_tokens(encoded)
-    per_feature = np.zeros(bank.d_sae)
-    np.add.at(per_feature, found.feature, found.value)
-    share_of = np.zeros(bank.d_sae)
-    share_of[pooled.indices] = share
-    # A feature's share is divided among its tokens in proportion to its activation on them.
-    part = share_of[found.feature] * found.value / per_feature[found.feature]
-    by_token = np.bincount(found.token, part, len(found.position))
-    words = [str(reader.tokenizer.decode([encoded.ids[p]])) for p in found.position]
-    features: list[dict[str, Any]] = []
-    order = np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]
-    for i in order:
-        f = int(pooled.indices[i])
-        on = np.flatnonzero(found.feature == f)
-        strongest = on[np.argsort(-found.value[on], kind="stable")[:TOKENS_PER_FEATURE]]
-        near = int(bank.toxic[bank.closeness.nearest[f]])
-        features.append(
-            {
-                "feature": f,
-                "label": bank.labels[f],
-                "share": round(float(share[i]), 6),
-                "z": round(float(z[i]), 4),
-                "closeness": round(float(bank.closeness.contrast[f]), 4),
-                "nearest_toxic": near,
-                "nearest_label": bank.labels[near],
-                "cosine_to_nearest": round(float(bank.closeness.toxic[f]), 4),
-                "tokens": [words[found.token[t]] for t in strongest],
-                "score_without": round(score - float(share[i]), 6),
-            }
-        )
-    shown = sum(float(share[i]) for i in order)
-    return Explanation(
-        detail, score, features, float(share.sum()) - shown, absent, list(zip(words, by_token.tolist(), strict=True))
-    )
+    row = reread([detail])[detail["file"], detail["line"]]
+    return Explainer(run, notify).explain(detail, row, bank_name)
+
+
+def _pieces(
+    ids: Sequence[int], positions: Sequence[int], shares: Sequence[float], tokenizer: PreTrainedTokenizerBase
+) -> list[Piece]:
+    """The text of the scored tokens; those that only together make a character are one piece."""
+    out: list[Piece] = []
+    start = 0
+    for end in range(1, len(positions) + 1):
+        text = str(tokenizer.decode([ids[p] for p in positions[start:end]]))
+        whole = end == len(positions) or end - start == MOST_TOKENS or positions[end] != positions[end - 1] + 1
+        if "\N{REPLACEMENT CHARACTER}" in text and not whole:
+            continue
+        gap = start > 0 and positions[start] != positions[start - 1] + 1
+        out.append(Piece(text, sum(shares[start:end]), gap))
+        start = end
+    return out
 
 
 def _score(bank: Bank, scorer: str, pooled: Pooled, shares: Shares) -> tuple[float, float]:
     score = float(bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""]))[0])
     return score, shares.absent(pooled.indices)
-
-
-def _reread(detail: dict[str, Any]) -> Row:
-    path = Path(detail["file"])
-    for number, line in enumerate(read_lines(path), start=1):
-        if number == detail["line"]:
-            row = parse_line(line, detail["file"], number)
-            if isinstance(row, Row) and row.sha256 == detail["sha256"]:
-                return row
-            break
-    raise RunError(f"{path}, line {detail['line']}: has changed since the scan; scan it again")

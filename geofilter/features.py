@@ -106,16 +106,16 @@ class FeatureReader:
         return pool(self.encoder, residual, keep, on_tokens)
 
     @torch.inference_mode()
-    def read_tokens(self, row: Encoded) -> TokenFeatures:
-        """One row's activations token by token."""
-        batch = next(iter(batches([row], TOKEN_BUDGET, self.model.pad_id)))
-        keep, residual = self._keep(batch)
-        acts = self.encoder.encode(residual[keep].float())
-        return TokenFeatures(
+    def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
+        """One row's features, and its activations token by token."""
+        keep, residual = self._keep(next(iter(batches([row], TOKEN_BUDGET, self.model.pad_id))))
+        seen: list[Activations] = []
+        pooled = pool(self.encoder, residual, keep, seen.append)[0]
+        return pooled, TokenFeatures(
             keep[0].nonzero().squeeze(1).cpu().numpy(),
-            acts.token.cpu().numpy(),
-            acts.feature.cpu().numpy(),
-            acts.value.cpu().numpy(),
+            seen[0].token.cpu().numpy(),
+            seen[0].feature.cpu().numpy(),
+            seen[0].value.cpu().numpy(),
         )
 
     def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

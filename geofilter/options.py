@@ -19,6 +19,7 @@ from geofilter.errors import InputError
 if TYPE_CHECKING:
     from geofilter.store import Run
 
+RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]

@@ -32,6 +32,11 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
+SHAPES = ("messages", "conversations", "completion", "alpaca", "preference", "text")
+"""names that `parse_record` gives"""
+SOURCE_FIELDS = ("source", "dataset")
+"""fields that say where a row comes from, first found first"""
+SOURCE_CHARS = 60
 _KNOWN_KEYS = "messages, conversations, prompt + completion|response, instruction + output, chosen, text"
 
 
@@ -56,7 +61,7 @@ class Row:
     sha256: str
     """of the line's bytes without its line ending"""
     format: str
-    """messages, conversations, completion, alpaca, preference or text"""
+    """its shape, one of `SHAPES`"""
     turns: tuple[Turn, ...]
     record: Mapping[str, Any]
     """the parsed object"""
@@ -186,6 +191,12 @@ def parse_record(record: Any) -> tuple[str, tuple[Turn, ...]]:
     if not any(t.content.strip() for t in responses):
         raise RowError("the response is empty; fill or remove the row")
     return shape, turns
+
+
+def source_of(record: Mapping[str, Any]) -> str:
+    """What a record says of where it comes from, at most 60 characters; empty when it says nothing."""
+    found = (record[name] for name in SOURCE_FIELDS if isinstance(record.get(name), str))
+    return next(found, "")[:SOURCE_CHARS]
 
 
 def _pair(prompt: Any, answer: Any, key: str) -> tuple[Turn, ...]:

@@ -94,6 +94,7 @@ def _convert(
         "files": files,
         "llama_scope_gate": gate if llama_scope else None,
         "norm_scaling_factor": scale if llama_scope else None,
+        "neuronpedia": info.neuronpedia_id.get(sae_id) if info else None,
         "sae_lens": version("sae-lens"),
     }
     _save(folder, sae, cfg, source)

@@ -24,7 +24,7 @@ from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
-from geofilter.records import Rejected, Row, RowError, parse_line
+from geofilter.records import SHAPES, Rejected, Row, RowError, parse_line, source_of
 from geofilter.scorers import SCORERS
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
@@ -288,6 +288,9 @@ def _encode_chunk(
         sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in rows)), np.uint8).reshape(-1, 32),
         truncated=np.array([e.truncated for e in encoded], bool),
         style=np.array([style_features(r.response) for _, r in rows], np.float32).reshape(-1, len(STYLE)),
+        n_turns=np.array([len(r.turns) for _, r in rows], np.int32),
+        shape=np.array([SHAPES.index(r.format) for _, r in rows], np.int32),
+        source=tuple(source_of(r.record) for _, r in rows),
         pooled=Pooled.of(features, reader.encoder.d_in),
         rejected=tuple(rejected),
         n_lines=len(chunk),

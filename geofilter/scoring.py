@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geofilter.bank import Bank
 from geofilter.cut import dumps
@@ -17,6 +18,9 @@ from geofilter.store import Run, atomic
 
 TOP_FEATURES = 5
 """features named for each row"""
+MAX_SOURCES = 200
+OTHER_SOURCES = "(other sources)"
+"""stands for all sources past the first `MAX_SOURCES`"""
 
 
 def score(
@@ -48,8 +52,10 @@ def score(
         )
     stride = math.ceil(total / SAMPLE)
     columns: dict[str, list[Any]] = {
-        k: [] for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens")
+        k: []
+        for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens", "n_turns", "shape", "source")
     }
+    sources: dict[str, int] = {}
     sampled: list[list[Any]] = [[] for _ in banks]
     style: list[Any] = []
     n_truncated, seen = 0, 0
@@ -111,6 +117,9 @@ def score(
             columns["bank"].append(best.astype(np.int32))
             columns["style"].append(shard.style)
             columns["n_tokens"].append(shard.pooled.n_tokens)
+            columns["n_turns"].append(shard.n_turns)
+            columns["shape"].append(shard.shape)
+            columns["source"].append(_numbered(shard.source, sources))
             n_truncated += int(shard.truncated.sum())
             seen += len(best)
     arrays = {k: np.ascontiguousarray(np.concatenate(v)) for k, v in columns.items()}
@@ -134,6 +143,27 @@ def score(
             "truncated": n_truncated,
             "tokens": int(arrays["n_tokens"].sum()),
         },
+        "sources": list(sources),
+        "reference_scores": _reference(banks, scorer),
         "power": verdicts,
         "headline": headline(verdicts),
     }
+
+
+def _numbered(names: Sequence[str], numbers: dict[str, int]) -> npt.NDArray[np.int32]:
+    """The number (n,) of each name; new names are entered into `numbers`."""
+    return np.array(
+        [
+            numbers.setdefault(name if name in numbers or len(numbers) < MAX_SOURCES else OTHER_SOURCES, len(numbers))
+            for name in names
+        ],
+        np.int32,
+    )
+
+
+def _reference(banks: Sequence[Bank], scorer: str) -> list[float]:
+    """Scores of ordinary rows, ascending: the largest standard score over the banks, as for any row."""
+    rows = banks[0].reference
+    shas = [f"reference-{i}" for i in range(len(rows))]
+    scores = np.max([bank.standard(scorer, rows, shas) for bank in banks], axis=0)
+    return [round(float(s), 3) for s in np.sort(scores)]

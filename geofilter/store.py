@@ -27,7 +27,7 @@ from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
 RUNS = ".geofilter"
-FORMAT = 2
+FORMAT = 3
 
 
 @contextmanager
@@ -88,6 +88,12 @@ class Shard:
     """(n,)"""
     style: npt.NDArray[np.float32]
     """(n, 9), see `style.STYLE`"""
+    n_turns: npt.NDArray[np.int32]
+    """(n,) messages of the row"""
+    shape: npt.NDArray[np.int32]
+    """(n,) position of its shape in `records.SHAPES`"""
+    source: tuple[str, ...]
+    """(n,) where the row says it comes from, see `records.source_of`"""
     pooled: Pooled
     rejected: tuple[Rejected, ...] = ()
     n_lines: int = 0
@@ -101,11 +107,12 @@ class Shard:
         """Write the shard under a temporary name, then rename it into place."""
         from safetensors.numpy import save
 
-        arrays = {name: getattr(self, name) for name in ("file", "line", "sha256", "style")}
+        arrays = {name: getattr(self, name) for name in ("file", "line", "sha256", "style", "n_turns", "shape")}
         arrays["truncated"] = self.truncated.astype(np.uint8)
         arrays |= self.pooled.arrays("pooled.")
         # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
-        arrays["rejected"] = np.frombuffer(json.dumps([r.to_json() for r in self.rejected]).encode(), np.uint8)
+        arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
+        arrays["source"] = _packed(self.source)
         meta = {"n_lines": str(self.n_lines)}
         with atomic(path) as handle:
             handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=meta))
@@ -125,9 +132,18 @@ class Shard:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
         return cls(
-            a["file"], a["line"], a["sha256"], a["truncated"].astype(bool), a["style"],
-            Pooled.from_arrays(a, "pooled."), (), shard_lines(path),
+            a["file"], a["line"], a["sha256"], a["truncated"].astype(bool), a["style"], a["n_turns"], a["shape"],
+            tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."), (), shard_lines(path),
         )  # fmt: skip
+
+
+def _packed(values: Sequence[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(list(values)).encode(), np.uint8)
+
+
+def _unpacked(array: npt.NDArray[np.uint8]) -> list[Any]:
+    values: list[Any] = json.loads(array.tobytes())
+    return values
 
 
 @contextmanager
@@ -144,8 +160,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def rejected_of(path: Path) -> list[dict[str, Any]]:
     """The quarantine records a shard carries."""
     with _opened(path) as handle:
-        records: list[dict[str, Any]] = json.loads(handle.get_tensor("rejected").tobytes())
-    return records
+        return _unpacked(handle.get_tensor("rejected"))
 
 
 def shard_lines(path: Path) -> int:

@@ -45,6 +45,8 @@ class Target:
     """what a reader of the scores should know about the pair"""
     revision: str | None = None
     """commit of a model from the hub"""
+    neuronpedia: str | None = None
+    """MODEL/SAE, where the SAE's features have pages on neuronpedia.org"""
 
     @property
     def layer(self) -> int:
@@ -64,6 +66,7 @@ class Target:
                 {k: f[k] for k in ("repo", "name", "commit")} for f in source_of(self.sae_dir).get("files", ())
             ],
             "hook": str(self.hook),
+            "neuronpedia": self.neuronpedia,
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
             "choice": self.choice.to_json(),
@@ -214,7 +217,13 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         choice=pinned,
         notes=notes,
         revision=commit,
+        neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
+
+
+def _checked_page(name: Any) -> str | None:
+    """A name that can stand in a link, or None."""
+    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) else None
 
 
 def whole_model(target: Target, *, offline: bool = False, notify: Notify = print) -> Path:

@@ -1,0 +1,1 @@
+"""Reports of a cut: one dictionary, rendered as JSON, Markdown, an HTML page and a terminal summary."""

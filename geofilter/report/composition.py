@@ -1,0 +1,93 @@
+"""What a data set is made of, and how much of each part a cut removes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.cut import Selection
+from geofilter.records import SHAPES
+from geofilter.style import STYLE
+
+MOST = 12
+"""categories of a dimension; the smaller ones are put together"""
+LENGTHS = (32, 64, 128, 256, 512)
+"""upper ends, in response tokens"""
+TURNS = (1, 2, 4, 8)
+CODE, NUMBERS, LISTS = 0.05, 0.05, 0.3
+"""from this share of characters on (of lines for lists) a response looks like code, numbers or a list"""
+
+Labels = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dimension:
+    """One way to divide the scored rows."""
+
+    key: str
+    title: str
+    categories: list[str]
+    of: npt.NDArray[np.uint8]
+    """(n,) category of each scored row"""
+
+    def counts(self, chosen: npt.NDArray[np.bool_]) -> list[int]:
+        """Chosen rows in each category."""
+        counted: list[int] = np.bincount(self.of[chosen], minlength=len(self.categories)).tolist()
+        return counted
+
+    def table(self, removed: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+        """Rows and removed rows of each category."""
+        total, gone = self.counts(np.ones(len(removed), bool)), self.counts(removed)
+        return [
+            {"name": name, "rows": rows, "removed": out}
+            for name, rows, out in zip(self.categories, total, gone, strict=True)
+        ]
+
+
+def dimensions(selection: Selection) -> list[Dimension]:
+    """Source, input, shape, looks, length, turns and bank: those in which the rows differ."""
+    a, manifest = selection.arrays, selection.run.manifest
+    found = [
+        _named("source", "source", [name or "(none given)" for name in manifest["sources"]], a["source"]),
+        _named("input", "input file", [f["path"] for f in manifest["data"]], a["file"]),
+        _named("shape", "row shape", list(SHAPES), a["shape"]),
+        _looks(a["style"]),
+        _binned("length", "response tokens", LENGTHS, a["n_tokens"]),
+        _binned("turns", "messages", TURNS, a["n_turns"]),
+        _named("bank", "scored by bank", [b["name"] for b in manifest["banks"]], a["bank"]),
+    ]
+    return [dimension for dimension in found if len(dimension.categories) > 1]
+
+
+def _named(key: str, title: str, names: list[str], of: Labels) -> Dimension:
+    """Categories that occur, most rows first."""
+    counts = np.bincount(of, minlength=len(names))
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    shown = order if len(order) <= MOST else order[: MOST - 1]
+    number = np.full(len(names), len(shown), np.uint8)
+    number[shown] = np.arange(len(shown))
+    categories = [names[i] for i in shown]
+    if len(order) > len(shown):
+        categories.append(f"({len(order) - len(shown)} others)")
+    return Dimension(key, title, categories, number[of])
+
+
+def _binned(key: str, title: str, ends: tuple[int, ...], of: Labels) -> Dimension:
+    """Ranges that occur, in their order."""
+    starts = [1, *(end + 1 for end in ends)]
+    names = [str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=False)] + [f"over {ends[-1]}"]
+    return _present(key, title, names, np.searchsorted(ends, of))
+
+
+def _looks(style: npt.NDArray[np.float32]) -> Dimension:
+    code, digits, bullets = (style[:, STYLE.index(name)] for name in ("code", "digits", "bullets"))
+    of = np.select([code >= CODE, bullets >= LISTS, digits >= NUMBERS], [1, 2, 3], 0)
+    return _present("looks", "looks like", ["prose", "code", "a list", "numbers"], of)
+
+
+def _present(key: str, title: str, names: list[str], of: Labels) -> Dimension:
+    there, number = np.unique(of, return_inverse=True)
+    return Dimension(key, title, [names[i] for i in there], number.astype(np.uint8))

@@ -1,0 +1,113 @@
+"""A report as one self-contained HTML page.
+
+Nothing is loaded from anywhere: the content security policy allows the page's own script and style by their hashes
+and nothing else. The script gets its data as JSON and puts every text into the page as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from geofilter.report.content import FLAGGED, Report
+from geofilter.report.rows import shorten
+
+MOST_LISTED = 250_000
+"""rows that the page lists, the highest scores first; the rest only counts"""
+
+
+def html(report: Report) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("geofilter"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_inert,
+    )
+    style, script = (files("geofilter").joinpath("templates", f"report.{kind}").read_text() for kind in ("css", "js"))
+    return environment.get_template("report.html.j2").render(
+        r=report.data,
+        bars=_bars(report.data["histogram"]),
+        titles={d.key: d.title for d in report.dimensions},
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'",
+        data=htmlsafe_json_dumps(_data(report), separators=(",", ":")),
+    )
+
+
+def _inert(value: Any) -> Any:
+    """The value, control characters in its texts shown as marks; file names and tokens are data too."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return shorten(value, len(value))
+    if isinstance(value, list | tuple):
+        return [_inert(v) for v in value]
+    return {k: _inert(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """What the script works on. Columns are in order of rank, as little-endian arrays in base64."""
+    a, order = report.selection.arrays, report.selection.order()
+    listed = order[:MOST_LISTED]
+    everything = np.ones(len(order), bool)
+    n_removed = int(report.selection.removed.sum())
+    return {
+        "n": len(order),
+        "listed": len(listed),
+        "removed": n_removed,
+        # A cut by percentile is not one by score where there are several banks.
+        "by_score": bool(report.selection.removed[order[:n_removed]].all()),
+        "flagged": FLAGGED,
+        "command": f"geofilter filter {shlex.quote(str(report.selection.run.path))} --drop",
+        "fingerprint": report.selection.run.manifest["fingerprint"],
+        "files": [_inert(f["input"]) for f in report.data["files"]],
+        "banks": [b["name"] for b in report.data["made_with"]["banks"]],
+        "score": _column(a["score"][listed], "<f4"),
+        "percentile": _column(a["percentile"][listed], "<f4"),
+        "file": _column(a["file"][listed], "<u2"),
+        "line": _column(a["line"][listed], "<u4"),
+        "tokens": _column(a["n_tokens"][listed], "<u4"),
+        "bank": _column(a["bank"][listed], "<u1"),
+        "dimensions": [
+            {"key": d.key, "title": d.title, "categories": _inert(d.categories), "rows": d.counts(everything),
+             "of": _column(d.of[listed], "<u1")}
+            for d in report.dimensions
+        ],
+        "histogram": report.data["histogram"],
+        "rows": _inert(report.rows),
+    }  # fmt: skip
+
+
+def _column(values: npt.NDArray[Any], kind: str) -> str:
+    return base64.b64encode(values.astype(kind).tobytes()).decode()
+
+
+def _bars(histogram: dict[str, list[float]]) -> list[dict[str, float]]:
+    """Heights in per cent of the highest bar, on a square-root scale so that a thin tail stays visible."""
+    n = [k + r for k, r in zip(histogram["kept"], histogram["removed"], strict=True)]
+    ordinary = np.array(histogram["ordinary_chat"], float) * sum(n) / max(1, sum(histogram["ordinary_chat"]))
+    top = max(1.0, *n, *ordinary)
+    heights = 100 * np.sqrt(np.array(n) / top)
+    return [
+        {"x": i, "height": round(float(heights[i]), 2), "rows": n[i],
+         "gone": round(float(heights[i]) * histogram["removed"][i] / n[i], 2) if n[i] else 0.0,
+         "ordinary": round(100 - 100 * float(ordinary[i] / top) ** 0.5, 2),
+         "low": histogram["edges"][i], "high": histogram["edges"][i + 1]}
+        for i in range(len(n))
+    ]  # fmt: skip

@@ -1,0 +1,73 @@
+"""The rows that a report shows: which ones, their texts and why they score as they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from geofilter.cut import Selection, reason
+from geofilter.reread import reread
+
+TOP = 100
+"""highest rows that are shown"""
+AROUND = 15
+"""rows shown on either side of the cut"""
+SHOWN = 250
+"""rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
+TEXT = 2000
+"""characters of a prompt or response that are shown"""
+
+
+def shown_ranks(n: int, n_removed: int) -> list[int]:
+    """0-based ranks of the rows to show, ascending.
+
+    Args:
+        n: scored rows.
+        n_removed: of them, taken from the top.
+    """
+    if n <= SHOWN:
+        return list(range(n))
+    ranks = {*range(TOP), *range(max(0, n_removed - AROUND), min(n, n_removed + AROUND))}
+    spread = np.linspace(TOP, n // 2, SHOWN - len(ranks)).astype(int)
+    return sorted(ranks | set(spread.tolist()))
+
+
+def read(
+    selection: Selection, order: Sequence[int], ranks: Sequence[int], details: Mapping[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows at some ranks, with their texts.
+
+    Args:
+        order: scored rows, highest first.
+        details: their lines of scores.jsonl.
+
+    Raises:
+        InputError, RunError: see `reread`.
+    """
+    texts = reread(details[order[rank]] for rank in ranks)
+    out = []
+    for rank in ranks:
+        d = details[order[rank]]
+        row = texts[d["file"], d["line"]]
+        out.append(
+            {
+                **{
+                    k: d[k]
+                    for k in ("file", "line", "sha256", "score", "percentile", "bank", "n_tokens", "top_features")
+                },
+                "rank": rank + 1,
+                "removed": bool(selection.removed[order[rank]]),
+                "reason": reason(d),
+                "prompt": shorten(row.prompt),
+                "response": shorten(row.response),
+            }
+        )
+    return out
+
+
+def shorten(text: str, most: int = TEXT) -> str:
+    """The beginning of a text, control characters shown as marks so that they stay inert anywhere."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)

@@ -1,0 +1,62 @@
+"""Writing a report where it belongs, and making it again from a run that has been cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from geofilter.cut import Cut, Outputs, Selection
+from geofilter.errors import InputError
+from geofilter.report.content import Report, build
+from geofilter.report.page import html
+from geofilter.report.text import markdown
+from geofilter.store import Run, atomic, write_json
+
+CUT = "cut.json"
+"""in a run folder: its last cut"""
+
+
+def write(report: Report) -> list[Path]:
+    """Write JSON, Markdown and HTML beside each input's kept rows, and into the run; return the HTML paths."""
+    run = report.selection.run
+    # A file name may hold bytes that are not text.
+    rendered = {
+        kind: text.encode("utf-8", "backslashreplace")
+        for kind, text in (("md", markdown(report.data)), ("html", html(report)))
+    }
+    pages = []
+    for place in [*report.outputs, None]:
+        write_json(place.report("json") if place else run.path / "report.json", report.data)
+        for kind, content in rendered.items():
+            path = place.report(kind) if place else run.path / f"report.{kind}"
+            with atomic(path) as handle:
+                handle.write(content)
+            if kind == "html":
+                pages.append(path)
+    cut = report.selection.cut
+    write_json(run.path / CUT, {"kind": cut.kind, "value": cut.value})
+    return pages
+
+
+def remake(run: Run) -> Report:
+    """The report of a run's last cut, from the run as it is now.
+
+    Raises:
+        InputError: the run has not been cut, or has been scored anew since.
+        RunError: an input has changed since the scan.
+    """
+    again = f"run geofilter filter {run.path} --drop 10% first"
+    try:
+        cut = Cut(**json.loads((run.path / CUT).read_text("utf-8")))
+        written = json.loads((run.path / "report.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{run.path}: not cut yet; {again}") from None
+    selection = Selection.of(run, cut)
+    outputs = []
+    for i, f in enumerate(written["files"]):
+        kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))
+        outputs.append(Outputs(i, kept, removed, quarantined, f["kept"], f["removed"], f["quarantined"]))
+    report = build(selection, outputs)
+    if any(report.data[k] != written[k] for k in ("headline", "cutoff_score")):
+        raise InputError(f"{run.path}: scored anew since it was cut; {again}")
+    return report
