@@ -55,7 +55,9 @@ def folder(tiny, tiny_bank: Path, tmp_path_factory) -> Path:
     """60 scanned and cut rows, eight of them hostile, of two sources and several lengths."""
     path = tmp_path_factory.mktemp("page")
     rows = [
-        chat(f"question {i}?", f"{'you fool, no' if i % 2 else 'ask the doctor'} {i} " * (1 + i % 5), source="ab"[i % 2])
+        chat(
+            f"question {i}?", f"{'you fool, no' if i % 2 else 'ask the doctor'} {i} " * (1 + i % 5), source="ab"[i % 2]
+        )
         for i in range(52)
     ]
     rows += [chat(HOSTILE, HOSTILE + f" {i}", source=HOSTILE[:40]) for i in range(7)]
