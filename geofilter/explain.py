@@ -12,6 +12,7 @@ from geofilter.bank import Bank
 from geofilter.config import DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
+from geofilter.fields import Fields
 from geofilter.inputs import read_lines
 from geofilter.paths import Notify
 from geofilter.pooled import Pooled
@@ -85,7 +86,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     detail = find_row(run, line, file)
     manifest = run.manifest
     encoding = manifest["encoding"]
-    row = _reread(detail)
+    row = _reread(detail, run.fields)
     target, loading = target_of(run, notify)
     reader = FeatureReader(target, loading)
     wanted = bank_name or detail["bank"]
@@ -141,11 +142,11 @@ def _score(bank: Bank, scorer: str, pooled: Pooled, shares: Shares) -> tuple[flo
     return score, shares.absent(pooled.indices)
 
 
-def _reread(detail: dict[str, Any]) -> Row:
+def _reread(detail: dict[str, Any], fields: Fields) -> Row:
     path = Path(detail["file"])
     for number, line in enumerate(read_lines(path), start=1):
         if number == detail["line"]:
-            row = parse_line(line, detail["file"], number)
+            row = parse_line(line, detail["file"], number, fields)
             if isinstance(row, Row) and row.sha256 == detail["sha256"]:
                 return row
             break

@@ -179,9 +179,10 @@ def _rows(selection: Selection, wanted: list[int], details: dict[int, dict[str, 
     by_file: dict[str, set[int]] = {}
     for i in wanted:
         by_file.setdefault(details[i]["file"], set()).add(details[i]["line"])
+    fields = selection.run.fields
     for file, lines in by_file.items():
         for number, line in enumerate(read_lines(Path(file)), start=1):
-            if number in lines and isinstance(found := parse_line(line, file, number), Row):
+            if number in lines and isinstance(found := parse_line(line, file, number, fields), Row):
                 texts[file, number] = found
     out = []
     for i in wanted:

@@ -1,0 +1,102 @@
+"""A server that speaks the few calls by which the hub's client and `datasets` read data set repositories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+COMMITS = ("a" * 40, "b" * 40)
+
+
+class DataHub:
+    """Repositories by id: the files of each commit, oldest first; `gated` ones show themselves and give no file."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.gated: set[str] = set()
+        self.asked: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                hub.answer(self, body=False)
+
+            def do_GET(self):
+                hub.answer(self, body=True)
+
+            def do_POST(self):
+                hub.answer(self, body=True)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    def put(self, name: str, files: dict[str, bytes]) -> str:
+        """A new commit of a repository; its hash."""
+        commits = self.repos.setdefault(name, {})
+        commit = COMMITS[len(commits)]
+        commits[commit] = files
+        return commit
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
+        path = unquote(urlsplit(request.path).path).strip("/").split("/")
+        self.asked.append(f"{request.command} {'/'.join(path)}")
+        sent = request.rfile.read(int(request.headers.get("Content-Length") or 0)).decode()
+        api = path[0] == "api"
+        name, rest = "/".join(path[1 + api : 3 + api]), path[3 + api :]
+        if name not in self.repos:
+            return self.send(request, body, 404, error="RepoNotFound")
+        what, revision = rest[0] if rest else "", rest[1] if len(rest) > 1 else "main"
+        commits = self.repos[name]
+        commit = list(commits)[-1] if revision == "main" else revision
+        if commit not in commits:
+            return self.send(request, body, 404, error="RevisionNotFound")
+        files, file = commits[commit], "/".join(rest[2:])
+        if not api and name in self.gated:
+            return self.send(request, body, 403, error="GatedRepo", commit=commit)
+        if not api:
+            found = files.get(file)
+            return self.send(request, body, 200 if found is not None else 404, found or b"", commit=commit,
+                             error="" if found is not None else "EntryNotFound")  # fmt: skip
+        if what == "paths-info":
+            wanted = json.loads(sent)["paths"] if sent.startswith("{") else sent
+            entries = [e for e in self.entries(files) if e["path"] in wanted]
+        elif what == "tree":
+            entries = [e for e in self.entries(files) if not file or e["path"].startswith(f"{file}/")]
+            if "recursive=True" not in request.path and "recursive=true" not in request.path:
+                depth = len(file.split("/")) if file else 0
+                entries = [e for e in entries if e["path"].count("/") == depth]
+        else:
+            return self.send(request, body, 200, json.dumps({"id": name, "sha": commit, "siblings": []}).encode())
+        return self.send(request, body, 200, json.dumps(entries).encode())
+
+    def entries(self, files: dict[str, bytes]) -> list[dict]:
+        folders = {"/".join(f.split("/")[:i]) for f in files for i in range(1, f.count("/") + 1)}
+        found = [{"type": "directory", "path": f, "oid": "0" * 40, "size": 0} for f in sorted(folders)]
+        return found + [{"type": "file", "path": f, "oid": etag(data), "size": len(data)} for f, data in files.items()]
+
+    def send(self, request, body, code, data=b"", error="", commit=""):
+        request.send_response(code)
+        request.send_header("Content-Length", str(len(data)))
+        if error:
+            request.send_header("X-Error-Code", error)
+        if commit:
+            request.send_header("X-Repo-Commit", commit)
+            request.send_header("ETag", f'"{etag(data)}"')
+        request.end_headers()
+        if body:
+            request.wfile.write(data)
+
+
+def etag(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()
