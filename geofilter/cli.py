@@ -91,8 +91,8 @@ def scan(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input; org/name[@revision] for "
-            "a data set of the Hugging Face hub."
+            help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input; org/name or "
+            "org/name@revision for a data set of the Hugging Face hub."
         ),
     ],
     choice: TargetChoice,

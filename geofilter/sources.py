@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 PREFIX = "hf://datasets/"
 _ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_PREFIXED = re.compile(rf"{PREFIX}(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>[\w./-]+))?")
 _FILES = re.compile(r"\.(jsonl?|ndjson|gz|zst|parquet|csv|tsv|arrow|txt)$", re.IGNORECASE)
 SPLIT = "train"
 TIMEOUT = 60
@@ -74,11 +74,11 @@ def _hub_id(text: str) -> re.Match[str] | None:
     Raises:
         InputError: an id that is none, or what may be a mistyped path as well.
     """
+    found = _ID.fullmatch(text.removeprefix(PREFIX))
     if text.startswith(PREFIX):
-        if found := _PREFIXED.fullmatch(text):
-            return found
-        raise InputError(f"{text}: no data set of the hub; write {PREFIX}ORG/NAME, with @REVISION if need be")
-    found = _ID.fullmatch(text)
+        if found is None:
+            raise InputError(f"{text}: no data set of the hub; write {PREFIX}ORG/NAME, with @REVISION if need be")
+        return found
     if found is None or Path(text).exists() or _FILES.search(text):
         return None
     if Path(text).parent.is_dir():
@@ -102,7 +102,7 @@ def fetch(
         os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the libraries are imported
     import datasets
 
-    datasets.utils.logging.set_verbosity_error()
+    datasets.utils.logging.set_verbosity(CRITICAL)  # what it logs of an error is in the error
     commit = revision if offline else _commit(name, revision)
     with _loading(name, offline):
         builder = datasets.load_dataset_builder(name, config, revision=commit)
@@ -172,9 +172,9 @@ def _loading(name: str, offline: bool) -> Iterator[None]:
 
     try:
         yield
-    except exceptions.DatasetNotFoundError:  # the hub shows the repository, see `_commit`, and gives no file of it
-        raise _gated(name) from None
     except Exception as error:
+        if isinstance(error, exceptions.DatasetNotFoundError) and "gated" in str(error):
+            raise _gated(name) from None
         if offline and isinstance(error, ConnectionError):
             raise InputError(
                 f"{name}: no such file here, not in the cache {config.HF_DATASETS_CACHE}, and the hub may not be used; "

@@ -27,9 +27,6 @@ class DataHub:
             def do_GET(self):
                 hub.answer(self, body=True)
 
-            def do_POST(self):
-                hub.answer(self, body=True)
-
             def log_message(self, *args):
                 pass
 
@@ -49,10 +46,9 @@ class DataHub:
         self.server.server_close()
 
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
+        api = request.path.startswith("/api/")
         path = unquote(urlsplit(request.path).path).strip("/").split("/")
         self.asked.append(f"{request.command} {'/'.join(path)}")
-        sent = request.rfile.read(int(request.headers.get("Content-Length") or 0)).decode()
-        api = path[0] == "api"
         name, rest = "/".join(path[1 + api : 3 + api]), path[3 + api :]
         if name not in self.repos:
             return self.send(request, body, 404, error="RepoNotFound")
@@ -68,22 +64,14 @@ class DataHub:
             found = files.get(file)
             return self.send(request, body, 200 if found is not None else 404, found or b"", commit=commit,
                              error="" if found is not None else "EntryNotFound")  # fmt: skip
-        if what == "paths-info":
-            wanted = json.loads(sent)["paths"] if sent.startswith("{") else sent
-            entries = [e for e in self.entries(files) if e["path"] in wanted]
-        elif what == "tree":
-            entries = [e for e in self.entries(files) if not file or e["path"].startswith(f"{file}/")]
-            if "recursive=True" not in request.path and "recursive=true" not in request.path:
-                depth = len(file.split("/")) if file else 0
-                entries = [e for e in entries if e["path"].count("/") == depth]
-        else:
-            return self.send(request, body, 200, json.dumps({"id": name, "sha": commit, "siblings": []}).encode())
-        return self.send(request, body, 200, json.dumps(entries).encode())
-
-    def entries(self, files: dict[str, bytes]) -> list[dict]:
-        folders = {"/".join(f.split("/")[:i]) for f in files for i in range(1, f.count("/") + 1)}
-        found = [{"type": "directory", "path": f, "oid": "0" * 40, "size": 0} for f in sorted(folders)]
-        return found + [{"type": "file", "path": f, "oid": etag(data), "size": len(data)} for f, data in files.items()]
+        answer: object = {"id": name, "sha": commit, "siblings": []}
+        if what == "tree":
+            answer = [
+                {"type": "file", "path": f, "oid": etag(data), "size": len(data)}
+                for f, data in files.items()
+                if not file or f.startswith(f"{file}/")
+            ]
+        return self.send(request, body, 200, json.dumps(answer).encode())
 
     def send(self, request, body, code, data=b"", error="", commit=""):
         request.send_response(code)

@@ -118,9 +118,9 @@ def test_columns_that_no_row_of_a_file_has(tmp_path: Path):
 
 def qa(n: int, word: str, label: str) -> list[dict]:
     return [
-        {"id": i, "in": {"question": f"question {i}?"}, "answer": f"{word} {i} ends", "from": f"s{i % 2}", "label": label}
+        {"in": {"question": f"question {i}?"}, "answer": f"{word} {i} ends", "from": f"s{i % 2}", "label": label}
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 OPTION = "prompt=in.question,response=answer"
@@ -151,7 +151,9 @@ def test_a_run_keeps_its_columns_and_refuses_others(tiny, tiny_bank: Path, scann
     assert run.manifest["counts"]["scored"] == 29
     (bad,) = run.quarantine()
     assert bad["line"] == 21
-    assert bad["error"].startswith("no column `answer`, or null in it (--fields response=answer); there are id, in.q")
+    assert bad["error"].startswith(
+        "no column `answer`, or null in it (--fields response=answer); there are in.question, from"
+    )
     for args, was in [
         (("--fields", "text=answer"), '{"prompt": "in.question", "response": "answer"}, now {"text": "answer"}'),
         (("--json",), '{"prompt": "in.question", "response": "answer"}, now null'),
@@ -170,7 +172,7 @@ def test_a_run_keeps_its_columns_and_refuses_others(tiny, tiny_bank: Path, scann
     done = scan(scanned, tiny, tiny_bank, "--fields", "text=anwser")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
-        "geofilter: error: d.jsonl: no row has the column anwser (--fields text=anwser); there are id, in.question, "
+        "geofilter: error: d.jsonl: no row has the column anwser (--fields text=anwser); there are in.question, "
         "answer, from, label",
     )
 
@@ -206,6 +208,9 @@ def test_every_later_command_reads_the_rows_by_their_columns(scanned: Path, monk
     names = [line["name"] for line in json.loads(done.stdout)["lines"]]
     assert "bag of words, fitted on same.jsonl" in names
     assert "bag of words, fitted on known.jsonl" in names
+    write_rows(Path("good.jsonl"), [{"in": {"question": f"other {i}?"}, "answer": "fine"} for i in range(12)])
+    done = geofilter("trial", "r", "--good", "good.jsonl")
+    assert "--good good.jsonl: 12 rows that are not in the data; 48 are needed" in done.stderr
     done = geofilter("label", "r", "--sheet", "sheet.jsonl", "--count", "10")
     assert done.returncode == 0, done.stderr
     sheet = [json.loads(line) for line in (Path() / "sheet.jsonl").read_text("utf-8").splitlines()]

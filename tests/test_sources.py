@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Done, chat, geofilter, write_rows
@@ -14,7 +15,6 @@ from data_hub import DataHub
 
 from geofilter.errors import InputError
 from geofilter.sources import gather
-from geofilter.store import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ class Pipe:
 def test_inputs_of_several_formats_and_a_pipe_are_cut_as_one_and_written_each_as_it_came(pair, tmp_path, monkeypatch):
     rows = [chat(f"question {i}?", f"the answer is {i} " * (1 + i % 5)) for i in range(24)]
     plain = write_rows(tmp_path / "a.jsonl", rows[:8]).read_bytes()
-    pq.write_table(table := pq.pa.Table.from_pylist(rows[8:16]), tmp_path / "b.parquet")
+    pq.write_table(table := pa.Table.from_pylist(rows[8:16]), tmp_path / "b.parquet")
     monkeypatch.setattr("sys.stdin", Pipe(piped := lines(rows[16:])))
     done = geofilter("scan", "a.jsonl", "b.parquet", "-", *pair, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,8 @@ def test_a_run_of_other_rows_is_refused_by_name(pair, tmp_path: Path, monkeypatc
     was, now = (Path(f".geofilter/{p.name}") for p in sorted((tmp_path / ".geofilter").glob("stdin-*"),
                                                              key=lambda p: p.stat().st_size))  # fmt: skip
     assert found[1].stderr.splitlines()[-1] == (
-        f'geofilter: error: r: holds a run of another configuration (data: ["{was}"], now ["{now}"]); give another --run'
+        f'geofilter: error: r: holds a run of another configuration (data: ["{was}"], now ["{now}"]); give another '
+        "--run"
     )
     args = ("scan", "d.jsonl", "--fields", "prompt=q,response=a", *pair, "--run", "file")
     for n in (3, 4):
@@ -100,8 +101,9 @@ def test_a_mistyped_path_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatc
     )
     for text in ("data/train.jsonl", "dta/train.JSONL", "./org/name", "/org/name", "a/b/c", "name", "org/na me"):
         assert named(text) == (text,)  # a file, which scan does not find
-    with pytest.raises(InputError, match="hf://datasets/a/b/c: no data set of the hub; write hf://datasets/ORG/NAME"):
-        named("hf://datasets/a/b/c")
+    for text in ("hf://datasets/name", "hf://datasets/a/b/c"):
+        with pytest.raises(InputError, match=f"{text}: no data set of the hub; write hf://datasets/ORG/NAME"):
+            named(text)
     done = geofilter("scan", "dta/train.jsonl", cwd=tmp_path)
     assert (done.returncode, "dta/train.jsonl: no such file; give the path" in done.stderr) == (2, True)
 
@@ -149,27 +151,23 @@ def test_a_data_set_of_the_hub_is_fetched_once_scanned_and_filtered(pair, data_h
     assert kept == sorted(kept)
     assert len(kept) == 8
     assert geofilter("explain", manifest["run"], "--row", "4", "--json", cwd=tmp_path).returncode == 0
-    # Again: nothing is fetched, and the run is the same.
+    # Again: nothing is fetched.
     data_hub.asked.clear()
-    done = command(*args, cwd=tmp_path)
-    again = json.loads(done.stdout)
-    assert (again["run"], again["tokens_encoded_now"]) == (manifest["run"], 0)
+    plain, pinned = ("org/name", None, None), (f"org/name@{first}", None, None)
+    assert asked([plain, pinned], tmp_path) == [info["origin"]] * 2
     assert not [call for call in data_hub.asked if call.endswith(".jsonl")]
-    # The data set moves on: another run; the earlier commit can still be named.
+    # The data set moves on: another file; the earlier commit can still be named.
     second = data_hub.put("org/name", {"data/train.jsonl": lines(rows[:6])})
-    done = command(*args, cwd=tmp_path)
-    moved = json.loads(done.stdout)
-    assert moved["data"][0]["origin"]["revision"] == second
-    assert moved["run"] != manifest["run"]
-    done = command("scan", f"org/name@{first}", *args[2:], cwd=tmp_path)
-    assert json.loads(done.stdout)["run"] == manifest["run"]
+    moved = {**info["origin"], "revision": second}
+    assert asked([plain, pinned], tmp_path) == [moved, info["origin"]]
+    file = tmp_path / f".geofilter/org-name-train-{second[:12]}.parquet"
+    assert pq.read_table(file)["n"].to_pylist() == list(range(6))
     # Without the network, from the cache of `datasets`.
     data_hub.stop()
-    (tmp_path / moved["data"][0]["path"]).unlink()
+    file.unlink()
     done = command(*args, "--offline", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    offline = json.loads(done.stdout)
-    assert (offline["data"], offline["tokens_encoded_now"]) == (moved["data"], 0)
+    assert json.loads(done.stdout)["data"][0]["origin"] == moved
 
 
 ASK = """
@@ -177,9 +175,10 @@ import json, sys
 from geofilter.errors import GeofilterError
 from geofilter.sources import gather
 out = []
+offline = sys.argv[2] == "offline"
 for text, split, config in json.loads(sys.argv[1]):
     try:
-        files, origins = gather([text], split=split, config=config, offline=sys.argv[2] == "offline", notify=lambda t: 0)
+        files, origins = gather([text], split=split, config=config, offline=offline, notify=lambda text: None)
         out.append(origins[files[0]])
     except GeofilterError as error:
         out.append([error.exit_code, str(error)])
@@ -207,12 +206,11 @@ def test_what_cannot_be_had_from_the_hub_is_said_in_a_line(data_hub: DataHub, tm
     data_hub.gated.add("org/gated")
     data_hub.put("org/empty", {"README.md": b"---\nlicense: mit\n---\n"})
     data_hub.put("org/broken", {"train.jsonl": b'{"a": 1'})
-    data_hub.put("alone", {"train.jsonl": lines(qa(3))})
     other = "c" * 40
     cases = [
         (("org/qa", "test", None), {"id": "org/qa", "config": "default", "split": "test", "revision": commit}),
-        (("hf://datasets/alone", None, None),
-         {"id": "alone", "config": "default", "split": "train", "revision": commit}),
+        ((f"hf://datasets/org/qa@{commit}", "test", None),
+         {"id": "org/qa", "config": "default", "split": "test", "revision": commit}),
         (("org/two", None, "two"), {"id": "org/two", "config": "two", "split": "train", "revision": commit}),
         (("org/qa", "dev", None), "org/qa: has no split dev; give one with --split: train, test"),
         (("org/qa@v2", None, None), "org/qa: has no revision v2; give a branch, tag or commit of it"),
@@ -232,7 +230,7 @@ def test_what_cannot_be_had_from_the_hub_is_said_in_a_line(data_hub: DataHub, tm
     expected = [said if isinstance(said, dict) else [2, said] for _, said in cases]
     assert asked([case for case, _ in cases], tmp_path) == expected
     assert {p.name for p in (tmp_path / ".geofilter").iterdir()} == {
-        f"{name}-{commit[:12]}.parquet" for name in ("org-qa-test", "alone-train", "org-two-two-train")
+        f"{name}-{commit[:12]}.parquet" for name in ("org-qa-test", "org-two-two-train")
     }
     data_hub.stop()
     cases = [
