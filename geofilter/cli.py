@@ -82,8 +82,8 @@ def _root(
 
 
 @app.command(
-    epilog="Examples: geofilter scan data.jsonl --model smollm2-135m; geofilter scan 'part-*.jsonl.zst' more.parquet "
-    "--fields prompt=question,response=answer; geofilter scan org/name --split train"
+    epilog="Example: geofilter scan data.jsonl --model smollm2-135m. Other data: geofilter scan org/name --split test; "
+    "geofilter scan 'part-*.jsonl.zst' more.parquet --fields prompt=question,response=answer"
 )
 @with_settings
 def scan(

@@ -61,11 +61,9 @@ def _texts(path: Path, name: str, column: Any) -> list[str]:
     import pyarrow as pa
 
     try:
-        key, decoded = json.dumps(name, ensure_ascii=False), _decoder(column.type)
-        return [
-            "" if value is None else f"{key}: {json.dumps(decoded(value), ensure_ascii=False, default=_plain)}"
-            for value in column.to_pylist()
-        ]
+        encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
+        key, decoded = encode(name), _decoder(column.type)
+        return ["" if value is None else f"{key}: {encode(decoded(value))}" for value in column.to_pylist()]
     except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise InputError(
             f"{path}: the column {name} ({column.type}) has no form in JSON ({first_line(error)}); convert it or leave "

@@ -180,7 +180,7 @@ def _no_such_column(path: Path, name: str, column: str, seen: Iterable[str]) -> 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
-    return ", ".join(names[:SHOWN_COLUMNS]) + more
+    return ", ".join(names[:SHOWN_COLUMNS]) + more if names else "none"
 
 
 def parse_line(line: bytes, file: str, number: int, fields: Fields = NO_FIELDS) -> Row | Rejected:

@@ -105,7 +105,7 @@ def fetch(
     datasets.utils.logging.set_verbosity(CRITICAL)  # what it logs of an error is in the error
     commit = revision if offline else _commit(name, revision)
     with _loading(name, offline):
-        builder = datasets.load_dataset_builder(name, config, revision=commit)
+        builder = datasets.load_dataset_builder(f"{PREFIX}{name}", config, revision=commit)  # not a folder of that name
     if commit is not None and builder.hash != commit:
         # `datasets` takes what is in its cache when the hub fails it, whatever revision that is.
         what = "without the hub a revision is its full commit" if offline else "the hub does not answer; try again"

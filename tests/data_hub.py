@@ -66,11 +66,7 @@ class DataHub:
                              error="" if found is not None else "EntryNotFound")  # fmt: skip
         answer: object = {"id": name, "sha": commit, "siblings": []}
         if what == "tree":
-            answer = [
-                {"type": "file", "path": f, "oid": etag(data), "size": len(data)}
-                for f, data in files.items()
-                if not file or f.startswith(f"{file}/")
-            ]
+            answer = tree(files, file, "recursive=true" in request.path.lower())
         return self.send(request, body, 200, json.dumps(answer).encode())
 
     def send(self, request, body, code, data=b"", error="", commit=""):
@@ -84,6 +80,15 @@ class DataHub:
         request.end_headers()
         if body:
             request.wfile.write(data)
+
+
+def tree(files: dict[str, bytes], under: str, recursive: bool) -> list[dict]:
+    """The files and folders of a folder."""
+    folders = {"/".join(path.split("/")[:i]) for path in files for i in range(1, path.count("/") + 1)}
+    found = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)]
+    found += [{"type": "file", "path": p, "oid": etag(data), "size": len(data)} for p, data in files.items()]
+    inside = [e for e in found if not under or str(e["path"]).startswith(f"{under}/")]
+    return [e for e in inside if recursive or "/" not in str(e["path"]).removeprefix(f"{under}/")]
 
 
 def etag(data: bytes) -> str:

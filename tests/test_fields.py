@@ -53,6 +53,7 @@ def test_columns_make_a_row(option: str, record: dict, turns: tuple):
         ("text=x", {f"c{i}": 1 for i in range(20)},
          f"no column `x`, or null in it (--fields text=x); there are {', '.join(f'c{i}' for i in range(12))} "
          "and 8 more"),
+        ("text=x", {}, "no column `x`, or null in it (--fields text=x); there are none"),
         ("prompt=q,response=a", {"q": 3, "a": "hello"}, "`q` must be text, not int"),
         ("prompt=q,response=a,system=s", {"q": "hi", "a": "hello", "s": 1}, "`s` must be text, not int"),
         ("messages=talk", {"talk": "hi"}, "`talk` must be a list of messages that is not empty"),

@@ -232,6 +232,11 @@ def test_what_cannot_be_had_from_the_hub_is_said_in_a_line(data_hub: DataHub, tm
     assert {p.name for p in (tmp_path / ".geofilter").iterdir()} == {
         f"{name}-{commit[:12]}.parquet" for name in ("org-qa-test", "org-two-two-train")
     }
+    # A folder of that name is not taken for it.
+    (folder := tmp_path / "elsewhere" / "org" / "qa").mkdir(parents=True)
+    write_rows(folder / "train.jsonl", qa(9))
+    (found,) = asked([("hf://datasets/org/qa", None, None)], tmp_path / "elsewhere")
+    assert found["revision"] == commit
     data_hub.stop()
     cases = [
         (("org/two", None, "two"), {"id": "org/two", "config": "two", "split": "train", "revision": commit}),
