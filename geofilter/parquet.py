@@ -62,8 +62,10 @@ def _texts(path: Path, name: str, column: Any) -> list[str]:
 
     try:
         encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
-        key, decoded = encode(name), _decoder(column.type)
-        return ["" if value is None else f"{key}: {encode(decoded(value))}" for value in column.to_pylist()]
+        key, values, decoded = encode(name), column.to_pylist(), _decoder(column.type)
+        if decoded is not None:
+            values = map(decoded, values)
+        return ["" if value is None else f"{key}: {encode(value)}" for value in values]
     except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise InputError(
             f"{path}: the column {name} ({column.type}) has no form in JSON ({first_line(error)}); convert it or leave "
@@ -71,19 +73,22 @@ def _texts(path: Path, name: str, column: Any) -> list[str]:
         ) from None
 
 
-def _decoder(kind: Any) -> Callable[[Any], Any]:
-    """What makes of a value of this type the one that its JSON texts stand for."""
+def _decoder(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes of a value of this type the one that the JSON texts in it stand for; None where it holds none."""
     import pyarrow as pa
 
     if getattr(kind, "extension_name", "") == "arrow.json":
         return lambda value: None if value is None else json.loads(value)
     if pa.types.is_struct(kind):
-        parts = {kind.field(i).name: _decoder(kind.field(i).type) for i in range(kind.num_fields)}
-        return lambda value: value and {name: parts[name](inner) for name, inner in value.items()}
+        inside = [kind.field(i) for i in range(kind.num_fields)]
+        parts = {field.name: part for field in inside if (part := _decoder(field.type))}
+        return (
+            (lambda value: value and {**value, **{k: part(value[k]) for k, part in parts.items()}}) if parts else None
+        )
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        part = _decoder(kind.value_type)
-        return lambda value: value and [part(inner) for inner in value]
-    return lambda value: value
+        each = _decoder(kind.value_type)
+        return (lambda value: value and [each(inner) for inner in value]) if each else None
+    return None
 
 
 def _plain(value: Any) -> str:
