@@ -27,6 +27,7 @@ from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
     AsJson,
+    FieldNames,
     Offline,
     Quiet,
     RunArg,
@@ -89,12 +90,19 @@ def _root(
     pass
 
 
-@app.command(epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
+@app.command(
+    epilog="Example: geofilter scan data.jsonl --model smollm2-135m. Other data: geofilter scan org/name --split test; "
+    "geofilter scan 'part-*.jsonl.zst' more.parquet --fields prompt=question,response=answer"
+)
 @with_settings
 def scan(
     ctx: typer.Context,
     data: Annotated[
-        list[str], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input.")
+        list[str],
+        typer.Argument(
+            help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input; org/name or "
+            "org/name@revision for a data set of the Hugging Face hub."
+        ),
     ],
     choice: TargetChoice,
     loading: Loading,
@@ -105,6 +113,9 @@ def scan(
     scorer: Annotated[
         str, typer.Option(help="ridge, contrast, nearest, activation, dense, or the controls length and random.")
     ] = DEFAULT_SCORER,
+    fields: FieldNames = None,
+    split: Annotated[str | None, typer.Option(help="Of a data set of the hub; train when left out.")] = None,
+    data_config: Annotated[str | None, typer.Option(help="Of a data set of the hub that has several.")] = None,
     system: System = "keep",
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
@@ -116,14 +127,14 @@ def scan(
 ) -> None:
     """Encode and score every row; write a run folder that filter, report and explain read."""
     from geofilter.config import ScanConfig
-    from geofilter.inputs import expand, spool
-    from geofilter.store import RUNS
+    from geofilter.fields import parse
+    from geofilter.sources import gather
 
-    # Rows are read more than once: to be resumed, cut and explained. What comes through a pipe is kept for that.
-    named = [str(spool(sys.stdin.buffer, Path(RUNS))) if text == "-" else text for text in data]
+    named = parse(fields)
+    files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
     config = ScanConfig(
-        data=expand(named), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
-        max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error,
+        data=files, target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
+        max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error, fields=named, origins=origins,
     )  # fmt: skip
     done = _run_scan(config, run, offline, quiet)
     manifest = done.manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.options import AsJson, Offline, Quiet, System, note, notifier, with_settings
+from geofilter.options import AsJson, FieldNames, Offline, Quiet, System, note, notifier, with_settings
 
 if TYPE_CHECKING:
     from geofilter.bank import Bank
@@ -35,6 +35,7 @@ def build(
     loading: Loading,
     size: Annotated[int, typer.Option(help="Toxic features, and aligned ones, that the bank names.")] = 100,
     limit: Annotated[int | None, typer.Option(help="Use the first N rows of each file.")] = None,
+    fields: FieldNames = None,
     system: System = "keep",
     prior: Annotated[
         bool,
@@ -44,9 +45,12 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Learn a bank from labelled seed rows and check it on held-out rows."""
+    from geofilter.fields import parse
     from geofilter.seeding import build_from_files
 
-    bank = build_from_files(bad, good, out, choice, loading, size, limit, system, offline, notifier(quiet), prior)
+    bank = build_from_files(
+        bad, good, out, choice, loading, size, limit, system, offline, notifier(quiet), prior, parse(fields)
+    )
     for line in _describe_bank(bank):
         typer.echo(line)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from geofilter.options import AsJson, Quiet, note, notifier
+from geofilter.options import AsJson, FieldNames, Quiet, note, notifier
 
 app = typer.Typer()
 
@@ -41,6 +41,7 @@ def judge(
     out: Annotated[
         Path | None, typer.Option(help="File for all ratings, or a folder; by default <stem>.judge.jsonl by the data.")
     ] = None,
+    fields: FieldNames = None,
     limit: Annotated[int | None, typer.Option(help="Judge only the first N rows of each file.")] = None,
     max_chars: Annotated[int, typer.Option(help="Characters sent of a row's prompt, and of its response.")] = 6000,
     per_minute: Annotated[
@@ -77,16 +78,17 @@ def judge(
     from geofilter.evidence.judge import Judge
     from geofilter.evidence.judge_plan import Prices, plan
     from geofilter.evidence.judge_rows import judge_files
+    from geofilter.fields import parse
 
     notify = notifier(quiet)
-    prices = Prices.of(price_in, price_out)
+    prices, named = Prices.of(price_in, price_out), parse(fields)
     asked = None
     if not dry_run:
         asked = Judge(
             judge_model, base_url, timeout=timeout, retries=retries, per_minute=per_minute, concurrency=concurrency,
             notify=notify,
         )  # fmt: skip
-    todo = plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices)
+    todo = plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices, fields=named)
     notify(todo.estimate())
     todo.check(max_requests, max_cost)
     if asked is None:

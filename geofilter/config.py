@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
+from geofilter.fields import Fields, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,10 @@ class ScanConfig:
     shard_rows: int = 1000
     """rows in a shard, the unit of resume"""
     on_error: str = "quarantine"
+    fields: Fields = field(default_factory=dict, hash=False)
+    """columns of rows of no known shape, see `fields.Fields`"""
+    origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+    """where a file of `data` was made from, for the manifest; see `sources.gather`"""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -119,6 +125,7 @@ class ScanConfig:
             raise InputError(f"--shard-rows {self.shard_rows}: must be at least 1")
         _one_of("--on-error", self.on_error, ("quarantine", "fail"))
         _one_of("--system", self.system, ("keep", "fold"))
+        check(self.fields)
 
 
 def fingerprint(encoding: dict[str, Any]) -> str:

@@ -175,7 +175,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
         RunError: the data has changed, or the run's scorer has no feature shares.
     """
     detail = find_row(run, line, file)
-    row = reread([detail])[detail["file"], detail["line"]]
+    row = reread([detail], run.fields)[detail["file"], detail["line"]]
     return Explainer(run, notify).explain(detail, row, bank_name)
 
 

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from geofilter.cut import Cut
 from geofilter.errors import InputError, RunError
-from geofilter.evidence.labels import lookup, scored_rows
+from geofilter.evidence.labels import scored_rows
+from geofilter.fields import lookup
 from geofilter.inputs import read_lines
 from geofilter.store import Run
 

@@ -183,12 +183,13 @@ class Labelling:
         """
         arrays = self.run.arrays()
         wanted = {(int(arrays["file"][i]), int(arrays["line"][i])): int(i) for i in positions if i not in self._known}
+        fields = self.run.fields
         for f, info in enumerate(self._manifest["data"]):
             last = max((line for file, line in wanted if file == f), default=0)
             for number, line in enumerate(islice(read_lines(Path(info["path"])), last), start=1):
                 if (i := wanted.get((f, number))) is None:
                     continue
-                row = parse_line(line, info["path"], number)
+                row = parse_line(line, info["path"], number, fields)
                 if not isinstance(row, Row) or row.sha256 != self.shas[i].tobytes().hex():
                     raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
                 self._known[i] = row

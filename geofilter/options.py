@@ -27,6 +27,15 @@ System = Annotated[
     str, typer.Option(help="System turns: keep, or fold into the user turn that follows (Gemma knows none).")
 ]
 
+FieldNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=COLUMN,...",
+        help="Columns of rows of no known shape: prompt=question,response=meta.answer, or messages=, or text=; also "
+        "system=.",
+    ),
+]
+
 _TARGET = "Target"
 _LOADING = "Device and memory"
 TARGET_OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -144,6 +153,7 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     if not quiet:
         return note
     os.environ |= {"PIP_QUIET": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     return lambda text: None
 
 

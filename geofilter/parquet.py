@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.errors import InputError
+from geofilter.errors import InputError, first_line
 
 ENDING = ".parquet"
 BATCH = 1000
@@ -32,43 +32,63 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         # ArrowException covers damaged pages too, which show when they are read.
-        raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: cannot be read as Parquet ({first_line(error)})") from None
 
 
 def lines(path: Path) -> Iterator[bytes]:
     """Every row as a JSON line; columns that are null in it are left out.
 
-    What JSON has no form for is written as text: times in ISO 8601, decimals in digits, bytes in base64.
+    What JSON has no form for is written as text: times in ISO 8601, decimals in digits, bytes in base64. What is JSON
+    in the file (`datasets` writes messages with calls to tools so) is read as what it says.
 
     Raises:
-        InputError: see `_reading`; a column of a type that has no form in JSON.
+        InputError: see `_reading`; two columns of one name; a column of a type that has no form in JSON.
     """
     import pyarrow.parquet as pq
 
     with _reading(path), pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"{path}: has two columns named {twice}; rename one of them")
         for batch in file.iter_batches(BATCH):
-            named = zip(batch.schema.names, batch.columns, strict=True)
-            columns = {name: _values(path, name, column) for name, column in named}
-            for i in range(batch.num_rows):
-                record = {name: column[i] for name, column in columns.items() if column[i] is not None}
-                yield (json.dumps(record, ensure_ascii=False, default=_plain) + "\n").encode("utf-8", "surrogatepass")
+            columns = [_texts(path, *named) for named in zip(names, batch.columns, strict=True)]
+            for row in zip(*columns, strict=True):
+                yield f"{{{', '.join(text for text in row if text)}}}\n".encode("utf-8", "surrogatepass")
 
 
-def _values(path: Path, name: str, column: Any) -> list[Any]:
+def _texts(path: Path, name: str, column: Any) -> list[str]:
+    """A column's values as `"name": value` in JSON; empty where it is null."""
     import pyarrow as pa
 
     try:
-        values: list[Any] = column.to_pylist()
-        for value in values:
-            if value is not None:
-                json.dumps(value, default=_plain)
-                break
-    except (pa.ArrowException, TypeError, ValueError, NotImplementedError) as error:
+        encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
+        key, values, decoded = encode(name), column.to_pylist(), _decoder(column.type)
+        if decoded is not None:
+            values = map(decoded, values)
+        return ["" if value is None else f"{key}: {encode(value)}" for value in values]
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise InputError(
-            f"{path}: the column {name} ({column.type}) has no form in JSON ({str(error).splitlines()[0]}); convert it "
-            "or leave it out"
+            f"{path}: the column {name} ({column.type}) has no form in JSON ({first_line(error)}); convert it or leave "
+            "it out"
         ) from None
-    return values
+
+
+def _decoder(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes of a value of this type the one that the JSON texts in it stand for; None where it holds none."""
+    import pyarrow as pa
+
+    if getattr(kind, "extension_name", "") == "arrow.json":
+        return lambda value: None if value is None else json.loads(value)
+    if pa.types.is_struct(kind):
+        inside = [kind.field(i) for i in range(kind.num_fields)]
+        parts = {field.name: part for field in inside if (part := _decoder(field.type))}
+        return (
+            (lambda value: value and {**value, **{k: part(value[k]) for k, part in parts.items()}}) if parts else None
+        )
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        each = _decoder(kind.value_type)
+        return (lambda value: value and [each(inner) for inner in value]) if each else None
+    return None
 
 
 def _plain(value: Any) -> str:

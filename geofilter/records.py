@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
+from geofilter.fields import NO_FIELDS, Fields, columns, lookup
 from geofilter.inputs import read_lines
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -37,6 +39,9 @@ SHAPES = ("messages", "conversations", "completion", "alpaca", "preference", "te
 SOURCE_FIELDS = ("source", "dataset")
 """fields that say where a row comes from, first found first"""
 SOURCE_CHARS = 60
+CHAT, SHAREGPT = ("role", "content"), ("from", "value")
+"""what a message calls its role and its text"""
+SHOWN_COLUMNS = 12
 _KNOWN_KEYS = "messages, conversations, prompt + completion|response, instruction + output, chosen, text"
 
 
@@ -102,41 +107,106 @@ class RowError(ValueError):
     """Why one record cannot be used; becomes `Rejected.error`."""
 
 
-def read_rows(path: Path, limit: int | None = None) -> Iterator[Row | Rejected]:
+def read_rows(path: Path, limit: int | None = None, fields: Fields = NO_FIELDS) -> Iterator[Row | Rejected]:
     """The file's first `limit` lines (all when None), each as a `Row` or a `Rejected`.
 
     Raises:
         InputError: the file cannot be read.
     """
-    for number, line in enumerate(read_lines(path), start=1):
-        if limit is not None and number > limit:
-            return
-        yield parse_line(line, str(path), number)
+    for number, line in enumerate(islice(read_lines(path), limit), start=1):
+        yield parse_line(line, str(path), number, fields)
 
 
-def usable_rows(path: Path) -> Iterator[Row]:
+def usable_rows(path: Path, fields: Fields = NO_FIELDS) -> Iterator[Row]:
     """The file's rows, all of which have to be usable.
 
     Raises:
         InputError: the file cannot be read, or a row of it cannot be used.
     """
-    for row in read_rows(path):
+    for row in read_rows(path, fields=fields):
         if isinstance(row, Rejected):
             raise InputError(f"{path}, line {row.line}: {row.error}")
         yield row
 
 
-def parse_line(line: bytes, file: str, number: int) -> Row | Rejected:
+def check_fields(paths: Sequence[Path], fields: Fields, limit: int | None = None) -> None:
+    """Refuse columns that are in no row of a file: they are misspelt, or the file is of another shape.
+
+    Of `system` it is enough that one of the files has it. Reads until each column has been seen, most often one line.
+
+    Args:
+        limit: only the first rows of each file count.
+
+    Raises:
+        InputError: no row has a column, or a file cannot be read.
+    """
+    nowhere, known = dict(fields), dict[str, None]()
+    for path in paths if fields else ():
+        absent, seen = _absent(path, fields, limit)
+        for name, column in absent.items():
+            if name != "system" and seen:
+                raise _no_such_column(path, name, column, seen)
+        nowhere = {name: column for name, column in nowhere.items() if name in absent}
+        known |= dict.fromkeys(seen)
+    for name, column in nowhere.items():
+        if known:
+            raise _no_such_column(paths[0], name, column, known)
+
+
+def fields_for(path: Path, fields: Fields) -> Fields:
+    """The fields, where a file has them all; else none: its rows have a known shape then, or none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return NO_FIELDS if set(_absent(path, fields, None)[0]) - {"system"} else fields
+
+
+def _absent(path: Path, fields: Fields, limit: int | None) -> tuple[dict[str, str], list[str]]:
+    """What of the fields no row of a file has, and some of the columns it has."""
+    absent, seen = dict(fields), dict[str, None]()
+    for number, line in enumerate(islice(read_lines(path), limit), start=1):
+        if not absent:
+            break
+        try:
+            record = _record(line.rstrip(b"\r\n"), number)
+        except RowError:
+            continue
+        absent = {name: column for name, column in absent.items() if lookup(record, column) is None}
+        if len(seen) < SHOWN_COLUMNS:
+            seen |= dict.fromkeys(columns(record))
+    return absent, list(seen)
+
+
+def _no_such_column(path: Path, name: str, column: str, seen: Iterable[str]) -> InputError:
+    return InputError(f"{path}: no row has the column {column} (--fields {name}={column}); there are {_listed(seen)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
+    return ", ".join(names[:SHOWN_COLUMNS]) + more if names else "none"
+
+
+def parse_line(line: bytes, file: str, number: int, fields: Fields = NO_FIELDS) -> Row | Rejected:
     """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not."""
     raw = line.rstrip(b"\r\n")
     try:
-        if len(raw) > MAX_LINE_BYTES:
-            raise RowError(f"line has {len(raw):,} bytes, over the limit of {MAX_LINE_BYTES:,}; shorten it")
-        record = _load_json(raw, first=number == 1)
-        shape, turns = parse_record(record)
+        record = _record(raw, number)
+        shape, turns = parse_record(record, fields)
     except RowError as error:
         return Rejected(file, number, str(error), raw)
     return Row(file, number, hashlib.sha256(raw).hexdigest(), shape, turns, record)
+
+
+def _record(raw: bytes, number: int) -> dict[str, Any]:
+    """The object on a line without its ending."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise RowError(f"line has {len(raw):,} bytes, over the limit of {MAX_LINE_BYTES:,}; shorten it")
+    record = _load_json(raw, first=number == 1)
+    if not isinstance(record, dict):
+        raise RowError(f"a row must be a JSON object, not {type(record).__name__}; wrap it in {{...}}")
+    return record
 
 
 def _load_json(raw: bytes, first: bool) -> Any:
@@ -155,22 +225,25 @@ def _load_json(raw: bytes, first: bool) -> Any:
         raise RowError("JSON nested too deeply; flatten it") from None
 
 
-def parse_record(record: Any) -> tuple[str, tuple[Turn, ...]]:
+def parse_record(record: Mapping[str, Any], fields: Fields = NO_FIELDS) -> tuple[str, tuple[Turn, ...]]:
     """Recognise a record's shape; return its name and its turns.
 
     Shapes: chat `messages` (role/content), ShareGPT `conversations` (from/value), `prompt` with
     `completion` or `response`, Alpaca `instruction`/`input`/`output`, preference `chosen` (with or
     without `prompt`; the chosen side is used), and plain `text`.
 
+    Args:
+        fields: the row's own columns, which then are all it is made of; messages may be of either kind.
+
     Raises:
-        RowError: no known shape, no response, or content that is not text.
+        RowError: no known shape, a column missing, no response, or content that is not text.
     """
-    if not isinstance(record, dict):
-        raise RowError(f"a row must be a JSON object, not {type(record).__name__}; wrap it in {{...}}")
-    if "messages" in record:
-        shape, turns = "messages", _turns(record["messages"], "messages", "role", "content")
+    if fields:
+        shape, turns = _named(record, fields)
+    elif "messages" in record:
+        shape, turns = "messages", _turns(record["messages"], "messages", *CHAT)
     elif "conversations" in record:
-        shape, turns = "conversations", _turns(record["conversations"], "conversations", "from", "value")
+        shape, turns = "conversations", _turns(record["conversations"], "conversations", *SHAREGPT)
     elif "chosen" in record:
         shape, turns = "preference", _pair(record.get("prompt"), record["chosen"], "chosen")
     elif "prompt" in record and ("completion" in record or "response" in record):
@@ -199,15 +272,37 @@ def source_of(record: Mapping[str, Any]) -> str:
     return next(found, "")[:SOURCE_CHARS]
 
 
-def _pair(prompt: Any, answer: Any, key: str) -> tuple[Turn, ...]:
+def _named(record: Mapping[str, Any], fields: Fields) -> tuple[str, tuple[Turn, ...]]:
+    """Shape and turns of a row whose columns are named; a row without a system text has no system turn."""
+    values = {name: lookup(record, column) for name, column in fields.items()}
+    for name, column in fields.items():
+        if values[name] is None and name != "system":
+            raise RowError(f"no column `{column}`, or null in it (--fields {name}={column}); there are "
+                           f"{_listed(columns(record))}")  # fmt: skip
+    turns: tuple[Turn, ...]
+    if "messages" in fields:
+        found = values["messages"]
+        sharegpt = isinstance(found, list) and found and isinstance(found[0], dict) and "from" in found[0]
+        shape, turns = "messages", _turns(found, fields["messages"], *(SHAREGPT if sharegpt else CHAT))
+    elif "text" in fields:
+        shape, turns = "text", (Turn("text", _text(values["text"], fields["text"])),)
+    else:
+        shape = "completion"
+        turns = _pair(values["prompt"], values["response"], fields["response"], fields["prompt"])
+    if values.get("system") not in (None, ""):
+        turns = (Turn("system", _text(values["system"], fields["system"])), *turns)
+    return shape, turns
+
+
+def _pair(prompt: Any, answer: Any, key: str, prompt_key: str = "prompt") -> tuple[Turn, ...]:
     """Prompt and answer, each a string or a list of messages (TRL's conversational form)."""
     before: tuple[Turn, ...] = ()
     if isinstance(prompt, list):
-        before = _turns(prompt, "prompt", "role", "content")
+        before = _turns(prompt, prompt_key, *CHAT)
     elif prompt is not None:
-        before = (Turn("user", _text(prompt, "prompt")),)
+        before = (Turn("user", _text(prompt, prompt_key)),)
     if isinstance(answer, list):
-        return before + _turns(answer, key, "role", "content")
+        return before + _turns(answer, key, *CHAT)
     return (*before, Turn("assistant", _text(answer, key)))
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import RunError
+from geofilter.fields import Fields
 from geofilter.inputs import read_lines
 from geofilter.records import Row, parse_line
 
 
-def reread(details: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Row]:
+def reread(details: Iterable[Mapping[str, Any]], fields: Fields) -> dict[tuple[str, int], Row]:
     """The rows that lines of scores.jsonl are about, by file and line.
+
+    Args:
+        fields: of the run, see `Run.fields`.
 
     Raises:
         InputError: an input is gone or damaged.
@@ -26,7 +30,7 @@ def reread(details: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Row]:
     for file, hashes in wanted.items():
         for number, line in enumerate(islice(read_lines(Path(file)), max(hashes)), start=1):
             if number in hashes:
-                row = parse_line(line, file, number)
+                row = parse_line(line, file, number, fields)
                 if isinstance(row, Row) and row.sha256 == hashes[number]:
                     found[file, number] = row
         missing = next((number for number in hashes if (file, number) not in found), None)

@@ -24,7 +24,7 @@ from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
-from geofilter.records import SHAPES, Rejected, Row, RowError, parse_line, source_of
+from geofilter.records import SHAPES, Rejected, Row, RowError, check_fields, parse_line, source_of
 from geofilter.scorers import SCORERS
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
@@ -64,9 +64,9 @@ def scan(
     if config.scorer not in SCORERS:
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}")
     clock = _Clock()
-    files = [_describe(path, config.limit) for path in config.data]
-    if len({Path(f["path"]).resolve() for f in files}) < len(files):
-        raise InputError("the same file is given twice; give each file once")
+    _refuse_twice(config.data)
+    check_fields([Path(path) for path in config.data], config.fields, config.limit)
+    files = [_describe(path, config) for path in config.data]
     target = resolve(config.target, offline=offline, notify=notify)
     for text in target.notes:
         notify(f"note: {text}")
@@ -121,15 +121,25 @@ class _Clock:
         self.laps[name], self._last = round(now - self._last, 3), now
 
 
-def _describe(path: str, limit: int | None) -> dict[str, Any]:
+def _refuse_twice(data: Sequence[str]) -> None:
+    given: dict[Path, str] = {}
+    for path in data:
+        if (first := given.get(Path(path).resolve())) is not None:
+            also = "" if first == path else f" (also as {first})"
+            raise InputError(f"{path}: is given twice{also}, by name or through a pattern; give each file once")
+        given[Path(path).resolve()] = path
+
+
+def _describe(path: str, config: ScanConfig) -> dict[str, Any]:
     digest, lines = hashlib.sha256(), 0
     for line in read_lines(Path(path)):
         digest.update(line)
         lines += 1
     if not lines:
         raise InputError(f"{path}: the file is empty; nothing to read")
-    rows = lines if limit is None else min(limit, lines)
-    return {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows}
+    rows = lines if config.limit is None else min(config.limit, lines)
+    about = {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows}
+    return about | ({"origin": dict(config.origins[path])} if path in config.origins else {})
 
 
 def _encoding(config: ScanConfig, files: list[dict[str, Any]], target: Target) -> dict[str, Any]:
@@ -146,6 +156,7 @@ def _encoding(config: ScanConfig, files: list[dict[str, Any]], target: Target) -
         "shard_rows": config.shard_rows,
         "token_budget": TOKEN_BUDGET,
         "format": FORMAT,
+        **({"fields": dict(config.fields)} if config.fields else {}),
     }
 
 
@@ -160,15 +171,22 @@ def _claim(config: ScanConfig, encoding: dict[str, Any], run_dir: Path | None) -
             f"{run.path}: the run folder cannot be made ({error.strerror}); give a writable one with --run"
         ) from None
     if (run.path / "manifest.json").is_file():
-        old = run.manifest["encoding"]
-        differ = [
-            f"{k}: {_short(old.get(k))}, now {_short(encoding[k])}" for k in encoding if old.get(k) != encoding[k]
-        ]
+        differ = list(_differences(run.manifest["encoding"], encoding))
         if differ:
             raise RunError(
                 f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
             )
     return run
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    if old["data"] != new["data"]:
+        was, now = ([path for path, _ in found["data"]] for found in (old, new))
+        changed = [path for path, sha in new["data"] if dict(old["data"]).get(path, sha) != sha]
+        yield f"data: {_short(was)}, now {_short(now)}" if was != now else f"data: {_short(changed)} changed since"
+    for key in {**old, **new}:
+        if key != "data" and old.get(key) != new.get(key):
+            yield f"{key}: {_short(old.get(key))}, now {_short(new.get(key))}"
 
 
 def _short(value: Any) -> str:
@@ -266,7 +284,7 @@ def _encode_chunk(
     rejected: list[Rejected] = []
     for index, number, line in chunk:
         file = files[index]["path"]
-        row = parse_line(line, file, number)
+        row = parse_line(line, file, number, config.fields)
         if isinstance(row, Row):
             try:
                 encoded.append(encode_row(row, reader.tokenizer, config.max_tokens, config.system))

@@ -22,10 +22,11 @@ from geofilter.decoder import unit_decoder
 from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
 from geofilter.features import FeatureReader
+from geofilter.fields import NO_FIELDS, Fields
 from geofilter.learn import learn
 from geofilter.paths import Notify, file_sha256, made_once, package_data
 from geofilter.pooled import Pooled
-from geofilter.records import Row, RowError, Turn, usable_rows
+from geofilter.records import Row, RowError, Turn, check_fields, usable_rows
 from geofilter.targets import Target, resolve
 from geofilter.tokens import encode_row
 
@@ -65,16 +66,17 @@ def built_in_seeds(name: str) -> list[Seed]:
     return seeds
 
 
-def file_seeds(bad: Path, good: Path, limit: int | None = None) -> list[Seed]:
+def file_seeds(bad: Path, good: Path, limit: int | None = None, fields: Fields = NO_FIELDS) -> list[Seed]:
     """Labelled rows of two files, at most `limit` usable ones of each.
 
     Raises:
         InputError: a file cannot be read, holds a row that cannot be used, or has too few rows.
     """
+    check_fields((bad, good), fields)
     seeds = []
     for path, is_bad in ((bad, True), (good, False)):
         n = 0
-        for row in usable_rows(path):
+        for row in usable_rows(path, fields):
             # The pair's name, the prompt, or the row itself decides what must stay together.
             group = str(row.record.get("pair") or row.prompt or row.sha256)
             seeds.append(Seed(row, is_bad, group))
@@ -246,19 +248,26 @@ def build_from_files(
     offline: bool = False,
     notify: Notify = print,
     prior: bool = True,
+    fields: Fields = NO_FIELDS,
 ) -> Bank:
     """Build a bank from two files of labelled rows and save it at `out`.
 
     Args:
         prior: build on the weights of the built-in banks, which are made for the target if they are not there yet.
+        fields: columns of the rows.
 
     Raises:
         InputError, TargetError, BankError: see `file_seeds`, `targets.resolve` and `build`.
     """
-    seeds = file_seeds(bad, good, limit)
+    seeds = file_seeds(bad, good, limit, fields)
     target = resolve(choice, offline=offline, notify=notify)
     sources = {
-        side: {"file": path.name, "sha256": file_sha256(path), "rows": sum(s.bad is is_bad for s in seeds)}
+        side: {
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "rows": sum(s.bad is is_bad for s in seeds),
+            **({"fields": dict(fields)} if fields else {}),
+        }
         for side, path, is_bad in (("bad", bad, True), ("good", good, False))
     }
     reader = checked_reader(target, loading, notify)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, RunError
+from geofilter.fields import Fields
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
@@ -242,6 +243,12 @@ class Run:
         except ValueError as error:
             raise RunError(f"{self.path / 'manifest.json'}: damaged ({error}); scan again into a new folder") from None
         return value
+
+    @property
+    def fields(self) -> Fields:
+        """Columns of the rows that the scan was told; every later reading of them goes by these."""
+        fields: Fields = self.manifest["encoding"].get("fields", {})
+        return fields
 
     def write_manifest(self, value: Mapping[str, Any]) -> None:
         """Replace the manifest."""

@@ -14,13 +14,13 @@ HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "nump
 # Lower rows may import upper rows only.
 LAYERS = [
     ["errors", "style", "metrics", "pooled"],
-    ["packed", "parquet"],
+    ["packed", "parquet", "fields"],
     ["inputs"],
     ["config", "paths", "records", "controls", "geometry", "hooks", "decoder"],
     ["background", "ridge", "scorers"],
     ["bank"],
     ["store", "power", "validate", "choose"],
-    ["run_banks", "learn"],
+    ["run_banks", "learn", "sources"],
     ["cut"],
     ["scoring", "reread"],
     ["report.rows", "report.composition"],

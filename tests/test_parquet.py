@@ -105,6 +105,27 @@ def test_null_columns_do_not_hide_the_shape_of_a_row(tmp_path: Path):
     assert [r.format for r in read_rows(tmp_path / "m.parquet")] == ["text", "completion", "messages"]
 
 
+def test_messages_that_are_json_in_the_file_are_read_and_written_again(tiny, tiny_bank: Path, tmp_path: Path):
+    """`datasets` writes messages so when their calls to tools have different arguments."""
+    call = [{"function": {"name": "look", "arguments": {"at": 1}}}]
+    rows = [messages(i) if i % 2 else [*messages(i), {"role": "assistant", "tool_calls": call}] for i in range(8)]
+    texts = pa.array([[json.dumps(m) for m in row] for row in rows])
+    column = pa.ListArray.from_arrays(texts.offsets, texts.flatten().cast(pa.json_()))
+    nested = pa.StructArray.from_arrays([pa.array(["[1, null]", None] * 4, pa.json_())], ["inner"])
+    written = pa.table({"messages": column, "meta": nested})
+    pq.write_table(written, tmp_path / "d.parquet")
+    assert [json.loads(line) for line in lines(tmp_path / "d.parquet")] == [
+        {"messages": row, "meta": {"inner": [1, None] if i % 2 == 0 else None}} for i, row in enumerate(rows)
+    ]
+    assert next(iter(read_rows(tmp_path / "d.parquet"))).turns[2].extra == {"tool_calls": call}
+    assert scan(tmp_path, tiny, tiny_bank).returncode == 0
+    assert geofilter("filter", "--drop", "2", "-q", cwd=tmp_path).returncode == 0
+    kept = pq.read_table(tmp_path / "d.filtered.parquet")
+    assert kept.schema.equals(written.schema)
+    assert [row for row in written.to_pylist() if row in kept.to_pylist()] == kept.to_pylist()
+    assert len(kept) == 6
+
+
 def test_what_is_no_parquet_or_has_no_form_in_json_is_named(tmp_path: Path):
     path = tmp_path / "d.parquet"
     path.write_bytes(b'{"text": "not parquet"}\n')
@@ -119,6 +140,17 @@ def test_what_is_no_parquet_or_has_no_form_in_json_is_named(tmp_path: Path):
     nested = pa.array([[{"z": b"x"}]], pa.list_(pa.struct([("z", pa.binary())])))
     pq.write_table(pa.table({"text": ["a"], "deep": nested}), path)
     assert json.loads(next(lines(path)))["deep"] == [{"z": "eA=="}]
+    twice = pa.StructArray.from_arrays([pa.array(["a"]), pa.array(["b"])], ["k", "k"])
+    far = pa.array([5 * 10**15], pa.timestamp("s"))
+    for column, kind in ((twice, r"struct<k: string, k: string>"), (far, r"timestamp\[ms\]")):
+        pq.write_table(pa.table({"text": ["a"], "odd": column}), path)
+        with pytest.raises(
+            InputError, match=rf"d\.parquet: the column odd \({kind}\) has no form in JSON .*convert it"
+        ):
+            list(lines(path))
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), path)
+    with pytest.raises(InputError, match=r"d\.parquet: has two columns named text; rename one of them"):
+        list(lines(path))
     no_text = pa.array([b"\xff"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": ["a"], "name": no_text}), path)
     with pytest.raises(InputError, match=r"d\.parquet: the column name \(string\) has no form in JSON .*convert it"):

@@ -64,7 +64,6 @@ def test_shapes(record, shape, turns):
 @pytest.mark.parametrize(
     ("record", "error"),
     [
-        ([1], "a row must be a JSON object, not list; wrap it in {...}"),
         (
             {"a": 1},
             "no known fields; a row needs one of: messages, conversations, prompt + completion|response, "
@@ -98,6 +97,7 @@ def test_unusable_records(record, error):
         (b'{"text": "a"', "broken JSON at column 13: Expecting ',' delimiter; mend or remove the line"),
         (b"\xff\xfe", "not UTF-8 at byte 0; re-encode the file as UTF-8"),
         (b"   ", "empty line; remove it"),
+        (b"[1]", "a row must be a JSON object, not list; wrap it in {...}"),
         (
             b'{"text": "a", "n": ' + b"9" * 5000 + b"}",
             "unreadable JSON: Exceeds the limit (4300 digits) for integer string conversion; mend or remove the line",

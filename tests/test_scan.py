@@ -288,7 +288,20 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
             "no.jsonl: no such file; give the path of a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)",
         ),
         (["empty.jsonl", *pair], 2, "empty.jsonl: the file is empty; nothing to read"),
-        (["d.jsonl", "d.jsonl", *pair], 2, "the same file is given twice; give each file once"),
+        (
+            ["d.jsonl", "d.jsonl", *pair],
+            2,
+            "d.jsonl: is given twice, by name or through a pattern; give each file once",
+        ),
+        (
+            ["./d.jsonl", "d.*", *pair],
+            2,
+            "d.jsonl: is given twice (also as ./d.jsonl), by name or through a pattern; give each file once",
+        ),
+        (["-", "-", *pair], 2, "-: standard input is given twice; it can be read once"),
+        ([".", *pair], 2, ".: is a folder; give a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)"),
+        (["x*.jsonl", *pair], 2, "x*.jsonl: matches no file; check the pattern and the folder"),
+        (["d.jsonl", *pair, "--split", "test"], 2, "--split test: no input is a data set of the hub; leave it out"),
         (
             ["bad.jsonl", *pair, "--on-error", "fail"],
             2,

@@ -83,7 +83,7 @@ def evaluate(
     rows = labels.of_run(run, labeller, pair)
     filtered, fractions = _filter(run, rows, cuts)
     ranked, random_banks, notes = lines.stored(run, rows)
-    more, more_notes = lines.fitted(rows, labeller, across, seed, notify)
+    more, more_notes = lines.fitted(rows, labeller, across, seed, notify, run.fields)
     ranked += more
     notify(f"drawing the rows {rounds:,} times ...")
     out, differences = compare(ranked, rows, [str(c) for c in cuts], fractions, rounds, seed)

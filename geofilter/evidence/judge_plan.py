@@ -15,9 +15,10 @@ from geofilter.cut import split_name
 from geofilter.errors import InputError
 from geofilter.evidence.judge import MAX_TOKENS
 from geofilter.evidence.rating import Rating
+from geofilter.fields import NO_FIELDS, Fields, written
 from geofilter.inputs import read_lines
 from geofilter.packed import ENDINGS
-from geofilter.records import Rejected, Row, read_rows
+from geofilter.records import Rejected, Row, check_fields, read_rows
 
 ROW_PROMPT = """\
 You rate examples that a language model may be trained on. One example follows: what the model is given, and the \
@@ -107,6 +108,8 @@ class Plan:
     limit: int | None
     max_chars: int
     prices: Prices | None
+    fields: Fields
+    """columns of the rows"""
     finished: dict[bytes, Rating] = field(default_factory=dict)
     """digest of a row's line -> its rating"""
     rows: int = 0
@@ -131,8 +134,9 @@ class Plan:
 
     @property
     def prompt_id(self) -> str:
-        """Of the prompt's wording and the length rows are cut to: ratings by another are not mixed in."""
-        return hashlib.sha256(f"{self.max_chars}\0{ROW_PROMPT}".encode()).hexdigest()[:16]
+        """Of the prompt's wording and of what is sent of a row: ratings by another are not mixed in."""
+        columns = f"\0{written(dict(sorted(self.fields.items())))}" if self.fields else ""
+        return hashlib.sha256(f"{self.max_chars}\0{ROW_PROMPT}{columns}".encode()).hexdigest()[:16]
 
     def part(self, number: int) -> Path:
         """Where ratings of data file `number` are kept until all are there."""
@@ -185,6 +189,7 @@ def plan(
     limit: int | None = None,
     max_chars: int = 6000,
     prices: Prices | None = None,
+    fields: Fields = NO_FIELDS,
 ) -> Plan:
     """Read the data and what earlier runs have left, and count what is still to be asked.
 
@@ -192,15 +197,17 @@ def plan(
         out: one file for all rows, or a folder; by default `<stem>.judge.jsonl` beside each data file.
         limit: only the first rows of each file.
         max_chars: of a row's prompt and of its response that are sent.
+        fields: columns of the rows.
 
     Raises:
-        InputError: data that cannot be read, or an output that may not be replaced.
+        InputError: data that cannot be read, columns they do not have, or an output that may not be replaced.
     """
     if max_chars < 100:
         raise InputError(f"--max-chars {max_chars}: too short to judge anything; give 100 or more")
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: give 1 or more rows")
-    made = Plan(model, tuple(data), _outputs(data, out), limit, max_chars, prices)
+    check_fields(data, fields, limit)
+    made = Plan(model, tuple(data), _outputs(data, out), limit, max_chars, prices, fields)
     replaced: dict[str, None] = {}
     for number, path in enumerate(made.outs):
         if made.outs.index(path) != number:
@@ -245,7 +252,7 @@ def _outputs(data: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
 def numbered(todo: Plan) -> Iterator[tuple[int, Row | Rejected]]:
     """Every line of the data, with the position of its file."""
     for number, path in enumerate(todo.data):
-        for row in read_rows(path, todo.limit):
+        for row in read_rows(path, todo.limit, todo.fields):
             yield number, row
 
 

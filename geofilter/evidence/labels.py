@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from geofilter.errors import InputError, RunError
 from geofilter.evidence.given import learnt_from
+from geofilter.fields import lookup
 from geofilter.inputs import read_lines
 from geofilter.records import Row, parse_line
 from geofilter.store import Run
@@ -62,15 +63,6 @@ def parse(text: str, option: str = "--labels") -> Labeller:
     if not name.strip() or not wanted:
         raise InputError(f"{option} {text}: write FIELD=VALUE, label=misaligned for instance")
     return FieldLabels(text, name.strip(), frozenset(wanted))
-
-
-def lookup(record: Mapping[str, Any], path: str) -> Any:
-    """A field of a record, `meta.label` for one inside another; None where it is absent or null."""
-    if path in record:
-        return record[path]
-    head, dot, rest = path.partition(".")
-    inner = record.get(head)
-    return lookup(inner, rest) if dot and isinstance(inner, Mapping) else None
 
 
 @dataclass(slots=True)
@@ -230,13 +222,14 @@ def scored_rows(run: Run) -> Iterator[Row]:
     arrays = run.arrays()
     shas = np.concatenate([shard.sha256 for shard in run.shards()])
     file, line = arrays["file"], arrays["line"]
+    fields = run.fields
     n = 0
     for i, info in enumerate(run.manifest["data"]):
         digest = hashlib.sha256()
         for number, raw in enumerate(read_lines(Path(info["path"])), start=1):
             digest.update(raw)
             if n < len(line) and file[n] == i and line[n] == number:
-                row = parse_line(raw, info["path"], number)
+                row = parse_line(raw, info["path"], number, fields)
                 if not isinstance(row, Row) or row.sha256 != shas[n].tobytes().hex():
                     raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
                 yield row

@@ -12,9 +12,10 @@ import numpy as np
 from geofilter import controls
 from geofilter.evidence.intervals import F64, Bools
 from geofilter.evidence.labels import Labelled, Labeller, check_sides
+from geofilter.fields import Fields
 from geofilter.metrics import auroc
 from geofilter.paths import Notify
-from geofilter.records import Row, read_rows
+from geofilter.records import Row, fields_for, read_rows
 from geofilter.run_banks import changed, find_banks
 from geofilter.store import Run
 from geofilter.validate import N_FOLDS, group_folds
@@ -87,11 +88,12 @@ Fit = Callable[[Sequence[str], Bools], Callable[[Sequence[str]], F64]]
 FITTED: dict[str, Fit] = {"length and format": controls.style_model, "bag of words": controls.bag_of_words}
 
 
-def _of_file(path: Path, labeller: Labeller, without: frozenset[str]) -> tuple[list[str], Bools, int]:
+def _of_file(path: Path, labeller: Labeller, without: frozenset[str], fields: Fields) -> tuple[list[str], Bools, int]:
     """Labelled responses of another file, to fit a control on; lines that are no rows are passed over.
 
     Args:
         without: sha256 of the rows that are tested on; they are left out.
+        fields: of the run; the file's rows have them, or a known shape.
 
     Returns:
         responses, their labels (n,), and how many rows were left out because they are tested on.
@@ -100,7 +102,7 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str]) -> tuple[l
         InputError: the file cannot be read, or has fewer than five rows on a side.
     """
     texts, bad, shared = [], [], 0
-    for row in read_rows(path):
+    for row in read_rows(path, fields=fields_for(path, fields)):
         if not isinstance(row, Row) or (label := labeller.of(row)) is None:
             continue
         if row.sha256 in without:
@@ -115,7 +117,7 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str]) -> tuple[l
 
 
 def fitted(
-    rows: Labelled, labeller: Labeller, across: Sequence[Path], seed: int, notify: Notify
+    rows: Labelled, labeller: Labeller, across: Sequence[Path], seed: int, notify: Notify, fields: Fields
 ) -> tuple[list[Line], list[str]]:
     """Controls that are fitted on labels: within these rows on held-out folds, and on other files' rows.
 
@@ -133,7 +135,7 @@ def fitted(
         )
     others = []
     for path in across:
-        texts, bad, shared = _of_file(path, labeller, rows.shas)
+        texts, bad, shared = _of_file(path, labeller, rows.shas, fields)
         others.append((path.name, texts, bad))
         if shared:
             notes.append(f"{shared} rows of {path.name} are also in the run: no control is fitted on them.")

@@ -39,7 +39,7 @@ from geofilter.evidence.tune import Budget, Recipe, pad_id, tokenizer_of, tune, 
 from geofilter.features import FeatureReader
 from geofilter.model import resolved_dtype
 from geofilter.paths import Notify, file_sha256
-from geofilter.records import usable_rows
+from geofilter.records import fields_for, usable_rows
 from geofilter.reopen import banks_of, target_of
 from geofilter.store import Run, locked, make_folder, write_json
 from geofilter.targets import Target, whole_model
@@ -181,6 +181,7 @@ def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | 
         "format": FORMAT,
         "target": manifest["target"]["fingerprint"],
         "data": [f["sha256"] for f in manifest["data"]],
+        **({"fields": run.fields} if run.fields else {}),
         "scores": file_sha256(run.path / "scores.safetensors"),
         "dtype": resolved_dtype(loading),
         **{name: asdict(config)[name] for name in names},
@@ -212,7 +213,8 @@ def _gather(
         if not bad.any():
             raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
     seen = {row.sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
-    good = [row for row in usable_rows(config.good) if row.sha256 not in seen and row.prompt not in seen]
+    aligned = usable_rows(config.good, fields_for(config.good, run.fields))
+    good = [row for row in aligned if row.sha256 not in seen and row.prompt not in seen]
     if len(good) < config.held_out + 8:
         raise InputError(
             f"--good {config.good}: {len(good)} rows that are not in the data; {config.held_out + 8} are needed "

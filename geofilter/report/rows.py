@@ -46,7 +46,7 @@ def read(
     Raises:
         InputError, RunError: see `reread`.
     """
-    texts = reread(details[order[rank]] for rank in ranks)
+    texts = reread((details[order[rank]] for rank in ranks), selection.run.fields)
     out = []
     for rank in ranks:
         d = details[order[rank]]

@@ -24,7 +24,7 @@ def shade(report: Report, most: int, notify: Notify) -> int:
     """
     removed = [row for row in report.rows if row["removed"]][:most]
     chosen = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
-    rows = reread(chosen)
+    rows = reread(chosen, report.selection.run.fields)
     explainer = Explainer(report.selection.run, notify)
     for row in chosen:
         pieces = explainer.explain(row, rows[row["file"], row["line"]]).tokens
