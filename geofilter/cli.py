@@ -12,19 +12,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter import __version__, cli_bank, cli_evaluate, cli_gate, cli_judge, cli_label, cli_target, cli_trial
-from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
+from geofilter import (
+    __version__,
+    cli_bank,
+    cli_evaluate,
+    cli_explain,
+    cli_gate,
+    cli_judge,
+    cli_label,
+    cli_target,
+    cli_trial,
+)
+from geofilter.config import BUILT_IN, DEFAULT_SCORER, SCORERS, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
+    OWN_TABLE,
+    PER_CALL,
     AsJson,
     Offline,
     Quiet,
+    RunArg,
     StepSummary,
     System,
     append,
-    inert,
     note,
     notifier,
+    one_of,
     open_run,
     summary_file,
     with_settings,
@@ -43,6 +56,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 gate not passed, 2 bad usage or input, 3 target or bank not available or not "
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
+app.add_typer(cli_explain.app)
 app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_target.app)
 app.add_typer(cli_label.app)
@@ -50,8 +64,6 @@ app.add_typer(cli_gate.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_judge.app)
 app.add_typer(cli_trial.app)
-
-RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 
 
 def main() -> None:
@@ -90,17 +102,30 @@ def scan(
     choice: TargetChoice,
     loading: Loading,
     bank: Annotated[
-        list[str] | None, typer.Option(help="Built-in bank or bank folder; repeat for several. Default: all built-in.")
+        list[str] | None,
+        typer.Option(
+            help="Built-in bank or bank folder; repeat for several. Default: all built-in.",
+            autocompletion=one_of(*BUILT_IN),
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.")] = None,
     scorer: Annotated[
-        str, typer.Option(help="ridge, contrast, nearest, activation, dense, or the controls length and random.")
+        str,
+        typer.Option(
+            help="ridge, contrast, nearest, activation, dense, or the controls length and random.",
+            autocompletion=one_of(*SCORERS),
+        ),
     ] = DEFAULT_SCORER,
     system: System = "keep",
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
     shard_rows: Annotated[int, typer.Option(help="Rows in a shard, the unit of resume.")] = 1000,
-    on_error: Annotated[str, typer.Option(help="Rows that cannot be scored: quarantine or fail.")] = "quarantine",
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="Rows that cannot be scored: quarantine or fail.", autocompletion=one_of("quarantine", "fail")
+        ),
+    ] = "quarantine",
     offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -175,7 +200,9 @@ def _progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Callabl
 
 
 @app.command(epilog="Example: geofilter filter --drop 10%")
+@with_settings
 def filter(  # noqa: A001 (the command's name)
+    ctx: typer.Context,
     run: RunArg = None,
     drop: Annotated[str | None, typer.Option(help="Amount to remove: 10% of the scored rows, or 500 rows.")] = None,
     keep: Annotated[str | None, typer.Option(help="Amount to keep: 90% or a number of rows.")] = None,
@@ -183,20 +210,27 @@ def filter(  # noqa: A001 (the command's name)
         float | None, typer.Option(help="Remove rows from this percentile on, 0.99 for instance.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output.")
+        Path | None,
+        typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output."),
+        OWN_TABLE,
     ] = None,
-    removed: Annotated[Path | None, typer.Option(help="File for the removed rows.")] = None,
+    removed: Annotated[Path | None, typer.Option(help="File for the removed rows."), OWN_TABLE] = None,
     step_summary: StepSummary = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
+    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
+    _filter(open_run(run), cut, out, removed, summary=summary, as_json=as_json, quiet=quiet)
+
+
+def _filter(
+    opened: Run, cut: Cut, out: Path | None, removed: Path | None, *, summary: Path | None, as_json: bool, quiet: bool
+) -> None:
     from geofilter import report as reports
     from geofilter.cut import Selection
     from geofilter.store import write_json
 
-    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
-    opened = open_run(run)
     piped = str(out) == "-"
     if piped and (as_json or len(opened.manifest["data"]) > 1):
         why = (
@@ -237,9 +271,11 @@ def _parse_cut(drop: str | None, keep: str | None, threshold: float | None) -> C
 
 
 @app.command(epilog="Example: geofilter report --open")
+@with_settings
 def report(
+    ctx: typer.Context,
     run: RunArg = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser."), PER_CALL] = False,
     as_json: AsJson = False,
 ) -> None:
     """Where the report of the last cut is; --json prints its content."""
@@ -255,56 +291,6 @@ def report(
         typer.launch(str(page))
 
 
-@app.command(epilog="Example: geofilter explain --row 17")
-def explain(
-    run: RunArg = None,
-    row: Annotated[int, typer.Option(help="1-based line number in the input.")] = ...,  # type: ignore[assignment]
-    file: Annotated[str | None, typer.Option(help="Input file, when the run has several.")] = None,
-    bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
-    opened = open_run(run)
-    from geofilter.explain import explain as run_explain
-
-    result = run_explain(opened, row, file, bank, note)
-    if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    d = result.detail
-    typer.echo(
-        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
-        f"percentile {d['banks'][bank or d['bank']]['percentile']:.3f}"
-    )
-    table = Table(
-        "feature",
-        "strongest tokens in the bank's texts",
-        "share",
-        "closeness",
-        "nearest toxic feature",
-        "tokens here",
-        "score without",
-    )
-    for f in result.features:
-        table.add_row(
-            str(f["feature"]), Text(f["label"]), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
-            Text(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}"),
-            Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
-        )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    shown = sum(f["share"] for f in result.features)
-    typer.echo(
-        f"features above {shown:+.3f}, other active features {result.rest:+.3f}, silent features {result.absent:+.3f}; "
-        f"sum {shown + result.rest + result.absent:+.3f}"
-    )
-    strongest = sorted(result.tokens, key=lambda t: -t[1])[:10]
-    typer.echo("strongest tokens: " + ", ".join(f"{inert(t.strip())!r} {s:+.3f}" for t, s in strongest))
-
-
 @app.command(epilog="Example: geofilter demo")
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the example and its outputs go.")] = Path("geofilter-demo"),
@@ -313,6 +299,7 @@ def demo(
 ) -> None:
     """Scan and filter an example file of 140 rows with the embedded model; print where the report is."""
     from geofilter.config import ScanConfig
+    from geofilter.cut import Cut
     from geofilter.paths import example_file
     from geofilter.store import atomic, make_folder
 
@@ -323,14 +310,4 @@ def demo(
     note(f"$ geofilter scan {data} --model smollm2-135m")
     done = _run_scan(ScanConfig(data=(str(data),), target=TargetChoice("smollm2-135m")), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
-    filter(
-        done.path,
-        drop="25%",
-        keep=None,
-        threshold=None,
-        out=None,
-        removed=None,
-        step_summary=False,
-        as_json=False,
-        quiet=quiet,
-    )
+    _filter(done, Cut.parse("25%"), None, None, summary=None, as_json=False, quiet=quiet)

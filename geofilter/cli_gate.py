@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from geofilter.options import (
     AsJson,
     Quiet,
+    RunArg,
     StepSummary,
     append,
     inert,
@@ -28,7 +28,7 @@ app = typer.Typer()
 @with_settings
 def gate(
     ctx: typer.Context,
-    run: Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")] = None,
+    run: RunArg = None,
     threshold: Annotated[
         float, typer.Option(help="Percentile of ordinary chat from which on a row is flagged.")
     ] = 0.99,

@@ -42,7 +42,7 @@ LAYERS = [
     ["evidence.trial", "evidence.trial_shown"],
     ["options"],
     ["label_terminal"],
-    ["cli_bank", "cli_target", "cli_evaluate", "cli_gate", "cli_judge", "cli_label", "cli_trial"],
+    ["cli_bank", "cli_target", "cli_explain", "cli_evaluate", "cli_gate", "cli_judge", "cli_label", "cli_trial"],
     ["cli"],
     ["__main__"],
 ]
