@@ -93,9 +93,9 @@ _GROUPS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
     "loading": (Loading, LOADING_OPTIONS),
 }
 _TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
-_SETTINGS: dict[str, dict[str, Any]] = {}
+SETTINGS: dict[str, dict[str, Any]] = {}
 """type of each option that may stand in the settings file, by command as its table is called"""
-_OWN: set[tuple[str, str]] = set()
+OWN: set[tuple[str, str]] = set()
 """command and option, where the option may stand in the command's table only"""
 _RIVALS = ({"drop", "keep", "threshold"}, {"device", "device_map"})
 """options of which a command takes one"""
@@ -111,7 +111,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     groups = {name: _GROUPS[name] for name in signature.parameters if name in _GROUPS}
     parameters: list[inspect.Parameter] = []
-    kinds = _SETTINGS.setdefault(command.__name__, {})
+    kinds = SETTINGS.setdefault(command.__name__, {})
     required: list[str] = []
     for name, parameter in signature.parameters.items():
         if name not in groups:
@@ -125,7 +125,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             if parameter.default is not parameter.empty and not per_call:
                 kinds[name] = kind
             if OWN_TABLE in marks:
-                _OWN.add((command.__name__, name))
+                OWN.add((command.__name__, name))
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         group, options = groups[name]
@@ -284,10 +284,10 @@ def from_settings(ctx: typer.Context, command: str) -> dict[str, Any]:
     """
     found = settings(Path.cwd())
     _check_keys(found)
-    kinds = _SETTINGS[command]
+    kinds = SETTINGS[command]
     void = _overruled({key for key in kinds if _typed(ctx, key)})
     decided: dict[str, Any] = {}
-    for table in (found.get(command, {}), {k: v for k, v in found.items() if k not in _SETTINGS}):
+    for table in (found.get(command, {}), {k: v for k, v in found.items() if k not in SETTINGS}):
         taken = {k: _of_kind(k, v, kinds[k]) for k, v in table.items() if k in kinds and k not in void}
         decided |= taken
         void |= _overruled(set(taken))
@@ -295,13 +295,13 @@ def from_settings(ctx: typer.Context, command: str) -> dict[str, Any]:
 
 
 def _check_keys(found: dict[str, Any]) -> None:
-    for_all = {key for name, kinds in _SETTINGS.items() for key in kinds if (name, key) not in _OWN}
+    for_all = {key for name, kinds in SETTINGS.items() for key in kinds if (name, key) not in OWN}
     for name, value in found.items():
-        if name in _SETTINGS:
+        if name in SETTINGS:
             if not isinstance(value, dict):
                 raise InputError(f"settings file: {name} = {value!r} must be a table: [{_dashed(name)}]")
-            _check_known(f"[{_dashed(name)}]: ", value, _SETTINGS[name])
-        elif tables := sorted(_dashed(command) for command, key in _OWN if key == name and key not in for_all):
+            _check_known(f"[{_dashed(name)}]: ", value, SETTINGS[name])
+        elif tables := sorted(_dashed(command) for command, key in OWN if key == name and key not in for_all):
             where = " or ".join(f"[{table}]" for table in tables)
             raise InputError(f"settings file: {name} says where a command writes; put it into {where}")
         else:
