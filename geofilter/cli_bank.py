@@ -38,7 +38,7 @@ def bank_build(
     system: System = "keep",
     prior: Annotated[
         bool,
-        typer.Option(help="Build on the built-in banks, made once for the target (3,500 short rows are read)."),
+        typer.Option(help="Build on the built-in banks, made once for the target (4,200 short rows are read)."),
     ] = True,
     offline: Offline = False,
     quiet: Quiet = False,

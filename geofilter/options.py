@@ -276,7 +276,7 @@ def from_settings(ctx: typer.Context, command: str) -> dict[str, Any]:
     """The options of a command that the settings file decides.
 
     What is typed wins over the command's own table, and that over what the file has for all commands. Options that
-    this command does not have, but another has, are passed over.
+    this command does not have, but another has, are passed over. A `list[str]` may also be one string in the file.
 
     Raises:
         InputError: a key that no command has, so that a misspelt one is not silently without effect; a value of
