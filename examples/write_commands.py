@@ -30,6 +30,8 @@ the table of the command only, or not at all.
 `geofilter --install-completion` sets up completion of commands, options and values in bash, zsh, fish and PowerShell;
 `--show-completion` prints it, `--version` the version.
 
+{exit_codes}
+
 """
 TABLE = "\n|  | default | is | setting |\n|---|---|---|---|\n"
 SHARED = {option.rich_help_panel for group in (TARGET_OPTIONS, LOADING_OPTIONS) for _, option in group.values()}
@@ -48,7 +50,7 @@ def commands(group: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Callab
 
 def page() -> str:
     found = list(commands(app))
-    parts = [HEAD, "| command | does |\n|---|---|\n"]
+    parts = [HEAD.format(exit_codes=app.info.epilog), "| command | does |\n|---|---|\n"]
     for name, function, _ in found:
         parts.append(f"| [`{name}`](#{_anchor(f'geofilter {name}')}) | {_escaped(_summary(function))} |\n")
     shared: dict[str, list[str]] = {}
