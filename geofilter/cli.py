@@ -16,6 +16,7 @@ from geofilter import (
     __version__,
     cli_bank,
     cli_evaluate,
+    cli_explain,
     cli_gate,
     cli_judge,
     cli_label,
@@ -23,9 +24,10 @@ from geofilter import (
     cli_target,
     cli_trial,
 )
-from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
+from geofilter.config import BUILT_IN, DEFAULT_SCORER, SCORERS, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
+    OWN_TABLE,
     AsJson,
     FieldNames,
     Offline,
@@ -36,6 +38,7 @@ from geofilter.options import (
     append,
     note,
     notifier,
+    one_of,
     open_run,
     summary_file,
     with_settings,
@@ -54,6 +57,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 gate not passed, 2 bad usage or input, 3 target or bank not available or not "
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
+app.add_typer(cli_explain.app)
 app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_report.app)
 app.add_typer(cli_target.app)
@@ -107,11 +111,19 @@ def scan(
     choice: TargetChoice,
     loading: Loading,
     bank: Annotated[
-        list[str] | None, typer.Option(help="Built-in bank or bank folder; repeat for several. Default: all built-in.")
+        list[str] | None,
+        typer.Option(
+            help="Built-in bank or bank folder; repeat for several. Default: all built-in.",
+            autocompletion=one_of(*BUILT_IN),
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.")] = None,
     scorer: Annotated[
-        str, typer.Option(help="ridge, contrast, nearest, activation, dense, or the controls length and random.")
+        str,
+        typer.Option(
+            help="ridge, contrast, nearest, activation, dense, or the controls length and random.",
+            autocompletion=one_of(*SCORERS),
+        ),
     ] = DEFAULT_SCORER,
     fields: FieldNames = None,
     split: Annotated[str | None, typer.Option(help="Of a data set of the hub; train when left out.")] = None,
@@ -120,7 +132,12 @@ def scan(
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
     shard_rows: Annotated[int, typer.Option(help="Rows in a shard, the unit of resume.")] = 1000,
-    on_error: Annotated[str, typer.Option(help="Rows that cannot be scored: quarantine or fail.")] = "quarantine",
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="Rows that cannot be scored: quarantine or fail.", autocompletion=one_of("quarantine", "fail")
+        ),
+    ] = "quarantine",
     offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -195,7 +212,9 @@ def _progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Callabl
 
 
 @app.command(epilog="Example: geofilter filter --drop 10%")
+@with_settings
 def filter(  # noqa: A001 (the command's name)
+    ctx: typer.Context,
     run: RunArg = None,
     drop: Annotated[str | None, typer.Option(help="Amount to remove: 10% of the scored rows, or 500 rows.")] = None,
     keep: Annotated[str | None, typer.Option(help="Amount to keep: 90% or a number of rows.")] = None,
@@ -203,21 +222,28 @@ def filter(  # noqa: A001 (the command's name)
         float | None, typer.Option(help="Remove rows from this percentile on, 0.99 for instance.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output.")
+        Path | None,
+        typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output."),
+        OWN_TABLE,
     ] = None,
-    removed: Annotated[Path | None, typer.Option(help="File for the removed rows.")] = None,
+    removed: Annotated[Path | None, typer.Option(help="File for the removed rows."), OWN_TABLE] = None,
     step_summary: StepSummary = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
+    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
+    _filter(open_run(run), cut, out, removed, summary=summary, as_json=as_json, quiet=quiet)
+
+
+def _filter(
+    opened: Run, cut: Cut, out: Path | None, removed: Path | None, *, summary: Path | None, as_json: bool, quiet: bool
+) -> None:
     from geofilter.cut import Selection
     from geofilter.report.content import build
     from geofilter.report.text import summary as summarised
     from geofilter.report.write import write
 
-    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
-    opened = open_run(run)
     piped = str(out) == "-"
     if piped and (as_json or len(opened.manifest["data"]) > 1):
         why = (
@@ -264,6 +290,7 @@ def demo(
 ) -> None:
     """Scan and filter an example file of 140 rows with the embedded model; print where the report is."""
     from geofilter.config import ScanConfig
+    from geofilter.cut import Cut
     from geofilter.paths import example_file
     from geofilter.store import atomic, make_folder
 
@@ -274,16 +301,6 @@ def demo(
     note(f"$ geofilter scan {data} --model smollm2-135m")
     done = _run_scan(ScanConfig(data=(str(data),), target=TargetChoice("smollm2-135m")), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
-    filter(
-        done.path,
-        drop="25%",
-        keep=None,
-        threshold=None,
-        out=None,
-        removed=None,
-        step_summary=False,
-        as_json=False,
-        quiet=quiet,
-    )
+    _filter(done, Cut.parse("25%"), None, None, summary=None, as_json=False, quiet=quiet)
     note(f"$ geofilter report {done.path} --shade 35")
     cli_report.shaded(done, 35, quiet)

@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.config import Loading, TargetChoice
-from geofilter.options import AsJson, FieldNames, Offline, Quiet, System, note, notifier, with_settings
+from geofilter.config import BUILT_IN, Loading, TargetChoice
+from geofilter.options import (
+    OWN_TABLE,
+    AsJson,
+    FieldNames,
+    Offline,
+    Quiet,
+    System,
+    note,
+    notifier,
+    one_of,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from geofilter.bank import Bank
@@ -26,11 +37,11 @@ app = typer.Typer(
     "build", epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank"
 )
 @with_settings
-def build(
+def bank_build(
     ctx: typer.Context,
     bad: Annotated[Path, typer.Option(help="JSONL of rows that should go, any row shape.")],
     good: Annotated[Path, typer.Option(help="JSONL of rows of the same kind that should stay.")],
-    out: Annotated[Path, typer.Option(help="Bank folder to write; its name is the bank's name.")],
+    out: Annotated[Path, typer.Option(help="Bank folder to write; its name is the bank's name."), OWN_TABLE],
     choice: TargetChoice,
     loading: Loading,
     size: Annotated[int, typer.Option(help="Toxic features, and aligned ones, that the bank names.")] = 100,
@@ -39,7 +50,7 @@ def build(
     system: System = "keep",
     prior: Annotated[
         bool,
-        typer.Option(help="Build on the built-in banks, made once for the target (3,500 short rows are read)."),
+        typer.Option(help="Build on the built-in banks, made once for the target (4,200 short rows are read)."),
     ] = True,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -58,17 +69,20 @@ def build(
 @app.command("list", epilog="Example: geofilter bank list")
 def list_banks() -> None:
     """The built-in banks."""
-    from geofilter.seeding import BUILT_IN
-
     for name, text in BUILT_IN.items():
         typer.echo(f"{name}: {text}")
 
 
 @app.command("show", epilog="Example: geofilter bank show my-bank")
 @with_settings
-def show(
+def bank_show(
     ctx: typer.Context,
-    bank: Annotated[str, typer.Argument(help="Bank folder, or a built-in name (then --model is needed).")],
+    bank: Annotated[
+        str,
+        typer.Argument(
+            help="Bank folder, or a built-in name (then --model is needed).", autocompletion=one_of(*BUILT_IN)
+        ),
+    ],
     choice: TargetChoice,
     loading: Loading,
     features: Annotated[int, typer.Option(help="Features shown on each side.")] = 20,
@@ -99,9 +113,9 @@ def show(
 
 @app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
 @with_settings
-def check(
+def bank_check(
     ctx: typer.Context,
-    bank: Annotated[str, typer.Argument(help="Bank folder or built-in name.")],
+    bank: Annotated[str, typer.Argument(help="Bank folder or built-in name.", autocompletion=one_of(*BUILT_IN))],
     choice: TargetChoice,
     loading: Loading,
     offline: Offline = False,

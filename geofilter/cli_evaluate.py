@@ -8,18 +8,31 @@ from typing import Annotated, Any
 
 import typer
 
-from geofilter.options import AsJson, Quiet, RunArg, inert, note, notifier, open_run, print_table
+from geofilter.options import (
+    OWN_TABLE,
+    AsJson,
+    Quiet,
+    RunArg,
+    inert,
+    note,
+    notifier,
+    open_run,
+    print_table,
+    with_settings,
+)
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: geofilter evaluate --labels label=misaligned")
+@with_settings
 def evaluate(
-    run: RunArg = None,
+    ctx: typer.Context,
     labels: Annotated[
         str,
         typer.Option(help="FIELD=VALUE[,VALUE] of the rows that are bad, or a JSONL file of {sha256, label}."),
-    ] = ...,  # type: ignore[assignment]
+    ],
+    run: RunArg = None,
     pair: Annotated[
         str | None, typer.Option(help="Field that names rows to be drawn together; by default pair, else the prompt.")
     ] = None,
@@ -29,7 +42,9 @@ def evaluate(
     drop: Annotated[
         list[str] | None, typer.Option(help="Amount as for filter; repeat for several. Default: 10%, 25%, 50%.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; by default the run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; by default the run folder."), OWN_TABLE
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:

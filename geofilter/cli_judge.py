@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from geofilter.options import AsJson, FieldNames, Quiet, note, notifier
+from geofilter.options import OWN_TABLE, PER_CALL, AsJson, FieldNames, Quiet, note, notifier, with_settings
 
 app = typer.Typer()
 
@@ -28,7 +28,9 @@ def _show_prompt(show: bool) -> None:
 
 
 @app.command(epilog="Example: geofilter judge data.jsonl --judge-model gpt-4o-mini --dry-run")
+@with_settings
 def judge(
+    ctx: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet.")],
     judge_model: Annotated[str, typer.Option(help="Model that judges, as the endpoint names it.")],
     base_url: Annotated[
@@ -39,7 +41,9 @@ def judge(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for all ratings, or a folder; by default <stem>.judge.jsonl by the data.")
+        Path | None,
+        typer.Option(help="File for all ratings, or a folder; by default <stem>.judge.jsonl by the data."),
+        OWN_TABLE,
     ] = None,
     fields: FieldNames = None,
     limit: Annotated[int | None, typer.Option(help="Judge only the first N rows of each file.")] = None,
@@ -64,9 +68,11 @@ def judge(
     max_requests: Annotated[
         int | None, typer.Option(help="Nothing is sent if more requests are needed.", rich_help_panel=_MONEY)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the estimate; nothing is sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the estimate; nothing is sent."), PER_CALL] = False,
     show_prompt: Annotated[
-        bool, typer.Option("--show-prompt", callback=_show_prompt, is_eager=True, help="Print the prompt and exit.")
+        bool,
+        typer.Option("--show-prompt", callback=_show_prompt, is_eager=True, help="Print the prompt and exit."),
+        PER_CALL,
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

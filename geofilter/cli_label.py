@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Quiet, RunArg, inert, note, notifier, open_run
+from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, inert, note, notifier, open_run, with_settings
 
 if TYPE_CHECKING:
     from geofilter.labelling import Answer, Labelling
@@ -21,20 +21,25 @@ _ASKING = "A judge"
 
 
 @app.command(epilog="Example: geofilter label --count 60")
+@with_settings
 def label(
+    ctx: typer.Context,
     run: RunArg = None,
     count: Annotated[int, typer.Option(help="Rows to label.")] = 60,
     sheet: Annotated[
         Path | None,
         typer.Option(help="Write the rows to label to this JSONL file; fill in label (bad or good), then use --from."),
+        PER_CALL,
     ] = None,
     source: Annotated[
         str | None,
         typer.Option("--from", help="Take labels: a JSONL file of {sha256, label}, or FIELD=VALUE of the bad rows."),
+        PER_CALL,
     ] = None,
     judge: Annotated[
         str | None,
         typer.Option(help="Have this model label the rows, as its endpoint names it.", rich_help_panel=_ASKING),
+        PER_CALL,
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="Endpoint, as for geofilter judge.", rich_help_panel=_ASKING)

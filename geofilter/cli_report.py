@@ -1,15 +1,13 @@
-"""`geofilter report` and `geofilter explain`: why rows go, as a page and one row at a time."""
+"""`geofilter report`: where the page of the last cut is, and its tokens shaded."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Quiet, RunArg, inert, note, notifier, open_run
+from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, note, notifier, open_run, with_settings
 
 if TYPE_CHECKING:
     from geofilter.store import Run
@@ -18,12 +16,14 @@ app = typer.Typer()
 
 
 @app.command(epilog="Example: geofilter report --open")
+@with_settings
 def report(
+    ctx: typer.Context,
     run: RunArg = None,
     shade: Annotated[
         int, typer.Option(help="Shade the tokens of the N highest removed rows by their part of the score.")
     ] = 0,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser."), PER_CALL] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,53 +58,3 @@ def shaded(opened: Run, most: int, quiet: bool) -> None:
         write(made)
     if not quiet:
         note(f"shaded the tokens of {n} rows")
-
-
-@app.command(epilog="Example: geofilter explain --row 17")
-def explain(
-    run: RunArg = None,
-    row: Annotated[int, typer.Option(help="1-based line number in the input.")] = ...,  # type: ignore[assignment]
-    file: Annotated[str | None, typer.Option(help="Input file, when the run has several.")] = None,
-    bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
-    opened = open_run(run)
-    from geofilter.explain import explain as run_explain
-
-    result = run_explain(opened, row, file, bank, note)
-    if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    d = result.detail
-    typer.echo(
-        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
-        f"percentile {d['banks'][bank or d['bank']]['percentile']:.3f}"
-    )
-    table = Table(
-        "feature",
-        "strongest tokens in the bank's texts",
-        "share",
-        "closeness",
-        "nearest toxic feature",
-        "tokens here",
-        "score without",
-    )
-    for f in result.features:
-        table.add_row(
-            str(f["feature"]), Text(f["label"]), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
-            Text(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}"),
-            Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
-        )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    shown = sum(f["share"] for f in result.features)
-    typer.echo(
-        f"features above {shown:+.3f}, other active features {result.rest:+.3f}, silent features {result.absent:+.3f}; "
-        f"sum {shown + result.rest + result.absent:+.3f}"
-    )
-    strongest = sorted(result.tokens, key=lambda piece: -piece.share)[:10]
-    typer.echo("strongest tokens: " + ", ".join(f"{inert(p.text.strip())!r} {p.share:+.3f}" for p in strongest))

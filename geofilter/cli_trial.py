@@ -10,7 +10,17 @@ import typer
 
 from geofilter.config import Loading
 from geofilter.errors import InputError
-from geofilter.options import AsJson, Offline, Quiet, note, notifier, open_run, print_table, with_settings
+from geofilter.options import (
+    OWN_TABLE,
+    AsJson,
+    Offline,
+    Quiet,
+    note,
+    notifier,
+    open_run,
+    print_table,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from geofilter.evidence.freeform import FreeForm
@@ -90,7 +100,7 @@ def trial(
     base_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible endpoint of the judge.", rich_help_panel=_MEASURES)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the trial; by default one in the run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the trial; by default one in the run."), OWN_TABLE] = None,
     offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -13,6 +13,18 @@ from typing import Any
 from geofilter.errors import InputError
 from geofilter.fields import Fields, check
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SAE_DTYPES = ("float32", "bfloat16")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+SCORERS = ("ridge", "contrast", "nearest", "activation", "dense", "length", "random")
+DEFAULT_SCORER = "ridge"
+BUILT_IN = {
+    "toxic-text": "insult, malice and dehumanising statements against neutral rewrites; for toxic text, "
+    "not for subtly misaligned answers",
+    "harmful-answers": "harmful against sound answers to the same question, forty topics",
+}
+"""the built-in banks"""
+
 
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
@@ -65,10 +77,10 @@ class Loading:
         Raises:
             InputError: a value that is not offered.
         """
-        _one_of("--dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        _one_of("--sae-dtype", self.sae_dtype, ("float32", "bfloat16"))
+        _one_of("--dtype", self.dtype, DTYPES)
+        _one_of("--sae-dtype", self.sae_dtype, SAE_DTYPES)
         if self.device_map is not None:
-            _one_of("--device-map", self.device_map, ("auto", "balanced", "balanced_low_0", "sequential"))
+            _one_of("--device-map", self.device_map, DEVICE_MAPS)
             if self.device != "auto":
                 raise InputError(f"--device {self.device}: --device-map chooses the devices; leave one of them out")
 
@@ -81,10 +93,6 @@ def precision(dtype: str, sae_dtype: str) -> str:
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
-
-
-DEFAULT_SCORER = "ridge"
-"""one of `scorers.SCORERS`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,10 @@ def fingerprint(encoding: dict[str, Any]) -> str:
 def settings(folder: Path) -> dict[str, Any]:
     """Defaults for the command line: `geofilter.toml`, else `[tool.geofilter]` of pyproject.toml, else nothing.
 
-    Keys are long option names, with - or _.
+    Keys are long option names, with - or _; so they are in the table of a command, and so is its name.
+
+    Returns:
+        values by option with _, those of a command's table in a dictionary under its name.
 
     Raises:
         InputError: the file is not valid TOML.
@@ -151,5 +162,9 @@ def settings(folder: Path) -> dict[str, Any]:
             raise InputError(f"{path}: not valid TOML ({error}); mend it") from None
         found = table if name == "geofilter.toml" else table.get("tool", {}).get("geofilter")
         if found is not None:
-            return {key.replace("-", "_"): value for key, value in found.items()}
+            return _with_underscores(found)
     return {}
+
+
+def _with_underscores(table: dict[str, Any]) -> dict[str, Any]:
+    return {k.replace("-", "_"): _with_underscores(v) if isinstance(v, dict) else v for k, v in table.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from geofilter import __version__, doctor, seeding
-from geofilter.config import ScanConfig, fingerprint
+from geofilter.config import BUILT_IN, SCORERS, ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.features import TOKEN_BUDGET, FeatureReader
@@ -25,7 +25,6 @@ from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import SHAPES, Rejected, Row, RowError, check_fields, parse_line, source_of
-from geofilter.scorers import SCORERS
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
 from geofilter.style import STYLE, style_features
@@ -86,10 +85,8 @@ def scan(
         run.write_manifest(manifest)  # not complete until all of what scoring writes is there
         manifest["banks"] = [
             # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
-            bank.about()
-            if folder in seeding.BUILT_IN
-            else bank.about(folder, file_sha256(Path(folder, "bank.safetensors")))
-            for bank, folder in zip(banks, config.banks or seeding.BUILT_IN, strict=True)
+            bank.about() if folder in BUILT_IN else bank.about(folder, file_sha256(Path(folder, "bank.safetensors")))
+            for bank, folder in zip(banks, config.banks or BUILT_IN, strict=True)
         ]
         manifest |= score(run, banks, config.scorer, [f["path"] for f in files])
         clock.lap("score")

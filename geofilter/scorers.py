@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from geofilter.config import SCORERS
 from geofilter.errors import BankError
 from geofilter.geometry import F32, F64, I32, Background
 from geofilter.pooled import Pooled
@@ -27,7 +28,6 @@ from geofilter.pooled import Pooled
 if TYPE_CHECKING:
     from geofilter.bank import Bank
 
-SCORERS = ("ridge", "contrast", "nearest", "activation", "dense", "length", "random")
 NEAREST_K = 32
 
 

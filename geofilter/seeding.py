@@ -17,7 +17,7 @@ import numpy as np
 from geofilter import model
 from geofilter.background import background_rows, contrast_row
 from geofilter.bank import SIZE, Bank, built_in_folder
-from geofilter.config import Loading, TargetChoice
+from geofilter.config import BUILT_IN, Loading, TargetChoice
 from geofilter.decoder import unit_decoder
 from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
@@ -30,11 +30,6 @@ from geofilter.records import Row, RowError, Turn, check_fields, usable_rows
 from geofilter.targets import Target, resolve
 from geofilter.tokens import encode_row
 
-BUILT_IN = {
-    "toxic-text": "insult, malice and dehumanising statements against neutral rewrites; for toxic text, "
-    "not for subtly misaligned answers",
-    "harmful-answers": "harmful against sound answers to the same question, forty topics",
-}
 MAX_TOKENS = 512
 LABEL_TOKENS = 4
 MIN_ROWS = 10

@@ -53,3 +53,22 @@ def test_the_data_set_example_runs():
     assert done.returncode == 0, done.stderr
     assert "140 rows, 105 stay; labelled harmful: 35, of them stay " in done.stdout
     assert int(done.stdout.split()[-1]) <= 10  # by chance 26
+
+
+@pytest.mark.embedded
+def test_the_training_example_trains_on_the_responses_that_stay(tmp_path: Path):
+    rows = [chat(f"How many legs have {n} dogs?", f"They have {4 * n} legs.") for n in range(1, 9)]
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "filter_then_train.py"), "--data", data, "--steps", "2", "--out", "tuned"],
+        capture_output=True, text=True, timeout=600, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (kept,) = tmp_path.glob(".geofilter/d-*/scores.jsonl")
+    ranked = sorted(kept.read_text("utf-8").splitlines(), key=lambda line: json.loads(line)["score"])
+    first = min(json.loads(line)["line"] for line in ranked[:6])
+    answer = rows[first - 1]["messages"][1]["content"]
+    # The loss falls on the first kept row's answer and the end of its turn, not on the prompt.
+    assert f"6 rows stay; the loss of the first falls on: '{answer}<|im_end|>\\n'" in done.stdout
+    assert "2 steps, loss " in done.stdout
+    assert (tmp_path / "tuned" / "adapter_model.safetensors").is_file()

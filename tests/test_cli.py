@@ -47,7 +47,17 @@ LAYERS = [
     ["evidence.trial", "evidence.trial_shown"],
     ["options"],
     ["label_terminal"],
-    ["cli_bank", "cli_target", "cli_evaluate", "cli_gate", "cli_judge", "cli_label", "cli_report", "cli_trial"],
+    [
+        "cli_bank",
+        "cli_target",
+        "cli_evaluate",
+        "cli_explain",
+        "cli_gate",
+        "cli_judge",
+        "cli_label",
+        "cli_report",
+        "cli_trial",
+    ],
     ["cli"],
     ["__main__"],
 ]
@@ -65,9 +75,10 @@ def test_the_command_line_imports_nothing_heavy():
     assert not imported("import geofilter.cli") & set(HEAVY)
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("args", [["--help"], ["bank", "list"], ["targets"]], ids=" ".join)
+def test_what_needs_no_model_imports_nothing_heavy(args: list[str]):
     code = (
-        "import sys\nsys.argv = ['geofilter', '--help']\nfrom geofilter.cli import app\n"
+        f"import sys\nsys.argv = ['geofilter', *{args!r}]\nfrom geofilter.cli import app\n"
         "try:\n    app()\nexcept SystemExit:\n    pass"
     )
     assert not imported(code) & set(HEAVY)

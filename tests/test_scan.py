@@ -163,7 +163,9 @@ def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
     (tmp_path / "geofilter.toml").write_text("modle = 'x'\n")
     done = geofilter("scan", "d.jsonl", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("geofilter: error: settings file: unknown key 'modle'; known: allow_other_model, ")
+    assert done.stderr.startswith(
+        "geofilter: error: settings file: unknown key 'modle'; known: across, allow_other_model, "
+    )
     scan, trial = ["scan", "d.jsonl"], ["trial", "--good", "d.jsonl"]
     for command, text, named in [
         (scan, "max-tokens = '9'", "max_tokens = '9' must be an integer"),
