@@ -94,10 +94,7 @@ def _root(
     pass
 
 
-@app.command(
-    epilog="Example: geofilter scan data.jsonl --model smollm2-135m. Other data: geofilter scan org/name --split test; "
-    "geofilter scan 'part-*.jsonl.zst' more.parquet --fields prompt=question,response=answer"
-)
+@app.command(epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
 @with_settings
 def scan(
     ctx: typer.Context,
@@ -142,7 +139,11 @@ def scan(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Encode and score every row; write a run folder that filter, report and explain read."""
+    """Encode and score every row; write a run folder that filter, report and explain read.
+
+    Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
+    prompt=question,response=answer
+    """
     from geofilter.config import ScanConfig
     from geofilter.fields import parse
     from geofilter.sources import gather

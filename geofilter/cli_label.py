@@ -13,6 +13,7 @@ from geofilter.errors import InputError
 from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, inert, note, notifier, open_run, with_settings
 
 if TYPE_CHECKING:
+    from geofilter.evidence.labels import Labeller
     from geofilter.labelling import Answer, Labelling
 
 app = typer.Typer()
@@ -50,6 +51,13 @@ def label(
     max_chars: Annotated[
         int, typer.Option(help="Characters sent of a row's prompt, and of its response.", rich_help_panel=_ASKING)
     ] = 6000,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels of the other rows, as for evaluate: the AUROC on those not labelled here, before and after."
+        ),
+        PER_CALL,
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -66,6 +74,9 @@ def label(
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
+    from geofilter.evidence import labels
+
+    checked = None if check is None else labels.parse(check, "--check")
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
     from geofilter.labelling import Labelling
 
@@ -74,7 +85,6 @@ def label(
         _write_sheet(labelling, sheet, count)
         return
     if source is not None:
-        from geofilter.evidence import labels
         from geofilter.labelling import take
 
         take(labelling, labels.parse(source, "--from"), source)
@@ -84,11 +94,25 @@ def label(
     else:
         _at_terminal(labelling, count)
     result = _apply(labelling)
+    if checked is not None:
+        result |= _checked(labelling, checked, result["text"])
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
     for line in result["text"]:
         note(line)
+
+
+def _checked(labelling: Labelling, labeller: Labeller, text: list[str]) -> dict[str, Any]:
+    from geofilter.evidence.check_labels import check_labels
+
+    found = check_labels(labelling, labeller)
+    after = "no bank was learnt" if found["after"] is None else f"{found['after']:.2f} by the bank learnt"
+    text.append(
+        f"on the other {found['bad'] + found['good']} rows that {labeller.text} labels ({found['bad']} bad): AUROC "
+        f"{found['before']:.2f} by the scan's scores, {after}"
+    )
+    return {"others": found}
 
 
 def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool) -> Answer:

@@ -88,6 +88,8 @@ class Labelling:
         """the banks of the scan"""
         self.shas, self._standard = self._read_run()
         """(rows, 32), and (rows, banks) standard scores"""
+        self.scanned: F64 = self._standard.max(1)
+        """(rows,) scores of the scan"""
         self._first: dict[str, int] = {}
         """the first row of each hash"""
         self._again: list[int] = []
@@ -240,7 +242,7 @@ class Labelling:
         self._guide = np.concatenate(
             [bank.standard(self.scorer, shard.pooled, shard.shas()) for shard in self.run.shards()]
         )
-        self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self._standard.max(1)[positions], bad))
+        self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self.scanned[positions], bad))
         return self.learnt
 
     def _by(self) -> dict[str, int]:
@@ -282,7 +284,7 @@ class Labelling:
         """How many rows `COMPARED` removes by the scan's scores, and how many of them by the learnt ones too."""
         if self.learnt is None:
             raise BankError("no bank has been learnt from these labels; call learn first")
-        best = self._standard.max(1)
+        best = self.scanned
         unused: npt.NDArray[np.float64] = np.zeros(len(best))
         before, after = COMPARED.removed(best, unused), COMPARED.removed(self.learnt.standard, unused)
         return int(before.sum()), int((before & after).sum())

@@ -41,7 +41,7 @@ LAYERS = [
     ["evidence.rating", "evidence.endpoint", "evidence.given"],
     ["evidence.intervals", "evidence.labels", "evidence.picture", "evidence.judge", "evidence.tune"],
     ["evidence.lines", "evidence.measures", "evidence.judge_plan", "labelling"],
-    ["evidence.judge_labels"],
+    ["evidence.judge_labels", "evidence.check_labels"],
     ["evidence.judge_rows", "evidence.evaluate", "evidence.shown", "evidence.freeform", "evidence.arms"],
     ["evidence.summary", "gate"],
     ["evidence.trial", "evidence.trial_shown"],

@@ -334,18 +334,24 @@ def test_what_a_row_holds_cannot_act_on_the_terminal(tiny, tiny_bank: Path, tmp_
 
 
 def test_ten_minutes_at_a_real_terminal(base: Path):
+    command = ["-m", "geofilter", "label", "run", "--count", "30", "--check", "kind=bad"]
     child = pexpect.spawn(
-        sys.executable, ["-m", "geofilter", "label", "run", "--count", "30"], cwd=str(base), encoding="utf-8",
-        timeout=60, dimensions=(40, 160),
+        sys.executable, command, cwd=str(base), encoding="utf-8", timeout=60, dimensions=(40, 160)
     )  # fmt: skip
     for i in range(30):
         child.expect(rf"{i + 1} of 30.*?(you fool|the sum of it).*?uit\]?")
         child.send("b" if child.match[1] == "you fool" else "g")
     child.expect("the run is scored with this bank now")
+    child.expect(
+        r"on the other (\d+) rows that kind=bad labels \(\d+ bad\): AUROC (0\.\d\d) by the scan's scores, (\S+)"
+    )
+    others, before, after = int(child.match[1]), float(child.match[2]), float(child.match[3])
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
     assert len(kept(base)) == 30
+    assert others == N + 1 - sum(2 if e["line"] in (1, N + 1) else 1 for e in kept(base))
+    assert after > max(before, 0.9)
     assert all((e["label"] == "bad") == BAD[(e["line"] - 1) % N] for e in kept(base))
 
 
@@ -357,6 +363,12 @@ def test_ten_minutes_at_a_real_terminal(base: Path):
     [
         ([], 2, "there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL"),
         (["--sheet", "a", "--from", "b"], 2, "give one of --sheet FILE, --from LABELS and --judge MODEL, or none"),
+        (
+            ["--from", "kind=bad", "--check", "kind=bad"],
+            2,
+            "--check kind=bad: of the rows not labelled here: no bad and",
+        ),
+        (["--from", "kind=bad", "--check", "kind"], 2, "--check kind: no such file, and not FIELD=VALUE"),
         (["--sheet", "a", "--count", "0"], 2, "--count 0: give 1 or more rows"),
         (["--from", "kind"], 2, "--from kind: no such file, and not FIELD=VALUE"),
         (["--from", "sort=bad"], 2, "--from sort=bad: no scored row has a label; no scored row has the field sort"),
