@@ -12,7 +12,7 @@ import numpy as np
 from geofilter import controls
 from geofilter.evidence.intervals import F64, Bools
 from geofilter.evidence.labels import Labelled, Labeller, check_sides
-from geofilter.fields import Fields
+from geofilter.fields import NO_FIELDS, Fields
 from geofilter.metrics import auroc
 from geofilter.paths import Notify
 from geofilter.records import Row, fields_for, read_rows
@@ -117,7 +117,7 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str], fields: Fi
 
 
 def fitted(
-    rows: Labelled, labeller: Labeller, across: Sequence[Path], seed: int, notify: Notify, fields: Fields
+    rows: Labelled, labeller: Labeller, across: Sequence[Path], seed: int, notify: Notify, fields: Fields = NO_FIELDS
 ) -> tuple[list[Line], list[str]]:
     """Controls that are fitted on labels: within these rows on held-out folds, and on other files' rows.
 
