@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -166,7 +167,7 @@ def scan(
         f"{c['quarantined']:,} quarantined"
     )
     note(f"run: {done.path}")
-    note("next: geofilter filter --drop 10%")
+    note(f"next: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
 
 
 def _run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
