@@ -8,18 +8,19 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geofilter import __version__, doctor, seeding
 from geofilter.config import ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.errors import InputError, RunError, TargetError
-from geofilter.features import TOKEN_BUDGET, FeatureReader
+from geofilter.features import FeatureReader, token_budget
 from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
@@ -30,10 +31,12 @@ from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
 from geofilter.style import STYLE, style_features
 from geofilter.targets import Target, resolve
-from geofilter.tokens import Encoded, encode_row
+from geofilter.tokens import Encoded, encode_rows
 
 SHARD_BYTES = 1 << 20
 """a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""
+SLICE = 32
+"""lines made ready at once while the GPU is busy"""
 Progress = Callable[[int, int], None]
 
 
@@ -144,7 +147,7 @@ def _encoding(config: ScanConfig, files: list[dict[str, Any]], target: Target) -
         "max_tokens": config.max_tokens,
         "limit": config.limit,
         "shard_rows": config.shard_rows,
-        "token_budget": TOKEN_BUDGET,
+        "token_budget": token_budget(choose_device(config.loading.device)),
         "format": FORMAT,
     }
 
@@ -213,20 +216,14 @@ def encode_shards(
         if config.on_error == "fail" and (found := rejected_of(part)):
             raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
     started(sum(f["rows"] for f in files), done)
+    ahead = _Ahead(_prepared(config, run, files, lines, present, reader))
     tokens = 0
-    for number in itertools.count():
-        path = run.part(number)
-        if path in present:
-            for _ in itertools.islice(lines, shard_lines(path)):
-                pass
-            continue
-        chunk = _next_chunk(lines, config.shard_rows)
-        if not chunk:
-            return tokens
-        shard, n = _encode_chunk(chunk, config, files, reader(), progress)
-        shard.save(path)
-        tokens += n
-    raise AssertionError("unreachable")
+    while ready := ahead.take():
+        if config.on_error == "fail" and ready.rejected:
+            raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
+        ready.encode(reader(), progress, ahead.step).save(ready.path)
+        tokens += sum(len(e.ids) for e in ready.encoded)
+    return tokens
 
 
 def _failing(file: str, line: int, error: str) -> str:
@@ -254,42 +251,95 @@ def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
     return chunk
 
 
-def _encode_chunk(
-    chunk: Sequence[Line],
-    config: ScanConfig,
-    files: list[dict[str, Any]],
-    reader: FeatureReader,
-    progress: Progress,
-) -> tuple[Shard, int]:
-    rows: list[tuple[int, Row]] = []
-    encoded: list[Encoded] = []
-    rejected: list[Rejected] = []
-    for index, number, line in chunk:
-        file = files[index]["path"]
-        row = parse_line(line, file, number)
-        if isinstance(row, Row):
-            try:
-                encoded.append(encode_row(row, reader.tokenizer, config.max_tokens, config.system))
-                rows.append((index, row))
+@dataclass(slots=True)
+class _Ready:
+    """The rows of a shard, tokenised."""
+
+    path: Path
+    n_lines: int
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+    encoded: list[Encoded] = field(default_factory=list)
+    style: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def add(self, lines: Sequence[Line], config: ScanConfig, files: list[dict[str, Any]], tokenizer: Any) -> None:
+        """Parse and tokenise some of the shard's lines."""
+        parsed = [(index, line, parse_line(line, files[index]["path"], number)) for index, number, line in lines]
+        usable = [row for _, _, row in parsed if isinstance(row, Row)]
+        encoded = iter(encode_rows(usable, tokenizer, config.max_tokens, config.system))
+        for index, line, row in parsed:
+            if isinstance(row, Rejected):
+                self.rejected.append(row)
                 continue
-            except RowError as error:
-                row = Rejected(file, number, str(error), line.rstrip(b"\r\n"))
-        if config.on_error == "fail":
-            raise InputError(_failing(file, number, row.error))
-        rejected.append(row)
-    progress(len(rejected), 0)
-    features = reader.read(encoded, progress)
-    for f, (_, row) in zip(features, rows, strict=True):
-        if not f.n_tokens or not np.isfinite(f.values).all():
-            raise TargetError(f"{row.file}, line {row.line}: activations are not finite; scan with --dtype float32")
-    shard = Shard(
-        file=np.array([i for i, _ in rows], np.int32),
-        line=np.array([row.line for _, row in rows], np.int64),
-        sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in rows)), np.uint8).reshape(-1, 32),
-        truncated=np.array([e.truncated for e in encoded], bool),
-        style=np.array([style_features(r.response) for _, r in rows], np.float32).reshape(-1, len(STYLE)),
-        pooled=Pooled.of(features, reader.encoder.d_in),
-        rejected=tuple(rejected),
-        n_lines=len(chunk),
-    )
-    return shard, sum(len(e.ids) for e in encoded)
+            found = next(encoded)
+            if isinstance(found, RowError):
+                self.rejected.append(Rejected(row.file, row.line, str(found), line.rstrip(b"\r\n")))
+                continue
+            self.rows.append((index, row))
+            self.encoded.append(found)
+            self.style.append(style_features(row.response))
+
+    def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
+        """Read the rows' features."""
+        progress(len(self.rejected), 0)
+        features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        for f, (_, row) in zip(features, self.rows, strict=True):
+            if not f.n_tokens or not np.isfinite(f.values).all():
+                raise TargetError(f"{row.file}, line {row.line}: activations are not finite; scan with --dtype float32")
+        return Shard(
+            file=np.array([i for i, _ in self.rows], np.int32),
+            line=np.array([row.line for _, row in self.rows], np.int64),
+            sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in self.rows)), np.uint8).reshape(-1, 32),
+            truncated=np.array([e.truncated for e in self.encoded], bool),
+            style=np.array(self.style, np.float32).reshape(-1, len(STYLE)),
+            pooled=Pooled.of(features, reader.encoder.d_in),
+            rejected=tuple(self.rejected),
+            n_lines=self.n_lines,
+        )
+
+
+def _prepared(
+    config: ScanConfig,
+    run: Run,
+    files: list[dict[str, Any]],
+    lines: Iterator[Line],
+    present: set[Path],
+    reader: Callable[[], FeatureReader],
+) -> Iterator[_Ready | None]:
+    """Every shard that is not there yet, made ready; None after each slice of its lines but the last."""
+    for number in itertools.count():
+        path = run.part(number)
+        if path in present:
+            for _ in itertools.islice(lines, shard_lines(path)):
+                pass
+            continue
+        chunk = _next_chunk(lines, config.shard_rows)
+        if not chunk:
+            return
+        ready = _Ready(path, len(chunk))
+        for start in range(0, len(chunk), SLICE):
+            if start:
+                yield None
+            ready.add(chunk[start : start + SLICE], config, files, reader().tokenizer)
+        yield ready
+
+
+class _Ahead:
+    """Makes the next shard ready while the GPU is busy with this one; on one thread, in small steps.
+
+    A second thread would take turns with the one that feeds the GPU at every operation, and slow it down.
+    """
+
+    def __init__(self, prepared: Iterator[_Ready | None]) -> None:
+        self._prepared = prepared
+        self._next: _Ready | None = None
+
+    def step(self) -> None:
+        """One slice of lines more, if the next shard is not ready yet."""
+        if self._next is None:
+            self._next = next(self._prepared, None)
+
+    def take(self) -> _Ready | None:
+        """The next shard; None when there is none."""
+        found, self._next = self._next, None
+        return found or next(filter(None, self._prepared), None)
