@@ -283,6 +283,7 @@ def main() -> None:
     bench, lines = memory(target, size, loading, made) if cuda else (made(), [])
     ways: dict[str, tuple[int, Callable[[], Any]]] = {"geofilter scan, encoding": (bench.n, bench.scan)}
     ways |= {f"same layers + encoder, {b} a pass": (bench.n, bench.bound(b)) for b in BUDGETS}
+    ways["features of tokenised rows"] = (bench.n, lambda: bench.reader.read(bench.encoded))
     ways["linear layers + encoder only"] = (bench.n, bench.matmuls())
     few = min(options.simple_rows, bench.n)
     ways["row by row, dense"] = (few, lambda: bench.simple(few))

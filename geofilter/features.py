@@ -138,9 +138,11 @@ class FeatureReader:
 
     def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
+        # Before the model runs: a copy to the GPU waits until all that was queued there is done.
+        response = batch.response_mask.to(self.encoder.device)
         residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
         residual = residual.to(self.encoder.device)
-        return outlier_free(residual, batch.response_mask.to(residual.device)), residual
+        return outlier_free(residual, response), residual
 
 
 def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
