@@ -13,7 +13,7 @@ from geofilter.background import background_rows
 from geofilter.config import Loading, TargetChoice
 from geofilter.decoder import decoder_shape
 from geofilter.errors import InputError, TargetError
-from geofilter.features import TOKEN_BUDGET, FeatureReader, outlier_free
+from geofilter.features import FeatureReader, outlier_free, token_budget
 from geofilter.model import (
     DTYPES,
     ResidualModel,
@@ -27,7 +27,7 @@ from geofilter.model import (
 from geofilter.pairing import model_config
 from geofilter.paths import Notify, cache_dir
 from geofilter.records import RowError
-from geofilter.sae import PRE_ACTIVATIONS, FeatureEncoder
+from geofilter.sae import MAX_CHUNK, PRE_ACTIVATIONS, FeatureEncoder
 from geofilter.store import write_json
 from geofilter.targets import Target, cached, locate
 from geofilter.tokens import batches, encode_row
@@ -74,7 +74,7 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     except RowError as error:
         raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
-    for batch in batches(rows, TOKEN_BUDGET, model.pad_id):
+    for batch in batches(rows, token_budget(model.device), model.pad_id):
         for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
             vectors[layer].append(x[outlier_free(x, batch.response_mask.to(x.device))].float().to(encoder.device))
     out = {}
@@ -213,12 +213,13 @@ def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: 
     config = model_config(target_dir)
     layers = min(layer + 2, int(config.num_hidden_layers))
     item = DTYPES[resolved_dtype(loading)].itemsize
-    attention = int(config.num_attention_heads) * TOKEN_BUDGET * max_tokens * 6
+    tokens = token_budget(choose_device(loading.device))
+    attention = int(config.num_attention_heads) * tokens * max_tokens * 6
     return Memory(
         layers,
         parameters(target_dir, layers) * item,
         d_in * d_sae * DTYPES[loading.sae_dtype].itemsize,
-        max(3 * 4 * min(PRE_ACTIVATIONS, TOKEN_BUDGET * d_sae), 4 * d_in * d_sae) + attention,
+        max(3 * 4 * min(PRE_ACTIVATIONS, MAX_CHUNK * d_sae), 4 * d_in * d_sae) + attention,
     )
 
 

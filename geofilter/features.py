@@ -18,7 +18,9 @@ from geofilter.targets import Target
 from geofilter.tokens import Batch, Encoded, batches
 
 TOKEN_BUDGET = 2048
-"""padded tokens in one forward pass; part of what a bfloat16 result depends on, so it is fixed"""
+"""padded tokens in one forward pass on the CPU; part of what a bfloat16 result depends on, so it is fixed"""
+GPU_TOKEN_BUDGET = 8192
+"""the same on a GPU: fewer tokens are done before the CPU has handed them over"""
 OUTLIER_NORM = 7.0
 """a response token whose residual norm is over this many times its row's median is an attention sink"""
 
@@ -51,6 +53,11 @@ class TokenFeatures:
     value: npt.NDArray[np.float32]
 
 
+def token_budget(device: torch.device) -> int:
+    """Padded tokens in one forward pass."""
+    return TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
+
+
 class FeatureReader:
     """Model and SAE of one target, loaded and ready to read rows.
 
@@ -74,6 +81,7 @@ class FeatureReader:
         rows: Sequence[Encoded],
         on_batch: Callable[[int, int], None] | None = None,
         observe: Observer | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[RowFeatures]:
         """Row features in the order of `rows`.
 
@@ -83,19 +91,29 @@ class FeatureReader:
         Args:
             on_batch: told the rows and tokens done after each batch.
             observe: shown every token activation: token ids, features and values, one entry each.
+            meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
+                the CPU does in it takes no time of its own.
         """
         out: dict[int, RowFeatures] = {}
-        for batch in batches(rows, TOKEN_BUDGET, self.model.pad_id):
+        coming = batches(rows, token_budget(self.model.device), self.model.pad_id)
+        batch = next(coming, None)
+        while batch is not None:
             try:
-                out.update(zip(batch.rows, self._read_batch(batch, observe), strict=True))
+                keep, residual = self._keep(batch)
+                if meanwhile:
+                    meanwhile()
+                following = next(coming, None)
+                out.update(zip(batch.rows, self._pool(batch, keep, residual, observe), strict=True))
             except torch.OutOfMemoryError:
                 raise TargetError(out_of_memory(str(self.model.device))) from None
             if on_batch:
                 on_batch(len(batch.rows), int(batch.attention_mask.sum()))
+            batch = following
         return [out[i] for i in range(len(rows))]
 
-    def _read_batch(self, batch: Batch, observe: Observer | None) -> list[RowFeatures]:
-        keep, residual = self._keep(batch)
+    def _pool(
+        self, batch: Batch, keep: torch.Tensor, residual: torch.Tensor, observe: Observer | None
+    ) -> list[RowFeatures]:
         if observe is None:
             return pool(self.encoder, residual, keep)
         ids = batch.input_ids.to(keep.device)[keep]
@@ -108,7 +126,7 @@ class FeatureReader:
     @torch.inference_mode()
     def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
         """One row's features, and its activations token by token."""
-        keep, residual = self._keep(next(iter(batches([row], TOKEN_BUDGET, self.model.pad_id))))
+        keep, residual = self._keep(next(batches([row], TOKEN_BUDGET, self.model.pad_id)))
         seen: list[Activations] = []
         pooled = pool(self.encoder, residual, keep, seen.append)[0]
         return pooled, TokenFeatures(
@@ -120,9 +138,11 @@ class FeatureReader:
 
     def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
+        # Before the model runs: a copy to the GPU waits until all that was queued there is done.
+        response = batch.response_mask.to(self.encoder.device)
         residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
         residual = residual.to(self.encoder.device)
-        return outlier_free(residual, batch.response_mask.to(residual.device)), residual
+        return outlier_free(residual, response), residual
 
 
 def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -163,7 +183,8 @@ def pool(
     per_row = torch.bincount(row, minlength=n_rows).tolist()
     features = feature.to(torch.int32).cpu().split(per_row)
     values = pooled.cpu().split(per_row)
-    return [RowFeatures(features[b].numpy(), values[b].numpy(), int(count[b]), means[b]) for b in range(n_rows)]
+    kept = count.tolist()
+    return [RowFeatures(features[b].numpy(), values[b].numpy(), kept[b], means[b]) for b in range(n_rows)]
 
 
 def _sums(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

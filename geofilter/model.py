@@ -216,6 +216,9 @@ def pretrained(kind: Any, path: Path, loading: Loading, **options: Any) -> Any:
 
     device = choose_device(loading.device)
     options["device_map"] = loading.device_map or {"": device}
+    if getattr(model_config(path), "attn_logit_softcapping", None) is not None:
+        # Gemma 2's soft cap on attention scores: some versions of transformers choose sdpa, which leaves it out.
+        options["attn_implementation"] = "eager"
     if _is_mxfp4(path):
         # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
         # which of the two happens would depend on what else is installed.

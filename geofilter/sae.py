@@ -98,14 +98,14 @@ class FeatureEncoder:
             token = torch.arange(len(x), device=x.device).unsqueeze(1).expand_as(feature)
             on = value > 0
             return Activations(token[on], feature[on], value[on])
-        on = pre > 0 if self.threshold is None else (pre > self.threshold) & (pre > 0)
-        token, feature = on.nonzero(as_tuple=True)
-        return Activations(token, feature, pre[on])
+        on = pre > (0 if self.threshold is None else self.threshold.clamp(min=0))
+        at = on.flatten().nonzero().squeeze(1)
+        return Activations(at // self.d_sae, at % self.d_sae, pre.flatten()[at])
 
     def _pre(self, x: torch.Tensor) -> torch.Tensor:
         """Pre-activations (n, d_sae) float32 of x (n, d_in) float32."""
         if self.W_enc.dtype == torch.float32:
-            return x @ self.W_enc + self.b_enc
+            return (x @ self.W_enc).add_(self.b_enc)
         pre = torch.empty((len(x), self.d_sae), device=x.device)
         for start in range(0, self.d_sae, BLOCK):
             columns = slice(start, start + BLOCK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import platform
 import time
@@ -13,27 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geofilter import __version__, doctor, seeding
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig, fingerprint
 from geofilter.cut import split_name
-from geofilter.errors import InputError, RunError, TargetError
-from geofilter.features import TOKEN_BUDGET, FeatureReader
+from geofilter.encoding import Progress, encode_shards
+from geofilter.errors import InputError, RunError
+from geofilter.features import FeatureReader, token_budget
 from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
-from geofilter.pooled import Pooled
-from geofilter.records import SHAPES, Rejected, Row, RowError, check_fields, parse_line, source_of
+from geofilter.records import check_fields
 from geofilter.scoring import score
-from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
-from geofilter.style import STYLE, style_features
+from geofilter.store import FORMAT, RUNS, Run
 from geofilter.targets import Target, resolve
-from geofilter.tokens import Encoded, encode_row
-
-SHARD_BYTES = 1 << 20
-"""a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""
-Progress = Callable[[int, int], None]
 
 
 def _quiet(*_: Any) -> None:
@@ -151,7 +142,7 @@ def _encoding(config: ScanConfig, files: list[dict[str, Any]], target: Target) -
         "max_tokens": config.max_tokens,
         "limit": config.limit,
         "shard_rows": config.shard_rows,
-        "token_budget": TOKEN_BUDGET,
+        "token_budget": token_budget(choose_device(config.loading.device)),
         "format": FORMAT,
         **({"fields": dict(config.fields)} if config.fields else {}),
     }
@@ -209,105 +200,3 @@ def _manifest(
         "scorer": config.scorer,
         "seed": 0,
     }
-
-
-def encode_shards(
-    config: ScanConfig,
-    run: Run,
-    files: list[dict[str, Any]],
-    reader: Callable[[], FeatureReader],
-    started: Callable[[int, int], None],
-    progress: Progress,
-) -> int:
-    """Make every shard that is not there yet; return the tokens encoded now."""
-    lines = _lines(files)
-    present = set(run.parts)
-    done = 0
-    for part in run.parts:
-        done += shard_lines(part)
-        if config.on_error == "fail" and (found := rejected_of(part)):
-            raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
-    started(sum(f["rows"] for f in files), done)
-    tokens = 0
-    for number in itertools.count():
-        path = run.part(number)
-        if path in present:
-            for _ in itertools.islice(lines, shard_lines(path)):
-                pass
-            continue
-        chunk = _next_chunk(lines, config.shard_rows)
-        if not chunk:
-            return tokens
-        shard, n = _encode_chunk(chunk, config, files, reader(), progress)
-        shard.save(path)
-        tokens += n
-    raise AssertionError("unreachable")
-
-
-def _failing(file: str, line: int, error: str) -> str:
-    return f"{file}, line {line}: {error} (--on-error quarantine sets such rows aside)"
-
-
-Line = tuple[int, int, bytes]
-
-
-def _lines(files: list[dict[str, Any]]) -> Iterator[Line]:
-    """(file, 1-based line, bytes) of everything to scan, in input order."""
-    for i, info in enumerate(files):
-        for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
-            yield i, number, line
-
-
-def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
-    chunk: list[Line] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += len(line[2])
-        if len(chunk) >= shard_rows or size >= SHARD_BYTES:
-            break
-    return chunk
-
-
-def _encode_chunk(
-    chunk: Sequence[Line],
-    config: ScanConfig,
-    files: list[dict[str, Any]],
-    reader: FeatureReader,
-    progress: Progress,
-) -> tuple[Shard, int]:
-    rows: list[tuple[int, Row]] = []
-    encoded: list[Encoded] = []
-    rejected: list[Rejected] = []
-    for index, number, line in chunk:
-        file = files[index]["path"]
-        row = parse_line(line, file, number, config.fields)
-        if isinstance(row, Row):
-            try:
-                encoded.append(encode_row(row, reader.tokenizer, config.max_tokens, config.system))
-                rows.append((index, row))
-                continue
-            except RowError as error:
-                row = Rejected(file, number, str(error), line.rstrip(b"\r\n"))
-        if config.on_error == "fail":
-            raise InputError(_failing(file, number, row.error))
-        rejected.append(row)
-    progress(len(rejected), 0)
-    features = reader.read(encoded, progress)
-    for f, (_, row) in zip(features, rows, strict=True):
-        if not f.n_tokens or not np.isfinite(f.values).all():
-            raise TargetError(f"{row.file}, line {row.line}: activations are not finite; scan with --dtype float32")
-    shard = Shard(
-        file=np.array([i for i, _ in rows], np.int32),
-        line=np.array([row.line for _, row in rows], np.int64),
-        sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in rows)), np.uint8).reshape(-1, 32),
-        truncated=np.array([e.truncated for e in encoded], bool),
-        style=np.array([style_features(r.response) for _, r in rows], np.float32).reshape(-1, len(STYLE)),
-        n_turns=np.array([len(r.turns) for _, r in rows], np.int32),
-        shape=np.array([SHAPES.index(r.format) for _, r in rows], np.int32),
-        source=tuple(source_of(r.record) for _, r in rows),
-        pooled=Pooled.of(features, reader.encoder.d_in),
-        rejected=tuple(rejected),
-        n_lines=len(chunk),
-    )
-    return shard, sum(len(e.ids) for e in encoded)

@@ -161,22 +161,51 @@ def _render_plain(turns: Sequence[Turn]) -> tuple[str, list[Span]]:
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str = "keep") -> Encoded:
-    """Tokenise a row and mark its response tokens.
-
-    A row over `max_tokens` keeps its response: at most half of the window goes to the first token and the prompt
-    tokens just before the first response token, and the tail is cut. `system`: see `render`.
+    """`encode_rows` of one row.
 
     Raises:
         RowError: the row cannot be rendered, or no response token is left.
     """
-    text, spans = render(row, tokenizer, system)
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[int] = list(coded["input_ids"])
-    special = set(tokenizer.all_special_ids)
-    mask = [
-        token not in special and any(a < end and start < b for a, b in spans)
-        for token, (start, end) in zip(ids, coded["offset_mapping"], strict=True)
-    ]
+    found = encode_rows([row], tokenizer, max_tokens, system)[0]
+    if isinstance(found, RowError):
+        raise found
+    return found
+
+
+def encode_rows(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str = "keep"
+) -> list[Encoded | RowError]:
+    """Tokenise rows and mark their response tokens; an error stands in the place of a row that cannot be encoded.
+
+    A row over `max_tokens` keeps its response: at most half of the window goes to the first token and the prompt
+    tokens just before the first response token, and the tail is cut. `system`: see `render`.
+    """
+    out: dict[int, Encoded | RowError] = {}
+    texts, spans = {}, {}
+    for i, row in enumerate(rows):
+        try:
+            texts[i], spans[i] = render(row, tokenizer, system)
+        except RowError as error:
+            out[i] = error
+    if texts:  # in one call, which takes all cores
+        coded = tokenizer(list(texts.values()), add_special_tokens=False, return_offsets_mapping=True)
+        special = set(tokenizer.all_special_ids)
+        for i, ids, offsets in zip(texts, coded["input_ids"], coded["offset_mapping"], strict=True):
+            mask = [
+                token not in special and any(a < end and start < b for a, b in spans[i])
+                for token, (start, end) in zip(ids, offsets, strict=True)
+            ]
+            try:
+                out[i] = _windowed(rows[i], ids, mask, tokenizer, max_tokens)
+            except RowError as error:
+                out[i] = error
+    return [out[i] for i in range(len(rows))]
+
+
+def _windowed(
+    row: Row, ids: list[int], mask: list[bool], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> Encoded:
+    """A row's tokens after BOS where there is no template, cut to `max_tokens`."""
     templated = row.turns[0].role != "text" and bool(tokenizer.chat_template)
     if not templated and tokenizer.bos_token_id is not None:
         # The first position is an attention sink whose norm is far outside the rest; BOS takes it.

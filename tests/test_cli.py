@@ -33,7 +33,7 @@ LAYERS = [
     ["targets"],
     ["model"],
     ["features"],
-    ["doctor"],
+    ["doctor", "encoding"],
     ["seeding"],
     ["scanning", "reopen"],
     ["explain"],

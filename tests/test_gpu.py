@@ -10,9 +10,11 @@ from conftest import chat, geofilter, write_rows
 from families import CASES
 
 from geofilter.config import Loading, TargetChoice
+from geofilter.features import FeatureReader
 from geofilter.geometry import max_cosine
 from geofilter.model import ResidualModel
 from geofilter.targets import resolve
+from geofilter.tokens import Encoded
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,6 +61,8 @@ def test_a_scan_on_the_gpu_ranks_as_on_the_cpu(name: str, hub, tmp_path: Path):
 def test_faiss_on_the_gpu_is_the_matmul():
     import faiss
 
+    if not hasattr(faiss, "StandardGpuResources"):
+        pytest.skip("the installed FAISS is a CPU build; pip install faiss-gpu in its place")
     assert faiss.get_num_gpus() > 0
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(20000, 256, generator=generator), dim=1)
@@ -73,6 +77,19 @@ def test_the_default_on_a_gpu_is_bfloat16(hub):
     target = resolve(TargetChoice("llama-3.1-8b"), offline=True)
     model = ResidualModel(target.model_dir, [target.layer])
     assert (model.dtype, model.device.type, model.hook_device.type) == (torch.bfloat16, "cuda", "cuda")
+
+
+def test_rows_can_be_made_ready_while_the_gpu_works(hub):
+    target = resolve(TargetChoice("llama-3.1-8b"), offline=True)
+    reader = FeatureReader(target, Loading("cuda"))
+    reader.model.model.layers[target.layer].register_forward_hook(lambda *_: torch.cuda._sleep(10**9))
+    still_busy = []
+    found = reader.read(
+        [Encoded((1, 2, 3), (False, True, True), False)] * 2,
+        meanwhile=lambda: still_busy.append(not torch.cuda.current_stream().query()),
+    )
+    assert still_busy == [True]
+    assert [f.n_tokens for f in found] == [2, 2]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

@@ -117,6 +117,23 @@ def test_the_residual_of_any_other_decoder(kind: str, tmp_path: Path):
         torch.testing.assert_close(got[layer], hidden[layer + 1], rtol=0, atol=1e-6)
 
 
+def test_gemma_s_soft_cap_on_attention_scores_is_applied(tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    ids, out = some_ids(), {}
+    for cap in (50.0, 0.05):
+        model = family_model("gemma2", LAYERS)
+        model.config.attn_logit_softcapping = cap
+        model.save_pretrained(tmp_path / str(cap))
+        family_tokenizer("gemma2").save_pretrained(tmp_path / str(cap))
+        out[cap] = read(tmp_path / str(cap), 1, ids)
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / str(cap), attn_implementation="eager").eval()
+        with torch.inference_mode():
+            expected = plain(ids, output_hidden_states=True).hidden_states[2]
+        torch.testing.assert_close(out[cap], expected, rtol=0, atol=0)
+    assert not torch.allclose(out[50.0], out[0.05], atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_right_padding_changes_nothing(folders, kind: str):
     model = ResidualModel(folders[kind], [1, 3], Loading("cpu", "float32"))

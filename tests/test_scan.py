@@ -412,6 +412,18 @@ def test_fail_holds_for_shards_that_are_there_already(tiny, tiny_bank: Path, tmp
     assert errors_of(done).startswith("d.jsonl, line 5: no known fields;")
 
 
+def test_a_row_that_fails_a_later_shard_leaves_the_earlier_ones(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [*rows(4), {"x": 1}])
+    args = scan_args(tiny, tiny_bank, "--run", "run", "--shard-rows", 2)
+    done = geofilter(*args, "--on-error", "fail", cwd=tmp_path)
+    assert done.returncode == 2
+    assert errors_of(done).startswith("d.jsonl, line 5: no known fields;")
+    assert [p.name for p in sorted(tmp_path.glob("run/features/*"))] == [
+        "part-00000.safetensors",
+        "part-00001.safetensors",
+    ]
+
+
 def test_an_unknown_scorer_is_refused_at_once(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", rows(2))
     done = geofilter(*scan_args(tiny, tiny_bank, "--scorer", "magic"), cwd=tmp_path)

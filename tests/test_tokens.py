@@ -1,11 +1,12 @@
 import json
+import re
 
 import pytest
 from conftest import make_tokenizer
 from families import family_tokenizer
 
 from geofilter.records import Row, RowError, Turn, parse_line
-from geofilter.tokens import Encoded, batches, encode_row, fold_system, pinned_template, render
+from geofilter.tokens import Encoded, batches, encode_row, encode_rows, fold_system, pinned_template, render
 
 # Templates of other families in shape: one trims and refuses system turns, one rewrites earlier turns.
 TRIMMING = (
@@ -92,6 +93,27 @@ def test_a_response_of_special_tokens_only_is_refused():
     with pytest.raises(RowError) as caught:
         encode_row(row(("user", "q"), ("assistant", "<|im_end|>")), make_tokenizer(), 64)
     assert str(caught.value) == ("no response token is left after masking special tokens; lengthen or remove the row")
+
+
+def test_rows_tokenised_together_are_as_one_by_one_and_errors_keep_their_places():
+    tokenizer = make_tokenizer(TRIMMING)
+    rows = [
+        row(("user", "the doctor"), ("assistant", "ask the doctor")),
+        row(("system", "s"), ("user", "q"), ("assistant", "a")),  # the template refuses it
+        row(("user", "word " * 200), ("assistant", "the answer")),
+        row(("user", "q"), ("assistant", "<|im_end|>")),  # nothing is left
+        Row("f", 1, "0", "text", (Turn("text", "the doctor"),), {}),
+    ]
+    together = encode_rows(rows, tokenizer, 32)
+    for alone, found in zip(rows, together, strict=True):
+        if isinstance(found, RowError):
+            with pytest.raises(RowError, match=re.escape(str(found))):
+                encode_row(alone, tokenizer, 32)
+        else:
+            assert found == encode_row(alone, tokenizer, 32)
+    assert [isinstance(found, RowError) for found in together] == [False, True, False, True, False]
+    assert encode_rows([rows[1]], tokenizer, 32)[0].args == together[1].args
+    assert encode_rows([], tokenizer, 32) == []
 
 
 def test_batches_hold_every_row_once_within_the_budget():
