@@ -32,7 +32,7 @@ from geofilter.features import FeatureReader
 from geofilter.inputs import read_lines
 from geofilter.model import ResidualModel, decoder_layers
 from geofilter.records import Row, parse_line
-from geofilter.scanning import encode_shards
+from geofilter.encoding import encode_shards
 from geofilter.store import Run
 from geofilter.targets import Target, resolve
 from geofilter.tokens import Encoded, batches, encode_row
