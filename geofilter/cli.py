@@ -17,6 +17,7 @@ from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
     AsJson,
+    ExcludeFeature,
     Offline,
     Quiet,
     StepSummary,
@@ -24,6 +25,7 @@ from geofilter.options import (
     append,
     inert,
     note,
+    note_excluded,
     notifier,
     open_run,
     summary_file,
@@ -51,6 +53,7 @@ app.add_typer(cli_evaluate.app)
 app.add_typer(cli_judge.app)
 app.add_typer(cli_trial.app)
 
+SHOWN_TOPICS = 3
 RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 
 
@@ -96,6 +99,7 @@ def scan(
     scorer: Annotated[
         str, typer.Option(help="ridge, contrast, nearest, activation, dense, or the controls length and random.")
     ] = DEFAULT_SCORER,
+    exclude_feature: ExcludeFeature = None,
     system: System = "keep",
     max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
     limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
@@ -113,8 +117,9 @@ def scan(
     # Rows are read more than once: to be resumed, cut and explained. What comes through a pipe is kept for that.
     named = [str(spool(sys.stdin.buffer, Path(RUNS))) if text == "-" else text for text in data]
     config = ScanConfig(
-        data=expand(named), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
-        max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error,
+        data=expand(named), target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer,
+        exclude_features=tuple(exclude_feature or ()), system=system, max_tokens=max_tokens, limit=limit,
+        shard_rows=shard_rows, on_error=on_error,
     )  # fmt: skip
     done = _run_scan(config, run, offline, quiet)
     manifest = done.manifest
@@ -127,6 +132,8 @@ def scan(
         f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), "
         f"{c['quarantined']:,} quarantined"
     )
+    for b in manifest["banks"]:
+        note_excluded(b["excluded_features"], f"{b['name']}, ")
     note(f"run: {done.path}")
     note("next: geofilter filter --drop 10%")
 
@@ -261,13 +268,14 @@ def explain(
     row: Annotated[int, typer.Option(help="1-based line number in the input.")] = ...,  # type: ignore[assignment]
     file: Annotated[str | None, typer.Option(help="Input file, when the run has several.")] = None,
     bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run.")] = None,
+    exclude_feature: ExcludeFeature = None,
     as_json: AsJson = False,
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
     opened = open_run(run)
     from geofilter.explain import explain as run_explain
 
-    result = run_explain(opened, row, file, bank, note)
+    result = run_explain(opened, row, file, bank, note, exclude_feature or ())
     if as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
         return
@@ -278,8 +286,12 @@ def explain(
     d = result.detail
     typer.echo(
         f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
-        f"percentile {d['banks'][bank or d['bank']]['percentile']:.3f}"
+        f"percentile {result.percentile:.3f}"
     )
+    note_excluded(result.excluded)
+    if result.topics:
+        closest = ", ".join(f"{name} {score:+.2f}" for name, score in list(result.topics.items())[:SHOWN_TOPICS])
+        typer.echo(f"topics, closest first: {inert(closest)}")
     table = Table(
         "feature",
         "strongest tokens in the bank's texts",

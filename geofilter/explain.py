@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geofilter.bank import Bank
 from geofilter.config import DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
@@ -17,6 +17,7 @@ from geofilter.paths import Notify
 from geofilter.pooled import Pooled
 from geofilter.records import Row, parse_line
 from geofilter.reopen import banks_of, target_of
+from geofilter.run_banks import exclude
 from geofilter.scorers import Shares, raw_scores
 from geofilter.store import Run
 from geofilter.tokens import encode_row
@@ -41,12 +42,21 @@ class Explanation:
     """share of the features that are silent in this row"""
     tokens: list[tuple[str, float]]
     """every response token with the sum of its parts of all shares"""
+    percentile: float
+    """recomputed now"""
+    topics: dict[str, float]
+    """scores of the bank's topics, highest first"""
+    excluded: list[dict[str, Any]]
+    """features that count nothing, with their labels"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             **self.detail,
             "score_recomputed": round(self.score, 6),
+            "percentile_recomputed": round(self.percentile, 6),
+            "topics_recomputed": self.topics,
+            "excluded_features": self.excluded,
             "features": self.features,
             "other_active_features": round(self.rest, 6),
             "silent_features": round(self.absent, 6),
@@ -72,14 +82,22 @@ def find_row(run: Run, line: int, file: str | None) -> dict[str, Any]:
     return hits[0]
 
 
-def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify: Notify) -> Explanation:
+def explain(
+    run: Run,
+    line: int,
+    file: str | None,
+    bank_name: str | None,
+    notify: Notify,
+    excluded: Sequence[str] = (),
+) -> Explanation:
     """Run the model again on one row and split its score.
 
     Args:
         bank_name: explain the score under this bank; by default the one that gave the row's score.
+        excluded: features that are to count nothing besides those of the run, see `run_banks.exclude`.
 
     Raises:
-        InputError: no such row or bank.
+        InputError: no such row, bank or feature.
         RunError: the data has changed, or the run's scorer has no feature shares.
     """
     detail = find_row(run, line, file)
@@ -89,7 +107,7 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
     target, loading = target_of(run, notify)
     reader = FeatureReader(target, loading)
     wanted = bank_name or detail["bank"]
-    bank = banks_of(run, target, loading, lambda: reader, notify, [wanted])[0]
+    (bank,) = exclude(banks_of(run, target, loading, lambda: reader, notify, [wanted]), excluded, manifest["scorer"])
     shares = Shares.of(manifest["scorer"], bank)
     if shares is None:
         raise RunError(
@@ -97,9 +115,12 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
         )
     encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
     pooled = Pooled.of(reader.read([encoded]), reader.encoder.d_in)
-    _, share = shares.active(pooled)
+    _, share = shares.active(shares.linear.excess(pooled))
     z = bank.background.z(pooled.values, pooled.indices)
-    score, absent = _score(bank, manifest["scorer"], pooled, shares)
+    raw = raw_scores(manifest["scorer"], bank, pooled, [""])
+    standard = bank.scale(manifest["scorer"]).standard(raw)
+    score = float(standard[0])
+    by_topic = np.round(bank.topic_scores(standard, bank.topic_sums.excess(pooled))[0], 4).tolist()
     found = reader.read_tokens(encoded)
     per_feature = np.zeros(bank.d_sae)
     np.add.at(per_feature, found.feature, found.value)
@@ -132,13 +153,11 @@ def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify
         )
     shown = sum(float(share[i]) for i in order)
     return Explanation(
-        detail, score, features, float(share.sum()) - shown, absent, list(zip(words, by_token.tolist(), strict=True))
-    )
-
-
-def _score(bank: Bank, scorer: str, pooled: Pooled, shares: Shares) -> tuple[float, float]:
-    score = float(bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""]))[0])
-    return score, shares.absent(pooled.indices)
+        detail, score, features, float(share.sum()) - shown, shares.absent(pooled.indices),
+        list(zip(words, by_token.tolist(), strict=True)), float(bank.scale(manifest["scorer"]).percentile(raw)[0]),
+        dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
+        bank.excluded_features,
+    )  # fmt: skip
 
 
 def _reread(detail: dict[str, Any]) -> Row:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+ExcludeFeature = Annotated[
+    list[str] | None,
+    typer.Option(help="A feature that is to count nothing: N, or BANK:N for one bank; repeat for several."),
+]
 System = Annotated[
     str, typer.Option(help="System turns: keep, or fold into the user turn that follows (Gemma knows none).")
 ]
@@ -110,6 +114,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def note(text: str) -> None:
     """Lines on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
     typer.echo("\n".join(map(inert, text.split("\n"))), err=True)
+
+
+def note_excluded(features: Sequence[dict[str, Any]], of: str = "") -> None:
+    """Say which features count nothing, if any do not."""
+    if features:
+        named = ", ".join(f"{f['feature']} ({f['label']})" for f in features)
+        note(f"{of}without the feature{'s' if len(features) > 1 else ''} {named}")
 
 
 def inert(text: str) -> str:

@@ -25,6 +25,7 @@ from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected, Row, RowError, parse_line
+from geofilter.run_banks import exclude
 from geofilter.scorers import SCORERS
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run, Shard, rejected_of, shard_lines
@@ -79,7 +80,8 @@ def scan(
             run.write_manifest(manifest)
 
         reader = _reader(target, config, notify)
-        banks = seeding.find(config.banks, target, precision(config.loading), reader, notify)
+        found = seeding.find(config.banks, target, precision(config.loading), reader, notify)
+        banks = exclude(found, config.exclude_features, config.scorer)
         clock.lap("load")
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")
