@@ -130,9 +130,7 @@ def _features(bank: Bank, ids: Iterable[int], toxic: bool) -> list[dict[str, Any
 def _marked(text: str, strong: Sequence[Sequence[int]]) -> str:
     """The text with marks around the given spans."""
     for start, end in reversed(strong):
-        text = f"{text[:start]}\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}{text[start:end]}" + (
-            f"\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}{text[end:]}"
-        )
+        text = f"{text[:start]}«{text[start:end]}»{text[end:]}"
     return text.strip()
 
 

@@ -147,7 +147,9 @@ def test_a_piece_is_one_short_inert_line_with_the_strongest_tokens_marked():
     assert len(found["text"]) == LENGTH
     assert found["text"].isprintable()
     assert [found["text"][a:b] for a, b in found["strong"]] == ["FOOL", "FOOL"]
-    short = piece(Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), False), np.array([0, 0, 0, 0, 2.0, 1]))
+    short = piece(
+        Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), False), np.array([0, 0, 0, 0, 2.0, 1])
+    )
     assert short == {"text": "ab cd", "strong": [[3, 5]]}  # never the prompt
 
 
@@ -209,7 +211,7 @@ def test_bank_show_reads_well(topical):
     assert "  topics: red, blue" in lines
     toxic = lines.index("toxic features (effect: standardised mean difference, bad minus good)")
     assert lines[toxic + 2].startswith("          | ")
-    assert "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}" in lines[toxic + 2]
+    assert "«" in lines[toxic + 2]
     found = json.loads(geofilter("bank", "show", folder, "--json").stdout)
     assert found["topics"] == ["red", "blue"]
     first = found["toxic"][0]
