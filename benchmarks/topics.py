@@ -144,24 +144,25 @@ class Known:
 
 
 def report(data: Known) -> dict:
-    """Candidates on held-out pairs, and on held-out topics of the texts (of kinds that have several)."""
-    place = {fine: list(dict.fromkeys(data.fine[data.kind == kind])).index(fine)
-             for fine, kind in dict(zip(data.fine, data.kind, strict=True)).items()}  # fmt: skip
-    several = np.array([len(set(data.fine[data.kind == kind])) > 1 for kind in data.kind])
-    where = np.array([place[fine] for fine in data.fine])
-    by_topic = [
-        (np.flatnonzero((where != i) | ~several), np.flatnonzero((where == i) & several))
-        for i in range(where[several].max() + 1)
-    ]
-    shares = [float((data.kind[data.bad] == name).mean()) for name in data.names]
-    out: dict = {"topics": data.names, "chance": 1 / len(data.names), "largest": max(shares)}
-    for how, folds in (("pairs", group_folds(data.pair, data.bad, N_FOLDS, 0)), ("topics", by_topic)):
+    """Candidates on held-out pairs, and, where kinds have several topics of the texts, on held-out topics."""
+    topics_of = {kind: list(dict.fromkeys(data.fine[data.kind == kind])) for kind in data.names}
+    place = np.array([topics_of[k].index(f) for k, f in zip(data.kind, data.fine, strict=True)])
+    several = np.array([len(topics_of[kind]) > 1 for kind in data.kind])
+    folds = {"pairs held out": group_folds(data.pair, data.bad, N_FOLDS, 0)}
+    if len(set(data.kind[several])) > 1:
+        folds["topics of the texts held out"] = [
+            (np.flatnonzero((place != i) | ~several), np.flatnonzero((place == i) & several))
+            for i in range(place[several].max() + 1)
+        ]
+    held_out = {}
+    for how, splits in folds.items():
         held: dict[str, F64] = {}
-        for train, test in folds:
+        for train, test in splits:
             for name, score in data.scores(train, test).items():
                 held.setdefault(name, np.full((len(data.bad), len(data.names)), np.nan))[test] = score
-        out[how] = {name: data.figures(score) for name, score in held.items()}
-    return out
+        held_out[how] = {name: data.figures(score) for name, score in held.items()}
+    largest = max(float((data.kind[data.bad] == name).mean()) for name in data.names)
+    return {"topics": data.names, "chance": 1 / len(data.names), "largest": largest, "held_out": held_out}
 
 
 def outside(bank: Bank, name: str, data: Labelled) -> dict:
@@ -190,17 +191,17 @@ def markdown(result: dict) -> str:
     """Tables of the figures."""
     lines = []
     for bank, found in result["banks"].items():
-        for how in ("pairs", "topics"):
+        for how, candidates in found["held_out"].items():
             lines += [
-                f"## {bank}, {len(found['topics'])} topics, held-out {how}", "",
+                f"## {bank}, {len(found['topics'])} topics, {how}", "",
                 f"chance {found['chance']:.3f}, always the largest topic {found['largest']:.3f}", "",
                 "| | own topic first | balanced | bad / good of the topic | / other bad | / all | good rows so named |",
                 "|---|---:|---:|---:|---:|---:|---:|",
             ]  # fmt: skip
-            for name, f in found[how].items():
+            for name, f in candidates.items():
                 figures = [v for k, v in f.items() if k != "recall"]
                 lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in figures) + " |")
-            recall = found[how][ADOPTED]["recall"]
+            recall = candidates[ADOPTED]["recall"]
             lines += [
                 "",
                 "own topic first, " + ADOPTED + ": " + ", ".join(f"{k} {v:.2f}" for k, v in recall.items()),

@@ -17,7 +17,7 @@ PER_FEATURE = 2
 """pieces shown of each feature, each of another row"""
 LENGTH = 160
 """characters of a piece at most"""
-STRONG = 0.5
+STRONG = 0.7
 """share of the row's highest activation from which on a token counts as strong"""
 ENOUGH = 0.5
 """share of the strongest row's activation below which another row is no example"""
