@@ -94,7 +94,7 @@ def show(
             of = f"  [{', '.join(f['topics'])}]" if f.get("topics") else ""
             typer.echo(inert(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label']}{of}"))
             for e in f.get("examples", ()):
-                typer.echo(_wrapped(inert(_marked(e["text"], e["strong"]) + ("" if e["bad"] else "  (a good row)"))))
+                typer.echo(_wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))))
 
 
 @app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
@@ -134,10 +134,10 @@ def _marked(text: str, strong: Sequence[Sequence[int]]) -> str:
     return text.strip()
 
 
-def _wrapped(text: str) -> str:
-    """Below a feature's line, as wide as the terminal."""
+def _wrapped(side: str, text: str) -> str:
+    """An example below its feature's line, as wide as the terminal, with the side its row is from."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-    return textwrap.fill(text, width, initial_indent=" " * 10 + "| ", subsequent_indent=" " * 10 + "| ")
+    return textwrap.fill(text, width, initial_indent=f"{side:>14} | ", subsequent_indent=" " * 15 + "| ")
 
 
 def _describe_bank(bank: Bank) -> Iterator[str]:

@@ -70,9 +70,9 @@ class Topics:
         return result
 
     def of_feature(self, feature: int) -> list[str]:
-        """The topics that a feature speaks for most: the one with its largest weight, others from half of that on."""
+        """Up to three topics that a feature speaks for: that of its largest weight, others from half of that on."""
         weights = self.weights[feature]
-        order = np.argsort(-weights, kind="stable")
+        order = np.argsort(-weights, kind="stable")[:3]
         return [self.names[t] for t in order if weights[t] > 0 and weights[t] >= weights.max() / 2]
 
     def without(self, features: Sequence[int]) -> Topics:

@@ -210,7 +210,7 @@ def test_bank_show_reads_well(topical):
     lines = done.stdout.splitlines()
     assert "  topics: red, blue" in lines
     toxic = lines.index("toxic features (effect: standardised mean difference, bad minus good)")
-    assert lines[toxic + 2].startswith("          | ")
+    assert lines[toxic + 2].startswith("           bad | ")
     assert "«" in lines[toxic + 2]
     found = json.loads(geofilter("bank", "show", folder, "--json").stdout)
     assert found["topics"] == ["red", "blue"]
