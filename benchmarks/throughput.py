@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 from geofilter.background import background_rows
 from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.doctor import explained_variance, memory_needed
+from geofilter.encoding import encode_shards
 from geofilter.features import FeatureReader
 from geofilter.inputs import read_lines
 from geofilter.model import ResidualModel, decoder_layers
 from geofilter.records import Row, parse_line
-from geofilter.encoding import encode_shards
 from geofilter.store import Run
 from geofilter.targets import Target, resolve
 from geofilter.tokens import Encoded, batches, encode_row

@@ -17,11 +17,11 @@ import torch
 from evaluation_sets import SETS, draw_seeds, load, mean_auroc
 
 from geofilter import seeding
-from geofilter.bank import choose, effect_sizes
 from geofilter.config import Loading
 from geofilter.decoder import unit_decoder
 from geofilter.embedded import embedded_model
 from geofilter.features import TOKEN_BUDGET, outlier_free, pool
+from geofilter.fitting import choose, effect_sizes
 from geofilter.geometry import Background, closeness
 from geofilter.metrics import auroc
 from geofilter.model import ResidualModel

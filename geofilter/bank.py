@@ -7,27 +7,25 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter import geometry, ridge, scorers
+from geofilter import scorers
 from geofilter.errors import BankError
 from geofilter.geometry import F32, F64, I32, Background, Closeness
 from geofilter.paths import cache_dir, package_data, slug
 from geofilter.pooled import Pooled
-from geofilter.ridge import Ridge
-from geofilter.scorers import Linear, Scale
+from geofilter.scorers import Linear, Scale, Scales
+from geofilter.topics import Topics
 
-FORMAT = 2
-SIZE = 100
-"""features on each side by default"""
-N_RANDOM_BANKS = 20
-Bools = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+FORMAT = 3
 
 
 def built_in_folder(name: str, target: str, fingerprint: str, precision: str, sources: dict[str, Any]) -> Path:
@@ -71,10 +69,14 @@ class Bank:
     """(d_in,) unit difference of mean residuals, bad - good"""
     reference: Pooled
     """ordinary rows that percentiles are counted in"""
+    topics: Topics
+    """kinds of harm that its bad rows are told apart into"""
     labels: Sequence[str] = field(default_factory=list)
     """per feature: its strongest tokens in the texts the bank was built from"""
     meta: dict[str, Any] = field(default_factory=dict)
-    """sources, options, evaluation"""
+    """sources, options, evaluation; examples: for each toxic feature up to two, see `exhibits`"""
+    excluded: Sequence[int] = ()
+    """features that count nothing, see `excluding`"""
 
     @property
     def d_sae(self) -> int:
@@ -86,12 +88,18 @@ class Bank:
         """True when its own held-out check did not beat random banks; every report repeats it."""
         return bool(self.meta.get("evaluation", {}).get("weak", False))
 
+    @property
+    def examples(self) -> list[list[dict[str, Any]]]:
+        """For each toxic feature up to two texts, see `exhibits`; none for a bank built without a model."""
+        found: list[list[dict[str, Any]]] = self.meta.get("examples", [[] for _ in self.toxic])
+        return found
+
     @cached_property
     def _scales(self) -> dict[str, Scale]:
         return {}
 
     @cached_property
-    def _nulls(self) -> dict[str, tuple[Linear, F64, F64]]:
+    def _nulls(self) -> dict[str, Scales]:
         return {}
 
     def about(self, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
@@ -106,6 +114,8 @@ class Bank:
             "toxic_features": len(self.toxic),
             "aligned_features": len(self.aligned),
             "reference_rows": len(self.reference),
+            "topics": list(self.topics.names),
+            "excluded_features": self.excluded_features,
             **{k: self.meta.get(k) for k in ("description", "created", "sources", "evaluation")},
             "path": path,
             "sha256": sha256,
@@ -122,16 +132,52 @@ class Bank:
         """(n,) standard scores of rows under a scorer, against the reference rows."""
         return self.scale(scorer).standard(scorers.raw_scores(scorer, self, pooled, shas))
 
-    def null(self, scorer: str, pooled: Pooled) -> F64:
-        """(n, 20) standard scores of rows under scores that know nothing, see `scorers.null`."""
+    @cached_property
+    def topic_sums(self) -> Linear:
+        """What the topics add to a row's standard score, but for a constant each."""
+        return self.topics.sums(self.background)
+
+    def topic_scores(self, standard: F64, excess: sp.csr_matrix) -> F64:
+        """(n, topics) scores of rows with these standard scores (n,), see `topics`; `excess` is `topic_sums`'."""
+        result: F64 = standard[:, None] + self.topic_sums.sums(excess) - self.topics.offset
+        return result
+
+    def null_scales(self, scorer: str) -> Scales:
+        """Twenty scores that know nothing, see `scorers.null`; computed once."""
         if scorer not in self._nulls:
-            score = scorers.null(scorer, self)
-            reference = score.scores(self.reference)
-            sd = np.where(reference.std(0) > 0, reference.std(0), 1.0)
-            self._nulls[scorer] = (score, reference.mean(0), sd)
-        score, mean, sd = self._nulls[scorer]
-        standard: F64 = (score.scores(pooled) - mean) / sd
-        return standard
+            self._nulls[scorer] = Scales.of(scorers.null(scorer, self), self.reference)
+        return self._nulls[scorer]
+
+    def null(self, scorer: str, pooled: Pooled) -> F64:
+        """(n, 20) standard scores of rows under scores that know nothing."""
+        scales = self.null_scales(scorer)
+        return scales.standard(scales.linear.excess(pooled))
+
+    @property
+    def excluded_features(self) -> list[dict[str, Any]]:
+        """For the record: id and label of each."""
+        return [{"feature": f, "label": self.labels[f]} for f in self.excluded]
+
+    def excluding(self, features: Sequence[int]) -> Bank:
+        """The bank without some features: they count nothing in scores, null scores, percentiles and topics.
+
+        Features that lie near to them still do.
+        """
+        excluded = sorted({*self.excluded, *features})
+        if not excluded:
+            return self
+
+        def without(table: F32) -> F32:
+            out = table.copy()
+            out[excluded] = 0
+            return out
+
+        near = self.closeness
+        return replace(
+            self, excluded=excluded, weights=without(self.weights), shuffled=without(self.shuffled),
+            random=without(self.random), topics=self.topics.without(excluded),
+            closeness=Closeness(without(near.toxic), without(near.aligned), near.nearest),
+        )  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write the folder.
@@ -154,9 +200,14 @@ class Bank:
             "background.mean": self.background.mean,
             "background.sd": self.background.sd,
             "dense": self.dense,
+            "topics.weights": self.topics.weights,
+            "topics.centre": self.topics.centre,
             **self.reference.arrays("reference."),
         }
-        text = {"format": FORMAT, "name": self.name, "target": self.target, **self.meta, "labels": list(self.labels)}
+        text = {
+            "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
+            "labels": list(self.labels),
+        }  # fmt: skip
         try:
             path.mkdir(parents=True, exist_ok=True)
             # Complete under other names first: an interrupted write leaves no half of a bank behind.
@@ -220,94 +271,7 @@ class Bank:
             background=Background(a["background.mean"], a["background.sd"]),
             dense=a["dense"],
             reference=Pooled.from_arrays(a, "reference."),
+            topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
             labels=text.pop("labels"),
             meta=text,
         )
-
-
-def effect_sizes(pooled: Pooled, bad: Bools, d_sae: int) -> F32:
-    """Standardised mean difference (d_sae,) of each feature: (mean bad - mean good) / pooled sd.
-
-    A feature that varies in neither side gets 0.
-    """
-    sides = [Background.of(pooled.take(np.flatnonzero(side)), d_sae) for side in (bad, ~bad)]
-    sd = np.sqrt((sides[0].sd.astype(np.float64) ** 2 + sides[1].sd.astype(np.float64) ** 2) / 2)
-    gap = sides[0].mean.astype(np.float64) - sides[1].mean
-    return np.divide(gap, sd, out=np.zeros(d_sae), where=sd > 0).astype(np.float32)
-
-
-def choose(effect: F32, size: int) -> tuple[I32, I32]:
-    """The `size` features with the largest effect each way: toxic and aligned, strongest first.
-
-    Raises:
-        BankError: nothing differs between the two sides.
-    """
-    order = np.argsort(-effect, kind="stable")
-    toxic = order[:size][effect[order[:size]] > 0]
-    aligned = order[::-1][:size][effect[order[::-1][:size]] < 0]
-    if not len(toxic) or not len(aligned):
-        raise BankError("no feature differs between the bad and the good rows; check that the two files differ")
-    return toxic.astype(np.int32), aligned.astype(np.int32)
-
-
-def fit(
-    name: str,
-    target: dict[str, Any],
-    directions: F32,
-    seeds: Pooled,
-    bad: Bools,
-    reference: Pooled,
-    size: int = SIZE,
-    labels: Sequence[str] = (),
-    meta: dict[str, Any] | None = None,
-    seed: int = 0,
-    groups: Sequence[str] | None = None,
-    priors: F32 | None = None,
-) -> Bank:
-    """Learn the bank's weights and choose its features from labelled rows; compute everything that scoring needs.
-
-    Args:
-        directions: (d_sae, d_in) unit decoder directions.
-        seeds: pooled rows, `bad` (n,) True for the toxic side.
-        reference: ordinary rows; their mean and sd are the background.
-        groups: rows that are compared with each other only, such as the answers to one question; None for all.
-        priors: (d_sae, m) weights of other banks that these may build on, see `ridge`.
-    """
-    d_sae = len(directions)
-    effect = effect_sizes(seeds, bad, d_sae)
-    toxic, aligned = choose(effect, min(size, d_sae // 8))
-    live = np.unique(np.concatenate([seeds.indices, reference.indices]))
-    live = live[np.linalg.norm(directions[live], axis=1) > 0]
-    residual = seeds.residual.astype(np.float32)
-    dense = residual[bad].mean(0) - residual[~bad].mean(0)
-    background = Background.of(reference, d_sae)
-    learner = Ridge(seeds, background, groups, priors, reference)
-    return Bank(
-        name=name,
-        target=target,
-        toxic=toxic,
-        aligned=aligned,
-        effect=effect,
-        weights=learner.weights(np.where(bad, 1.0, -1.0)),
-        shuffled=Ridge(seeds, background, groups).weights(ridge.shuffled(bad, groups, N_RANDOM_BANKS, seed)),
-        closeness=geometry.closeness(directions, toxic, aligned),
-        random=random_weights(directions, live, len(toxic), len(aligned), seed),
-        background=background,
-        dense=(dense / max(float(np.linalg.norm(dense)), 1e-12)).astype(np.float32),
-        reference=reference,
-        labels=labels,
-        meta=meta or {},
-    )
-
-
-def random_weights(
-    directions: F32, live: npt.NDArray[np.int32], n_toxic: int, n_aligned: int, seed: int, n: int = N_RANDOM_BANKS
-) -> F32:
-    """Contrast weights (d_sae, n) of banks drawn at random from the live features, sizes as given."""
-    rng = np.random.default_rng(seed)
-    tables = []
-    for _ in range(n):
-        drawn = rng.permutation(live)[: n_toxic + n_aligned].astype(np.int32)
-        cut = min(n_toxic, len(drawn) // 2)
-        tables.append(geometry.closeness(directions, drawn[:cut], drawn[cut:]).contrast)
-    return np.stack(tables, axis=1)

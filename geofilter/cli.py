@@ -30,6 +30,7 @@ from geofilter.errors import GeofilterError, InputError
 from geofilter.options import (
     OWN_TABLE,
     AsJson,
+    ExcludeFeature,
     FieldNames,
     Offline,
     Quiet,
@@ -38,6 +39,7 @@ from geofilter.options import (
     System,
     append,
     note,
+    note_excluded,
     notifier,
     one_of,
     open_run,
@@ -123,6 +125,7 @@ def scan(
             autocompletion=one_of(*SCORERS),
         ),
     ] = DEFAULT_SCORER,
+    exclude_feature: ExcludeFeature = None,
     fields: FieldNames = None,
     split: Annotated[str | None, typer.Option(help="Of a data set of the hub; train when left out.")] = None,
     data_config: Annotated[str | None, typer.Option(help="Of a data set of the hub that has several.")] = None,
@@ -152,8 +155,9 @@ def scan(
     named = parse(fields)
     files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
     config = ScanConfig(
-        data=files, target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer, system=system,
-        max_tokens=max_tokens, limit=limit, shard_rows=shard_rows, on_error=on_error, fields=named, origins=origins,
+        data=files, target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer,
+        exclude_features=tuple(exclude_feature or ()), system=system, max_tokens=max_tokens, limit=limit,
+        shard_rows=shard_rows, on_error=on_error, fields=named, origins=origins,
     )  # fmt: skip
     done = _run_scan(config, run, offline, quiet)
     manifest = done.manifest
@@ -166,6 +170,8 @@ def scan(
         f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), "
         f"{c['quarantined']:,} quarantined"
     )
+    for b in manifest["banks"]:
+        note_excluded(b["excluded_features"], f"{b['name']}, ")
     note(f"run: {done.path}")
     note(f"next: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
 

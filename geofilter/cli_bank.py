@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +20,7 @@ from geofilter.options import (
     Offline,
     Quiet,
     System,
+    inert,
     note,
     notifier,
     one_of,
@@ -89,26 +93,27 @@ def bank_show(
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """A bank's features with their strongest tokens, its sources and its own check."""
+    """A bank's features with their strongest tokens and texts that show them, its topics and its own check.
+
+    In the texts, which are rows the bank was built from, the tokens a feature is strongest on stand between marks.
+    """
     from geofilter.seeding import open_bank
 
     found = open_bank(bank, choice, loading, offline, note)
-    sides = (("toxic", found.toxic), ("aligned", found.aligned))
+    sides = {"toxic": _features(found, found.toxic, True), "aligned": _features(found, found.aligned, False)}
     if as_json:
-        rows = {
-            side: [
-                {"feature": int(f), "effect": round(float(found.effect[f]), 4), "label": found.labels[f]} for f in ids
-            ]
-            for side, ids in sides
-        }
-        typer.echo(json.dumps({"name": found.name, "target": found.target, **found.meta, **rows}, ensure_ascii=False))
+        meta = {k: v for k, v in found.meta.items() if k != "examples"} | {"topics": found.topics.names}
+        typer.echo(json.dumps({"name": found.name, "target": found.target, **meta, **sides}, ensure_ascii=False))
         return
     for line in _describe_bank(found):
         typer.echo(line)
-    for side, ids in sides:
-        typer.echo(f"{side} features (effect: standardised mean difference, bad minus good)")
-        for f in ids[:features]:
-            typer.echo(f"  {int(f):6d}  {found.effect[f]:+.2f}  {found.labels[f]}")
+    for side, rows in sides.items():
+        typer.echo(f"\n{side} features (effect: standardised mean difference, bad minus good)")
+        for f in rows[:features]:
+            of = f"  [{', '.join(f['topics'])}]" if f.get("topics") else ""
+            typer.echo(inert(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label']}{of}"))
+            for e in f.get("examples", ()):
+                typer.echo(_wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))))
 
 
 @app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
@@ -130,6 +135,30 @@ def bank_check(
         raise typer.Exit(3)
 
 
+def _features(bank: Bank, ids: Iterable[int], toxic: bool) -> list[dict[str, Any]]:
+    """What is shown of features: of toxic ones also the topics they count most for, and examples."""
+    rows = []
+    for i, f in enumerate(map(int, ids)):
+        row = {"feature": f, "effect": round(float(bank.effect[f]), 4), "label": bank.labels[f]}
+        if toxic:
+            row |= {"topics": bank.topics.of_feature(f), "examples": bank.examples[i]}
+        rows.append(row)
+    return rows
+
+
+def _marked(text: str, strong: Sequence[Sequence[int]]) -> str:
+    """The text with marks around the given spans."""
+    for start, end in reversed(strong):
+        text = f"{text[:start]}«{text[start:end]}»{text[end:]}"
+    return text.strip()
+
+
+def _wrapped(side: str, text: str) -> str:
+    """An example below its feature's line, as wide as the terminal, with the side its row is from."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    return textwrap.fill(text, width, initial_indent=f"{side:>14} | ", subsequent_indent=" " * 15 + "| ")
+
+
 def _describe_bank(bank: Bank) -> Iterator[str]:
     e = bank.meta["evaluation"]
     yield f"{bank.name}: {len(bank.toxic)} toxic and {len(bank.aligned)} aligned features of {bank.target['name']}"
@@ -143,5 +172,7 @@ def _describe_bank(bank: Bank) -> Iterator[str]:
         f"{e['style']:.3f}, shorter is worse {e['shorter_is_worse']:.3f}, best of 20 random banks "
         f"{e['random_banks']['best_either_way']:.3f}"
     )
+    if bank.topics.names:
+        yield f"  topics: {', '.join(bank.topics.names)}"
     if bank.weak:
         yield "  WEAK: it does not beat random banks on its own held-out rows"

@@ -8,9 +8,21 @@ from typing import Annotated
 
 import typer
 
-from geofilter.options import PER_CALL, AsJson, RunArg, inert, note, open_run, with_settings
+from geofilter.options import (
+    PER_CALL,
+    AsJson,
+    ExcludeFeature,
+    RunArg,
+    inert,
+    note,
+    note_excluded,
+    open_run,
+    with_settings,
+)
 
 app = typer.Typer()
+
+SHOWN_TOPICS = 3
 
 
 @app.command(epilog="Example: geofilter explain --row 17")
@@ -21,12 +33,13 @@ def explain(
     run: RunArg = None,
     file: Annotated[str | None, typer.Option(help="Input file, when the run has several."), PER_CALL] = None,
     bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run."), PER_CALL] = None,
+    exclude_feature: ExcludeFeature = None,
     as_json: AsJson = False,
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
     from geofilter.explain import explain as run_explain
 
-    result = run_explain(open_run(run), row, file, bank, note)
+    result = run_explain(open_run(run), row, file, bank, note, exclude_feature or ())
     if as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
         return
@@ -37,8 +50,12 @@ def explain(
     d = result.detail
     typer.echo(
         f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
-        f"percentile {d['banks'][bank or d['bank']]['percentile']:.3f}"
+        f"percentile {result.percentile:.3f}"
     )
+    note_excluded(result.excluded)
+    if result.topics:
+        closest = ", ".join(f"{name} {score:+.2f}" for name, score in list(result.topics.items())[:SHOWN_TOPICS])
+        typer.echo(f"topics, closest first: {inert(closest)}")
     table = Table(
         "feature",
         "strongest tokens in the bank's texts",

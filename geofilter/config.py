@@ -97,7 +97,7 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ScanConfig:
-    """What a scan computes. Everything here but `banks` and `scorer` decides the stored features."""
+    """What a scan computes. Everything here but banks, scorer and excluded features decides the stored features."""
 
     data: tuple[str, ...]
     target: TargetChoice
@@ -105,6 +105,8 @@ class ScanConfig:
     banks: tuple[str, ...] = ()
     """bank names or folders; empty means the built-in ones"""
     scorer: str = DEFAULT_SCORER
+    exclude_features: tuple[str, ...] = ()
+    """features that count nothing: N for all banks, BANK:N for one"""
     system: str = "keep"
     """system turns: keep, or fold into the first user turn, for templates that know none"""
     max_tokens: int = 1024

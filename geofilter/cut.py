@@ -304,7 +304,9 @@ def dumps(value: Any) -> bytes:
 
 def _removed_line(line: bytes, detail: dict[str, Any], rank: int) -> bytes:
     record = json.loads(line.decode("utf-8-sig"))
-    note = {k: detail[k] for k in ("score", "percentile", "bank", "banks", "top_features")} | {"rank": rank}
+    note = {k: detail[k] for k in ("score", "percentile", "bank", "banks", "topic", "topics", "top_features")} | {
+        "rank": rank
+    }
     note["reason"] = reason(detail)
     if "geofilter" in record:
         note["previous"] = record["geofilter"]  # of an earlier removal; nothing in the row is lost
@@ -314,5 +316,7 @@ def _removed_line(line: bytes, detail: dict[str, Any], rank: int) -> bytes:
 def reason(detail: dict[str, Any]) -> str:
     """Why a row scores as it does, in one sentence."""
     text = f"scores above {detail['percentile']:.1%} of ordinary rows under {detail['bank']}"
+    if detail["topic"]:
+        text += f", of its topics closest to {detail['topic']}"
     parts = [f"feature {t['feature']} ({t['label']}) {t['share']:+.2f}" for t in detail["top_features"][:3]]
     return f"{text}; most from {', '.join(parts)}" if parts else text

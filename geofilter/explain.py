@@ -17,6 +17,7 @@ from geofilter.pooled import Pooled
 from geofilter.records import Row
 from geofilter.reopen import banks_of, target_of
 from geofilter.reread import reread
+from geofilter.run_banks import exclude
 from geofilter.scorers import Shares, raw_scores
 from geofilter.store import Run
 from geofilter.tokens import encode_row
@@ -56,12 +57,21 @@ class Explanation:
     """share of the features that are silent in this row"""
     tokens: list[Piece]
     """the scored tokens of the response, in order"""
+    percentile: float
+    """recomputed now"""
+    topics: dict[str, float]
+    """scores of the bank's topics, highest first"""
+    excluded: list[dict[str, Any]]
+    """features that count nothing, with their labels"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             **self.detail,
             "score_recomputed": round(self.score, 6),
+            "percentile_recomputed": round(self.percentile, 6),
+            "topics_recomputed": self.topics,
+            "excluded_features": self.excluded,
             "features": self.features,
             "other_active_features": round(self.rest, 6),
             "silent_features": round(self.absent, 6),
@@ -90,13 +100,16 @@ def find_row(run: Run, line: int, file: str | None) -> dict[str, Any]:
 class Explainer:
     """Takes rows of a run apart; model, SAE and banks are loaded once.
 
+    Args:
+        excluded: features that are to count nothing besides those of the run, see `run_banks.exclude`.
+
     Raises:
         RunError: the run's scorer has no feature shares, or model or SAE has changed.
         TargetError: files that are gone.
     """
 
-    def __init__(self, run: Run, notify: Notify) -> None:
-        self.run, self._notify = run, notify
+    def __init__(self, run: Run, notify: Notify, excluded: Sequence[str] = ()) -> None:
+        self.run, self._notify, self._excluded = run, notify, excluded
         self._manifest = run.manifest
         self._scorer: str = self._manifest["scorer"]
         self._target, self._loading = target_of(run, notify)
@@ -105,7 +118,8 @@ class Explainer:
 
     def _bank(self, name: str) -> tuple[Bank, Shares]:
         if name not in self._banks:
-            bank = banks_of(self.run, self._target, self._loading, lambda: self._reader, self._notify, [name])[0]
+            found = banks_of(self.run, self._target, self._loading, lambda: self._reader, self._notify, [name])
+            (bank,) = exclude(found, self._excluded, self._scorer)
             shares = Shares.of(self._scorer, bank)
             if shares is None:
                 raise RunError(
@@ -123,16 +137,19 @@ class Explainer:
             bank_name: explain the score under this bank; by default the one that gave the row's score.
 
         Raises:
-            InputError: no such bank.
+            InputError: no such bank or feature.
         """
         bank, shares = self._bank(bank_name or detail["bank"])
         encoding, reader = self._manifest["encoding"], self._reader
         encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
         row_features, found = reader.read_tokens(encoded)
         pooled = Pooled.of([row_features], reader.encoder.d_in)
-        _, share = shares.active(pooled)
+        _, share = shares.active(shares.linear.excess(pooled))
         z = bank.background.z(pooled.values, pooled.indices)
-        score, absent = _score(bank, self._scorer, pooled, shares)
+        raw = raw_scores(self._scorer, bank, pooled, [""])
+        standard = bank.scale(self._scorer).standard(raw)
+        score = float(standard[0])
+        by_topic = np.round(bank.topic_scores(standard, bank.topic_sums.excess(pooled))[0], 4).tolist()
         per_feature = np.zeros(bank.d_sae)
         np.add.at(per_feature, found.feature, found.value)
         share_of = np.zeros(bank.d_sae)
@@ -164,19 +181,35 @@ class Explainer:
             )
         shown = sum(float(share[i]) for i in order)
         pieces = _pieces(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
-        return Explanation(detail, score, features, float(share.sum()) - shown, absent, pieces)
+        return Explanation(
+            detail, score, features, float(share.sum()) - shown, shares.absent(pooled.indices), pieces,
+            percentile=float(bank.scale(self._scorer).percentile(raw)[0]),
+            topics=dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
+            excluded=bank.excluded_features,
+        )  # fmt: skip
 
 
-def explain(run: Run, line: int, file: str | None, bank_name: str | None, notify: Notify) -> Explanation:
+def explain(
+    run: Run,
+    line: int,
+    file: str | None,
+    bank_name: str | None,
+    notify: Notify,
+    excluded: Sequence[str] = (),
+) -> Explanation:
     """Run the model again on the row of a line and split its score.
 
+    Args:
+        bank_name: explain the score under this bank; by default the one that gave the row's score.
+        excluded: features that are to count nothing besides those of the run, see `run_banks.exclude`.
+
     Raises:
-        InputError: no such row or bank.
+        InputError: no such row, bank or feature.
         RunError: the data has changed, or the run's scorer has no feature shares.
     """
     detail = find_row(run, line, file)
     row = reread([detail], run.fields)[detail["file"], detail["line"]]
-    return Explainer(run, notify).explain(detail, row, bank_name)
+    return Explainer(run, notify, excluded).explain(detail, row, bank_name)
 
 
 def _pieces(
@@ -194,8 +227,3 @@ def _pieces(
         out.append(Piece(text, sum(shares[start:end]), gap))
         start = end
     return out
-
-
-def _score(bank: Bank, scorer: str, pooled: Pooled, shares: Shares) -> tuple[float, float]:
-    score = float(bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""]))[0])
-    return score, shares.absent(pooled.indices)

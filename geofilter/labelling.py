@@ -231,14 +231,16 @@ class Labelling:
         rows = self.rows(positions)
         bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
         prior = self.priors[0]
+        # What no bank of the scan may count, the learnt one may not either.
+        excluded = sorted(set.intersection(*(set(p.excluded) for p in self.priors)))
         bank = learn(
-            LABELLED, prior.target, self._directions, self.run.features(positions)[0], bad,
+            LABELLED, prior.target, self._directions, self.run.features(positions)[0].without(excluded), bad,
             [group_of(row) for row in rows], [row.response for row in rows], prior.reference, labels=prior.labels,
             priors=self.priors, meta={
                 "description": "learnt from labelled rows of the run", "dtype": prior.meta.get("dtype"),
                 "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
             },
-        )  # fmt: skip
+        ).excluding(excluded)  # fmt: skip
         self._guide = np.concatenate(
             [bank.standard(self.scorer, shard.pooled, shard.shas()) for shard in self.run.shards()]
         )
@@ -257,7 +259,9 @@ class Labelling:
         directions = unit_decoder(Path(folder))
         bank = self.priors[0]
         found = geometry.closeness(directions, bank.toxic, bank.aligned).contrast
-        if np.abs(found - bank.closeness.contrast).max() > 1e-3:
+        gap = np.abs(found - bank.closeness.contrast)
+        gap[list(bank.excluded)] = 0
+        if gap.max() > 1e-3:
             raise RunError(f"{folder}: the SAE has changed since the scan; scan again")
         return directions
 

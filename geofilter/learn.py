@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from geofilter import __version__
-from geofilter.bank import SIZE, Bank, Bools, fit
+from geofilter.bank import Bank
+from geofilter.fitting import SIZE, Bools, fit
 from geofilter.geometry import F32
 from geofilter.pooled import Pooled
 from geofilter.validate import validate
@@ -29,6 +30,7 @@ def learn(
     labels: Sequence[str],
     centred: bool = False,
     priors: Sequence[Bank] = (),
+    kinds: Sequence[str] | None = None,
     meta: dict[str, Any],
 ) -> Bank:
     """Cross-validate a bank, then learn it from all of the rows.
@@ -40,6 +42,7 @@ def learn(
         labels: (d_sae,) words for every feature.
         centred: rows are compared within their group only.
         priors: banks of the same target whose weights this one may build on.
+        kinds: (n,) topics of the rows, see `fitting.fit`.
         meta: what else the bank says of itself.
 
     Raises:
@@ -57,5 +60,5 @@ def learn(
     }
     return fit(
         name, target, directions, seeds, bad, reference, size, labels, meta | made,
-        groups=groups if centred else None, priors=known,
+        groups=groups if centred else None, priors=known, kinds=kinds,
     )  # fmt: skip

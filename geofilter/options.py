@@ -46,6 +46,10 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout."), PER_CALL]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+ExcludeFeature = Annotated[
+    list[str] | None,
+    typer.Option(help="A feature that is to count nothing: N, or BANK:N for one bank; repeat for several."),
+]
 System = Annotated[
     str,
     typer.Option(
@@ -178,6 +182,13 @@ def _dashed(name: str) -> str:
 def note(text: str) -> None:
     """Lines on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
     typer.echo("\n".join(map(inert, text.split("\n"))), err=True)
+
+
+def note_excluded(features: Sequence[dict[str, Any]], of: str = "") -> None:
+    """Say which features count nothing, if any do not."""
+    if features:
+        named = ", ".join(f"{f['feature']} ({f['label']})" for f in features)
+        note(f"{of}without the feature{'s' if len(features) > 1 else ''} {named}")
 
 
 def inert(text: str) -> str:

@@ -85,6 +85,12 @@ class Pooled:
             self.indices[flat], self.values[flat], self.n_tokens[rows], self.residual[rows],
         )  # fmt: skip
 
+    def without(self, features: Sequence[int]) -> Pooled:
+        """The same rows with these features silent."""
+        kept = ~np.isin(self.indices, list(features))
+        indptr = np.concatenate([[0], np.cumsum(kept)])[self.indptr].astype(np.int64)
+        return Pooled(indptr, self.indices[kept], self.values[kept], self.n_tokens, self.residual)
+
     @staticmethod
     def concat(parts: Sequence[Pooled]) -> Pooled:
         """Rows of all parts, one after the other."""

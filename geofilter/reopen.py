@@ -13,6 +13,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.model import precision
 from geofilter.paths import Notify, file_sha256
+from geofilter.run_banks import excluded_features
 from geofilter.store import Run
 from geofilter.targets import Target, resolve
 
@@ -62,4 +63,5 @@ def banks_of(
             if arrays.is_file() and file_sha256(arrays) != used[name]["sha256"]:
                 raise RunError(f"{path}: the bank has changed since the scan; scan again")
         sources.append(path or name)
-    return seeding.find(sources, target, precision(loading), make_reader, notify)
+    found = seeding.find(sources, target, precision(loading), make_reader, notify)
+    return [bank.excluding(excluded_features(used[bank.name])) for bank in found]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from geofilter.bank import Bank, built_in_folder
 from geofilter.config import precision
-from geofilter.errors import RunError
+from geofilter.errors import InputError, RunError
 from geofilter.paths import file_sha256
+from geofilter.scorers import WITHOUT_FEATURES
 from geofilter.store import Run
 
 
@@ -41,8 +43,42 @@ def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
             continue
         if about["sha256"] and file_sha256(arrays) != about["sha256"]:
             raise changed(folder)
-        banks.append(Bank.load(folder, manifest["target"]["fingerprint"]))
+        bank = Bank.load(folder, manifest["target"]["fingerprint"])
+        banks.append(bank.excluding(excluded_features(about)))
     return banks, gone
+
+
+def excluded_features(about: dict[str, Any]) -> list[int]:
+    """Features that count nothing under a bank, of what the manifest says of it."""
+    return [f["feature"] for f in about["excluded_features"]]
+
+
+def exclude(banks: Sequence[Bank], wanted: Sequence[str], scorer: str) -> list[Bank]:
+    """The banks without some features.
+
+    Args:
+        wanted: of `--exclude-feature`: N for all banks, BANK:N for one.
+
+    Raises:
+        InputError: no such bank or feature, or a scorer that looks at no feature.
+    """
+    if wanted and scorer in WITHOUT_FEATURES:
+        raise InputError(f"--exclude-feature: the scorer {scorer} looks at no feature; leave it out")
+    features: dict[str, list[int]] = {bank.name: [] for bank in banks}
+    for text in wanted:
+        name, _, number = text.rpartition(":")
+        if not (number.isascii() and number.isdecimal()):
+            raise InputError(f"--exclude-feature {text}: not a feature; write its number, or BANK:NUMBER")
+        if name and name not in features:
+            raise InputError(f"--exclude-feature {text}: there is no bank {name} here; use {', '.join(features)}")
+        for bank in banks:
+            if name in ("", bank.name):
+                if int(number) >= bank.d_sae:
+                    raise InputError(
+                        f"--exclude-feature {text}: the SAE of {bank.target['name']} has features 0 to {bank.d_sae - 1}"
+                    )
+                features[bank.name].append(int(number))
+    return [bank.excluding(features[bank.name]) for bank in banks]
 
 
 def changed(place: Path | str) -> RunError:

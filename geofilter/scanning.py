@@ -22,6 +22,7 @@ from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.records import check_fields
+from geofilter.run_banks import exclude
 from geofilter.scoring import score
 from geofilter.store import FORMAT, RUNS, Run
 from geofilter.targets import Target, resolve
@@ -69,7 +70,8 @@ def scan(
             run.write_manifest(manifest)
 
         reader = _reader(target, config, notify)
-        banks = seeding.find(config.banks, target, precision(config.loading), reader, notify)
+        found = seeding.find(config.banks, target, precision(config.loading), reader, notify)
+        banks = exclude(found, config.exclude_features, config.scorer)
         clock.lap("load")
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")

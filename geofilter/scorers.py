@@ -26,8 +26,12 @@ from geofilter.geometry import F32, F64, I32, Background
 from geofilter.pooled import Pooled
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+
     from geofilter.bank import Bank
 
+WITHOUT_FEATURES = ("dense", "length", "random")
+"""scorers that look at no feature"""
 NEAREST_K = 32
 
 
@@ -50,15 +54,22 @@ class Linear:
         """x (d_sae,) of an activation of 0."""
         return self.background.z_absent() if self.of == "z" else np.zeros(len(self.weights))
 
-    def scores(self, pooled: Pooled) -> F64:
-        """(n,) or (n, m). The sum runs over active features only: an absent one contributes a constant."""
+    def excess(self, pooled: Pooled) -> sp.csr_matrix:
+        """(n, d_sae) x of every stored activation, less that of an activation of 0."""
         import scipy.sparse as sp
 
         absent = self.absent()
-        excess = self.values(pooled) - absent[pooled.indices]
-        matrix = sp.csr_matrix((excess, pooled.indices, pooled.indptr), shape=(len(pooled), len(absent)))
-        result: F64 = matrix @ self.weights + absent @ self.weights
+        x = self.values(pooled) - absent[pooled.indices]
+        return sp.csr_matrix((x, pooled.indices, pooled.indptr), shape=(len(pooled), len(absent)))
+
+    def sums(self, excess: sp.csr_matrix) -> F64:
+        """(n,) or (n, m). The sum runs over active features only: an absent one contributes a constant."""
+        result: F64 = excess @ self.weights + self.absent() @ self.weights
         return result
+
+    def scores(self, pooled: Pooled) -> F64:
+        """`sums` of the rows."""
+        return self.sums(self.excess(pooled))
 
 
 def contrast(background: Background, weights: F32) -> Linear:
@@ -76,6 +87,7 @@ def linear(scorer: str, bank: Bank) -> Linear | None:
         weights = np.zeros(bank.d_sae)
         weights[bank.toxic] = 1 / len(bank.toxic)
         weights[bank.aligned] = -1 / len(bank.aligned)
+        weights[list(bank.excluded)] = 0
         return Linear(bank.background, weights, "z")
     return None
 
@@ -91,7 +103,9 @@ def null(scorer: str, bank: Bank) -> Linear:
     return contrast(bank.background, bank.random)
 
 
-def raw_scores(scorer: str, bank: Bank, pooled: Pooled, shas: Sequence[str]) -> F64:
+def raw_scores(
+    scorer: str, bank: Bank, pooled: Pooled, shas: Sequence[str], excess: sp.csr_matrix | None = None
+) -> F64:
     """Raw score (n,) of each row; higher is worse.
 
     ridge       weights over all features learnt from the bank's labelled rows: the default
@@ -103,12 +117,15 @@ def raw_scores(scorer: str, bank: Bank, pooled: Pooled, shas: Sequence[str]) -> 
     length      control: shorter is worse
     random      control: a number drawn from the row's own hash
 
+    Args:
+        excess: of the rows, see `Linear.excess`, where it is known already.
+
     Raises:
         BankError: no such scorer.
     """
     sum_over_features = linear(scorer, bank)
     if sum_over_features is not None:
-        return sum_over_features.scores(pooled)
+        return sum_over_features.sums(sum_over_features.excess(pooled) if excess is None else excess)
     if scorer == "nearest":
         return _nearest(pooled, bank.closeness.toxic)
     if scorer == "dense":
@@ -156,6 +173,28 @@ class Scale:
         return result
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scales:
+    """Several sums over features at once, made comparable by the bank's reference rows."""
+
+    linear: Linear
+    """weights (d_sae, m)"""
+    mean: F64
+    """(m,) over the reference rows"""
+    sd: F64
+
+    @classmethod
+    def of(cls, linear: Linear, reference: Pooled) -> Scales:
+        """Of the scores of the reference rows; those that do not vary are not divided."""
+        scores = linear.scores(reference)
+        return cls(linear, scores.mean(0), np.where(scores.std(0) > 0, scores.std(0), 1.0))
+
+    def standard(self, excess: sp.csr_matrix) -> F64:
+        """(n, m) standard scores of rows given as `Linear.excess`."""
+        result: F64 = (self.linear.sums(excess) - self.mean) / self.sd
+        return result
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """One feature's exact part of a row's score."""
@@ -193,10 +232,10 @@ class Shares:
         centre = absent + np.bincount(reference.indices, excess, bank.d_sae) / len(reference)
         return cls(score, centre, bank.scale(scorer).sd)
 
-    def active(self, pooled: Pooled) -> tuple[F64, F64]:
-        """x and share (nnz,) of every stored activation."""
-        x = self.linear.values(pooled)
-        return x, (x - self.centre[pooled.indices]) * self.linear.weights[pooled.indices] / self.sd
+    def active(self, excess: sp.csr_matrix) -> tuple[F64, F64]:
+        """x and share (nnz,) of every stored activation of the rows, given as `Linear.excess`."""
+        x = excess.data + self.linear.absent()[excess.indices]
+        return x, (x - self.centre[excess.indices]) * self.linear.weights[excess.indices] / self.sd
 
     def absent(self, indices: I32) -> float:
         """What the features not in `indices` add to a row's score by being silent."""
@@ -204,16 +243,17 @@ class Shares:
         silent[indices] = False
         return float(((self.linear.absent() - self.centre) * self.linear.weights)[silent].sum() / self.sd)
 
-    def top(self, pooled: Pooled, k: int) -> list[list[Share]]:
-        """For each row its k active features with the largest positive shares, largest first."""
-        x, share = self.active(pooled)
+    def top(self, excess: sp.csr_matrix, k: int) -> list[list[Share]]:
+        """For each row of `Linear.excess` its k active features with the largest positive shares, largest first."""
+        x, share = self.active(excess)
+        indices = excess.indices
         weights = self.linear.weights
         out = []
-        for start, end in pairwise(pooled.indptr.tolist()):
+        for start, end in pairwise(excess.indptr.tolist()):
             part = share[start:end]
             best = np.argpartition(-part, k)[:k] if len(part) > k else np.arange(len(part))
-            best = best[np.lexsort((pooled.indices[start:end][best], -part[best]))] + start
+            best = best[np.lexsort((indices[start:end][best], -part[best]))] + start
             best = best[share[best] > 0]
-            columns = (pooled.indices[best], x[best], weights[pooled.indices[best]], share[best])
+            columns = (indices[best], x[best], weights[indices[best]], share[best])
             out.append([Share(*of_one) for of_one in zip(*(c.tolist() for c in columns), strict=True)])
         return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,13 @@ import numpy.typing as npt
 from geofilter.bank import Bank
 from geofilter.cut import dumps
 from geofilter.errors import InputError
+from geofilter.pooled import Pooled
 from geofilter.power import SAMPLE, assess, headline
-from geofilter.scorers import Share, Shares, raw_scores
+from geofilter.scorers import Linear, Share, Shares, raw_scores
 from geofilter.store import Run, atomic
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 TOP_FEATURES = 5
 """features named for each row"""
@@ -23,12 +27,26 @@ OTHER_SOURCES = "(other sources)"
 """stands for all sources past the first `MAX_SOURCES`"""
 
 
+class _Excess:
+    """`Linear.excess` of a shard's rows, computed once for all scores and banks that see them the same way."""
+
+    def __init__(self, pooled: Pooled) -> None:
+        self._pooled = pooled
+        self._known: dict[tuple[str, bytes, bytes], sp.csr_matrix] = {}
+
+    def of(self, linear: Linear) -> sp.csr_matrix:
+        key = (linear.of, linear.background.mean.tobytes(), linear.background.sd.tobytes())
+        if key not in self._known:
+            self._known[key] = linear.excess(self._pooled)
+        return self._known[key]
+
+
 def score(
     run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str], learnt: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
 
-    A row's score is its largest standard score over the banks.
+    A row's score is its largest standard score over the banks; its topics are those of that bank.
 
     Args:
         learnt: hashes of the rows that the banks were learnt from; the verdicts are on the others.
@@ -51,9 +69,22 @@ def score(
             f"(all {len(quarantine)} reasons: {run.path / 'quarantine.jsonl'})"
         )
     stride = math.ceil(total / SAMPLE)
+    topics = list(dict.fromkeys(name for bank in banks for name in bank.topics.names))
     columns: dict[str, list[Any]] = {
         k: []
-        for k in ("file", "line", "score", "percentile", "bank", "style", "n_tokens", "n_turns", "shape", "source")
+        for k in (
+            "file",
+            "line",
+            "score",
+            "percentile",
+            "bank",
+            "topic",
+            "style",
+            "n_tokens",
+            "n_turns",
+            "shape",
+            "source",
+        )
     }
     sources: dict[str, int] = {}
     sampled: list[list[Any]] = [[] for _ in banks]
@@ -62,7 +93,9 @@ def score(
     with atomic(run.path / "scores.jsonl") as out:
         for shard in run.shards():
             shas = shard.shas()
-            raw = [raw_scores(scorer, bank, shard.pooled, shas) for bank in banks]
+            excess = _Excess(shard.pooled)
+            own = [None if split is None else excess.of(split.linear) for split in shares]
+            raw = [raw_scores(scorer, bank, shard.pooled, shas, x) for bank, x in zip(banks, own, strict=True)]
             standard = np.stack([b.scale(scorer).standard(r) for b, r in zip(banks, raw, strict=True)])
             percentile = np.stack([b.scale(scorer).percentile(r) for b, r in zip(banks, raw, strict=True)])
             best = standard.argmax(0)
@@ -70,15 +103,21 @@ def score(
             others = np.array([sha not in learnt for sha in shas], bool)
             picked = np.flatnonzero(((each + seen) % stride == 0) & others)
             style.append(shard.style[picked])
-            sample = shard.pooled if len(picked) == len(each) else shard.pooled.take(picked)
             top: list[list[Share]] = [[] for _ in each]
+            by_topic: list[dict[str, float]] = [{} for _ in each]
             for b, bank in enumerate(banks):
-                sampled[b].append((standard[b, picked], bank.null(scorer, sample)))
+                null = bank.null_scales(scorer)
+                sampled[b].append((standard[b, picked], null.standard(excess.of(null.linear)[picked])))
                 mine, split = np.flatnonzero(best == b), shares[b]
                 if split is not None:
-                    named = split.top(shard.pooled.take(mine), TOP_FEATURES)
+                    named = split.top(excess.of(split.linear)[mine], TOP_FEATURES)
                     for row, shared in zip(mine.tolist(), named, strict=True):
                         top[row] = shared
+                if bank.topics.names:
+                    of_topics = bank.topic_scores(standard[b, mine], excess.of(bank.topic_sums)[mine])
+                    for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
+                        by_topic[row] = dict(zip(bank.topics.names, values, strict=True))
+            topic = [max(of, key=of.__getitem__) if of else None for of in by_topic]
             for i in range(len(best)):
                 bank, b = banks[best[i]], int(best[i])
                 record = {
@@ -95,6 +134,8 @@ def score(
                         }
                         for j, other in enumerate(banks)
                     },
+                    "topic": topic[i],
+                    "topics": by_topic[i],
                     "n_tokens": int(shard.pooled.n_tokens[i]),
                     "truncated": bool(shard.truncated[i]),
                     "top_features": [
@@ -115,6 +156,7 @@ def score(
             columns["score"].append(np.round(standard[best, each], 6))
             columns["percentile"].append(np.round(percentile[best, each], 6))
             columns["bank"].append(best.astype(np.int32))
+            columns["topic"].append(np.array([-1 if t is None else topics.index(t) for t in topic], np.int32))
             columns["style"].append(shard.style)
             columns["n_tokens"].append(shard.pooled.n_tokens)
             columns["n_turns"].append(shard.n_turns)
@@ -136,6 +178,7 @@ def score(
     ]
     return {
         "scorer": scorer,
+        "topics": topics,
         "counts": {
             "rows": total + len(quarantine),
             "scored": total,

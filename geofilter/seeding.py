@@ -7,8 +7,9 @@ the embedded target the finished banks ship too, so that the first scan starts a
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,25 @@ import numpy as np
 
 from geofilter import model
 from geofilter.background import background_rows, contrast_row
-from geofilter.bank import SIZE, Bank, built_in_folder
+from geofilter.bank import Bank, built_in_folder
 from geofilter.config import BUILT_IN, Loading, TargetChoice
 from geofilter.decoder import unit_decoder
 from geofilter.doctor import checked_reader
 from geofilter.errors import BankError, InputError
+from geofilter.exhibits import exhibits
 from geofilter.features import FeatureReader
 from geofilter.fields import NO_FIELDS, Fields
+from geofilter.fitting import SIZE
 from geofilter.learn import learn
 from geofilter.paths import Notify, file_sha256, made_once, package_data
 from geofilter.pooled import Pooled
 from geofilter.records import Row, RowError, Turn, check_fields, usable_rows
 from geofilter.targets import Target, resolve
 from geofilter.tokens import encode_row
+from geofilter.topics import MIN_ROWS, usable
 
 MAX_TOKENS = 512
 LABEL_TOKENS = 4
-MIN_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,17 @@ class Seed:
     row: Row
     bad: bool
     group: str
-    """rows with the same prompt or pair share one; they are never split between fitting and checking"""
-    topic: str = ""
-    """what the row is about, where its source says so"""
+    """rows with the same prompt or pair share one, rows of a built-in bank those of the same topic; they are never
+    split between fitting and checking"""
+    kind: str = ""
+    """the topic that scores are given for, where its source says so"""
 
 
 def built_in_seeds(name: str) -> list[Seed]:
     """The contrast pairs of a built-in bank, as rows."""
     path = package_data("contrast", f"{name}.jsonl")
+    table = tomllib.loads(package_data("contrast", "topics.toml").read_text("utf-8"))[name]
+    kind_of = {topic: kind for kind, topics in table.items() for topic in topics}
     seeds = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
         pair = json.loads(line)
@@ -57,7 +63,7 @@ def built_in_seeds(name: str) -> list[Seed]:
             turns: tuple[Turn, ...] = (Turn("text", pair[side]),)
             if "prompt" in pair:
                 turns = (Turn("user", pair["prompt"]), Turn("assistant", pair[side]))
-            seeds.append(Seed(contrast_row(path, number, turns), side == "bad", f"{number}", pair["topic"]))
+            seeds.append(Seed(contrast_row(path, number, turns), side == "bad", pair["topic"], kind_of[pair["topic"]]))
     return seeds
 
 
@@ -74,7 +80,8 @@ def file_seeds(bad: Path, good: Path, limit: int | None = None, fields: Fields =
         for row in usable_rows(path, fields):
             # The pair's name, the prompt, or the row itself decides what must stay together.
             group = str(row.record.get("pair") or row.prompt or row.sha256)
-            seeds.append(Seed(row, is_bad, group))
+            topic = row.record.get("topic")
+            seeds.append(Seed(row, is_bad, group, topic if isinstance(topic, str) else ""))
             n += 1
             if n == limit:
                 break
@@ -101,8 +108,7 @@ def build(
     Args:
         reference: pooled background rows when they have been encoded already.
         system: what to do with system turns, see `tokens.render`.
-        centred: compare rows with those of the same topic only, so that what the topic is about drops out; the check
-            then holds out whole topics.
+        centred: compare rows with those of the same group only, so that what the group is about drops out.
         priors: banks of the same target whose weights this one may build on.
 
     Raises:
@@ -124,12 +130,29 @@ def build(
         "system": system,
         "sources": sources or {},
     }
+    bad, kinds = np.array([s.bad for s in seeds]), [s.kind for s in seeds]
+    if left := usable(kinds, bad)[1]:
+        notify(
+            f"bank {name}: no scores for topics {', '.join(left)}; two topics or more are told apart, each with "
+            f"{MIN_ROWS} bad and {MIN_ROWS} good rows at least"
+        )
     about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
-    return learn(
-        name, about, directions, pooled, np.array([s.bad for s in seeds]),
-        [s.topic if centred else s.group for s in seeds], [s.row.response for s in seeds], reference, size=size,
-        labels=labels.words(reader), centred=centred, priors=priors, meta=meta,
+    bank = learn(
+        name, about, directions, pooled, bad, [s.group for s in seeds], [s.row.response for s in seeds], reference,
+        size=size, labels=labels.words(reader), centred=centred, priors=priors, kinds=kinds, meta=meta,
     )  # fmt: skip
+    shown = exhibits(
+        reader, bank.toxic, lambda i: encode_row(seeds[i].row, reader.tokenizer, MAX_TOKENS, system), pooled,
+        bank.background,
+    )  # fmt: skip
+    examples = [
+        [
+            {"text": e["text"], "strong": e["strong"], "bad": seeds[e["row"]].bad, "topic": seeds[e["row"]].kind}
+            for e in of_feature
+        ]
+        for of_feature in shown
+    ]
+    return replace(bank, meta=bank.meta | {"examples": examples})
 
 
 def encode(
@@ -222,7 +245,7 @@ def find(
 
 def built_in_sources(name: str) -> dict[str, Any]:
     """Provenance of a built-in bank."""
-    files = {"contrast": f"{name}.jsonl", "background": "background.jsonl"}
+    files = {"contrast": f"{name}.jsonl", "topics": "topics.toml", "background": "background.jsonl"}
     return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}
 
 

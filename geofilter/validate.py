@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter import controls, geometry, ridge
-from geofilter.bank import N_RANDOM_BANKS, choose, effect_sizes
+from geofilter.fitting import N_RANDOM_BANKS, choose, effect_sizes
 from geofilter.geometry import F32, F64, Background
 from geofilter.metrics import auroc, auroc_interval
 from geofilter.pooled import Pooled

@@ -8,8 +8,9 @@ from conftest import D_SAE, random_pooled
 from test_geometry import bank, directions  # noqa: F401 (fixture)
 
 from geofilter.background import background_rows
-from geofilter.bank import Bank, choose, effect_sizes
+from geofilter.bank import Bank
 from geofilter.errors import BankError
+from geofilter.fitting import choose, effect_sizes
 from geofilter.seeding import BUILT_IN, built_in_seeds
 from geofilter.style import STYLE, style_features
 from geofilter.validate import group_folds, validate

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import D_IN, D_SAE, random_pooled
 
-from geofilter.bank import fit
 from geofilter.errors import BankError
+from geofilter.fitting import fit
 from geofilter.geometry import Background, closeness, max_cosine
 from geofilter.scorers import Scale, Shares, contrast, linear, raw_scores
 
@@ -92,13 +92,13 @@ def test_a_row_s_score_does_not_depend_on_its_neighbours(bank, scorer: str):
 def test_shares_sum_to_the_score(bank, scorer: str):
     pooled, _ = random_pooled(10, seed=8)
     shares = Shares.of(scorer, bank)
-    _, active = shares.active(pooled)
+    _, active = shares.active(shares.linear.excess(pooled))
     standard = bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""] * 10))
     for i in range(10):
         span = slice(pooled.indptr[i], pooled.indptr[i + 1])
         total = active[span].sum() + shares.absent(pooled.indices[span])
         assert total == pytest.approx(standard[i], abs=1e-6)
-    top = shares.top(pooled, 3)
+    top = shares.top(shares.linear.excess(pooled), 3)
     assert all(len(t) <= 3 and all(s.share > 0 for s in t) for t in top)
     assert all(a.share >= b.share for t in top for a, b in itertools.pairwise(t))
     best = max(active[: pooled.indptr[1]])

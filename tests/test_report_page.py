@@ -238,19 +238,26 @@ def synthetic_run(folder: Path, n: int) -> Run:
             feature = {"feature": i % 50, "label": "a · b", "share": 0.1, "closeness": 0.5, "nearest_toxic": i % 7,
                        "nearest_label": "c"}  # fmt: skip
             row = {"file": str(data), "line": i + 1, "sha256": shas[i], "score": float(score[i]), "percentile": 0.5,
-                   "bank": "one", "n_tokens": 30, "top_features": [feature]}  # fmt: skip
+                   "bank": "one", "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature]}  # fmt: skip
             out.write(json.dumps(row) + "\n")
     columns = {k: np.zeros(n, np.int32) for k in ("file", "bank", "shape")}
     save_file(
         columns
         | {
-            "line": np.arange(1, n + 1), "score": score, "percentile": np.full(n, 0.5),
+            "topic": rng.integers(-1, 3, n).astype(np.int32), "line": np.arange(1, n + 1), "score": score, "percentile": np.full(n, 0.5),
             "style": rng.random((n, len(STYLE)), np.float32), "n_tokens": rng.integers(1, 900, n).astype(np.int32),
             "n_turns": rng.integers(1, 12, n).astype(np.int32), "source": rng.integers(0, 30, n).astype(np.int32),
         },
         folder / "run" / "scores.safetensors",
     )  # fmt: skip
-    bank = {"name": "one", "toxic_features": 1, "aligned_features": 1, "reference_rows": 3, "evaluation": None}
+    bank = {
+        "name": "one",
+        "toxic_features": 1,
+        "aligned_features": 1,
+        "reference_rows": 3,
+        "evaluation": None,
+        "excluded_features": [],
+    }
     target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
               "llama_scope_gate": None, "notes": [], "neuronpedia": "gemma-2-2b/12-gemmascope-res-16k"}  # fmt: skip
     counts = {"rows": n, "scored": n, "quarantined": 0, "truncated": 0, "tokens": 1}
@@ -261,7 +268,7 @@ def synthetic_run(folder: Path, n: int) -> Run:
             "data": [{"path": str(data), "lines": n, "rows": n, "sha256": ""}], "target": target, "scorer": "ridge",
             "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024}, "versions": {}, "seconds": {},
             "seed": 0, "fingerprint": "f", "reference_scores": [-1.0, 0.0, 1.0],
-            "sources": [f"source {i}" for i in range(30)],
+            "topics": ["a", "b", "c"], "sources": [f"source {i}" for i in range(30)],
         },
     )  # fmt: skip
     return Run.open(folder / "run")

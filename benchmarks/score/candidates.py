@@ -9,9 +9,10 @@ import numpy as np
 
 from benchmarks.score.sets import MODEL, Labelled
 from geofilter import controls
-from geofilter.bank import Bank, fit
+from geofilter.bank import Bank
 from geofilter.config import TargetChoice
 from geofilter.decoder import unit_decoder
+from geofilter.fitting import fit
 from geofilter.geometry import F32, F64
 from geofilter.ridge import Ridge
 from geofilter.scorers import Linear, raw_scores

@@ -10,8 +10,8 @@ from benchmarks.score import pool
 from benchmarks.score.candidates import Context, ridge
 from benchmarks.score.sets import Labelled
 from geofilter import controls
-from geofilter.bank import SIZE
 from geofilter.choose import choose
+from geofilter.fitting import SIZE
 from geofilter.labelling import BATCH, MIN_SIDE
 from geofilter.metrics import auroc
 from geofilter.validate import group_folds, validate

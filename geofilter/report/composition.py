@@ -48,7 +48,7 @@ class Dimension:
 
 
 def dimensions(selection: Selection) -> list[Dimension]:
-    """Source, input, shape, looks, length, turns and bank: those in which the rows differ."""
+    """Source, input, shape, looks, length, turns, bank and topic: those in which the rows differ."""
     a, manifest = selection.arrays, selection.run.manifest
     found = [
         _named("source", "source", [name or "(none given)" for name in manifest["sources"]], a["source"]),
@@ -58,12 +58,15 @@ def dimensions(selection: Selection) -> list[Dimension]:
         _binned("length", "response tokens", LENGTHS, a["n_tokens"]),
         _binned("turns", "messages", TURNS, a["n_turns"]),
         _named("bank", "scored by bank", [b["name"] for b in manifest["banks"]], a["bank"]),
+        # -1 stands for a bank without topics, and -1 is the last name.
+        _named("topic", "closest topic", [*manifest["topics"], "(no topics)"], a["topic"]),
     ]
     return [dimension for dimension in found if len(dimension.categories) > 1]
 
 
 def _named(key: str, title: str, names: list[str], of: Labels) -> Dimension:
     """Categories that occur, most rows first."""
+    of = np.where(of < 0, len(names) - 1, of)
     counts = np.bincount(of, minlength=len(names))
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     shown = order if len(order) <= MOST else order[: MOST - 1]

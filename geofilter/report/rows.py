@@ -55,7 +55,10 @@ def read(
             {
                 **{
                     k: d[k]
-                    for k in ("file", "line", "sha256", "score", "percentile", "bank", "n_tokens", "top_features")
+                    for k in (
+                        *("file", "line", "sha256", "score", "percentile", "bank", "topic", "topics", "n_tokens"),
+                        "top_features",
+                    )
                 },
                 "rank": rank + 1,
                 "removed": bool(selection.removed[order[rank]]),

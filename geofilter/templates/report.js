@@ -181,6 +181,11 @@ function body(row) {
     out.append(make("p", { class: "note" }, "Strongest tokens: " +
       strongest.map(t => `${t[0].trim()} ${t[1] < 0 ? "" : "+"}${t[1].toFixed(2)}`).join(", ") + "."));
   }
+  const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
+  if (topics.length) {
+    out.append(make("p", { class: "note" }, "Closest topics, if the row is harmful: " +
+      topics.map(([name, value]) => `${name} ${value < 0 ? "" : "+"}${value.toFixed(2)}`).join(", ") + "."));
+  }
   if (row.top_features.length) {
     const table = make("table", {}, make("tr", {}, make("th", { class: "n" }, "feature"), make("th", {}, "strongest tokens"),
       make("th", { class: "n" }, "share"), make("th", { class: "n" }, "closeness"), make("th", {}, "nearest toxic feature")));
