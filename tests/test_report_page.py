@@ -241,15 +241,11 @@ def synthetic_run(folder: Path, n: int) -> Run:
                    "bank": "one", "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature]}  # fmt: skip
             out.write(json.dumps(row) + "\n")
     columns = {k: np.zeros(n, np.int32) for k in ("file", "bank", "shape")}
-    save_file(
-        columns
-        | {
-            "topic": rng.integers(-1, 3, n).astype(np.int32), "line": np.arange(1, n + 1), "score": score, "percentile": np.full(n, 0.5),
-            "style": rng.random((n, len(STYLE)), np.float32), "n_tokens": rng.integers(1, 900, n).astype(np.int32),
-            "n_turns": rng.integers(1, 12, n).astype(np.int32), "source": rng.integers(0, 30, n).astype(np.int32),
-        },
-        folder / "run" / "scores.safetensors",
-    )  # fmt: skip
+    drawn = {"n_tokens": (1, 900), "n_turns": (1, 12), "source": (0, 30), "topic": (-1, 3)}
+    columns |= {k: rng.integers(low, high, n).astype(np.int32) for k, (low, high) in drawn.items()}
+    columns |= {"line": np.arange(1, n + 1), "score": score, "percentile": np.full(n, 0.5)}
+    columns["style"] = rng.random((n, len(STYLE)), np.float32)
+    save_file(columns, folder / "run" / "scores.safetensors")
     bank = {
         "name": "one",
         "toxic_features": 1,
