@@ -27,7 +27,7 @@ from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
 RUNS = ".geofilter"
-FORMAT = 2
+FORMAT = 3
 
 
 @contextmanager
