@@ -2,8 +2,8 @@
 
     python -m benchmarks.topics --data ../shared/data --work WORK
 
-From the repository's root. Writes WORK/topics.json and WORK/topics.md. WORK keeps the stored features, also those of
-`benchmarks.score`; two cores take twenty minutes for the rest.
+From the repository's root. Writes WORK/topics.json and WORK/topics.md. The rows of other sources are read as
+`benchmarks.score` reads them and kept in WORK; the bank's own are encoded anew. After that it takes some minutes.
 """
 
 from __future__ import annotations

@@ -173,6 +173,6 @@ def _describe_bank(bank: Bank) -> Iterator[str]:
         f"{e['random_banks']['best_either_way']:.3f}"
     )
     if bank.topics.names:
-        yield f"  topics: {', '.join(bank.topics.names)}"
+        yield inert(f"  topics: {', '.join(bank.topics.names)}")
     if bank.weak:
         yield "  WEAK: it does not beat random banks on its own held-out rows"

@@ -81,7 +81,7 @@ def file_seeds(bad: Path, good: Path, limit: int | None = None, fields: Fields =
             # The pair's name, the prompt, or the row itself decides what must stay together.
             group = str(row.record.get("pair") or row.prompt or row.sha256)
             topic = row.record.get("topic")
-            seeds.append(Seed(row, is_bad, group, topic if isinstance(topic, str) else ""))
+            seeds.append(Seed(row, is_bad, group, "" if topic is None else str(topic)))
             n += 1
             if n == limit:
                 break

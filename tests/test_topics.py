@@ -148,7 +148,7 @@ def test_a_piece_is_one_short_inert_line_with_the_strongest_tokens_marked():
     assert found["text"].isprintable()
     assert [found["text"][a:b] for a, b in found["strong"]] == ["FOOL", "FOOL"]
     short = piece(
-        Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), False), np.array([0, 0, 0, 0, 2.0, 1])
+        Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), False), np.array([0, 0, 0, 0, 2.0, 1.5])
     )
     assert short == {"text": "ab cd", "strong": [[3, 5]]}  # never the prompt
 
