@@ -12,6 +12,7 @@ import numpy.typing as npt
 from geofilter.bank import Bank
 from geofilter.cut import dumps
 from geofilter.errors import InputError
+from geofilter.geometry import F32
 from geofilter.pooled import Pooled
 from geofilter.power import SAMPLE, assess, headline
 from geofilter.scorers import Linear, Share, Shares, raw_scores
@@ -70,22 +71,7 @@ def score(
         )
     stride = math.ceil(total / SAMPLE)
     topics = list(dict.fromkeys(name for bank in banks for name in bank.topics.names))
-    columns: dict[str, list[Any]] = {
-        k: []
-        for k in (
-            "file",
-            "line",
-            "score",
-            "percentile",
-            "bank",
-            "topic",
-            "style",
-            "n_tokens",
-            "n_turns",
-            "shape",
-            "source",
-        )
-    }
+    parts: list[dict[str, npt.NDArray[Any]]] = []
     sources: dict[str, int] = {}
     sampled: list[list[Any]] = [[] for _ in banks]
     style: list[Any] = []
@@ -118,53 +104,39 @@ def score(
                     for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
                         by_topic[row] = dict(zip(bank.topics.names, values, strict=True))
             topic = [max(of, key=of.__getitem__) if of else None for of in by_topic]
-            for i in range(len(best)):
-                bank, b = banks[best[i]], int(best[i])
+            for i, b in enumerate(best.tolist()):
                 record = {
                     "file": paths[shard.file[i]],
                     "line": int(shard.line[i]),
                     "sha256": shas[i],
-                    "score": round(float(standard[b, i]), 6),
-                    "percentile": round(float(percentile[b, i]), 6),
-                    "bank": bank.name,
-                    "banks": {
-                        other.name: {
-                            "score": round(float(standard[j, i]), 6),
-                            "percentile": round(float(percentile[j, i]), 6),
-                        }
-                        for j, other in enumerate(banks)
-                    },
+                    **_rounded(standard[b, i], percentile[b, i]),
+                    "bank": banks[b].name,
+                    "banks": {o.name: _rounded(standard[j, i], percentile[j, i]) for j, o in enumerate(banks)},
                     "topic": topic[i],
                     "topics": by_topic[i],
                     "n_tokens": int(shard.pooled.n_tokens[i]),
                     "truncated": bool(shard.truncated[i]),
-                    "top_features": [
-                        {
-                            "feature": s.feature,
-                            "label": bank.labels[s.feature],
-                            "share": round(s.share, 6),
-                            "closeness": round(float(closeness[b][s.feature]), 4),
-                            "nearest_toxic": (near := int(bank.toxic[bank.closeness.nearest[s.feature]])),
-                            "nearest_label": bank.labels[near],
-                        }
-                        for s in top[i]
-                    ],
+                    "top_features": [_named(s, banks[b], closeness[b]) for s in top[i]],
                 }
                 out.write(dumps(record))
-            columns["file"].append(shard.file)
-            columns["line"].append(shard.line)
-            columns["score"].append(np.round(standard[best, each], 6))
-            columns["percentile"].append(np.round(percentile[best, each], 6))
-            columns["bank"].append(best.astype(np.int32))
-            columns["topic"].append(np.array([-1 if t is None else topics.index(t) for t in topic], np.int32))
-            columns["style"].append(shard.style)
-            columns["n_tokens"].append(shard.pooled.n_tokens)
-            columns["n_turns"].append(shard.n_turns)
-            columns["shape"].append(shard.shape)
-            columns["source"].append(_numbered(shard.source, sources))
+            parts.append(
+                {
+                    "file": shard.file,
+                    "line": shard.line,
+                    "score": np.round(standard[best, each], 6),
+                    "percentile": np.round(percentile[best, each], 6),
+                    "bank": best.astype(np.int32),
+                    "topic": np.array([-1 if t is None else topics.index(t) for t in topic], np.int32),
+                    "style": shard.style,
+                    "n_tokens": shard.pooled.n_tokens,
+                    "n_turns": shard.n_turns,
+                    "shape": shard.shape,
+                    "source": _numbered(shard.source, sources),
+                }
+            )
             n_truncated += int(shard.truncated.sum())
             seen += len(best)
-    arrays = {k: np.ascontiguousarray(np.concatenate(v)) for k, v in columns.items()}
+    arrays = {k: np.ascontiguousarray(np.concatenate([part[k] for part in parts])) for k in parts[0]}
     with atomic(run.path / "scores.safetensors") as handle:
         handle.write(save(arrays))
     verdicts = [
@@ -190,6 +162,23 @@ def score(
         "reference_scores": _reference(banks, scorer),
         "power": verdicts,
         "headline": headline(verdicts),
+    }
+
+
+def _rounded(score: float, percentile: float) -> dict[str, float]:
+    return {"score": round(float(score), 6), "percentile": round(float(percentile), 6)}
+
+
+def _named(share: Share, bank: Bank, closeness: F32) -> dict[str, Any]:
+    """What is said of a feature that a row scores by."""
+    near = int(bank.toxic[bank.closeness.nearest[share.feature]])
+    return {
+        "feature": share.feature,
+        "label": bank.labels[share.feature],
+        "share": round(share.share, 6),
+        "closeness": round(float(closeness[share.feature]), 4),
+        "nearest_toxic": near,
+        "nearest_label": bank.labels[near],
     }
 
 
