@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import shutil
@@ -73,6 +74,9 @@ app.add_typer(cli_trial.app)
 
 def main() -> None:
     """Entry point: expected failures become one line on stderr and their exit code."""
+    # File names may hold bytes that are not text; JSON reads the escapes as what they stand for.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except GeofilterError as error:
@@ -248,7 +252,7 @@ def _filter(
     opened: Run, cut: Cut, out: Path | None, removed: Path | None, *, summary: Path | None, as_json: bool, quiet: bool
 ) -> None:
     from geofilter.cut import Selection
-    from geofilter.report.content import build
+    from geofilter.report.content import Tally, build
     from geofilter.report.text import summary as summarised
     from geofilter.report.write import write
 
@@ -260,8 +264,9 @@ def _filter(
         raise InputError(f"--out -: {why}")
     with opened.lock():
         selection = Selection.of(opened, cut)
-        outputs = selection.write(opened.path if piped else out, removed)
-        made = build(selection, outputs)
+        tally = Tally()
+        outputs = selection.write(opened.path if piped else out, removed, tally.add)
+        made = build(selection, outputs, tally)
         pages = write(made)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))

@@ -49,7 +49,7 @@ def explain(
 
     d = result.detail
     typer.echo(
-        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
+        f"{inert(d['file'])}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
         f"percentile {result.percentile:.3f}"
     )
     note_excluded(result.excluded)

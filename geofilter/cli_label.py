@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,6 @@ from geofilter.errors import InputError
 from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, inert, note, notifier, open_run, with_settings
 
 if TYPE_CHECKING:
-    from geofilter.evidence.labels import Labeller
     from geofilter.labelling import Answer, Labelling
 
 app = typer.Typer()
@@ -75,12 +75,14 @@ def label(
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
     from geofilter.evidence import labels
+    from geofilter.evidence.check_labels import check_labels
 
-    checked = None if check is None else labels.parse(check, "--check")
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
     from geofilter.labelling import Labelling
 
     labelling = Labelling(open_run(run), seed)
+    if check is not None:
+        check_labels(labelling, check)  # before any work is put in
     if sheet is not None:
         _write_sheet(labelling, sheet, count)
         return
@@ -94,8 +96,8 @@ def label(
     else:
         _at_terminal(labelling, count)
     result = _apply(labelling)
-    if checked is not None:
-        result |= _checked(labelling, checked, result["text"])
+    if check is not None:
+        result |= _checked(labelling, check, result["text"])
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
@@ -103,13 +105,17 @@ def label(
         note(line)
 
 
-def _checked(labelling: Labelling, labeller: Labeller, text: list[str]) -> dict[str, Any]:
+def _checked(labelling: Labelling, check: str, text: list[str]) -> dict[str, Any]:
     from geofilter.evidence.check_labels import check_labels
 
-    found = check_labels(labelling, labeller)
+    try:
+        found = check_labels(labelling, check)
+    except InputError as error:  # too few rows are left
+        text.append(str(error))
+        return {}
     after = "no bank was learnt" if found["after"] is None else f"{found['after']:.2f} by the bank learnt"
     text.append(
-        f"on the other {found['bad'] + found['good']} rows that {labeller.text} labels ({found['bad']} bad): AUROC "
+        f"on the other {found['bad'] + found['good']} rows that {check} labels ({found['bad']} bad): AUROC "
         f"{found['before']:.2f} by the scan's scores, {after}"
     )
     return {"others": found}
@@ -171,7 +177,12 @@ def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
                 })
             )  # fmt: skip
     note(f"{len(picked)} rows to label: {sheet}")
-    note(f'next: put "bad" or "good" for each null label, then geofilter label {labelling.run.path} --from {sheet}')
+    note(f'next: put "bad" or "good" for each null label, then geofilter label {_quoted(labelling)} --from {sheet}')
+
+
+def _quoted(labelling: Labelling) -> str:
+    """The run's path as a shell takes it."""
+    return inert(shlex.quote(str(labelling.run.path)))
 
 
 def _apply(labelling: Labelling) -> dict[str, Any]:
@@ -203,6 +214,6 @@ def _apply(labelling: Labelling) -> dict[str, Any]:
     labelling.apply()
     text += [
         f"of the {removed:,} rows that {COMPARED} removed, {same:,} still go",
-        f"the run is scored with this bank now; next: geofilter filter {inert(str(labelling.run.path))} --drop 10%",
+        f"the run is scored with this bank now; next: geofilter filter {_quoted(labelling)} --drop 10%",
     ]
     return {**result, "applied": True, "removed_before": removed, "removed_still": same, "text": text}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +32,8 @@ def report(
 
     --shade runs the model again on the rows it shades and writes the report anew.
     """
+    from geofilter.report.write import scored_anew
+
     opened = open_run(run)
     page = opened.path / "report.html"
     if not page.is_file():
@@ -39,6 +42,8 @@ def report(
         raise InputError(f"--shade {shade}: give the number of rows to shade")
     if shade:
         shaded(opened, shade, quiet)
+    if scored_anew(opened, json.loads((opened.path / "report.json").read_text("utf-8"))):
+        note("the run has been scored anew since this report; geofilter filter writes one of its scores now")
     if as_json:
         typer.echo((opened.path / "report.json").read_text("utf-8").rstrip("\n"))
     else:
@@ -55,6 +60,6 @@ def shaded(opened: Run, most: int, quiet: bool) -> None:
     with opened.lock():
         made = remake(opened)
         n = shade(made, most, notifier(quiet))
-        write(made)
+        pages = write(made, again=True)
     if not quiet:
-        note(f"shaded the tokens of {n} rows")
+        note(f"shaded the tokens of {n} rows: {', '.join(map(str, pages))}")

@@ -162,7 +162,10 @@ def settings(folder: Path) -> dict[str, Any]:
             table = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not valid TOML ({error}); mend it") from None
-        found = table if name == "geofilter.toml" else table.get("tool", {}).get("geofilter")
+        tools = table.get("tool")
+        found = table if name == "geofilter.toml" else tools.get("geofilter") if isinstance(tools, dict) else None
+        if found is not None and not isinstance(found, dict):
+            raise InputError(f"{path}: tool.geofilter is no table; write [tool.geofilter] and the options below it")
         if found is not None:
             return _with_underscores(found)
     return {}

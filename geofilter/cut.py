@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +134,18 @@ class Selection:
         rows: npt.NDArray[np.int64] = self.arrays["line"][mine] - 1
         return rows
 
-    def write(self, out: Path | None = None, removed: Path | None = None) -> list[Outputs]:
+    def write(
+        self,
+        out: Path | None = None,
+        removed: Path | None = None,
+        seen: Callable[[dict[str, Any]], None] = lambda detail: None,
+    ) -> list[Outputs]:
         """Write kept, removed and quarantined rows of every input file; all files appear together at the end.
 
         Args:
             out: file for the kept rows (one input), or a folder for all outputs.
             removed: file for the removed rows (one input).
+            seen: shown the line of scores.jsonl of each removed row.
 
         Raises:
             InputError: a folder cannot be written, or options that do not fit several inputs.
@@ -159,12 +165,12 @@ class Selection:
             taken.add(path.resolve())
         with ExitStack() as stack:
             pending = [plan.open(stack) for plan in plans]
-            details = self.run.score_lines(np.flatnonzero(self.removed).tolist())
+            details = self.run.score_lines(np.flatnonzero(self.removed))  # in input order, as the rows are written
             rank = self.rank()
             quarantine = self.run.quarantine()
             done = []
             for plan, handles, info in zip(plans, pending, files, strict=True):
-                done.append(self._write_file(plan, handles, info, details, rank, quarantine))
+                done.append(self._write_file(plan, handles, info, details, rank, quarantine, seen))
         for plan in plans:
             plan.commit()
         return done
@@ -174,12 +180,13 @@ class Selection:
         plan: Outputs,
         handles: dict[str, IO[bytes]],
         info: dict[str, Any],
-        details: dict[int, dict[str, Any]],
+        details: Iterator[tuple[int, dict[str, Any]]],
         rank: npt.NDArray[np.int64],
         quarantine: list[dict[str, Any]],
+        seen: Callable[[dict[str, Any]], None],
     ) -> Outputs:
         mine = np.flatnonzero(self.arrays["file"] == plan.index)
-        gone = {int(self.arrays["line"][i]): int(i) for i in mine if self.removed[i]}
+        gone = set(self.arrays["line"][mine[self.removed[mine]]].tolist())
         bad = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
         digest, count = hashlib.sha256(), {"kept": 0, "removed": 0, "quarantined": 0}
         keep = np.zeros(info["rows"], bool)
@@ -191,7 +198,11 @@ class Selection:
                 handles["quarantined"].write(dumps(bad[number]))
                 count["quarantined"] += 1
             elif number in gone:
-                handles["removed"].write(_removed_line(line, details[gone[number]], int(rank[gone[number]])))
+                i, detail = next(details, (0, {}))
+                if detail.get("line") != number:
+                    raise RunError(f"{self.run.path}: scores.jsonl is damaged; run geofilter scan again")
+                handles["removed"].write(_removed_line(line, detail, int(rank[i])))
+                seen(detail)
                 count["removed"] += 1
             else:
                 keep[number - 1] = True

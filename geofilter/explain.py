@@ -219,7 +219,14 @@ def _pieces(
     out: list[Piece] = []
     start = 0
     for end in range(1, len(positions) + 1):
-        text = str(tokenizer.decode([ids[p] for p in positions[start:end]]))
+        # With the token before it: alone, some tokenizers take the space off.
+        before = ids[positions[start] - 1]
+        ahead = str(tokenizer.decode([before]))
+        text = str(tokenizer.decode([before, *(ids[p] for p in positions[start:end])]))
+        if text.startswith(ahead):
+            text = text[len(ahead) :]
+        else:
+            text = str(tokenizer.decode([ids[p] for p in positions[start:end]]))
         whole = end == len(positions) or end - start == MOST_TOKENS or positions[end] != positions[end - 1] + 1
         if "\N{REPLACEMENT CHARACTER}" in text and not whole:
             continue

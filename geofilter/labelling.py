@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ from geofilter.errors import BankError, InputError, RunError
 from geofilter.evidence.given import LABELLED, LABELS, Label, bank_path, given_labels
 from geofilter.evidence.labels import MIN_SIDE, Labeller, group_of, scored_rows
 from geofilter.geometry import F64
-from geofilter.inputs import read_lines
 from geofilter.learn import learn
 from geofilter.metrics import auroc
 from geofilter.paths import file_sha256
-from geofilter.records import Row, parse_line
+from geofilter.records import Row
+from geofilter.reread import reread
 from geofilter.run_banks import find_banks
 from geofilter.scoring import score
 from geofilter.store import Run, atomic, locked
@@ -183,22 +182,18 @@ class Labelling:
             InputError: an input is gone.
             RunError: an input has changed since the scan.
         """
-        arrays = self.run.arrays()
-        wanted = {(int(arrays["file"][i]), int(arrays["line"][i])): int(i) for i in positions if i not in self._known}
-        fields = self.run.fields
-        for f, info in enumerate(self._manifest["data"]):
-            last = max((line for file, line in wanted if file == f), default=0)
-            for number, line in enumerate(islice(read_lines(Path(info["path"])), last), start=1):
-                if (i := wanted.get((f, number))) is None:
-                    continue
-                row = parse_line(line, info["path"], number, fields)
-                if not isinstance(row, Row) or row.sha256 != self.shas[i].tobytes().hex():
-                    raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
-                self._known[i] = row
-        missing = next((place for place, i in wanted.items() if i not in self._known), None)
-        if missing is not None:
-            file = self._manifest["data"][missing[0]]["path"]
-            raise RunError(f"{file}: has no line {missing[1]} any more; scan it again")
+        arrays, files = self.run.arrays(), self._manifest["data"]
+        details = {
+            int(i): {
+                "file": files[arrays["file"][i]]["path"],
+                "line": int(arrays["line"][i]),
+                "sha256": self.shas[i].tobytes().hex(),
+            }
+            for i in positions
+            if i not in self._known
+        }
+        found = reread(details.values(), self.run.fields)
+        self._known |= {i: found[d["file"], d["line"]] for i, d in details.items()}
         return [self._known[int(i)] for i in positions]
 
     def next(self, n: int) -> list[tuple[Pick, Row]]:

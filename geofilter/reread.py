@@ -28,6 +28,7 @@ def reread(details: Iterable[Mapping[str, Any]], fields: Fields) -> dict[tuple[s
         wanted.setdefault(detail["file"], {})[detail["line"]] = detail["sha256"]
     found: dict[tuple[str, int], Row] = {}
     for file, hashes in wanted.items():
+        number = 0
         for number, line in enumerate(islice(read_lines(Path(file)), max(hashes)), start=1):
             if number in hashes:
                 row = parse_line(line, file, number, fields)
@@ -35,5 +36,7 @@ def reread(details: Iterable[Mapping[str, Any]], fields: Fields) -> dict[tuple[s
                     found[file, number] = row
         missing = next((number for number in hashes if (file, number) not in found), None)
         if missing is not None:
+            if missing > number:
+                raise RunError(f"{file}: has no line {missing} any more; scan it again")
             raise RunError(f"{file}, line {missing}: has changed since the scan; scan it again")
     return found

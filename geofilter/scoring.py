@@ -16,7 +16,7 @@ from geofilter.geometry import F32
 from geofilter.pooled import Pooled
 from geofilter.power import SAMPLE, assess, headline
 from geofilter.scorers import Linear, Share, Shares, raw_scores
-from geofilter.store import Run, atomic
+from geofilter.store import SCORES, Run, atomic
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -137,7 +137,7 @@ def score(
             n_truncated += int(shard.truncated.sum())
             seen += len(best)
     arrays = {k: np.ascontiguousarray(np.concatenate([part[k] for part in parts])) for k in parts[0]}
-    with atomic(run.path / "scores.safetensors") as handle:
+    with atomic(run.path / SCORES) as handle:
         handle.write(save(arrays))
     verdicts = [
         assess(

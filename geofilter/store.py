@@ -28,6 +28,8 @@ from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
 RUNS = ".geofilter"
+SCORES = "scores.safetensors"
+"""in a run folder: the numbers of scores.jsonl as arrays"""
 FORMAT = 3
 
 
@@ -295,7 +297,7 @@ class Run:
         from safetensors.numpy import load_file
 
         try:
-            arrays: dict[str, npt.NDArray[Any]] = load_file(self.path / "scores.safetensors")
+            arrays: dict[str, npt.NDArray[Any]] = load_file(self.path / SCORES)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{self.path}: scores are missing or damaged ({error}); run geofilter scan again") from None
         return arrays
@@ -307,11 +309,17 @@ class Run:
         with jsonlines.open(self.path / "scores.jsonl") as reader:
             yield from reader
 
-    def score_lines(self, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """The given lines of scores.jsonl (0-based positions) without parsing the rest."""
-        positions = set(wanted)
+    def score_lines(self, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest."""
+        ascending = iter(np.unique(wanted).tolist())
+        following = next(ascending, None)
         with (self.path / "scores.jsonl").open("rb") as handle:
-            return {i: json.loads(line) for i, line in enumerate(handle) if i in positions}
+            for i, line in enumerate(handle):
+                if following is None:
+                    return
+                if i == following:
+                    yield i, json.loads(line)
+                    following = next(ascending, None)
 
     def quarantine(self) -> list[dict[str, Any]]:
         """The records of rows that could not be scored, in input order."""

@@ -364,9 +364,9 @@ def test_ten_minutes_at_a_real_terminal(base: Path):
         ([], 2, "there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL"),
         (["--sheet", "a", "--from", "b"], 2, "give one of --sheet FILE, --from LABELS and --judge MODEL, or none"),
         (
-            ["--from", "kind=bad", "--check", "kind=bad"],
+            ["--from", "kind=bad", "--check", "sort=bad"],
             2,
-            "--check kind=bad: of the rows not labelled here: no bad and",
+            "--check sort=bad: of the rows not labelled here: no bad and no good row; no scored row has the field sort",
         ),
         (["--from", "kind=bad", "--check", "kind"], 2, "--check kind: no such file, and not FIELD=VALUE"),
         (["--sheet", "a", "--count", "0"], 2, "--count 0: give 1 or more rows"),

@@ -36,9 +36,20 @@ def test_hostile_rows_are_inert_text(tiny, tiny_bank: Path, tmp_path: Path):
     assert "\x1b[31m" not in done.stdout
 
 
+def without_others(schema):
+    """The schema with no field allowed that it does not name: one that comes to reports comes into it too."""
+    if isinstance(schema, list):
+        return [without_others(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {k: without_others(v) for k, v in schema.items()}
+    return {"additionalProperties": False, **strict} if "properties" in schema else strict
+
+
 def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path):
     schema = json.loads((package_data() / "report.schema.json").read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
+    schema = without_others(schema)
     rows = [chat(f"q {i}", f"the answer {i} " * (1 + i % 4), source="ab"[i % 2]) for i in range(40)]
     write_rows(tmp_path / "d.jsonl", [*rows, {"nothing": 1}])
     geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
@@ -55,6 +66,27 @@ def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path)
     del report["headline"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(report, schema)
+
+
+def test_shading_leaves_the_report_of_another_run_alone(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i} " * (1 + i % 4)) for i in range(20)])
+    target = ["--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
+    for run, drop in (("one", "2"), ("two", "10")):
+        geofilter("scan", "d.jsonl", *target, "--run", run, cwd=tmp_path)
+        geofilter("filter", run, "--drop", drop, cwd=tmp_path)
+    before = (tmp_path / "d.report.json").read_bytes()
+    done = geofilter("report", "one", "--shade", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d.report.json").read_bytes() == before
+    row = json.loads((tmp_path / "one" / "report.json").read_text("utf-8"))["removed_rows"][0]
+    assert "tokens" in row
+    without = ["--exclude-feature", row["top_features"][0]["feature"]]
+    geofilter("scan", "d.jsonl", *target, "--run", "one", *without, cwd=tmp_path)
+    done = geofilter("report", "one", cwd=tmp_path)
+    assert "the run has been scored anew since this report" in done.stderr
+    done = geofilter("report", "one", "--shade", "1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "one: scored anew since it was cut; run geofilter filter one --drop 10% first" in done.stderr
 
 
 def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_path: Path):

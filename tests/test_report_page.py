@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from test_report import HOSTILE
 
 from geofilter.cut import Cut, Selection
-from geofilter.report.content import build
+from geofilter.report.content import Tally, build
 from geofilter.report.page import html
 from geofilter.store import FORMAT, Run, write_json
 from geofilter.style import STYLE
@@ -70,6 +70,11 @@ def folder(tiny, tiny_bank: Path, tmp_path_factory) -> Path:
     return path
 
 
+def unfold(row) -> None:
+    row.locator("summary").click()
+    row.locator(".body").wait_for()
+
+
 def rows_of(page) -> list[str]:
     return page.locator("#rows > li").all_inner_texts()
 
@@ -91,9 +96,7 @@ def test_the_slider_moves_counts_threshold_bars_and_rows(chromium, folder: Path)
     assert f"scores from {ordered[19]:.2f} up" in page.inner_text("#cut-text")
     assert "geofilter filter" in page.inner_text("#cut-command")
     assert page.inner_text("#cut-command code").endswith("--drop 20")
-    for section in page.locator("#parts section").all():
-        cells = section.locator("tr td:nth-child(3)").all_inner_texts()
-        assert sum(map(int, cells)) == 20
+    assert set(parts_of(page)) == {20}
     page.get_by_label("or", exact=False).and_(page.locator("#count")).fill("60")
     assert opened.number("#n-kept") == 0
     page.locator("#percent").fill("10")
@@ -122,8 +125,7 @@ def test_the_rows_can_be_filtered(chromium, folder: Path):
     assert page.inner_text("#rows-count") == "1 row"
     page.get_by_role("searchbox").fill("")
     page.locator("#view").select_option("around")
-    states = [text.split("\n")[3] for text in rows_of(page)]
-    assert states == ["removed"] * 12 + ["kept"] * 12
+    assert states(page) == ["removed"] * 12 + ["kept"] * 12
     page.locator("button.behind").first.click()
     count = int(page.inner_text("#rows-count").split()[0])
     assert count == int(page.locator("button.behind").first.inner_text())
@@ -138,8 +140,8 @@ def test_hostile_rows_are_text(chromium, folder: Path):
     page.locator("#view").select_option("all")
     page.get_by_role("searchbox").fill("alert(1)")
     assert page.inner_text("#rows-count") == "8 rows"
-    for summary in page.locator("#rows summary").all():
-        summary.click()
+    for row in page.locator("#rows > li").all():
+        unfold(row)
     shown = page.locator("#rows .text").all_inner_texts()
     assert len(shown) == 16
     assert sum("</script><script>alert(1)</script><img src=x onerror=alert(1)>" in text for text in shown) == 15
@@ -161,7 +163,7 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
         page.get_by_role("searchbox").fill(query)
         for i in range(6):
             row = page.locator("#rows > li").nth(i)
-            row.locator("summary").click()
+            unfold(row)
             row.get_by_role("button", name=word).click()
     assert page.inner_text("#marks") == "6 harmful and 6 fine."
     row.get_by_role("button", name="fine").click()
@@ -176,6 +178,15 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
     assert sorted(f["label"] for f in found) == ["bad"] * 6 + ["good"] * 6
     page.reload()
     assert page.inner_text("#marks") == "6 harmful and 6 fine."
+    other = page.context.new_page()  # another window adds to the marks and takes none away
+    other.goto(page.url)
+    for i, window in enumerate((other, page)):
+        window.locator("#view").select_option("all")
+        window.get_by_role("searchbox").fill("alert(1)")
+        row = window.locator("#rows > li").nth(i)
+        unfold(row)
+        row.get_by_role("button", name="harmful").click()
+    assert page.inner_text("#marks") == "8 harmful and 6 fine."
     copy = tmp_path / "again"
     shutil.copytree(folder, copy)
     done = geofilter("label", "--from", tmp_path / "labels.jsonl", "--json", cwd=copy)
@@ -196,7 +207,7 @@ def test_shaded_tokens_are_the_response_and_sum_to_what_they_say(chromium, folde
         text = "".join(t[0] for t in row["tokens"])
         assert text.strip() == row["response"].strip()
     opened = Opened(chromium, copy / "d.report.html")
-    opened.page.locator("#rows summary").first.click()
+    unfold(opened.page.locator("#rows > li").first)
     assert opened.page.locator("#rows mark").count() > 0
     assert "Strongest tokens:" in opened.page.inner_text("#rows > li:first-child")
     assert opened.seen == []
@@ -205,7 +216,7 @@ def test_shaded_tokens_are_the_response_and_sum_to_what_they_say(chromium, folde
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone(chromium, folder: Path, scheme: str):
     opened = Opened(chromium, folder / "d.report.html", viewport={"width": 360, "height": 740}, color_scheme=scheme)
-    opened.page.locator("#rows summary").first.click()
+    unfold(opened.page.locator("#rows > li").first)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
@@ -213,10 +224,9 @@ def test_it_fits_a_phone(chromium, folder: Path, scheme: str):
 
 def test_200000_rows(chromium, tmp_path: Path):
     run = synthetic_run(tmp_path, 200_000)
-    text = html(build(Selection.of(run, Cut.parse("10%")), []))
-    assert len(text.encode()) < 15e6
-    (tmp_path / "big.html").write_text(text, "utf-8")
-    opened = Opened(chromium, tmp_path / "big.html")
+    page = page_of(run, Cut.parse("10%"))
+    assert page.stat().st_size < 15e6
+    opened = Opened(chromium, page)
     assert opened.number("#n-removed") == 20_000
     assert opened.page.inner_text("#rows-count") == "20,000 rows"
     opened.page.locator("#percent").fill("50")
@@ -225,7 +235,57 @@ def test_200000_rows(chromium, tmp_path: Path):
     assert opened.seen == []
 
 
-def synthetic_run(folder: Path, n: int) -> Run:
+def test_a_written_cut_beyond_the_listed_rows_is_shown_as_it_is(chromium, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("geofilter.report.page.MOST_LISTED", 1000)
+    opened = Opened(chromium, page_of(synthetic_run(tmp_path, 3000), Cut.parse("90%")))
+    assert (opened.number("#n-removed"), opened.number("#n-kept")) == (2700, 300)
+    assert set(parts_of(opened.page)) == {2700}
+    assert opened.page.inner_text("#rows-count") == "1,000 rows"
+    opened.page.get_by_role("slider").press("ArrowLeft")
+    assert opened.number("#n-removed") == 999
+    assert set(parts_of(opened.page)) == {999}
+    opened.page.get_by_role("button", name="back to the cut").click()
+    assert opened.number("#n-removed") == 2700
+    assert set(parts_of(opened.page)) == {2700}
+
+
+def test_a_written_cut_by_percentile_is_shown_as_it_is(chromium, tmp_path: Path):
+    """Percentiles of several banks do not follow the scores."""
+    run = synthetic_run(tmp_path, 200, np.random.default_rng(1).random(200))
+    selection = Selection.of(run, Cut.threshold(0.8))
+    opened = Opened(chromium, page_of(run, Cut.threshold(0.8)))
+    page = opened.page
+    expected = ["removed" if selection.removed[i] else "kept" for i in selection.order()]
+    page.locator("#view").select_option("all")
+    assert states(page) == expected[:25]
+    assert opened.number("#n-removed") == expected.count("removed")
+    assert set(parts_of(page)) == {expected.count("removed")}
+    page.locator("#count").fill("10")
+    assert states(page) == ["removed"] * 10 + ["kept"] * 15
+
+
+def page_of(run: Run, cut: Cut) -> Path:
+    selection, tally = Selection.of(run, cut), Tally()
+    for _, detail in run.score_lines(np.flatnonzero(selection.removed)):
+        tally.add(detail)
+    path = run.path / "page.html"
+    path.write_text(html(build(selection, [], tally)), "utf-8")
+    return path
+
+
+def parts_of(page) -> list[int]:
+    """Removed rows by each way to divide them, summed up."""
+    return [
+        sum(int(n.replace(",", "")) for n in section.locator("tr td:nth-child(3)").all_inner_texts())
+        for section in page.locator("#parts section").all()
+    ]
+
+
+def states(page) -> list[str]:
+    return [text.split("\n")[3] for text in rows_of(page)]
+
+
+def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) -> Run:
     """A run with n made-up scores; what a report needs of a run, no more."""
     rng = np.random.default_rng(0)
     data = folder / "data.jsonl"
@@ -243,7 +303,11 @@ def synthetic_run(folder: Path, n: int) -> Run:
     columns = {k: np.zeros(n, np.int32) for k in ("file", "bank", "shape")}
     drawn = {"n_tokens": (1, 900), "n_turns": (1, 12), "source": (0, 30), "topic": (-1, 3)}
     columns |= {k: rng.integers(low, high, n).astype(np.int32) for k, (low, high) in drawn.items()}
-    columns |= {"line": np.arange(1, n + 1), "score": score, "percentile": np.full(n, 0.5)}
+    columns |= {
+        "line": np.arange(1, n + 1),
+        "score": score,
+        "percentile": np.full(n, 0.5) if percentile is None else percentile,
+    }
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
     save_file(columns, folder / "run" / "scores.safetensors")
     bank = {

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from geofilter.evidence.labels import Labeller, check_sides, scored_rows
+from geofilter.evidence.labels import check_sides, parse, scored_rows
 from geofilter.labelling import Labelling
 from geofilter.metrics import auroc
 
 
-def check_labels(labelling: Labelling, labeller: Labeller) -> dict[str, Any]:
+def check_labels(labelling: Labelling, given: str) -> dict[str, Any]:
     """AUROC of the scan's scores, and of the bank learnt last, on labelled rows that it was not shown.
+
+    Args:
+        given: where their labels are, see `labels.parse`.
 
     Returns:
         `bad` and `good` rows, `before` and `after`; `after` is None when nothing has been learnt.
@@ -21,13 +24,15 @@ def check_labels(labelling: Labelling, labeller: Labeller) -> dict[str, Any]:
         InputError: fewer than five such rows of a kind.
         RunError: an input has changed since the scan.
     """
+    labeller = parse(given, "--check")
     position, bad = [], []
     for i, row in enumerate(scored_rows(labelling.run)):
-        if row.sha256 not in labelling.labels and (label := labeller.of(row)) is not None:
+        label = labeller.of(row)
+        if label is not None and row.sha256 not in labelling.labels:
             position.append(i)
             bad.append(label)
     n_bad = sum(bad)
-    check_sides(f"--check {labeller.text}: of the rows not labelled here", n_bad, len(bad) - n_bad, labeller.seen())
+    check_sides(f"--check {given}: of the rows not labelled here", n_bad, len(bad) - n_bad, labeller.seen())
     truth, learnt = np.array(bad), labelling.learnt
     return {
         "bad": n_bad,

@@ -52,7 +52,7 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], 
     several = len(names) > 1
     own = f"{scorer}, highest of {len(names)} banks" if several else f"{scorer}, {names[0]}"
     lines = [Line(own, "score", arrays["score"][rows.position])]
-    details = run.score_lines(rows.position.tolist())
+    details = dict(run.score_lines(rows.position))
     alone = {name: np.array([details[i]["banks"][name]["score"] for i in rows.position.tolist()]) for name in names}
     if several:
         lines += [Line(f"{scorer}, {name} alone", "bank", score) for name, score in alone.items()]

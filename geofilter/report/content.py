@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from geofilter import __version__
 from geofilter.cut import Outputs, Selection
+from geofilter.paths import file_sha256
 from geofilter.report import rows
 from geofilter.report.composition import Dimension, dimensions
+from geofilter.store import SCORES
 from geofilter.style import SHOWN, STYLE
 
 SCHEMA = 2
@@ -21,7 +23,7 @@ FLAGGED = 0.99
 TOP_ROWS = 50
 """removed rows, and quarantined ones, in the JSON"""
 NEAREST = 5
-"""kept rows there, those just under the cut"""
+"""kept rows there, those with the highest scores"""
 TOP_FEATURES = 15
 NEURONPEDIA = "https://www.neuronpedia.org"
 BINS = 40
@@ -47,11 +49,12 @@ class Report:
     """rows with their texts, by rank; `shade` adds `tokens` to some"""
 
 
-def build(selection: Selection, outputs: Sequence[Outputs]) -> Report:
+def build(selection: Selection, outputs: Sequence[Outputs], tally: Tally) -> Report:
     """Everything the report says.
 
     Args:
         outputs: the files that were written.
+        tally: of the removed rows.
 
     Raises:
         InputError, RunError: an input cannot be read, or has changed since the scan.
@@ -63,9 +66,7 @@ def build(selection: Selection, outputs: Sequence[Outputs]) -> Report:
     flagged = a["percentile"] >= FLAGGED
     order = selection.order()
     ranks = rows.shown_ranks(len(order), n_removed)
-    gone = np.flatnonzero(removed).tolist()
-    details = run.score_lines([*gone, *order[ranks].tolist()])
-    shown = rows.read(selection, order.tolist(), ranks, details)
+    shown = rows.read(selection, ranks, order[ranks])
     divided = dimensions(selection)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
     data = {
@@ -96,7 +97,7 @@ def build(selection: Selection, outputs: Sequence[Outputs]) -> Report:
         "power": manifest["power"],
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
-        "features": _features((details[i] for i in gone), manifest["target"]["neuronpedia"]),
+        "features": tally.largest(manifest["target"]["neuronpedia"]),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "removed_rows": top,
@@ -106,6 +107,7 @@ def build(selection: Selection, outputs: Sequence[Outputs]) -> Report:
         "made_with": {
             "geofilter": __version__,
             "run": str(run.path),
+            "scores": file_sha256(run.path / SCORES),
             **{k: manifest[k] for k in ("target", "scorer", "encoding", "versions", "seconds", "banks", "seed")},
         },
     }
@@ -134,38 +136,47 @@ def _histogram(
     }
 
 
-def _features(details: Iterable[dict[str, Any]], page: str | None) -> list[dict[str, Any]]:
-    """Toxic features behind the removed rows, by the sum of the shares of the features nearest to each.
+class Tally:
+    """Toxic features behind the removed rows, summed up row by row while they are written."""
 
-    Args:
-        page: the SAE's name on neuronpedia.org.
-    """
-    total: dict[tuple[str, int], dict[str, Any]] = {}
-    for detail in details:
+    def __init__(self) -> None:
+        self._total: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def add(self, detail: Mapping[str, Any]) -> None:
+        """Count a removed row's line of scores.jsonl."""
+        near = set()
         for t in detail["top_features"]:
-            entry = total.setdefault(
-                (detail["bank"], t["nearest_toxic"]),
-                {"bank": detail["bank"], "feature": t["nearest_toxic"], "label": t["nearest_label"],
-                 "share": 0.0, "rows": set(), "through": {}},
+            key = (detail["bank"], t["nearest_toxic"])
+            entry = self._total.setdefault(
+                key, {"bank": key[0], "feature": key[1], "label": t["nearest_label"], "share": 0.0, "rows": 0,
+                      "through": {}},
             )  # fmt: skip
+            near.add(key)
             entry["share"] += t["share"]
-            entry["rows"].add((detail["file"], detail["line"]))
             through = entry["through"].setdefault(t["feature"], [t["label"], 0.0])
             through[1] += t["share"]
-    ordered = sorted(total.values(), key=lambda e: (-e["share"], e["feature"]))[:TOP_FEATURES]
-    return [
-        {
-            **e,
-            "share": round(e["share"], 4),
-            "rows": len(e["rows"]),
-            "link": f"{NEURONPEDIA}/{page}/{e['feature']}" if page else None,
-            "through": [
-                {"feature": f, "label": label, "share": round(s, 4)}
-                for f, (label, s) in sorted(e["through"].items(), key=lambda kv: -kv[1][1])[:3]
-            ],
-        }
-        for e in ordered
-    ]
+        for key in near:
+            self._total[key]["rows"] += 1
+
+    def largest(self, page: str | None) -> list[dict[str, Any]]:
+        """Those with the largest sum of the shares of the features nearest to them.
+
+        Args:
+            page: the SAE's name on neuronpedia.org.
+        """
+        ordered = sorted(self._total.values(), key=lambda e: (-e["share"], e["feature"]))[:TOP_FEATURES]
+        return [
+            {
+                **e,
+                "share": round(e["share"], 4),
+                "link": f"{NEURONPEDIA}/{page}/{e['feature']}" if page else None,
+                "through": [
+                    {"feature": f, "label": label, "share": round(s, 4)}
+                    for f, (label, s) in sorted(e["through"].items(), key=lambda kv: -kv[1][1])[:3]
+                ],
+            }
+            for e in ordered
+        ]
 
 
 def _controls(

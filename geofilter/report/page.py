@@ -35,7 +35,9 @@ def html(report: Report) -> str:
         lstrip_blocks=True,
         finalize=_inert,
     )
-    style, script = (files("geofilter").joinpath("templates", f"report.{kind}").read_text() for kind in ("css", "js"))
+    style, script = (
+        files("geofilter").joinpath("templates", f"report.{kind}").read_text("utf-8") for kind in ("css", "js")
+    )
     return environment.get_template("report.html.j2").render(
         r=report.data,
         bars=_bars(report.data["histogram"]),
@@ -44,6 +46,7 @@ def html(report: Report) -> str:
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'",
+        label=f"geofilter label {shlex.quote(str(report.selection.run.path))} --from labels.jsonl",
         data=htmlsafe_json_dumps(_data(report), separators=(",", ":")),
     )
 
@@ -67,17 +70,23 @@ def _data(report: Report) -> dict[str, Any]:
     listed = order[:MOST_LISTED]
     everything = np.ones(len(order), bool)
     n_removed = int(report.selection.removed.sum())
+    run = shlex.quote(str(report.selection.run.path))
     return {
         "n": len(order),
         "listed": len(listed),
         "removed": n_removed,
         # A cut by percentile is not one by score where there are several banks.
         "by_score": bool(report.selection.removed[order[:n_removed]].all()),
-        "flagged": FLAGGED,
-        "command": f"geofilter filter {shlex.quote(str(report.selection.run.path))} --drop",
+        "taken": _column(report.selection.removed[listed], "<u1"),
+        "cut": report.data["cut"],
+        "over": FLAGGED,
+        "flagged": report.data["counts"]["flagged"],
+        "flagged_removed": report.data["counts"]["flagged"] - report.data["controls"]["flagged"]["kept"],
+        "command": _inert(f"geofilter filter {run} --drop"),
+        "shade": _inert(f"geofilter report {run} --shade 20"),
         "fingerprint": report.selection.run.manifest["fingerprint"],
         "files": [_inert(f["input"]) for f in report.data["files"]],
-        "banks": [b["name"] for b in report.data["made_with"]["banks"]],
+        "banks": [_inert(b["name"]) for b in report.data["made_with"]["banks"]],
         "score": _column(a["score"][listed], "<f4"),
         "percentile": _column(a["percentile"][listed], "<f4"),
         "file": _column(a["file"][listed], "<u2"),
@@ -86,6 +95,7 @@ def _data(report: Report) -> dict[str, Any]:
         "bank": _column(a["bank"][listed], "<u1"),
         "dimensions": [
             {"key": d.key, "title": d.title, "categories": _inert(d.categories), "rows": d.counts(everything),
+             "removed": d.counts(report.selection.removed),
              "of": _column(d.of[listed], "<u1")}
             for d in report.dimensions
         ],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geofilter.cut import Selection, reason
 from geofilter.reread import reread
@@ -30,26 +31,26 @@ def shown_ranks(n: int, n_removed: int) -> list[int]:
     if n <= SHOWN:
         return list(range(n))
     ranks = {*range(TOP), *range(max(0, n_removed - AROUND), min(n, n_removed + AROUND))}
-    spread = np.linspace(TOP, n // 2, SHOWN - len(ranks)).astype(int)
-    return sorted(ranks | set(spread.tolist()))
+    others = [rank for rank in range(max(n // 2, SHOWN)) if rank not in ranks]
+    spread = np.linspace(0, len(others) - 1, SHOWN - len(ranks)).astype(int)
+    return sorted(ranks | {others[i] for i in spread})
 
 
-def read(
-    selection: Selection, order: Sequence[int], ranks: Sequence[int], details: Mapping[int, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The rows at some ranks, with their texts.
+def read(selection: Selection, ranks: Sequence[int], position: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Some scored rows, with their texts.
 
     Args:
-        order: scored rows, highest first.
-        details: their lines of scores.jsonl.
+        ranks: 0-based.
+        position: (ranks,) which of the scored rows each is.
 
     Raises:
         InputError, RunError: see `reread`.
     """
-    texts = reread((details[order[rank]] for rank in ranks), selection.run.fields)
+    details = dict(selection.run.score_lines(position))
+    texts = reread(details.values(), selection.run.fields)
     out = []
-    for rank in ranks:
-        d = details[order[rank]]
+    for rank, i in zip(ranks, position.tolist(), strict=True):
+        d = details[i]
         row = texts[d["file"], d["line"]]
         out.append(
             {
@@ -61,7 +62,7 @@ def read(
                     )
                 },
                 "rank": rank + 1,
-                "removed": bool(selection.removed[order[rank]]),
+                "removed": bool(selection.removed[i]),
                 "reason": reason(d),
                 "prompt": shorten(row.prompt),
                 "response": shorten(row.response),

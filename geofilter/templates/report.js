@@ -22,30 +22,38 @@ function column(base64, Kind) {
 const score = column(data.score, Float32Array), percentile = column(data.percentile, Float32Array);
 const file = column(data.file, Uint16Array), line = column(data.line, Uint32Array);
 const tokens = column(data.tokens, Uint32Array), bank = column(data.bank, Uint8Array);
+const taken = column(data.taken, Uint8Array);
 for (const d of data.dimensions) d.of = column(d.of, Uint8Array);
 const texts = new Map(data.rows.map(row => [row.rank - 1, row]));
 
 // How many of the first k rows are over the 99th percentile.
 const flagged = new Uint32Array(data.listed + 1);
-for (let i = 0; i < data.listed; i++) flagged[i + 1] = flagged[i] + (percentile[i] >= data.flagged ? 1 : 0);
+for (let i = 0; i < data.listed; i++) flagged[i + 1] = flagged[i] + (percentile[i] >= data.over ? 1 : 0);
 
+// The cut that was written may be by percentile, or take more than is listed here; what else is tried takes the first
+// `cut` rows.
+let written = true;
 let cut = Math.min(data.removed, data.listed);
 let page = 0;
 let feature = null;
 
+const isRemoved = i => written ? taken[i] === 1 : i < cut;
+const nRemoved = () => written ? data.removed : cut;
+
 // ---- the cut ------------------------------------------------------------------------------------------------------
 
 function describe() {
-  const isWritten = cut === data.removed;
-  let text = `Removes ${number(cut)} of ${number(data.n)} scored rows (${percent(cut, data.n, 1)}) and keeps ${number(data.n - cut)}`;
-  if (cut) {
+  const n = nRemoved();
+  let text = written ? `This is the cut that was written: ${data.cut}. ` : "";
+  text += `Removes ${number(n)} of ${number(data.n)} scored rows (${percent(n, data.n, 1)}) and keeps ${number(data.n - n)}`;
+  if (n && n <= data.listed && (data.by_score || !written)) {
     text += `: scores from ${score[cut - 1].toFixed(2)} up, which is above ${(100 * percentile[cut - 1]).toFixed(1)} % of ordinary chat under ${data.banks[bank[cut - 1]]}`;
   }
-  text += `. Rows over the 99th percentile: ${number(flagged[cut])} of them removed`;
-  text += `; a random removal of equal size would take ${number(Math.round(flagged[data.listed] * cut / data.n))}.`;
-  if (isWritten) text += " This is the cut that was written.";
-  if (isWritten && !data.by_score) {
-    text += " It was made by percentile, here the rows are taken by score: with several banks the two differ by some rows.";
+  const over = written ? data.flagged_removed : flagged[cut];
+  text += `. Rows over the 99th percentile: ${number(over)} of them removed`;
+  text += `; a random removal of equal size would take ${number(Math.round(data.flagged * n / data.n))}.`;
+  if (written && !data.by_score) {
+    text += " It goes by percentile; other cuts are tried by score, which with several banks takes some other rows.";
   }
   return text;
 }
@@ -56,7 +64,7 @@ function drawHistogram() {
   const groups = $("histogram").querySelectorAll("g");
   for (let i = groups.length - 1; i >= 0; i--) {
     const rows = kept[i] + removed[i];
-    const gone = Math.min(rows, Math.max(0, cut - above));
+    const gone = written ? removed[i] : Math.min(rows, Math.max(0, cut - above));
     above += rows;
     const [whole, part] = groups[i].querySelectorAll("rect");
     part.setAttribute("height", rows ? whole.getAttribute("height") * gone / rows : 0);
@@ -67,8 +75,8 @@ function drawHistogram() {
 
 function drawParts() {
   for (const d of data.dimensions) {
-    const gone = new Uint32Array(d.categories.length);
-    for (let i = 0; i < cut; i++) gone[d.of[i]]++;
+    const gone = written ? d.removed : new Uint32Array(d.categories.length);
+    for (let i = 0; i < cut && !written; i++) gone[d.of[i]]++;
     const lines = $("parts").querySelector(`section[data-key="${d.key}"]`).querySelectorAll("tr");
     for (let c = 0; c < gone.length; c++) {
       const cells = lines[c + 1].children;
@@ -80,14 +88,15 @@ function drawParts() {
 }
 
 function drawCut() {
-  $("n-removed").textContent = number(cut);
-  $("n-kept").textContent = number(data.n - cut);
+  const n = nRemoved();
+  $("n-removed").textContent = number(n);
+  $("n-kept").textContent = number(data.n - n);
   $("slider").value = cut;
-  $("slider").setAttribute("aria-valuetext", `${number(cut)} rows removed, ${percent(cut, data.n, 1)}`);
-  if (document.activeElement !== $("count")) $("count").value = cut;
-  if (document.activeElement !== $("percent")) $("percent").value = (100 * cut / data.n).toFixed(1);
+  $("slider").setAttribute("aria-valuetext", `${number(n)} rows removed, ${percent(n, data.n, 1)}`);
+  if (document.activeElement !== $("count")) $("count").value = n;
+  if (document.activeElement !== $("percent")) $("percent").value = (100 * n / data.n).toFixed(1);
   $("cut-text").textContent = describe();
-  $("cut-command").hidden = cut === data.removed;
+  $("cut-command").hidden = written;
   $("cut-command").querySelector("code").textContent = `${data.command} ${cut}`;
   drawHistogram();
   drawParts();
@@ -98,6 +107,13 @@ function drawCut() {
 function moveCut(to) {
   if (!Number.isFinite(to)) return;
   cut = Math.max(0, Math.min(data.listed, Math.round(to)));
+  written = data.by_score && cut === data.removed;
+  drawCut();
+}
+
+function toWritten() {
+  written = true;
+  cut = Math.min(data.removed, data.listed);
   drawCut();
 }
 
@@ -105,21 +121,26 @@ function moveCut(to) {
 
 const marks = new Map();
 const store = `geofilter-labels-${data.fingerprint}`;
-try {
-  for (const [sha, label] of JSON.parse(localStorage.getItem(store) ?? "[]")) marks.set(sha, label);
-} catch { /* a browser that keeps nothing for local files: the marks live as long as the page */ }
+function recall() {
+  try {
+    for (const [sha, label] of JSON.parse(localStorage.getItem(store) ?? "[]")) if (!marks.has(sha)) marks.set(sha, label);
+  } catch { /* a browser that keeps nothing for local files: the marks live as long as the page */ }
+}
+
+function keep() {
+  try { localStorage.setItem(store, JSON.stringify([...marks])); } catch { /* see above */ }
+}
 
 function found() {
   const view = $("view").value, words = $("search").value.toLowerCase().trim();
   const chosen = [...$("filters").querySelectorAll("select[data-key]")].filter(s => s.value !== "");
   const by = chosen.map(s => [data.dimensions.find(d => d.key === s.dataset.key).of, Number(s.value)]);
   let from = 0, to = data.listed;
-  if (view === "removed") to = cut;
-  if (view === "kept") from = cut;
   if (view === "around") [from, to] = [Math.max(0, cut - AROUND), Math.min(data.listed, cut + AROUND)];
   const needsText = view === "text" || view === "marked" || words || feature;
   const ranks = [];
   for (let i = from; i < to; i++) {
+    if ((view === "removed" && !isRemoved(i)) || (view === "kept" && isRemoved(i))) continue;
     if (by.some(([of, category]) => of[i] !== category)) continue;
     if (needsText) {
       const row = texts.get(i);
@@ -146,7 +167,7 @@ function drawRows() {
 }
 
 function drawRow(i) {
-  const row = texts.get(i), gone = i < cut;
+  const row = texts.get(i), gone = isRemoved(i);
   const where = `${data.files[file[i]]}, line ${number(line[i])}`;
   const cells = [
     make("span", { class: "n" }, `#${number(i + 1)}`),
@@ -200,7 +221,10 @@ function body(row) {
   for (const label of ["bad", "good"]) {
     const button = make("button", { type: "button", "aria-pressed": marks.get(row.sha256) === label, "data-label": label }, word(label));
     button.addEventListener("click", () => {
-      if (marks.get(row.sha256) === label) marks.delete(row.sha256); else marks.set(row.sha256, label);
+      const again = marks.get(row.sha256) === label;
+      recall();  // what another window has marked
+      if (again) marks.delete(row.sha256); else marks.set(row.sha256, label);
+      keep();
       for (const b of buttons.children) b.setAttribute("aria-pressed", marks.get(row.sha256) === b.dataset.label);
       drawMarks();
     });
@@ -224,15 +248,14 @@ function shade(into, pieces) {
 // ---- the marks ----------------------------------------------------------------------------------------------------
 
 function drawMarks() {
-  try { localStorage.setItem(store, JSON.stringify([...marks])); } catch { /* see above */ }
   const bad = [...marks.values()].filter(label => label === "bad").length, good = marks.size - bad;
   $("marks").textContent = marks.size ? `${bad} harmful and ${good} fine.` : "No row is marked.";
   $("export").disabled = marks.size === 0;
 }
 
 function save() {
-  const lines = data.rows.filter(row => marks.has(row.sha256)).map(row =>
-    JSON.stringify({ sha256: row.sha256, label: marks.get(row.sha256), file: row.file, line: row.line }) + "\n");
+  recall();
+  const lines = [...marks].map(([sha256, label]) => JSON.stringify({ sha256, label }) + "\n");
   const url = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   make("a", { href: url, download: "labels.jsonl" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
@@ -246,15 +269,19 @@ for (const d of data.dimensions) {
   $("filters").append(make("label", {}, `${d.title} `, select));
 }
 $("slider").max = $("count").max = data.listed;
-$("slider").step = Math.max(1, Math.round(data.listed / 1000));
-$("slider").addEventListener("input", event => {
-  // The last step is shorter than the others.
-  const value = Number(event.target.value);
-  moveCut(value + Number(event.target.step) > data.listed ? data.listed : value);
+$("slider").addEventListener("input", event => moveCut(Number(event.target.value)));
+$("slider").addEventListener("keydown", event => {
+  // A row a key press would be slow going through many; the slider itself knows Home and End.
+  const step = Math.max(1, Math.round(data.listed / 1000)) * (event.key.startsWith("Page") ? 50 : 1);
+  const by = { ArrowRight: step, ArrowUp: step, PageUp: step, ArrowLeft: -step, ArrowDown: -step, PageDown: -step }[event.key];
+  if (by === undefined) return;
+  event.preventDefault();
+  moveCut(cut + by);
 });
 $("percent").addEventListener("input", event => moveCut(event.target.value === "" ? NaN : event.target.value / 100 * data.n));
 $("count").addEventListener("input", event => moveCut(event.target.value === "" ? NaN : Number(event.target.value)));
-$("written").addEventListener("click", () => moveCut(data.removed));
+for (const field of [$("percent"), $("count")]) field.addEventListener("blur", drawCut);  // shows what was possible
+$("written").addEventListener("click", toWritten);
 $("filters").addEventListener("input", () => { page = 0; drawRows(); });
 $("previous").addEventListener("click", () => { page--; drawRows(); });
 $("next").addEventListener("click", () => { page++; drawRows(); });
@@ -280,8 +307,9 @@ $("rows-note").textContent = (data.rows.length < data.n
   ? `The texts of ${number(data.rows.length)} rows are on this page: the highest, those around the cut, and a sample of the upper half. `
   : "") + (data.rows.some(row => row.tokens)
   ? "Shaded tokens: red raises the score, blue lowers it."
-  : "To see which tokens carry the scores: geofilter report --shade 20.") + (data.listed < data.n
+  : `To see which tokens carry the scores: ${data.shade}.`) + (data.listed < data.n
   ? ` The ${number(data.listed)} highest rows are listed; the slider ends there.` : "");
 $("cut").hidden = $("browse").hidden = false;
+recall();
 drawCut();
 drawMarks();
