@@ -316,4 +316,4 @@ def demo(
     note(f"$ geofilter filter {done.path} --drop 25%")
     _filter(done, Cut.parse("25%"), None, None, summary=None, as_json=False, quiet=quiet)
     note(f"$ geofilter report {done.path} --shade 35")
-    cli_report.shaded(done, 35, quiet)
+    note(f"report: {cli_report.shaded(done, 35, quiet)[0]}")

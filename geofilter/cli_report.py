@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,8 +53,8 @@ def report(
         typer.launch(str(page))
 
 
-def shaded(opened: Run, most: int, quiet: bool) -> None:
-    """Make the report of a run's last cut again, with tokens shaded; `most`: removed rows."""
+def shaded(opened: Run, most: int, quiet: bool) -> list[Path]:
+    """Make the report of a run's last cut again, with tokens shaded, and return its pages; `most`: removed rows."""
     from geofilter.report.shade import shade
     from geofilter.report.write import remake, write
 
@@ -62,4 +63,5 @@ def shaded(opened: Run, most: int, quiet: bool) -> None:
         n = shade(made, most, notifier(quiet))
         pages = write(made, again=True)
     if not quiet:
-        note(f"shaded the tokens of {n} rows: {', '.join(map(str, pages))}")
+        note(f"shaded the tokens of {n} rows")
+    return pages
