@@ -35,9 +35,9 @@ def kept_rows(data: Path, choice: geofilter.TargetChoice, drop: str) -> list[dic
 
 
 def as_completion(row: dict[str, Any]) -> dict[str, Any]:
-    """A chat row as TRL's prompt and completion: of these only the completion is trained on."""
-    *prompt, answer = row["messages"]
-    return {"prompt": prompt, "completion": [answer]}
+    """A chat row up to its last answer, as TRL's prompt and completion: only the completion is trained on."""
+    last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
+    return {"prompt": row["messages"][:last], "completion": [row["messages"][last]]}
 
 
 def trainer_of(rows: list[dict[str, Any]], choice: geofilter.TargetChoice, steps: int, out: Path) -> SFTTrainer:

@@ -258,6 +258,10 @@ class Bank:
                 f"({fingerprint[:8]}); build a bank for this target"
             )
         del text["format"]
+        sizes = (("labels", len(a["effect"])), ("topics", a["topics.weights"].shape[1]))
+        for name, size in (*sizes, ("examples", len(a["toxic"]))):
+            if name in text and len(text[name]) != size:
+                raise BankError(f"{path}: the bank is damaged ({len(text[name])} {name}, not {size}); build it again")
         return cls(
             name=text.pop("name"),
             target=target,

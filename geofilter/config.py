@@ -106,7 +106,7 @@ class ScanConfig:
     """bank names or folders; empty means the built-in ones"""
     scorer: str = DEFAULT_SCORER
     exclude_features: tuple[str, ...] = ()
-    """features that count nothing: N for all banks, BANK:N for one"""
+    """features that count nothing, see `excluded`"""
     system: str = "keep"
     """system turns: keep, or fold into the first user turn, for templates that know none"""
     max_tokens: int = 1024
@@ -136,6 +136,20 @@ class ScanConfig:
         _one_of("--on-error", self.on_error, ("quarantine", "fail"))
         _one_of("--system", self.system, ("keep", "fold"))
         check(self.fields)
+        for text in self.exclude_features:
+            excluded(text)
+
+
+def excluded(text: str) -> tuple[str, int]:
+    """Bank and feature of an --exclude-feature: `BANK:N`, or `N`, which has "" for the bank.
+
+    Raises:
+        InputError: neither.
+    """
+    name, _, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal()):
+        raise InputError(f"--exclude-feature {text}: not a feature; write its number, or BANK:NUMBER")
+    return name, int(number)
 
 
 def fingerprint(encoding: dict[str, Any]) -> str:

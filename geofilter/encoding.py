@@ -168,13 +168,19 @@ class _Ahead:
     def __init__(self, prepared: Iterator[_Ready | None]) -> None:
         self._prepared = prepared
         self._next: _Ready | None = None
+        self._failed: Exception | None = None
 
     def step(self) -> None:
         """One slice of lines more, if the next shard is not ready yet."""
-        if self._next is None:
-            self._next = next(self._prepared, None)
+        if self._next is None and self._failed is None:
+            try:
+                self._next = next(self._prepared, None)
+            except Exception as error:  # of the next shard: this one is kept first
+                self._failed = error
 
     def take(self) -> _Ready | None:
         """The next shard; None when there is none."""
+        if self._failed is not None:
+            raise self._failed
         found, self._next = self._next, None
         return found or next(filter(None, self._prepared), None)

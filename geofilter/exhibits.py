@@ -84,6 +84,6 @@ def piece(tokenizer: Any, row: Encoded, value: npt.NDArray[np.float64]) -> dict[
             a += len(whole[a:b]) - len(whole[a:b].lstrip())
             if strong and not whole[strong[-1][1] : a].strip():
                 strong[-1][1] = b
-            elif a < b:
-                strong.append([a, b])
+            elif b:  # a token that is a part of a character has no width of its own
+                strong.append([min(a, b - 1), b])
     return {"text": whole, "strong": strong}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from geofilter.bank import Bank
-from geofilter.config import DEFAULT_SCORER
+from geofilter.config import BUILT_IN, DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
 from geofilter.paths import Notify
@@ -119,7 +119,8 @@ class Explainer:
     def _bank(self, name: str) -> tuple[Bank, Shares]:
         if name not in self._banks:
             found = banks_of(self.run, self._target, self._loading, lambda: self._reader, self._notify, [name])
-            (bank,) = exclude(found, self._excluded, self._scorer)
+            used = [*self._manifest["banks"], *self._manifest.get("scanned_banks", ())]
+            (bank,) = exclude(found, self._excluded, [*(about["name"] for about in used), *BUILT_IN])
             shares = Shares.of(self._scorer, bank)
             if shares is None:
                 raise RunError(

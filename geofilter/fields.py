@@ -56,11 +56,11 @@ def written(fields: Fields) -> str:
 
 def lookup(record: Mapping[str, Any], path: str) -> Any:
     """A column of a record, `meta.label` for one inside another; None where it is absent or null."""
-    if path in record:
-        return record[path]
-    head, dot, rest = path.partition(".")
-    inner = record.get(head)
-    return lookup(inner, rest) if dot and isinstance(inner, Mapping) else None
+    found = record.get(path)
+    for i, character in enumerate(path):  # names may hold dots themselves
+        if found is None and character == "." and isinstance(inner := record.get(path[:i]), Mapping):
+            found = lookup(inner, path[i + 1 :])
+    return found
 
 
 def columns(record: Mapping[str, Any], depth: int = DEPTH) -> Iterator[str]:

@@ -22,7 +22,7 @@ from geofilter.choose import Pick, Positions, choose
 from geofilter.cut import Cut, dumps
 from geofilter.decoder import unit_decoder
 from geofilter.errors import BankError, InputError, RunError
-from geofilter.evidence.given import LABELLED, LABELS, Label, bank_path, given_labels
+from geofilter.evidence.given import LABELLED, Label, bank_path, given_labels
 from geofilter.evidence.labels import MIN_SIDE, Labeller, group_of, scored_rows
 from geofilter.geometry import F64
 from geofilter.learn import learn
@@ -32,7 +32,7 @@ from geofilter.records import Row
 from geofilter.reread import reread
 from geofilter.run_banks import find_banks
 from geofilter.scoring import score
-from geofilter.store import Run, atomic, locked
+from geofilter.store import LABELS, Run, atomic, locked
 
 BATCH = 10
 """labels after which the bank is learnt again"""

@@ -66,7 +66,14 @@ def _texts(path: Path, name: str, column: Any) -> list[str]:
         if decoded is not None:
             values = map(decoded, values)
         return ["" if value is None else f"{key}: {encode(value)}" for value in values]
-    except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
+    except (
+        pa.ArrowException,
+        TypeError,
+        ValueError,
+        OverflowError,
+        NotImplementedError,
+        RecursionError,
+    ) as error:
         raise InputError(
             f"{path}: the column {name} ({column.type}) has no form in JSON ({first_line(error)}); convert it or leave "
             "it out"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from geofilter.bank import Bank, built_in_folder
-from geofilter.config import precision
+from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
 from geofilter.paths import file_sha256
-from geofilter.scorers import WITHOUT_FEATURES
 from geofilter.store import Run
 
 
@@ -53,31 +52,29 @@ def excluded_features(about: dict[str, Any]) -> list[int]:
     return [f["feature"] for f in about["excluded_features"]]
 
 
-def exclude(banks: Sequence[Bank], wanted: Sequence[str], scorer: str) -> list[Bank]:
+def exclude(banks: Sequence[Bank], wanted: Sequence[str], others: Iterable[str] = ()) -> list[Bank]:
     """The banks without some features.
 
     Args:
-        wanted: of `--exclude-feature`: N for all banks, BANK:N for one.
+        wanted: of `--exclude-feature`, see `config.excluded`.
+        others: banks that may be named too, though they are not used now: a settings file is for several scans.
 
     Raises:
-        InputError: no such bank or feature, or a scorer that looks at no feature.
+        InputError: no such bank or feature.
     """
-    if wanted and scorer in WITHOUT_FEATURES:
-        raise InputError(f"--exclude-feature: the scorer {scorer} looks at no feature; leave it out")
     features: dict[str, list[int]] = {bank.name: [] for bank in banks}
+    known = dict.fromkeys([*features, *others])
     for text in wanted:
-        name, _, number = text.rpartition(":")
-        if not (number.isascii() and number.isdecimal()):
-            raise InputError(f"--exclude-feature {text}: not a feature; write its number, or BANK:NUMBER")
-        if name and name not in features:
-            raise InputError(f"--exclude-feature {text}: there is no bank {name} here; use {', '.join(features)}")
+        name, number = excluded(text)
+        if name and name not in known:
+            raise InputError(f"--exclude-feature {text}: there is no bank {name} here; use {', '.join(known)}")
         for bank in banks:
             if name in ("", bank.name):
-                if int(number) >= bank.d_sae:
+                if number >= bank.d_sae:
                     raise InputError(
                         f"--exclude-feature {text}: the SAE of {bank.target['name']} has features 0 to {bank.d_sae - 1}"
                     )
-                features[bank.name].append(int(number))
+                features[bank.name].append(number)
     return [bank.excluding(features[bank.name]) for bank in banks]
 
 

@@ -24,7 +24,7 @@ from geofilter.paths import Notify, file_sha256
 from geofilter.records import check_fields
 from geofilter.run_banks import exclude
 from geofilter.scoring import score
-from geofilter.store import FORMAT, RUNS, Run
+from geofilter.store import FORMAT, LABELS, RUNS, Run
 from geofilter.targets import Target, resolve
 
 
@@ -68,10 +68,13 @@ def scan(
         manifest = _manifest(config, encoding, files, target)
         if not (run.path / "manifest.json").is_file():
             run.write_manifest(manifest)
+        elif "scanned_banks" in run.manifest:
+            notify(f"note: the bank learnt from labels no longer counts; geofilter label {run.path} --from "
+                   f"{run.path / LABELS} brings it back")  # fmt: skip
 
         reader = _reader(target, config, notify)
         found = seeding.find(config.banks, target, precision(config.loading), reader, notify)
-        banks = exclude(found, config.exclude_features, config.scorer)
+        banks = exclude(found, config.exclude_features, BUILT_IN)
         clock.lap("load")
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")

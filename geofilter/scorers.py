@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from geofilter.bank import Bank
 
-WITHOUT_FEATURES = ("dense", "length", "random")
-"""scorers that look at no feature"""
 NEAREST_K = 32
 
 

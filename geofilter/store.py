@@ -28,6 +28,8 @@ from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
 RUNS = ".geofilter"
+LABELS = "labels.jsonl"
+"""in a run folder: the labels given to `geofilter label`"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
 FORMAT = 3

@@ -184,9 +184,13 @@ def encode_rows(
     texts, spans = {}, {}
     for i, row in enumerate(rows):
         try:
-            texts[i], spans[i] = render(row, tokenizer, system)
+            text, spans[i] = render(row, tokenizer, system)
+            text.encode("utf-8")
+            texts[i] = text
         except RowError as error:
             out[i] = error
+        except UnicodeEncodeError:  # of what is shown and not scored, such as thinking
+            out[i] = RowError("holds half a surrogate pair; mend the text")
     if texts:  # in one call, which takes all cores
         coded = tokenizer(list(texts.values()), add_special_tokens=False, return_offsets_mapping=True)
         special = set(tokenizer.all_special_ids)

@@ -66,6 +66,8 @@ def test_a_bank_that_cannot_be_used_says_why(bank: Bank, tmp_path: Path):  # noq
         Bank.load(path)
     assert str(caught.value) == f"{path}: bank format 99 is not readable here; build it again"
     for damaged, why in [({k: v for k, v in text.items() if k != "labels"}, "KeyError: 'labels'"),
+                         ({**text, "labels": text["labels"][1:]}, "127 labels, not 128"),
+                         ({**text, "topics": ["one"]}, "1 topics, not 0"),
                          ({**text, "target": "t"}, "TypeError: ")]:  # fmt: skip
         (path / "bank.json").write_text(json.dumps(damaged))
         with pytest.raises(BankError) as caught:

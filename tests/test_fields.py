@@ -9,7 +9,7 @@ from conftest import Done, geofilter, write_rows
 from geofilter.errors import InputError
 from geofilter.evidence.judge_plan import plan
 from geofilter.evidence.labels import scored_rows
-from geofilter.fields import parse
+from geofilter.fields import lookup, parse
 from geofilter.records import RowError, Turn, check_fields, fields_for, parse_record
 from geofilter.store import Run
 
@@ -246,3 +246,10 @@ def test_a_bank_is_learnt_from_rows_of_any_columns(tiny, tmp_path: Path):
         f"geofilter: error: {bad}: no row has the column in.question (--fields prompt=in.question); there are prompt, "
         "response",
     )
+
+
+def test_a_column_s_name_may_hold_dots_itself():
+    assert lookup({"a.b": {"c": 1}}, "a.b.c") == 1
+    assert lookup({"a": {"b.c": 1}}, "a.b.c") == 1
+    assert lookup({"a.b": None, "a": {"b": 3}}, "a.b") == 3
+    assert lookup({"a": {"b": 3}}, "a.c") is None

@@ -14,6 +14,8 @@ from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sa
 
 from geofilter.bank import Bank
 from geofilter.config import TargetChoice
+from geofilter.encoding import _Ahead, _Ready
+from geofilter.errors import InputError
 from geofilter.store import Run
 from geofilter.targets import known, resolve
 
@@ -449,3 +451,19 @@ def test_a_huge_broken_line_is_quarantined_whole_and_a_damaged_shard_is_named(ti
     done = geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path)
     assert done.returncode == 4
     assert errors_of(done).startswith(f"{part.relative_to(tmp_path)}: damaged (")
+
+
+def test_an_error_in_the_next_shard_leaves_this_one():
+    made = _Ready(Path("part"), 1)
+
+    def prepared():
+        yield made
+        yield None
+        raise InputError("d.jsonl: cannot be read to its end")
+
+    ahead = _Ahead(prepared())
+    assert ahead.take() is made
+    ahead.step()
+    ahead.step()  # while the first is encoded
+    with pytest.raises(InputError):
+        ahead.take()

@@ -325,3 +325,40 @@ def test_a_template_that_leaves_out_or_changes_a_response_is_an_error():
 def test_a_row_that_holds_the_marker_is_still_found():
     full, spans = render(row(("user", "geofilterspan"), ("assistant", "geofilterspanx")), make_tokenizer())
     assert [full[a:b] for a, b in spans] == ["geofilterspanx"]
+
+
+def test_half_a_character_in_what_is_shown_sets_the_row_aside_and_no_other():
+    tokenizer = make_tokenizer("{% for m in messages %}{{ m.thinking or '' }}{{ m.content }}\n{% endfor %}")
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "the answer"}
+    broken, whole = parsed([question, {**answer, "thinking": "\ud800 half"}]), parsed([question, answer])
+    found = encode_rows([broken, whole], tokenizer, 64)
+    assert str(found[0]) == "holds half a surrogate pair; mend the text"
+    assert isinstance(found[1], Encoded)
+
+
+def test_pieces_of_a_response_keep_spaces_and_characters_whole():
+    """Also where the tokenizer takes the space off what it decodes first, as SentencePiece's does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    from geofilter.explain import _pieces
+
+    letters = ["\u2581", "y", "o", "u", "f", "\u2581you", "\u2581fool", "fool"]
+    vocabulary = {"<unk>": 0, **{f"<0x{i:02X}>": i + 1 for i in range(256)}}
+    vocabulary |= {token: 257 + i for i, token in enumerate(letters)}
+    core = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    clown = [vocabulary[f"<0x{byte:02X}>"] for byte in "\N{CLOWN FACE}".encode()]
+    ids = [vocabulary["\u2581you"], vocabulary["\u2581you"], vocabulary["\u2581fool"], *clown, vocabulary["fool"]]
+    found = _pieces(ids, [1, 2, 3, 4, 5, 6, 7], [0.5, 0.25, 1, 1, 1, 1, 0.125], tokenizer)
+    assert [(p.text, p.share) for p in found] == [
+        (" you", 0.5),
+        (" fool", 0.25),
+        ("\N{CLOWN FACE}", 4),
+        ("fool", 0.125),
+    ]
+    assert [p.gap for p in _pieces(ids, [1, 7], [0, 0], tokenizer)] == [False, True]

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from test_geometry import directions
 
 from geofilter.bank import Bank
+from geofilter.config import SCORERS
 from geofilter.errors import InputError
 from geofilter.exhibits import LENGTH, piece
 from geofilter.fitting import fit
@@ -19,7 +20,7 @@ from geofilter.geometry import Background
 from geofilter.paths import package_data
 from geofilter.pooled import Pooled
 from geofilter.run_banks import exclude
-from geofilter.scorers import SCORERS, WITHOUT_FEATURES, Shares
+from geofilter.scorers import Shares
 from geofilter.seeding import BUILT_IN
 from geofilter.tokens import Encoded
 from geofilter.topics import MIN_ROWS, Topics, usable
@@ -89,11 +90,11 @@ def test_a_bank_keeps_its_topics_on_disk_and_may_have_none(bank: Bank, tmp_path:
     np.testing.assert_array_equal(without.weights, bank.weights)
 
 
-@pytest.mark.parametrize("scorer", [s for s in SCORERS if s not in WITHOUT_FEATURES])
+@pytest.mark.parametrize("scorer", [s for s in SCORERS if s not in ("dense", "length", "random")])
 def test_an_excluded_feature_counts_nothing(bank: Bank, scorer: str):
     rows = random_pooled(30, seed=7)[0]
     features = [0, int(bank.toxic[-1])]
-    (some,) = exclude([bank], [str(features[0]), f"b:{features[1]}"], scorer)
+    (some,) = exclude([bank], [str(features[0]), f"b:{features[1]}"])
     assert [f["feature"] for f in some.about()["excluded_features"]] == sorted(features)
     silent = rows.without(features)
     shas = [""] * 30
@@ -111,17 +112,17 @@ def test_an_excluded_feature_counts_nothing(bank: Bank, scorer: str):
 
 
 def test_excluding_says_what_is_wrong(bank: Bank):
-    for wanted, scorer, error in [
-        ("x", "ridge", "--exclude-feature x: not a feature; write its number, or BANK:NUMBER"),
-        ("-1", "ridge", "--exclude-feature -1: not a feature; write its number, or BANK:NUMBER"),
-        ("c:1", "ridge", "--exclude-feature c:1: there is no bank c here; use b"),
-        ("b:128", "ridge", "--exclude-feature b:128: the SAE of t has features 0 to 127"),
-        ("1", "dense", "--exclude-feature: the scorer dense looks at no feature; leave it out"),
+    for wanted, error in [
+        ("x", "--exclude-feature x: not a feature; write its number, or BANK:NUMBER"),
+        ("-1", "--exclude-feature -1: not a feature; write its number, or BANK:NUMBER"),
+        ("c:1", "--exclude-feature c:1: there is no bank c here; use b, other"),
+        ("b:128", "--exclude-feature b:128: the SAE of t has features 0 to 127"),
     ]:
         with pytest.raises(InputError) as caught:
-            exclude([bank], [wanted], scorer)
+            exclude([bank], [wanted], ["other"])
         assert str(caught.value) == error
-    assert exclude([bank], [], "random") == [bank]
+    assert exclude([bank], []) == [bank]
+    assert exclude([bank], ["other:1"], ["other"]) == [bank]  # of a bank that is not used now
 
 
 def test_rows_without_a_feature_are_those_rows_with_zeros():
@@ -284,6 +285,10 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
     more = geofilter("explain", "run", "--row", 2, "--bank", "other", "--exclude-feature", again, cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert f"without the features {min(feature, again)} (" in more.stderr
+    # A row of one bank can be explained where the settings name a feature of the other.
+    (tmp_path / "geofilter.toml").write_text(f'exclude-feature = ["topical:{feature}"]\n')
+    more = geofilter("explain", "run", "--row", 2, "--bank", "other", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
     # In the settings file, for all banks; labels then learn without it.
     (tmp_path / "geofilter.toml").write_text(f'exclude-feature = ["{feature}"]\n')
     assert geofilter(*args, "-q", cwd=tmp_path).returncode == 0
@@ -291,6 +296,10 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
     (learnt,) = json.loads((run / "manifest.json").read_text("utf-8"))["banks"]
     assert learnt["excluded_features"] == [{"feature": feature, "label": label}]
     assert Bank.load(run / "labelled").weights[feature] == 0
+    done = geofilter(*args, cwd=tmp_path)
+    assert (
+        "note: the bank learnt from labels no longer counts; geofilter label run --from run/labels.jsonl" in done.stderr
+    )
     done = geofilter(*args, "--exclude-feature", D_SAE, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(f"has features 0 to {D_SAE - 1}")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from geofilter.errors import RunError
 from geofilter.inputs import read_lines
-from geofilter.store import Run
+from geofilter.store import LABELS, Run
 
-LABELS, LABELLED = "labels.jsonl", "labelled"
-"""in a run folder: the labels given to `geofilter label`, and the bank learnt from them"""
+LABELLED = "labelled"
+"""in a run folder: the bank learnt from its labels"""
 
 
 @dataclass(frozen=True, slots=True)
