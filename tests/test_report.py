@@ -53,7 +53,7 @@ def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path)
     rows = [chat(f"q {i}", f"the answer {i} " * (1 + i % 4), source="ab"[i % 2]) for i in range(40)]
     write_rows(tmp_path / "d.jsonl", [*rows, {"nothing": 1}])
     geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
-    for cut in (["--drop", "25%"], ["--drop", "0"], ["--keep", "0"], ["--threshold", "0.9"]):
+    for cut in (["--drop", "0"], ["--keep", "0"], ["--threshold", "0.9"], ["--drop", "25%"]):
         done = geofilter("filter", *cut, "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         jsonschema.validate(json.loads(done.stdout), schema)
@@ -62,6 +62,12 @@ def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path)
     report = json.loads(done.stdout)
     jsonschema.validate(report, schema)
     assert "tokens" in report["nearest_kept_rows"][0]
+    assert all(-2 <= f["closeness"] <= 2 for f in report["features"])
+    texts = [e["text"] for f in report["features"] for e in f["examples"]]
+    assert texts
+    assert all(e["strong"] for f in report["features"] for e in f["examples"])
+    page = (tmp_path / "d.report.html").read_text("utf-8")
+    assert '<div class="example" title="a bad row of the bank">' in page
     assert {c["name"]: c["rows"] for c in report["composition"]["source"]} == {"a": 20, "b": 20}
     del report["headline"]
     with pytest.raises(jsonschema.ValidationError):

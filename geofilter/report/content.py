@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter import __version__
+from geofilter.bank import Bank
 from geofilter.cut import Outputs, Selection
+from geofilter.errors import BankError, RunError
 from geofilter.paths import file_sha256
 from geofilter.report import rows
 from geofilter.report.composition import Dimension, dimensions
-from geofilter.store import SCORES
+from geofilter.run_banks import find_banks
+from geofilter.store import SCORES, Run
 from geofilter.style import SHOWN, STYLE
 
 SCHEMA = 2
@@ -97,7 +100,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], tally: Tally) -> Rep
         "power": manifest["power"],
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
-        "features": tally.largest(manifest["target"]["neuronpedia"]),
+        "features": tally.largest(manifest["target"]["neuronpedia"], _banks(run)),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "removed_rows": top,
@@ -148,27 +151,31 @@ class Tally:
         for t in detail["top_features"]:
             key = (detail["bank"], t["nearest_toxic"])
             entry = self._total.setdefault(
-                key, {"bank": key[0], "feature": key[1], "label": t["nearest_label"], "share": 0.0, "rows": 0,
-                      "through": {}},
+                key, {"bank": key[0], "feature": key[1], "label": t["nearest_label"], "share": 0.0,
+                      "closeness": 0.0, "rows": 0, "through": {}},
             )  # fmt: skip
             near.add(key)
             entry["share"] += t["share"]
+            entry["closeness"] += t["share"] * t["closeness"]
             through = entry["through"].setdefault(t["feature"], [t["label"], 0.0])
             through[1] += t["share"]
         for key in near:
             self._total[key]["rows"] += 1
 
-    def largest(self, page: str | None) -> list[dict[str, Any]]:
+    def largest(self, page: str | None, banks: Mapping[str, Bank]) -> list[dict[str, Any]]:
         """Those with the largest sum of the shares of the features nearest to them.
 
         Args:
             page: the SAE's name on neuronpedia.org.
+            banks: by name, those that are still there; they have the texts that show a feature.
         """
         ordered = sorted(self._total.values(), key=lambda e: (-e["share"], e["feature"]))[:TOP_FEATURES]
         return [
             {
                 **e,
                 "share": round(e["share"], 4),
+                "closeness": round(e["closeness"] / e["share"], 4),
+                "examples": _examples(banks.get(e["bank"]), e["feature"]),
                 "link": f"{NEURONPEDIA}/{page}/{e['feature']}" if page else None,
                 "through": [
                     {"feature": f, "label": label, "share": round(s, 4)}
@@ -177,6 +184,20 @@ class Tally:
             }
             for e in ordered
         ]
+
+
+def _banks(run: Run) -> dict[str, Bank]:
+    """The run's banks by name, as far as they are as they were: a report does without their texts."""
+    try:
+        return {bank.name: bank for bank in find_banks(run)[0]}
+    except (RunError, BankError):
+        return {}
+
+
+def _examples(bank: Bank | None, feature: int) -> list[dict[str, Any]]:
+    """Texts of a bank's own rows in which a toxic feature is strongest."""
+    place = [] if bank is None else np.flatnonzero(bank.toxic == feature).tolist()
+    return [{k: e[k] for k in ("text", "strong", "bad")} for p in place if bank for e in bank.examples[p]]
 
 
 def _controls(

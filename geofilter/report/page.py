@@ -41,6 +41,7 @@ def html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         r=report.data,
         bars=_bars(report.data["histogram"]),
+        marked=_marked,
         titles={d.key: d.title for d in report.dimensions},
         style=Markup(style),
         script=Markup(script),
@@ -58,6 +59,16 @@ def _inert(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_inert(v) for v in value]
     return {k: _inert(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _marked(example: dict[str, Any]) -> Markup:
+    """A text with the tokens in bold that a feature is strongest on."""
+    out, end = Markup(), 0
+    for start, stop in example["strong"]:
+        out += _inert(example["text"][end:start]) + Markup("<b>") + _inert(example["text"][start:stop]) + Markup("</b>")
+        end = stop
+    marked: Markup = out + _inert(example["text"][end:])
+    return marked
 
 
 def _hash(text: str) -> str:
