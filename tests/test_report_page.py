@@ -316,6 +316,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
         "aligned_features": 1,
         "reference_rows": 3,
         "evaluation": None,
+        "path": "no-such-bank",
         "excluded_features": [],
     }
     target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
