@@ -189,7 +189,7 @@ class Selection:
         gone = set(self.arrays["line"][mine[self.removed[mine]]].tolist())
         bad = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
         digest, count = hashlib.sha256(), {"kept": 0, "removed": 0, "quarantined": 0}
-        keep = np.zeros(info["rows"], bool)
+        keep, in_lines = np.zeros(info["rows"], bool), plan.kept.suffix != parquet.ENDING
         for number, line in enumerate(read_lines(Path(info["path"])), start=1):
             digest.update(line)
             if number > info["rows"]:
@@ -207,14 +207,14 @@ class Selection:
             else:
                 keep[number - 1] = True
                 count["kept"] += 1
-                if plan.kept.suffix != parquet.ENDING:
+                if in_lines:
                     handles["kept"].write(line)
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{info['path']}: has changed since the scan; scan it again, then filter")
         expected = {"kept": len(mine) - len(gone), "removed": len(gone), "quarantined": len(bad)}
         if count != expected or sum(count.values()) != info["rows"]:
             raise RunError(f"{info['path']}: {count} does not match the run's {expected}; scan it again")
-        if plan.kept.suffix == parquet.ENDING:
+        if not in_lines:
             parquet.write_rows(Path(info["path"]), keep, handles["kept"])
         return Outputs(plan.index, plan.kept, plan.removed, plan.quarantined, **{f"n_{k}": v for k, v in count.items()})
 
