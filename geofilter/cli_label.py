@@ -210,6 +210,11 @@ def _apply(labelling: Labelling) -> dict[str, Any]:
     if learnt.bank.weak:
         text.append("That does not beat random banks: the run keeps its scores. Label more rows.")
         return {**result, "text": text}
+    if low <= learnt.before:
+        text.append(
+            "That is not clearly better than the scan's scores: compare what each cut takes, label more rows, or go "
+            "back to them by scanning again."
+        )
     removed, same = labelling.changed()
     labelling.apply()
     text += [

@@ -84,6 +84,8 @@ def test_a_filled_sheet_gives_the_run_a_bank_of_its_own(base: Path):
     assert result["labels"] == {"bad": n_bad, "good": 30 - n_bad}
     assert result["applied"] is True
     assert result["check"]["auroc"] > 0.9
+    doubtful = result["check"]["interval"][0] <= result["before"]
+    assert any("not clearly better than the scan's scores" in line for line in result["text"]) == doubtful
     manifest = json.loads((base / "run" / "manifest.json").read_text("utf-8"))
     assert [b["name"] for b in manifest["banks"]] == ["labelled"]
     assert manifest["scanned_banks"] == before["banks"]
