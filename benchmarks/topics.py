@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
     known = context()
     reader = FeatureReader(resolve(TargetChoice("smollm2-135m")), READING)
     banks = {
