@@ -18,7 +18,8 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from geofilter.cli import app
-from geofilter.options import LOADING_OPTIONS, OWN, SETTINGS, TARGET_OPTIONS
+from geofilter.options import LOADING_OPTIONS, TARGET_OPTIONS
+from geofilter.settings import OWN, SETTINGS
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# Commands

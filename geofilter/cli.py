@@ -40,13 +40,12 @@ from geofilter.options import (
     System,
     append,
     note,
-    note_excluded,
     notifier,
     one_of,
     open_run,
     summary_file,
-    with_settings,
 )
+from geofilter.settings import with_settings
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
@@ -154,6 +153,7 @@ def scan(
     """
     from geofilter.config import ScanConfig
     from geofilter.fields import parse
+    from geofilter.run_banks import left_out
     from geofilter.sources import gather
 
     named = parse(fields)
@@ -174,8 +174,8 @@ def scan(
         f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), "
         f"{c['quarantined']:,} quarantined"
     )
-    for b in manifest["banks"]:
-        note_excluded(b["excluded_features"], f"{b['name']}, ")
+    for text in left_out(manifest["banks"]):
+        note(text)
     note(f"run: {done.path}")
     note(f"next: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
 

@@ -24,8 +24,8 @@ from geofilter.options import (
     note,
     notifier,
     one_of,
-    with_settings,
 )
+from geofilter.settings import with_settings
 
 if TYPE_CHECKING:
     from geofilter.bank import Bank

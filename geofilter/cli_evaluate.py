@@ -18,8 +18,8 @@ from geofilter.options import (
     notifier,
     open_run,
     print_table,
-    with_settings,
 )
+from geofilter.settings import with_settings
 
 app = typer.Typer()
 

@@ -15,10 +15,9 @@ from geofilter.options import (
     RunArg,
     inert,
     note,
-    note_excluded,
     open_run,
-    with_settings,
 )
+from geofilter.settings import with_settings
 
 app = typer.Typer()
 
@@ -38,6 +37,7 @@ def explain(
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
     from geofilter.explain import explain as run_explain
+    from geofilter.run_banks import without
 
     result = run_explain(open_run(run), row, file, bank, note, exclude_feature or ())
     if as_json:
@@ -52,7 +52,8 @@ def explain(
         f"{inert(d['file'])}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
         f"percentile {result.percentile:.3f}"
     )
-    note_excluded(result.excluded)
+    if result.excluded:
+        note(without(result.excluded))
     if result.topics:
         closest = ", ".join(f"{name} {score:+.2f}" for name, score in list(result.topics.items())[:SHOWN_TOPICS])
         typer.echo(f"topics, closest first: {inert(closest)}")

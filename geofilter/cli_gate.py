@@ -18,8 +18,8 @@ from geofilter.options import (
     open_run,
     print_table,
     summary_file,
-    with_settings,
 )
+from geofilter.settings import with_settings
 
 app = typer.Typer()
 

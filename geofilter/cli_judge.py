@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from geofilter.options import OWN_TABLE, PER_CALL, AsJson, FieldNames, Quiet, note, notifier, with_settings
+from geofilter.options import OWN_TABLE, PER_CALL, AsJson, FieldNames, Quiet, note, notifier
+from geofilter.settings import with_settings
 
 app = typer.Typer()
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.errors import InputError
-from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, inert, note, notifier, open_run, with_settings
+from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, inert, note, notifier, open_run
+from geofilter.settings import with_settings
 
 if TYPE_CHECKING:
     from geofilter.labelling import Answer, Labelling

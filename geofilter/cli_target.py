@@ -7,7 +7,8 @@ import json
 import typer
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.options import AsJson, note, with_settings
+from geofilter.options import AsJson, note
+from geofilter.settings import with_settings
 
 app = typer.Typer()
 

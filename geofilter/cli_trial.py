@@ -19,8 +19,8 @@ from geofilter.options import (
     notifier,
     open_run,
     print_table,
-    with_settings,
 )
+from geofilter.settings import with_settings
 
 if TYPE_CHECKING:
     from geofilter.evidence.freeform import FreeForm

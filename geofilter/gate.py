@@ -27,6 +27,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.evidence.labels import scored_rows
 from geofilter.fields import lookup
 from geofilter.inputs import read_lines
+from geofilter.run_banks import left_out
 from geofilter.store import Run
 
 FORMAT = 1
@@ -78,9 +79,9 @@ def check(
             f"{quarantined:,} rows could not be scored, so they were not checked; --max-quarantined allows "
             f"{max_quarantined:,}"
         )
-    left_out = sum(f["lines"] - f["rows"] for f in manifest["data"])
-    if left_out:
-        reasons.append(f"{left_out:,} rows were left out by --limit, so they were not checked; scan all of them")
+    not_scanned = sum(f["lines"] - f["rows"] for f in manifest["data"])
+    if not_scanned:
+        reasons.append(f"{not_scanned:,} rows were left out by --limit, so they were not checked; scan all of them")
     if require_power and all(v["verdict"] != "reacts" for v in power):
         reasons.append("no bank reacts to these rows, so that nothing is flagged says little")
     return {
@@ -92,12 +93,13 @@ def check(
         "parts": parts,
         "quarantined": quarantined,
         "max_quarantined": max_quarantined,
-        "not_scanned": left_out,
+        "not_scanned": not_scanned,
         "power": power,
         "required": require_power,
         "run": str(run.path),
         "data": [f["path"] for f in manifest["data"]],
         "scorer": manifest["scorer"],
+        "left_out": left_out(manifest["banks"]),
     }
 
 
@@ -153,7 +155,7 @@ def text(verdict: dict[str, Any]) -> str:
         f"{head['flagged']:,} of {head['rows']:,} rows ({head['share']:.1%}) are at or above the "
         f"{verdict['threshold']:.1%} percentile of ordinary chat, {verdict['max_flagged']} may be"
     )
-    return f"{start}: {'; '.join(verdict['reasons']) or said}"
+    return "; ".join([f"{start}: {'; '.join(verdict['reasons']) or said}", *verdict["left_out"]])
 
 
 def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -173,7 +175,7 @@ def markdown(verdict: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"### geofilter: {'passed' if verdict['passed'] else 'NOT passed'}", "",
-            *(f"- {markdown_text(line)}" for line in verdict["reasons"]), "",
+            *(f"- {markdown_text(line)}" for line in (*verdict["reasons"], *verdict["left_out"])), "",
             *markdown_table(*table(verdict)), "",
             *markdown_table(["bank", "on these rows", "chance that it ranks them"], banks), "",
         ]

@@ -52,6 +52,17 @@ def excluded_features(about: dict[str, Any]) -> list[int]:
     return [f["feature"] for f in about["excluded_features"]]
 
 
+def without(features: Sequence[dict[str, Any]]) -> str:
+    """What is said of features that count nothing."""
+    named = ", ".join(f"{f['feature']} ({f['label']})" for f in features)
+    return f"without the feature{'s' if len(features) > 1 else ''} {named}"
+
+
+def left_out(banks: Iterable[dict[str, Any]]) -> list[str]:
+    """The same for each bank of a manifest that leaves features out."""
+    return [f"{b['name']}, {without(b['excluded_features'])}" for b in banks if b["excluded_features"]]
+
+
 def exclude(banks: Sequence[Bank], wanted: Sequence[str], others: Iterable[str] = ()) -> list[Bank]:
     """The banks without some features.
 

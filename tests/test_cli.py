@@ -48,6 +48,7 @@ LAYERS = [
     ["evidence.summary", "gate"],
     ["evidence.trial", "evidence.trial_shown"],
     ["options"],
+    ["settings"],
     ["label_terminal"],
     [
         "cli_bank",

@@ -14,7 +14,7 @@ from test_cli import HEAVY, imported
 from typer.main import get_command
 
 import geofilter as package
-from geofilter import options
+from geofilter import settings
 from geofilter.cli import app
 from geofilter.config import BUILT_IN, SCORERS
 from geofilter.targets import known
@@ -133,10 +133,10 @@ def test_the_settings_example_is_read_by_every_command(example: dict):
     unread = {key.replace("-", "_") for key in example if key not in tables}
     for words, command in COMMANDS.items():
         name = "_".join(words)
-        if name not in options.SETTINGS:
+        if name not in settings.SETTINGS:
             continue
         nothing_typed = command.make_context(words[-1], [], resilient_parsing=True)
-        decided = options.from_settings(nothing_typed, name)
+        decided = settings.from_settings(nothing_typed, name)
         unread -= set(decided)
         for key, value in tables.get("-".join(words), {}).items():
             assert decided[key.replace("-", "_")] in (value, Path(str(value)), [value])
@@ -144,7 +144,7 @@ def test_the_settings_example_is_read_by_every_command(example: dict):
 
 
 def test_a_command_s_table_bears_its_name():
-    assert set(options.SETTINGS) == {"_".join(w) for w in COMMANDS} - {"demo", "targets", "bank_list"}
+    assert set(settings.SETTINGS) == {"_".join(w) for w in COMMANDS} - {"demo", "targets", "bank_list"}
 
 
 def test_commands_options_and_values_complete(monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 from conftest import chat, geofilter, write_rows
 
 from geofilter.paths import package_data
+from geofilter.report.content import Tally
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=x onerror=alert(1)> [click](javascript:alert(1)) \x1b[31mred\x1b[0m "
@@ -114,3 +115,13 @@ def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_pa
     }
     done = geofilter("report", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == report
+
+
+def test_a_share_that_was_rounded_to_nothing_is_counted():
+    tally = Tally()
+    near = {"feature": 1, "label": "a", "share": 0.0, "closeness": 0.5, "nearest_toxic": 2, "nearest_label": "b"}
+    tally.add({"bank": "one", "top_features": [near]})
+    tally.add({"bank": "one", "top_features": [{**near, "nearest_toxic": 3, "share": 0.5}, near]})
+    first, second = tally.largest(None, {})
+    assert (first["feature"], first["rows"], first["closeness"]) == (3, 1, 0.5)
+    assert (second["feature"], second["rows"], second["closeness"]) == (2, 2, 0.0)

@@ -274,7 +274,11 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
     for line in after:
         if line["bank"] == "other":
             assert feature not in {f["feature"] for f in line["top_features"]}
-    # What reads the run later goes by the same banks.
+    # What reads the run later goes by the same banks, and names the features.
+    gate = geofilter("gate", "run", "--max-flagged", "100%", cwd=tmp_path)
+    assert f"other, without the feature {feature} ({label})" in gate.stdout + gate.stderr
+    assert geofilter("filter", "run", "--drop", "2", "-q", cwd=tmp_path).returncode == 0
+    assert f"other, without the feature {feature} " in (tmp_path / "d.report.md").read_text("utf-8")
     write_rows(tmp_path / "labels.jsonl", [{"sha256": r["sha256"], "label": "bad" if r["line"] % 2 == 0 else "good"}
                                            for r in after])  # fmt: skip
     done = geofilter("evaluate", "run", "--labels", "labels.jsonl", "-q", cwd=tmp_path)

@@ -41,7 +41,7 @@ from geofilter.model import resolved_dtype
 from geofilter.paths import Notify, file_sha256
 from geofilter.records import fields_for, usable_rows
 from geofilter.reopen import banks_of, target_of
-from geofilter.store import Run, locked, make_folder, write_json
+from geofilter.store import SCORES, Run, locked, make_folder, write_json
 from geofilter.targets import Target, whole_model
 from geofilter.tokens import Encoded
 
@@ -182,7 +182,7 @@ def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | 
         "target": manifest["target"]["fingerprint"],
         "data": [f["sha256"] for f in manifest["data"]],
         **({"fields": run.fields} if run.fields else {}),
-        "scores": file_sha256(run.path / "scores.safetensors"),
+        "scores": file_sha256(run.path / SCORES),
         "dtype": resolved_dtype(loading),
         **{name: asdict(config)[name] for name in names},
         **{role: [file_sha256(f) if f.is_file() else str(f) for f in paths] for role, paths in files.items()},

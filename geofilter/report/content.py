@@ -174,7 +174,8 @@ class Tally:
             {
                 **e,
                 "share": round(e["share"], 4),
-                "closeness": round(e["closeness"] / e["share"], 4),
+                # Shares are rounded where they are stored, some to nothing.
+                "closeness": round(e["closeness"] / e["share"], 4) if e["share"] else 0.0,
                 "examples": _examples(banks.get(e["bank"]), e["feature"]),
                 "link": f"{NEURONPEDIA}/{page}/{e['feature']}" if page else None,
                 "through": [

@@ -8,6 +8,7 @@ from typing import Any
 
 from geofilter.report.content import BINS
 from geofilter.report.rows import shorten
+from geofilter.run_banks import left_out
 
 CELL = 400
 """characters of a table's cell"""
@@ -51,18 +52,10 @@ def markdown(report: dict[str, Any]) -> str:
     made = report["made_with"]
     target = made["target"]
     add(f"\nTarget: {_md(target['model'])}, {target['hook']}, SAE {_md(target['sae'])}.")
-    for text in [*target["notes"], *excluded(report)]:
+    for text in [*target["notes"], *left_out(made["banks"])]:
         add(f"Note: {_md(text)}.")
     add(f"\nMade by geofilter {made['geofilter']} from run {_md(made['run'])}, scorer {made['scorer']}.\n")
     return "\n".join(lines)
-
-
-def excluded(report: dict[str, Any]) -> Iterator[str]:
-    """Which features were told to count nothing, by bank."""
-    for bank in report["made_with"]["banks"]:
-        if bank["excluded_features"]:
-            named = ", ".join(f"{f['feature']} ({f['label']})" for f in bank["excluded_features"])
-            yield f"{bank['name']} without the features {named}"
 
 
 def _md(text: str) -> str:
@@ -83,7 +76,7 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
     if c["not_scanned"]:
         yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
     yield report["tail"]
-    yield from excluded(report)
+    yield from left_out(report["made_with"]["banks"])
     yield ""
     yield "scores (# kept, x removed)"
     yield from _text_histogram(report["histogram"])
