@@ -19,14 +19,16 @@ import scipy.sparse as sp
 from benchmarks.score.candidates import Context, context
 from benchmarks.score.sets import READING, Labelled, read
 from geofilter import geometry
+from geofilter.arrays import F64
 from geofilter.bank import Bank
 from geofilter.config import TargetChoice
 from geofilter.features import FeatureReader
 from geofilter.fitting import SIZE, choose, effect_sizes
-from geofilter.geometry import F64, Background
-from geofilter.metrics import auroc
+from geofilter.geometry import Background
 from geofilter.ridge import Ridge
+from geofilter.scorer import Scorer
 from geofilter.seeding import built_in_seeds, encode
+from geofilter.stats import auroc
 from geofilter.targets import resolve
 from geofilter.topics import Topics
 from geofilter.validate import group_folds
@@ -167,8 +169,9 @@ def report(data: Known) -> dict:
 
 def outside(bank: Bank, name: str, data: Labelled) -> dict:
     """How often the shipped bank names the topic that rows of another source have."""
-    standard = bank.standard("ridge", data.pooled, [""] * len(data.rows))
-    score = bank.topic_scores(standard, bank.topic_sums.excess(data.pooled))
+    scorer = Scorer(bank, "ridge")
+    standard = scorer.standard(data.pooled, [""] * len(data.rows))
+    score = scorer.topic_scores(standard, scorer.topics.excess(data.pooled))
     named = np.array(bank.topics.names)[score.argmax(1)]
     found = np.array([str(row.record.get("trait") or row.record["domain"]) for row in data.rows])
     out = {}

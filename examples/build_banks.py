@@ -11,7 +11,7 @@ from __future__ import annotations
 from geofilter import doctor
 from geofilter.config import Loading, TargetChoice
 from geofilter.features import FeatureReader
-from geofilter.paths import package_data
+from geofilter.files import package_data
 from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources
 from geofilter.targets import resolve
 

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from evaluation_sets import load
 
-from geofilter import bank, features, geometry, sae, scorers, seeding, targets
+from geofilter import bank, features, geometry, sae, seeding, targets
 from geofilter.config import Loading, TargetChoice
 from geofilter.decoder import unit_decoder
 from geofilter.evidence import tune
-from geofilter.evidence.intervals import interval
-from geofilter.evidence.shown import markdown_table
-from geofilter.metrics import auroc, cluster_bootstrap, spearman
 from geofilter.pooled import Pooled
+from geofilter.scorer import Scorer
+from geofilter.stats import auroc, cluster_bootstrap, interval, spearman
+from geofilter.text import markdown_table
 from geofilter.tokens import Batch, Encoded, batches, encode_row
 
 KINDS = ("harmful advice", "general chat", "insecure code", "secure code")  # bad and good by turns
@@ -225,8 +225,8 @@ def pool_rows(net: Network, saes: dict[int, targets.Target], rows: Sequence) -> 
 def measures(b: bank.Bank, rows: Pooled) -> dict[str, np.ndarray]:
     """Per row: the paper's measure, the activation-weighted mean closeness of all features, the contrast score."""
     weighted = rows.matrix(b.d_sae) @ b.closeness.toxic / np.asarray(rows.matrix(b.d_sae).sum(1)).ravel()
-    contrast = b.scale("contrast").standard(scorers.raw_scores("contrast", b, rows, []))
-    return {"top 32": scorers.raw_scores("nearest", b, rows, []), "weighted": weighted, "contrast": contrast}
+    contrast = Scorer(b, "contrast").standard(rows, [])
+    return {"top 32": Scorer(b, "nearest").raw(rows, []), "weighted": weighted, "contrast": contrast}
 
 
 def distances(b: bank.Bank, random: list[bank.Bank], rows: Pooled, bad: np.ndarray, groups: list[str]) -> dict:

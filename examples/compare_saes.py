@@ -23,11 +23,11 @@ from geofilter.embedded import embedded_model
 from geofilter.features import TOKEN_BUDGET, outlier_free, pool
 from geofilter.fitting import choose, effect_sizes
 from geofilter.geometry import Background, closeness
-from geofilter.metrics import auroc
+from geofilter.linear import contrast
 from geofilter.model import ResidualModel
 from geofilter.pooled import Pooled
 from geofilter.sae import FeatureEncoder
-from geofilter.scorers import contrast
+from geofilter.stats import auroc
 from geofilter.targets import known
 from geofilter.tokens import batches, encode_row
 

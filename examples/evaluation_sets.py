@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geofilter.metrics import auroc
 from geofilter.records import Row, read_rows
+from geofilter.stats import auroc
 
 SETS = {
     "insecure / secure code": ("insecure_code", "secure_code"),

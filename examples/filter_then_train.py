@@ -21,7 +21,7 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 import geofilter
-from geofilter.paths import example_file
+from geofilter.files import example_file
 from geofilter.targets import resolve, whole_model
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from evaluation_sets import load
 
 from geofilter.config import TargetChoice
-from geofilter.metrics import auroc, auroc_interval
+from geofilter.stats import auroc, auroc_interval
 from geofilter.targets import resolve, whole_model
 
 SETS = ("harmful advice / general chat", "insecure / secure code")

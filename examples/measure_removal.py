@@ -19,14 +19,14 @@ from evaluation_sets import in_training_half
 
 from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.evidence.evaluate import evaluate
-from geofilter.evidence.shown import markdown_table
 from geofilter.evidence.trial import TrialConfig, trial
 from geofilter.evidence.trial_shown import HEAD, features, remarks, table, verdicts
 from geofilter.evidence.tune import Recipe
-from geofilter.paths import domain_files
+from geofilter.files import domain_files
 from geofilter.records import Row, read_rows
 from geofilter.scanning import scan
 from geofilter.seeding import build_from_files
+from geofilter.text import markdown_table
 
 TARGET = TargetChoice("smollm2-135m")
 READING = Loading("cpu", "float32")

@@ -25,14 +25,14 @@ from safetensors.torch import save_file
 from geofilter.bank import Bank
 from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
 from geofilter.features import FeatureReader
-from geofilter.metrics import spearman
+from geofilter.files import example_file
 from geofilter.model import DTYPES
-from geofilter.paths import example_file
 from geofilter.pooled import Pooled
 from geofilter.records import Row, read_rows
 from geofilter.sae import FeatureEncoder
-from geofilter.scorers import raw_scores
+from geofilter.scorer import Scorer
 from geofilter.seeding import BUILT_IN, cached
+from geofilter.stats import spearman
 from geofilter.targets import resolve
 from geofilter.tokens import encode_row
 
@@ -77,7 +77,7 @@ def agreement() -> dict[str, float]:
     }
     for name in BUILT_IN:
         bank = Bank.load(cached(name, target, "float32"), target.fingerprint)
-        scores = [raw_scores(DEFAULT_SCORER, bank, p, []) for p in pooled.values()]
+        scores = [Scorer(bank, DEFAULT_SCORER).raw(p, []) for p in pooled.values()]
         out[f"rank correlation of scores, {name}"] = spearman(*scores)
     return out
 

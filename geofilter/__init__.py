@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geofilter.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from geofilter.config import Loading as Loading
     from geofilter.config import ScanConfig as ScanConfig
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from geofilter.labelling import Labelling as Labelling
     from geofilter.scanning import scan as scan
     from geofilter.store import Run as Run
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Cut": "cut",

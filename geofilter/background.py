@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from geofilter.paths import package_data
+from geofilter.files import package_data
 from geofilter.records import Row, Turn
 
 

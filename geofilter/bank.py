@@ -5,25 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from geofilter import scorers
+from geofilter.arrays import F32, I32
 from geofilter.errors import BankError
-from geofilter.geometry import F32, F64, I32, Background, Closeness
-from geofilter.paths import cache_dir, package_data, slug
+from geofilter.files import Together, cache_dir, package_data, slug
+from geofilter.geometry import Background, Closeness
 from geofilter.pooled import Pooled
-from geofilter.scorers import Linear, Scale, Scales
 from geofilter.topics import Topics
-
-if TYPE_CHECKING:
-    import scipy.sparse as sp
 
 FORMAT = 3
 
@@ -94,14 +88,6 @@ class Bank:
         found: list[list[dict[str, Any]]] = self.meta.get("examples", [[] for _ in self.toxic])
         return found
 
-    @cached_property
-    def _scales(self) -> dict[str, Scale]:
-        return {}
-
-    @cached_property
-    def _nulls(self) -> dict[str, Scales]:
-        return {}
-
     def about(self, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
         """What a run's manifest says of it.
 
@@ -120,38 +106,6 @@ class Bank:
             "path": path,
             "sha256": sha256,
         }
-
-    def scale(self, scorer: str) -> Scale:
-        """Reference scores of a scorer, computed once."""
-        if scorer not in self._scales:
-            shas = [f"reference-{i}" for i in range(len(self.reference))]
-            self._scales[scorer] = Scale(np.sort(scorers.raw_scores(scorer, self, self.reference, shas)))
-        return self._scales[scorer]
-
-    def standard(self, scorer: str, pooled: Pooled, shas: Sequence[str]) -> F64:
-        """(n,) standard scores of rows under a scorer, against the reference rows."""
-        return self.scale(scorer).standard(scorers.raw_scores(scorer, self, pooled, shas))
-
-    @cached_property
-    def topic_sums(self) -> Linear:
-        """What the topics add to a row's standard score, but for a constant each."""
-        return self.topics.sums(self.background)
-
-    def topic_scores(self, standard: F64, excess: sp.csr_matrix) -> F64:
-        """(n, topics) scores of rows with these standard scores (n,), see `topics`; `excess` is `topic_sums`'."""
-        result: F64 = standard[:, None] + self.topic_sums.sums(excess) - self.topics.offset
-        return result
-
-    def null_scales(self, scorer: str) -> Scales:
-        """Twenty scores that know nothing, see `scorers.null`; computed once."""
-        if scorer not in self._nulls:
-            self._nulls[scorer] = Scales.of(scorers.null(scorer, self), self.reference)
-        return self._nulls[scorer]
-
-    def null(self, scorer: str, pooled: Pooled) -> F64:
-        """(n, 20) standard scores of rows under scores that know nothing."""
-        scales = self.null_scales(scorer)
-        return scales.standard(scales.linear.excess(pooled))
 
     @property
     def excluded_features(self) -> list[dict[str, Any]]:
@@ -185,7 +139,7 @@ class Bank:
         Raises:
             BankError: the folder cannot be written.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays = {
             "toxic": self.toxic,
@@ -210,12 +164,11 @@ class Bank:
         }  # fmt: skip
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # Complete under other names first: an interrupted write leaves no half of a bank behind.
-            scratch = {name: path / f"{name}.tmp-{os.getpid()}" for name in ("bank.safetensors", "bank.json")}
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, scratch["bank.safetensors"])
-            scratch["bank.json"].write_text(json.dumps(text, ensure_ascii=False, indent=1) + "\n", "utf-8")
-            for name, file in scratch.items():
-                file.replace(path / name)
+            with Together() as files:
+                with files.open(path / "bank.safetensors") as handle:
+                    handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+                with files.open(path / "bank.json") as handle:
+                    handle.write((json.dumps(text, ensure_ascii=False, indent=1) + "\n").encode())
         except OSError as error:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
 

@@ -14,13 +14,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.geometry import F64
-from geofilter.metrics import ranks
+from geofilter.arrays import F64, Positions
+from geofilter.stats import ranks
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
 
 POOL = 0.1
 """share of the rows that each kind chooses from"""
@@ -33,8 +33,6 @@ MOST = 200
 REMEMBERED = 1000
 """labelled rows that others are compared with at most, the latest ones"""
 ANYWHERE = "at random"
-
-Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

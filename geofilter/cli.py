@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter import (
-    __version__,
     cli_bank,
     cli_evaluate,
     cli_explain,
@@ -38,7 +37,6 @@ from geofilter.options import (
     RunArg,
     StepSummary,
     System,
-    append,
     note,
     notifier,
     one_of,
@@ -46,11 +44,14 @@ from geofilter.options import (
     summary_file,
 )
 from geofilter.settings import with_settings
+from geofilter.text import inert
+from geofilter.version import __version__
 
 if TYPE_CHECKING:
     from geofilter.config import ScanConfig
     from geofilter.cut import Cut
     from geofilter.store import Run
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,14 +61,23 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 gate not passed, 2 bad usage or input, 3 target or bank not available or not "
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
+
 app.add_typer(cli_explain.app)
+
 app.add_typer(cli_bank.app, name="bank")
+
 app.add_typer(cli_report.app)
+
 app.add_typer(cli_target.app)
+
 app.add_typer(cli_label.app)
+
 app.add_typer(cli_gate.app)
+
 app.add_typer(cli_evaluate.app)
+
 app.add_typer(cli_judge.app)
+
 app.add_typer(cli_trial.app)
 
 
@@ -80,8 +90,7 @@ def main() -> None:
         app()
     except GeofilterError as error:
         # Paths and data can hold control characters; a terminal must not act on them.
-        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
-        print(f"geofilter: error: {text}", file=sys.stderr)  # noqa: T201
+        print(f"geofilter: error: {inert(str(error))}", file=sys.stderr)  # noqa: T201
         raise SystemExit(error.exit_code) from None
 
 
@@ -252,6 +261,7 @@ def _filter(
     opened: Run, cut: Cut, out: Path | None, removed: Path | None, *, summary: Path | None, as_json: bool, quiet: bool
 ) -> None:
     from geofilter.cut import Selection
+    from geofilter.files import append
     from geofilter.report.content import Tally, build
     from geofilter.report.text import summary as summarised
     from geofilter.report.write import write
@@ -304,8 +314,7 @@ def demo(
     """Scan and filter an example file of 140 rows with the embedded model; print where the report is."""
     from geofilter.config import ScanConfig
     from geofilter.cut import Cut
-    from geofilter.paths import example_file
-    from geofilter.store import atomic, make_folder
+    from geofilter.files import atomic, example_file, make_folder
 
     data = folder / "mixed_advice.jsonl"
     make_folder(folder)

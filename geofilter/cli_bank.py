@@ -13,22 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.config import BUILT_IN, Loading, TargetChoice
-from geofilter.options import (
-    OWN_TABLE,
-    AsJson,
-    FieldNames,
-    Offline,
-    Quiet,
-    System,
-    inert,
-    note,
-    notifier,
-    one_of,
-)
+from geofilter.options import OWN_TABLE, AsJson, FieldNames, Offline, Quiet, System, note, notifier, one_of
 from geofilter.settings import with_settings
+from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.bank import Bank
+
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -8,18 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from geofilter.options import (
-    OWN_TABLE,
-    AsJson,
-    Quiet,
-    RunArg,
-    inert,
-    note,
-    notifier,
-    open_run,
-    print_table,
-)
+from geofilter.options import OWN_TABLE, AsJson, Quiet, RunArg, note, notifier, open_run, print_table
 from geofilter.settings import with_settings
+from geofilter.text import inert
 
 app = typer.Typer()
 
@@ -51,7 +42,7 @@ def evaluate(
     """How well the run's score finds rows that are labelled bad, beside controls and with intervals. Loads no model."""
     from geofilter.evidence import evaluate as evaluation
     from geofilter.evidence.shown import markdown, picture
-    from geofilter.store import make_folder, write_json, write_text
+    from geofilter.files import make_folder, write_json, write_text
 
     opened = open_run(run)
     result = evaluation.evaluate(

@@ -8,16 +8,9 @@ from typing import Annotated
 
 import typer
 
-from geofilter.options import (
-    PER_CALL,
-    AsJson,
-    ExcludeFeature,
-    RunArg,
-    inert,
-    note,
-    open_run,
-)
+from geofilter.options import PER_CALL, AsJson, ExcludeFeature, RunArg, note, open_run
 from geofilter.settings import with_settings
+from geofilter.text import inert
 
 app = typer.Typer()
 

@@ -7,19 +7,9 @@ from typing import Annotated
 
 import typer
 
-from geofilter.options import (
-    AsJson,
-    Quiet,
-    RunArg,
-    StepSummary,
-    append,
-    inert,
-    note,
-    open_run,
-    print_table,
-    summary_file,
-)
+from geofilter.options import AsJson, Quiet, RunArg, StepSummary, note, open_run, print_table, summary_file
 from geofilter.settings import with_settings
+from geofilter.text import inert
 
 app = typer.Typer()
 
@@ -48,6 +38,7 @@ def gate(
 
     Of ordinary chat about 1 % lies above the 99th percentile under each bank, so about 2 % with the two built-in ones.
     """
+    from geofilter.files import append
     from geofilter.gate import check, markdown, table, text
 
     summary = summary_file(step_summary)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.errors import InputError
-from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, inert, note, notifier, open_run
+from geofilter.options import PER_CALL, AsJson, Quiet, RunArg, note, notifier, open_run
 from geofilter.settings import with_settings
+from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.labelling import Answer, Labelling
+
 
 app = typer.Typer()
 
@@ -159,8 +161,7 @@ def _at_terminal(labelling: Labelling, count: int) -> None:
 
 
 def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
-    from geofilter.cut import dumps
-    from geofilter.store import atomic
+    from geofilter.files import atomic, dumps
 
     if sheet.exists():
         raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")

@@ -15,6 +15,7 @@ from geofilter.settings import with_settings
 if TYPE_CHECKING:
     from geofilter.store import Run
 
+
 app = typer.Typer()
 
 

@@ -10,20 +10,12 @@ import typer
 
 from geofilter.config import Loading
 from geofilter.errors import InputError
-from geofilter.options import (
-    OWN_TABLE,
-    AsJson,
-    Offline,
-    Quiet,
-    note,
-    notifier,
-    open_run,
-    print_table,
-)
+from geofilter.options import OWN_TABLE, AsJson, Offline, Quiet, note, notifier, open_run, print_table
 from geofilter.settings import with_settings
 
 if TYPE_CHECKING:
     from geofilter.evidence.freeform import FreeForm
+
 
 app = typer.Typer()
 
@@ -111,7 +103,7 @@ def trial(
     """
     from geofilter.evidence import trial as trials
     from geofilter.evidence.tune import Recipe
-    from geofilter.paths import domain_files
+    from geofilter.files import domain_files
 
     config = trials.TrialConfig(
         good=good, pairs=tuple(pairs or domain_files()), statements=tuple(statements or ()),
@@ -144,7 +136,7 @@ def _free_form(questions: Path | None, samples: int, judge_model: str | None, ba
 
 def _show(folder: Path, result: dict[str, Any], as_json: bool) -> None:
     from geofilter.evidence import trial_shown
-    from geofilter.store import write_text
+    from geofilter.files import write_text
 
     write_text(folder / "trial.md", trial_shown.markdown(result))
     write_text(folder / "trial.svg", trial_shown.picture(result))

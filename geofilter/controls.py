@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import F64, Bools
 from geofilter.style import style_features
-
-F64 = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 def bag_of_words(texts: Sequence[str], bad: Bools) -> Callable[[Sequence[str]], F64]:

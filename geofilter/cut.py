@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter import parquet
+from geofilter.arrays import Bools
 from geofilter.errors import InputError, RunError
+from geofilter.files import Together, dumps
 from geofilter.inputs import read_lines
 from geofilter.packed import ENDINGS, packing
 from geofilter.store import Run
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +162,14 @@ class Selection:
                     "of their own, or give another --out"
                 )
             taken.add(path.resolve())
-        with ExitStack() as stack:
-            pending = [plan.open(stack) for plan in plans]
+        with Together() as together, ExitStack() as stack:
+            pending = [plan.open(together, stack) for plan in plans]
             details = self.run.score_lines(np.flatnonzero(self.removed))  # in input order, as the rows are written
             rank = self.rank()
             quarantine = self.run.quarantine()
             done = []
             for plan, handles, info in zip(plans, pending, files, strict=True):
                 done.append(self._write_file(plan, handles, info, details, rank, quarantine, seen))
-        for plan in plans:
-            plan.commit()
         return done
 
     def _write_file(
@@ -264,53 +261,29 @@ class Outputs:
         """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
         return self.kept.parent / f"{split_name(self.kept)[0].removesuffix('.filtered')}.report.{kind}"
 
-    def _scratch(self, path: Path) -> Path:
-        return path.with_name(f"{path.name}.tmp-{os.getpid()}")
-
-    def open(self, stack: ExitStack) -> dict[str, IO[bytes]]:
-        """Temporary files for the three outputs; removed again unless `commit` is reached."""
+    def open(self, together: Together, stack: ExitStack) -> dict[str, IO[bytes]]:
+        """Open the three outputs, which appear when `together` ends."""
         return {
-            kind: stack.enter_context(_writing(self._scratch(path), path.suffix))
+            kind: stack.enter_context(_writing(together, path))
             for kind, path in (("kept", self.kept), ("removed", self.removed), ("quarantined", self.quarantined))
         }
 
-    def commit(self) -> None:
-        """Rename the finished files into place."""
-        for path in (self.kept, self.removed, self.quarantined):
-            self._scratch(path).replace(path)
-
 
 @contextmanager
-def _writing(path: Path, ending: str) -> Iterator[IO[bytes]]:
+def _writing(together: Together, path: Path) -> Iterator[IO[bytes]]:
     try:
-        with path.open("wb") as raw:
-            with packing(raw, ending) as packed:
-                yield packed
-            raw.flush()
-            os.fsync(raw.fileno())
+        with together.open(path) as raw, packing(raw, path.suffix) as packed:
+            yield packed
     except OSError as error:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
         raise InputError(
             f"{path.parent}: cannot be written ({error.strerror or error}); give another place with --out"
         ) from None
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def split_name(path: Path) -> tuple[str, str]:
     """Stem and ending of a data file: `a.jsonl.gz` is `a` and `.jsonl.gz`."""
     suffix = "".join(path.suffixes[-2:]) if path.suffix in ENDINGS else path.suffix
     return path.name.removesuffix(suffix), suffix or ".jsonl"
-
-
-def dumps(value: Any) -> bytes:
-    """One JSON line; escaped to ASCII only where a string is half a surrogate pair and cannot be UTF-8."""
-    try:
-        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        return (json.dumps(value) + "\n").encode()
 
 
 def _removed_line(line: bytes, detail: dict[str, Any], rank: int) -> bytes:

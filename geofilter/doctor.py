@@ -14,6 +14,7 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.decoder import decoder_shape
 from geofilter.errors import InputError, TargetError
 from geofilter.features import FeatureReader, outlier_free, token_budget
+from geofilter.files import Notify, cache_dir, write_json
 from geofilter.model import (
     DTYPES,
     ResidualModel,
@@ -25,10 +26,8 @@ from geofilter.model import (
     resolved_dtype,
 )
 from geofilter.pairing import model_config
-from geofilter.paths import Notify, cache_dir
 from geofilter.records import RowError
 from geofilter.sae import MAX_CHUNK, PRE_ACTIVATIONS, FeatureEncoder
-from geofilter.store import write_json
 from geofilter.targets import Target, cached, locate
 from geofilter.tokens import batches, encode_row
 

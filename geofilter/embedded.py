@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError
-from geofilter.paths import Notify, cache_dir, file_sha256, made_once
+from geofilter.files import Notify, cache_dir, file_sha256, made_once
 
 
 def _model_folder(name: str, row: dict[str, Any], whole: bool = False) -> Path:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import I32
 from geofilter.features import FeatureReader
-from geofilter.geometry import I32, Background
+from geofilter.geometry import Background
 from geofilter.pooled import Pooled
+from geofilter.text import inert
 from geofilter.tokens import Encoded
 
 PER_FEATURE = 2
@@ -63,8 +66,8 @@ def piece(tokenizer: Any, row: Encoded, value: npt.NDArray[np.float64]) -> dict[
     """
 
     def text(first: int, end: int) -> str:
-        decoded = str(tokenizer.decode(list(row.ids[first:end])))
-        return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in decoded)
+        # A space for each: spans count characters.
+        return inert(re.sub(r"\s", " ", str(tokenizer.decode(list(row.ids[first:end])))))
 
     peak = int(value.argmax())
     first, end = peak, peak + 1

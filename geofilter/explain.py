@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from geofilter.bank import Bank
 from geofilter.config import BUILT_IN, DEFAULT_SCORER
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
-from geofilter.paths import Notify
+from geofilter.files import Notify
+from geofilter.linear import Shares
 from geofilter.pooled import Pooled
 from geofilter.records import Row
 from geofilter.reopen import banks_of, target_of
 from geofilter.reread import reread
 from geofilter.run_banks import exclude
-from geofilter.scorers import Shares, raw_scores
+from geofilter.scorer import Scorer
 from geofilter.store import Run
 from geofilter.tokens import encode_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 
 N_FEATURES = 10
 TOKENS_PER_FEATURE = 5
@@ -114,21 +115,21 @@ class Explainer:
         self._scorer: str = self._manifest["scorer"]
         self._target, self._loading = target_of(run, notify)
         self._reader = FeatureReader(self._target, self._loading)
-        self._banks: dict[str, tuple[Bank, Shares]] = {}
+        self._scorers: dict[str, tuple[Scorer, Shares]] = {}
 
-    def _bank(self, name: str) -> tuple[Bank, Shares]:
-        if name not in self._banks:
+    def _scorer_of(self, name: str) -> tuple[Scorer, Shares]:
+        if name not in self._scorers:
             found = banks_of(self.run, self._target, self._loading, lambda: self._reader, self._notify, [name])
             used = [*self._manifest["banks"], *self._manifest.get("scanned_banks", ())]
             (bank,) = exclude(found, self._excluded, [*(about["name"] for about in used), *BUILT_IN])
-            shares = Shares.of(self._scorer, bank)
-            if shares is None:
+            scorer = Scorer(bank, self._scorer)
+            if scorer.shares is None:
                 raise RunError(
                     f"{self.run.path}: scored with {self._scorer}, which has no feature shares; scan with "
                     f"{DEFAULT_SCORER}"
                 )
-            self._banks[name] = bank, shares
-        return self._banks[name]
+            self._scorers[name] = scorer, scorer.shares
+        return self._scorers[name]
 
     def explain(self, detail: dict[str, Any], row: Row, bank_name: str | None = None) -> Explanation:
         """Run the model on one row and split its score.
@@ -140,17 +141,18 @@ class Explainer:
         Raises:
             InputError: no such bank or feature.
         """
-        bank, shares = self._bank(bank_name or detail["bank"])
+        scorer, shares = self._scorer_of(bank_name or detail["bank"])
+        bank = scorer.bank
         encoding, reader = self._manifest["encoding"], self._reader
         encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
         row_features, found = reader.read_tokens(encoded)
         pooled = Pooled.of([row_features], reader.encoder.d_in)
         _, share = shares.active(shares.linear.excess(pooled))
         z = bank.background.z(pooled.values, pooled.indices)
-        raw = raw_scores(self._scorer, bank, pooled, [""])
-        standard = bank.scale(self._scorer).standard(raw)
+        raw = scorer.raw(pooled, [""])
+        standard = scorer.scale.standard(raw)
         score = float(standard[0])
-        by_topic = np.round(bank.topic_scores(standard, bank.topic_sums.excess(pooled))[0], 4).tolist()
+        by_topic = np.round(scorer.topic_scores(standard, scorer.topics.excess(pooled))[0], 4).tolist()
         per_feature = np.zeros(bank.d_sae)
         np.add.at(per_feature, found.feature, found.value)
         share_of = np.zeros(bank.d_sae)
@@ -184,7 +186,7 @@ class Explainer:
         pieces = _pieces(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
         return Explanation(
             detail, score, features, float(share.sum()) - shown, shares.absent(pooled.indices), pieces,
-            percentile=float(bank.scale(self._scorer).percentile(raw)[0]),
+            percentile=float(scorer.scale.percentile(raw)[0]),
             topics=dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
             excluded=bank.excluded_features,
         )  # fmt: skip

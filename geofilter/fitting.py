@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter import geometry, ridge
+from geofilter.arrays import F32, I32, Bools
 from geofilter.bank import Bank
 from geofilter.errors import BankError
-from geofilter.geometry import F32, I32, Background
+from geofilter.geometry import Background
 from geofilter.pooled import Pooled
 from geofilter.ridge import Ridge
 from geofilter.topics import Topics, usable
@@ -19,7 +20,6 @@ from geofilter.topics import Topics, usable
 SIZE = 100
 """features on each side by default"""
 N_RANDOM_BANKS = 20
-Bools = npt.NDArray[np.bool_]
 
 
 def effect_sizes(pooled: Pooled, bad: Bools, d_sae: int) -> F32:

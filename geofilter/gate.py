@@ -169,7 +169,7 @@ def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def markdown(verdict: dict[str, Any]) -> str:
     """For a CI job's summary: the line, the parts, and what the banks are worth here."""
-    from geofilter.evidence.shown import markdown_table, markdown_text
+    from geofilter.text import markdown_table, markdown_text
 
     banks = [[v["bank"], v["verdict"], f"{v['chance']:.2f}"] for v in verdict["power"]]
     return "\n".join(

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import F32, F64, I32
 from geofilter.errors import BankError
 from geofilter.pooled import Pooled
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I32 = npt.NDArray[np.int32]
 
 Z_LOW, Z_HIGH = -3.0, 6.0
 SD_FLOOR = 0.2

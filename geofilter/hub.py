@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
-from geofilter.paths import Notify, cache_dir, made_once, slug
+from geofilter.files import Notify, cache_dir, made_once, slug
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 TOKENIZER = (

@@ -10,8 +10,8 @@ from rich.text import Text
 from geofilter.choose import Pick
 from geofilter.evidence.given import Label
 from geofilter.labelling import BATCH, COMPARED, Labelling
-from geofilter.options import inert
 from geofilter.records import Row
+from geofilter.text import inert
 
 SHOWN = 2000
 """characters of a prompt or a response shown at first"""

@@ -17,22 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter import geometry
+from geofilter.arrays import F32, F64, Positions
 from geofilter.bank import Bank
-from geofilter.choose import Pick, Positions, choose
-from geofilter.cut import Cut, dumps
+from geofilter.choose import Pick, choose
+from geofilter.cut import Cut
 from geofilter.decoder import unit_decoder
 from geofilter.errors import BankError, InputError, RunError
 from geofilter.evidence.given import LABELLED, Label, bank_path, given_labels
 from geofilter.evidence.labels import MIN_SIDE, Labeller, group_of, scored_rows
-from geofilter.geometry import F64
+from geofilter.files import atomic, dumps, file_sha256, locked
 from geofilter.learn import learn
-from geofilter.metrics import auroc
-from geofilter.paths import file_sha256
 from geofilter.records import Row
 from geofilter.reread import reread
 from geofilter.run_banks import find_banks
+from geofilter.scorer import Scorer
 from geofilter.scoring import score
-from geofilter.store import LABELS, Run, atomic, locked
+from geofilter.stats import auroc
+from geofilter.store import LABELS, Run
 
 BATCH = 10
 """labels after which the bank is learnt again"""
@@ -108,10 +109,11 @@ class Labelling:
 
     def _read_run(self) -> tuple[npt.NDArray[np.uint8], F64]:
         hashes, scores = [], []
+        scorers = [Scorer(bank, self.scorer) for bank in self.priors]
         for shard in self.run.shards():
             hashes.append(shard.sha256)
             shas = shard.shas()
-            scores.append(np.stack([b.standard(self.scorer, shard.pooled, shas) for b in self.priors], axis=1))
+            scores.append(np.stack([s.standard(shard.pooled, shas) for s in scorers], axis=1))
         return np.concatenate(hashes), np.concatenate(scores)
 
     @property
@@ -136,7 +138,8 @@ class Labelling:
             RunError: the run folder cannot be written, or another session holds the file for long.
         """
         arrays, files = self.run.arrays(), [f["path"] for f in self._manifest["data"]]
-        with locked(self.run.path, "another geofilter label is writing its labels; try again", LABELS, 30):
+        taken = f"{self.run.path}: another geofilter label is writing its labels; try again"
+        with locked(self.run.path / f"{LABELS}.lock", taken, wait=30):
             self.labels = self._stored()
             for sha, label in self._changed.items():
                 self.labels.pop(sha, None)
@@ -236,9 +239,8 @@ class Labelling:
                 "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
             },
         ).excluding(excluded)  # fmt: skip
-        self._guide = np.concatenate(
-            [bank.standard(self.scorer, shard.pooled, shard.shas()) for shard in self.run.shards()]
-        )
+        scorer = Scorer(bank, self.scorer)
+        self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
         self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self.scanned[positions], bad))
         return self.learnt
 
@@ -248,7 +250,7 @@ class Labelling:
         return {name: by.count(name) for name in dict.fromkeys(by)}
 
     @cached_property
-    def _directions(self) -> geometry.F32:
+    def _directions(self) -> F32:
         """Decoder directions of the run's SAE, checked against what a bank of the scan knows of them."""
         folder = self._manifest["sae_folder"]
         directions = unit_decoder(Path(folder))

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from geofilter import __version__
+from geofilter.arrays import F32, Bools
 from geofilter.bank import Bank
-from geofilter.fitting import SIZE, Bools, fit
-from geofilter.geometry import F32
+from geofilter.fitting import SIZE, fit
 from geofilter.pooled import Pooled
 from geofilter.validate import validate
+from geofilter.version import __version__
 
 
 def learn(

@@ -22,6 +22,7 @@ from geofilter.pairing import model_config
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by

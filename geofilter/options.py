@@ -12,9 +12,11 @@ import typer
 
 from geofilter.config import DEVICE_MAPS, DTYPES, SAE_DTYPES
 from geofilter.errors import InputError
+from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.store import Run
+
 
 PER_CALL = "no setting: belongs to one call"
 """in an option's `Annotated`"""
@@ -103,11 +105,6 @@ def note(text: str) -> None:
     typer.echo("\n".join(map(inert, text.split("\n"))), err=True)
 
 
-def inert(text: str) -> str:
-    """The text with what a terminal would act on replaced."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: first column left, the others right; wide enough for its text where stdout is no terminal.
 
@@ -157,19 +154,6 @@ def summary_file(wanted: bool) -> Path | None:
             "--step-summary: GITHUB_STEP_SUMMARY is not set; leave it out where GitHub does not run the job"
         )
     return Path(named)
-
-
-def append(path: Path, text: str) -> None:
-    """Add text to a file.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def open_run(path: Path | None) -> Run:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import F64
 from geofilter.bank import Bank
-from geofilter.metrics import spearman
+from geofilter.stats import spearman
 from geofilter.style import SHOWN, STYLE
 
-F64 = npt.NDArray[np.float64]
 TAIL = 0.10
 """share of the rows whose mean standard score is the tail"""
 SURE = 0.8

@@ -20,7 +20,7 @@ from typing import Any
 
 from geofilter import hub
 from geofilter.errors import InputError, TargetError, first_line
-from geofilter.paths import Notify, cache_dir, file_sha256, made_once, slug
+from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
 
 ARCHITECTURES = ("topk", "jumprelu", "standard")
 """what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""

@@ -11,8 +11,8 @@ from geofilter.bank import Bank
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader
+from geofilter.files import Notify, file_sha256
 from geofilter.model import precision
-from geofilter.paths import Notify, file_sha256
 from geofilter.run_banks import excluded_features
 from geofilter.store import Run
 from geofilter.targets import Target, resolve

@@ -20,13 +20,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.geometry import F32, F64, Background
+from geofilter.arrays import F32, F64, Bools
+from geofilter.geometry import Background
 from geofilter.pooled import Pooled
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
 
 PENALTY = 0.1
 """share of the rows' mean squared distance from their mean"""
@@ -35,8 +36,6 @@ PENALTY_OF_GROUPS = 1.0
 PRIOR = 0.03
 """mean square of a prior's column, as a share of the rows' mean squared distance from their mean"""
 TOLERANCE = 1e-7
-
-Bools = npt.NDArray[np.bool_]
 
 
 class Ridge:

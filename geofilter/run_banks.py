@@ -9,7 +9,7 @@ from typing import Any
 from geofilter.bank import Bank, built_in_folder
 from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
-from geofilter.paths import file_sha256
+from geofilter.files import file_sha256
 from geofilter.store import Run
 
 

@@ -12,20 +12,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geofilter import __version__, doctor, seeding
+from geofilter import doctor, seeding
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig, fingerprint
 from geofilter.cut import split_name
 from geofilter.encoding import Progress, encode_shards
 from geofilter.errors import InputError, RunError
 from geofilter.features import FeatureReader, token_budget
+from geofilter.files import RUNS, Notify, file_sha256
 from geofilter.inputs import read_lines
 from geofilter.model import choose_device, precision, resolved_dtype
-from geofilter.paths import Notify, file_sha256
 from geofilter.records import check_fields
 from geofilter.run_banks import exclude
 from geofilter.scoring import score
-from geofilter.store import FORMAT, LABELS, RUNS, Run
+from geofilter.store import FORMAT, LABELS, Run
 from geofilter.targets import Target, resolve
+from geofilter.version import __version__
 
 
 def _quiet(*_: Any) -> None:

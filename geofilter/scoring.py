@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import F32
 from geofilter.bank import Bank
-from geofilter.cut import dumps
 from geofilter.errors import InputError
-from geofilter.geometry import F32
+from geofilter.files import atomic, dumps
+from geofilter.linear import Linear, Share
 from geofilter.pooled import Pooled
 from geofilter.power import SAMPLE, assess, headline
-from geofilter.scorers import Linear, Share, Shares, raw_scores
-from geofilter.store import SCORES, Run, atomic
+from geofilter.scorer import Scorer
+from geofilter.store import SCORES, Run
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
 
 TOP_FEATURES = 5
 """features named for each row"""
@@ -57,7 +59,8 @@ def score(
     """
     from safetensors.numpy import save
 
-    shares = [Shares.of(scorer, bank) for bank in banks]
+    scorers = [Scorer(bank, scorer) for bank in banks]
+    shares = [s.shares for s in scorers]
     closeness = [bank.closeness.contrast for bank in banks]  # made anew at each call
     total = sum(len(shard.pooled) for shard in run.shards())
     quarantine = run.quarantine()
@@ -81,9 +84,9 @@ def score(
             shas = shard.shas()
             excess = _Excess(shard.pooled)
             own = [None if split is None else excess.of(split.linear) for split in shares]
-            raw = [raw_scores(scorer, bank, shard.pooled, shas, x) for bank, x in zip(banks, own, strict=True)]
-            standard = np.stack([b.scale(scorer).standard(r) for b, r in zip(banks, raw, strict=True)])
-            percentile = np.stack([b.scale(scorer).percentile(r) for b, r in zip(banks, raw, strict=True)])
+            raw = [s.raw(shard.pooled, shas, x) for s, x in zip(scorers, own, strict=True)]
+            standard = np.stack([s.scale.standard(r) for s, r in zip(scorers, raw, strict=True)])
+            percentile = np.stack([s.scale.percentile(r) for s, r in zip(scorers, raw, strict=True)])
             best = standard.argmax(0)
             each = np.arange(len(best))
             others = np.array([sha not in learnt for sha in shas], bool)
@@ -92,7 +95,7 @@ def score(
             top: list[list[Share]] = [[] for _ in each]
             by_topic: list[dict[str, float]] = [{} for _ in each]
             for b, bank in enumerate(banks):
-                null = bank.null_scales(scorer)
+                null = scorers[b].null
                 sampled[b].append((standard[b, picked], null.standard(excess.of(null.linear)[picked])))
                 mine, split = np.flatnonzero(best == b), shares[b]
                 if split is not None:
@@ -100,7 +103,7 @@ def score(
                     for row, shared in zip(mine.tolist(), named, strict=True):
                         top[row] = shared
                 if bank.topics.names:
-                    of_topics = bank.topic_scores(standard[b, mine], excess.of(bank.topic_sums)[mine])
+                    of_topics = scorers[b].topic_scores(standard[b, mine], excess.of(scorers[b].topics)[mine])
                     for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
                         by_topic[row] = dict(zip(bank.topics.names, values, strict=True))
             topic = [max(of, key=of.__getitem__) if of else None for of in by_topic]
@@ -159,7 +162,7 @@ def score(
             "tokens": int(arrays["n_tokens"].sum()),
         },
         "sources": list(sources),
-        "reference_scores": _reference(banks, scorer),
+        "reference_scores": _reference(scorers),
         "power": verdicts,
         "headline": headline(verdicts),
     }
@@ -193,9 +196,9 @@ def _numbered(names: Sequence[str], numbers: dict[str, int]) -> npt.NDArray[np.i
     )
 
 
-def _reference(banks: Sequence[Bank], scorer: str) -> list[float]:
+def _reference(scorers: Sequence[Scorer]) -> list[float]:
     """Scores of ordinary rows, ascending: the largest standard score over the banks, as for any row."""
-    rows = banks[0].reference
+    rows = scorers[0].bank.reference
     shas = [f"reference-{i}" for i in range(len(rows))]
-    scores = np.max([bank.standard(scorer, rows, shas) for bank in banks], axis=0)
+    scores = np.max([scorer.standard(rows, shas) for scorer in scorers], axis=0)
     return [round(float(s), 3) for s in np.sort(scores)]

@@ -25,9 +25,9 @@ from geofilter.errors import BankError, InputError
 from geofilter.exhibits import exhibits
 from geofilter.features import FeatureReader
 from geofilter.fields import NO_FIELDS, Fields
+from geofilter.files import Notify, file_sha256, made_once, package_data
 from geofilter.fitting import SIZE
 from geofilter.learn import learn
-from geofilter.paths import Notify, file_sha256, made_once, package_data
 from geofilter.pooled import Pooled
 from geofilter.records import Row, RowError, Turn, check_fields, usable_rows
 from geofilter.targets import Target, resolve

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geofilter.errors import InputError, first_line
+from geofilter.files import RUNS, Notify, atomic, make_folder, slug
 from geofilter.inputs import expand, spool
 from geofilter.parquet import BATCH, ENDING
-from geofilter.paths import Notify, slug
-from geofilter.store import RUNS, atomic, make_folder
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
+
 
 PREFIX = "hf://datasets/"
 _ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")

@@ -12,71 +12,26 @@ A finished shard is never computed again; it is the unit of resume.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.errors import InputError, RunError
+from geofilter.errors import RunError
 from geofilter.fields import Fields
+from geofilter.files import RUNS, atomic, locked, write_json
 from geofilter.pooled import Pooled
 from geofilter.records import Rejected
 
-RUNS = ".geofilter"
 LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
 FORMAT = 3
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` complete, or not at all.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    scratch = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with scratch.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        with suppress(OSError):  # gone already when all went well
-            scratch.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, atomically; a file name in it that holds bytes which are no text is written with escapes."""
-    with atomic(path) as handle:
-        handle.write(text.encode("utf-8", "backslashreplace"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results, if it is not there.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be made ({error.strerror}); give another folder") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,33 +127,6 @@ def shard_lines(path: Path) -> int:
     """How many input lines a shard covers."""
     with _opened(path) as handle:
         return int(handle.metadata()["n_lines"])
-
-
-@contextmanager
-def locked(folder: Path, taken: str, what: str = "", wait: float = 0) -> Iterator[None]:
-    """Hold a folder for writing; freed by the system even when the process is killed.
-
-    Args:
-        taken: said when another process holds it.
-        what: one file of the folder that is held in place of all.
-        wait: seconds to wait for another process.
-
-    Raises:
-        RunError: another process holds it, or it cannot be written.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / (f"{what}.lock" if what else "lock"), timeout=wait)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{folder}: {taken}") from None
-    except OSError as error:
-        raise RunError(f"{folder}: the folder cannot be written ({error.strerror})") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class Run:
@@ -334,5 +262,6 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
-        with locked(self.path, "another scan is writing this run; wait for it or give another --run"):
+        taken = f"{self.path}: another scan is writing this run; wait for it or give another --run"
+        with locked(self.path / "lock", taken):
             yield

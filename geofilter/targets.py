@@ -15,9 +15,9 @@ from geofilter import hub, releases
 from geofilter.config import TargetChoice
 from geofilter.embedded import embedded_cached, embedded_model
 from geofilter.errors import InputError, TargetError
+from geofilter.files import Notify, file_sha256, package_data
 from geofilter.hooks import Hook
 from geofilter.pairing import Model, read_cfg, read_json
-from geofilter.paths import Notify, file_sha256, package_data
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 

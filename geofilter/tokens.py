@@ -19,6 +19,7 @@ from geofilter.records import Row, RowError, Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
 Span = tuple[int, int]
 PINNED_DATE = datetime(2024, 7, 26)
 """what templates are told is today: the date Llama 3.1's template has by default"""

@@ -15,17 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.geometry import F32, F64, Background
+from geofilter.arrays import F32, F64, Bools
+from geofilter.geometry import Background
+from geofilter.linear import Linear
 from geofilter.pooled import Pooled
 from geofilter.ridge import Ridge
-from geofilter.scorers import Linear
 
 MIN_ROWS = 10
 """labelled rows that a bank, and a topic of a bank, needs on each side"""
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

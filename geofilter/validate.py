@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geofilter import controls, geometry, ridge
+from geofilter.arrays import F32, F64, Bools, Positions
 from geofilter.fitting import N_RANDOM_BANKS, choose, effect_sizes
-from geofilter.geometry import F32, F64, Background
-from geofilter.metrics import auroc, auroc_interval
+from geofilter.geometry import Background
+from geofilter.linear import Linear, contrast
 from geofilter.pooled import Pooled
 from geofilter.ridge import Ridge
-from geofilter.scorers import Linear, contrast
+from geofilter.stats import auroc, auroc_interval
 
-Bools = npt.NDArray[np.bool_]
-Positions = npt.NDArray[np.int64]
 N_FOLDS = 5
 
 

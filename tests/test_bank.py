@@ -11,6 +11,7 @@ from geofilter.background import background_rows
 from geofilter.bank import Bank
 from geofilter.errors import BankError
 from geofilter.fitting import choose, effect_sizes
+from geofilter.scorer import Scorer
 from geofilter.seeding import BUILT_IN, built_in_seeds
 from geofilter.style import STYLE, style_features
 from geofilter.validate import group_folds, validate
@@ -43,7 +44,7 @@ def test_save_and_load_give_the_same_bank(bank: Bank, tmp_path: Path):  # noqa: 
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
     np.testing.assert_array_equal(again.closeness.contrast, bank.closeness.contrast)
     for scorer in ("ridge", "contrast"):
-        np.testing.assert_array_equal(again.scale(scorer).sorted, bank.scale(scorer).sorted)
+        np.testing.assert_array_equal(Scorer(again, scorer).scale.sorted, Scorer(bank, scorer).scale.sorted)
     assert again.labels == list(bank.labels)
 
 
@@ -129,7 +130,7 @@ def test_a_bank_whose_rows_share_one_prompt_is_still_checked():
 def test_contrast_texts_carry_no_length_or_format_signal(name: str):
     seeds = built_in_seeds(name)
     assert len(seeds) >= 600
-    from geofilter.metrics import auroc
+    from geofilter.stats import auroc
 
     bad = np.array([s.bad for s in seeds])
     style = np.stack([style_features(s.row.response) for s in seeds])

@@ -13,14 +13,15 @@ SOURCE = Path(package.__file__).parent
 HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
 # Lower rows may import upper rows only.
 LAYERS = [
-    ["errors", "style", "metrics", "pooled"],
+    ["errors", "style", "arrays", "text", "version", "pooled"],
+    ["stats", "files", "charts"],
     ["packed", "parquet", "fields"],
     ["inputs"],
-    ["config", "paths", "records", "controls", "geometry", "hooks", "decoder"],
-    ["background", "ridge", "scorers"],
+    ["config", "records", "controls", "geometry", "hooks", "decoder"],
+    ["background", "ridge", "linear"],
     ["topics"],
     ["bank"],
-    ["fitting"],
+    ["fitting", "scorer"],
     ["store", "power", "validate", "choose"],
     ["run_banks", "learn", "sources"],
     ["cut"],
@@ -41,7 +42,7 @@ LAYERS = [
     ["explain"],
     ["report.shade"],
     ["evidence.rating", "evidence.endpoint", "evidence.given"],
-    ["evidence.intervals", "evidence.labels", "evidence.picture", "evidence.judge", "evidence.tune"],
+    ["evidence.labels", "evidence.judge", "evidence.tune"],
     ["evidence.lines", "evidence.measures", "evidence.judge_plan", "labelling"],
     ["evidence.judge_labels", "evidence.check_labels"],
     ["evidence.judge_rows", "evidence.evaluate", "evidence.shown", "evidence.freeform", "evidence.arms"],

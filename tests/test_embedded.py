@@ -13,9 +13,9 @@ from conftest import geofilter
 
 from geofilter.bank import Bank
 from geofilter.config import Loading, TargetChoice
-from geofilter.metrics import auroc
-from geofilter.paths import example_file, package_data
+from geofilter.files import example_file, package_data
 from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources, cached, encode
+from geofilter.stats import auroc
 from geofilter.targets import resolve
 
 pytestmark = pytest.mark.embedded

@@ -15,15 +15,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from geofilter import seeding
 from geofilter.bank import Bank
+from geofilter.charts import LINE, Interval, Series, curves, intervals
 from geofilter.errors import InputError
 from geofilter.evidence import labels
 from geofilter.evidence.evaluate import compare, verdict
-from geofilter.evidence.intervals import Ranking, Stats, draw_weights, interval
 from geofilter.evidence.labels import Labelled
 from geofilter.evidence.lines import Line
-from geofilter.evidence.picture import LINE, Interval, Series, curves, intervals
-from geofilter.metrics import auroc, cluster_bootstrap
 from geofilter.run_banks import bank_folder
+from geofilter.scorer import Scorer
+from geofilter.stats import RankingStats, Stats, auroc, cluster_bootstrap, draw_weights, interval
 from geofilter.store import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,7 +33,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_figures_of_a_ranking_worked_by_hand():
-    ranking = Ranking(np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False]))
+    ranking = RankingStats(np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False]))
     at = ranking.stats(np.ones((1, 4)), [0.25, 0.5])
     assert at.auroc[0] == pytest.approx(3 / 4)  # of four pairs one is the wrong way round
     assert at.auprc[0] == pytest.approx((1 / 1 + 2 / 3) / 2)
@@ -50,7 +50,7 @@ def test_weighted_figures_are_those_of_the_drawn_rows_ties_included():
     groups = [str(g) for g in rng.integers(0, 30, 80)]
     drawn = list(cluster_bootstrap(groups, 25, seed=5))
     weights = np.concatenate(list(draw_weights(groups, 25, seed=5)))
-    got = Ranking(score, bad).stats(weights, [0.1, 0.5])
+    got = RankingStats(score, bad).stats(weights, [0.1, 0.5])
     for i, rows in enumerate(drawn):
         assert got.auroc[i] == pytest.approx(roc_auc_score(bad[rows], score[rows]))
         assert got.auprc[i] == pytest.approx(average_precision_score(bad[rows], score[rows]))
@@ -62,7 +62,7 @@ def test_weighted_figures_are_those_of_the_drawn_rows_ties_included():
 
 
 def test_a_draw_without_one_kind_of_row_has_no_figures_and_is_passed_over():
-    ranking = Ranking(np.array([3.0, 2.0, 1.0]), np.array([True, False, False]))
+    ranking = RankingStats(np.array([3.0, 2.0, 1.0]), np.array([True, False, False]))
     at = ranking.stats(np.array([[1.0, 1, 1], [0, 2, 1], [3, 0, 0]]), [0.5])
     assert at.auroc.tolist()[0] == 1
     assert np.isnan(at.auroc[1:]).all()
@@ -89,7 +89,7 @@ def test_the_clustered_interval_is_wider_where_rows_are_repeated():
     score, bad = np.repeat(once + kind, 6), np.repeat(kind, 6)
 
     def width(groups: list[str]) -> float:
-        parts = [Ranking(score, bad).stats(w, [0.5]) for w in draw_weights(groups, 400, seed=0)]
+        parts = [RankingStats(score, bad).stats(w, [0.5]) for w in draw_weights(groups, 400, seed=0)]
         low, high = interval(Stats.concat(parts).auroc)
         return high - low
 
@@ -277,7 +277,9 @@ def test_a_bank_alone_is_scored_without_the_other(base: Path, result: dict):
 def test_random_banks_are_those_stored_in_the_bank(base: Path, tiny_bank: Path, result: dict):
     _, bad, position = truth(base)
     bank = Bank.load(tiny_bank)
-    null = np.concatenate([bank.null("contrast", s.pooled) for s in Run.open(base / "r").shards()])[position]
+    null = np.concatenate([Scorer(bank, "contrast").null_scores(s.pooled) for s in Run.open(base / "r").shards()])[
+        position
+    ]
     aurocs = [auroc(null[:, j], bad) for j in range(20)]
     found = result["random_banks"][0]
     assert (found["bank"], found["n"]) == ("tiny-bank", 20)

@@ -8,7 +8,8 @@ from conftest import D_IN, D_SAE, random_pooled
 from geofilter.errors import BankError
 from geofilter.fitting import fit
 from geofilter.geometry import Background, closeness, max_cosine
-from geofilter.scorers import Scale, Shares, contrast, linear, raw_scores
+from geofilter.linear import Scale, contrast
+from geofilter.scorer import Scorer
 
 
 def directions(n: int = D_SAE, d: int = D_IN, seed: int = 0) -> np.ndarray:
@@ -82,7 +83,7 @@ def test_background_counts_absent_features_as_zero():
 @pytest.mark.parametrize("scorer", ["ridge", "contrast"])
 def test_a_row_s_score_does_not_depend_on_its_neighbours(bank, scorer: str):
     pooled, _ = random_pooled(30, seed=7)
-    score = linear(scorer, bank)
+    score = Scorer(bank, scorer).linear
     together = score.scores(pooled)
     for i in (0, 11, 29):
         assert score.scores(pooled.take(np.array([i])))[0] == together[i]
@@ -91,9 +92,9 @@ def test_a_row_s_score_does_not_depend_on_its_neighbours(bank, scorer: str):
 @pytest.mark.parametrize("scorer", ["ridge", "contrast", "activation"])
 def test_shares_sum_to_the_score(bank, scorer: str):
     pooled, _ = random_pooled(10, seed=8)
-    shares = Shares.of(scorer, bank)
+    shares = Scorer(bank, scorer).shares
     _, active = shares.active(shares.linear.excess(pooled))
-    standard = bank.scale(scorer).standard(raw_scores(scorer, bank, pooled, [""] * 10))
+    standard = Scorer(bank, scorer).standard(pooled, [""] * 10)
     for i in range(10):
         span = slice(pooled.indptr[i], pooled.indptr[i + 1])
         total = active[span].sum() + shares.absent(pooled.indices[span])
@@ -108,27 +109,27 @@ def test_shares_sum_to_the_score(bank, scorer: str):
 def test_nearest_is_the_mean_cosine_of_the_strongest_features(bank):
     pooled, dense = random_pooled(4, seed=9)
     expected = [bank.closeness.toxic[np.argsort(-row)[: min(32, (row > 0).sum())]].mean() for row in dense]
-    np.testing.assert_allclose(raw_scores("nearest", bank, pooled, [""] * 4), expected, atol=1e-6)
+    np.testing.assert_allclose(Scorer(bank, "nearest").raw(pooled, [""] * 4), expected, atol=1e-6)
 
 
 def test_activation_is_the_difference_of_mean_z(bank):
     pooled, dense = random_pooled(4, seed=10)
     z = np.clip((dense - bank.background.mean) / bank.background.scale, -3, 6)
     expected = z[:, bank.toxic].mean(1) - z[:, bank.aligned].mean(1)
-    np.testing.assert_allclose(raw_scores("activation", bank, pooled, [""] * 4), expected, atol=1e-5)
+    np.testing.assert_allclose(Scorer(bank, "activation").raw(pooled, [""] * 4), expected, atol=1e-5)
 
 
 def test_the_control_scorers(bank):
     pooled, _ = random_pooled(3, seed=11)
-    assert raw_scores("length", bank, pooled, [""] * 3).tolist() == [-5, -5, -5]
+    assert Scorer(bank, "length").raw(pooled, [""] * 3).tolist() == [-5, -5, -5]
     shas = ["a", "b", "a"]
-    random = raw_scores("random", bank, pooled, shas)
+    random = Scorer(bank, "random").raw(pooled, shas)
     assert random[0] == random[2] != random[1]
     assert all(0 <= r < 1 for r in random)
-    dense = raw_scores("dense", bank, pooled, shas)
+    dense = Scorer(bank, "dense").raw(pooled, shas)
     np.testing.assert_allclose(dense, pooled.residual.astype(np.float64) @ bank.dense, atol=1e-6)
     with pytest.raises(BankError) as caught:
-        raw_scores("magic", bank, pooled, shas)
+        Scorer(bank, "magic").raw(pooled, shas)
     assert str(caught.value) == (
         "scorer magic: unknown; use ridge, contrast, nearest, activation, dense, length, random"
     )

@@ -14,9 +14,9 @@ from huggingface_hub import constants
 
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import TargetError
+from geofilter.files import made_once
 from geofilter.hub import SMALL_FILES, wanted_tensor
 from geofilter.model import ResidualModel
-from geofilter.paths import made_once
 from geofilter.targets import resolve
 
 

@@ -20,10 +20,11 @@ from endpoint import Endpoint, row_of, said
 
 from geofilter.errors import InputError, TargetError
 from geofilter.evidence import endpoint as endpoints
-from geofilter.evidence import judge_plan, judge_rows
+from geofilter.evidence import judge_plan
 from geofilter.evidence.judge import GRACE, Judge
 from geofilter.evidence.judge_plan import Prices, plan, row_prompt
 from geofilter.evidence.rating import Rating, parse_rating
+from geofilter.files import alone
 from geofilter.records import parse_line, read_rows
 
 KEY = "sk-test-0123456789"
@@ -626,7 +627,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, serve):
         done = judge(endpoint, path, *args, cwd=tmp_path)
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
     assert (tmp_path / "notes.txt").read_text() == "dear diary\n"
-    with judge_rows._alone(tmp_path / "d.judge.jsonl.part"):
+    with alone(tmp_path / "d.judge.jsonl.part"):
         done = judge(endpoint, path, cwd=tmp_path)
     assert done.returncode == 4
     assert "another geofilter judge is writing it" in done.stderr

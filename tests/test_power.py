@@ -6,8 +6,9 @@ from conftest import random_pooled
 from test_geometry import bank  # noqa: F401 (fixture)
 
 from geofilter.bank import Bank
-from geofilter.metrics import auroc, auroc_interval, precision_at, ranks, spearman
 from geofilter.power import assess, bimodality, chance, headline, standing_out, tail
+from geofilter.scorer import Scorer
+from geofilter.stats import auroc, auroc_interval, ranks, spearman
 from geofilter.style import STYLE, style_features
 
 EVALUATION = {"auroc": 0.6, "interval": [0.4, 0.8], "bag_of_words": 0.5}
@@ -15,7 +16,7 @@ EVALUATION = {"auroc": 0.6, "interval": [0.4, 0.8], "bag_of_words": 0.5}
 
 def verdict(bank: Bank, standard: np.ndarray, style: np.ndarray) -> dict:  # noqa: F811
     pooled, _ = random_pooled(len(standard), seed=20)
-    return assess(bank, standard, bank.null("ridge", pooled), style)
+    return assess(bank, standard, Scorer(bank, "ridge").null_scores(pooled), style)
 
 
 def test_tail_is_the_mean_of_the_top_tenth():
@@ -94,7 +95,6 @@ def test_small_statistics_by_hand():
     bad = np.array([True, False, True, False])
     assert auroc(np.array([4.0, 1.0, 2.0, 2.0]), bad) == pytest.approx(3.5 / 4)
     assert np.isnan(auroc(np.array([1.0]), np.array([True])))
-    assert precision_at(np.array([4.0, 1.0, 2.0, 3.0]), bad, 0.5) == 0.5
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == pytest.approx(-1)
     assert spearman(np.array([1.0, 1.0]), np.array([1.0, 2.0])) == 0
     low, high = auroc_interval(np.arange(40.0), np.arange(40) >= 20)

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 from conftest import chat, geofilter, write_rows
 
-from geofilter.paths import package_data
+from geofilter.files import package_data
 from geofilter.report.content import Tally
 
 HOSTILE = (

@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 from test_report import HOSTILE
 
 from geofilter.cut import Cut, Selection
+from geofilter.files import write_json
 from geofilter.report.content import Tally, build
 from geofilter.report.page import html
-from geofilter.store import FORMAT, Run, write_json
+from geofilter.store import FORMAT, Run
 from geofilter.style import STYLE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -78,8 +78,8 @@ def test_priors_are_columns_of_their_own(rows, reference):
 
 def test_a_good_prior_shows_with_few_labels(reference):
     """Rows whose label lies along a known direction: ten of them rank the others better with it than without."""
-    from geofilter.metrics import auroc
-    from geofilter.scorers import Linear
+    from geofilter.linear import Linear
+    from geofilter.stats import auroc
 
     background = Background.of(reference[0], D_SAE)
     pooled, dense = random_pooled(300, seed=4)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from geofilter.decoder import unit_decoder
 from geofilter.errors import TargetError
-from geofilter.paths import package_data
+from geofilter.files import package_data
 from geofilter.sae import FeatureEncoder
 from geofilter.targets import known
 

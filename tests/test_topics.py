@@ -15,12 +15,12 @@ from geofilter.bank import Bank
 from geofilter.config import SCORERS
 from geofilter.errors import InputError
 from geofilter.exhibits import LENGTH, piece
+from geofilter.files import package_data
 from geofilter.fitting import fit
 from geofilter.geometry import Background
-from geofilter.paths import package_data
 from geofilter.pooled import Pooled
 from geofilter.run_banks import exclude
-from geofilter.scorers import Shares
+from geofilter.scorer import Scorer
 from geofilter.seeding import BUILT_IN
 from geofilter.tokens import Encoded
 from geofilter.topics import MIN_ROWS, Topics, usable
@@ -69,7 +69,8 @@ def test_the_lean_is_the_ridge_among_bad_rows_in_their_own_units(bank: Bank):
     u = np.linalg.solve(x0.T @ x0 + penalty * np.eye(D_SAE), x0.T @ y0)
     assert bank.topics.names == ("red", "blue")
     np.testing.assert_allclose(bank.topics.weights[:, 0], u / (x @ u).std(), rtol=1e-3, atol=1e-6)
-    scores = bank.topic_scores(np.zeros(len(y)), bank.topic_sums.excess(rows.take(np.flatnonzero(bad))))
+    scorer = Scorer(bank, "ridge")
+    scores = scorer.topic_scores(np.zeros(len(y)), scorer.topics.excess(rows.take(np.flatnonzero(bad))))
     np.testing.assert_allclose(scores.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scores.std(0), 1, atol=1e-5)
     assert ((scores[:, 0] > scores[:, 1]) == (y > 0)).all()
@@ -90,22 +91,23 @@ def test_a_bank_keeps_its_topics_on_disk_and_may_have_none(bank: Bank, tmp_path:
     np.testing.assert_array_equal(without.weights, bank.weights)
 
 
-@pytest.mark.parametrize("scorer", [s for s in SCORERS if s not in ("dense", "length", "random")])
-def test_an_excluded_feature_counts_nothing(bank: Bank, scorer: str):
+@pytest.mark.parametrize("name", [s for s in SCORERS if s not in ("dense", "length", "random")])
+def test_an_excluded_feature_counts_nothing(bank: Bank, name: str):
     rows = random_pooled(30, seed=7)[0]
     features = [0, int(bank.toxic[-1])]
     (some,) = exclude([bank], [str(features[0]), f"b:{features[1]}"])
     assert [f["feature"] for f in some.about()["excluded_features"]] == sorted(features)
     silent = rows.without(features)
     shas = [""] * 30
-    if scorer != "nearest":  # there the place among the strongest is kept, and counts 0
+    scorer = Scorer(some, name)
+    if name != "nearest":  # there the place among the strongest is kept, and counts 0
         # Were the rows and the reference without the feature, the standard scores would be the same.
-        np.testing.assert_allclose(some.standard(scorer, rows, shas), some.standard(scorer, silent, shas), atol=1e-6)
-    np.testing.assert_allclose(some.null(scorer, rows), some.null(scorer, silent), atol=1e-6)
-    excess = [some.topic_sums.excess(r) for r in (rows, silent)]
-    topics = [some.topic_scores(np.zeros(30), e) for e in excess]
+        np.testing.assert_allclose(scorer.standard(rows, shas), scorer.standard(silent, shas), atol=1e-6)
+    np.testing.assert_allclose(scorer.null_scores(rows), scorer.null_scores(silent), atol=1e-6)
+    excess = [scorer.topics.excess(r) for r in (rows, silent)]
+    topics = [scorer.topic_scores(np.zeros(30), e) for e in excess]
     np.testing.assert_allclose(*topics, atol=1e-6)
-    shares = Shares.of(scorer, some)
+    shares = scorer.shares
     if shares is not None:
         found = shares.linear.excess(rows)
         assert not np.isin(found.indices[shares.active(found)[1] != 0], features).any()

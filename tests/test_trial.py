@@ -14,9 +14,7 @@ from geofilter.errors import InputError
 from geofilter.evidence.arms import Arm, Removals, judged, planned
 from geofilter.evidence.freeform import FreeForm, rate
 from geofilter.evidence.judge import Judge
-from geofilter.evidence.measures import (
-    Items,
-)
+from geofilter.evidence.measures import Items
 from geofilter.evidence.summary import summarise
 from geofilter.evidence.trial_shown import markdown, verdicts
 from geofilter.evidence.tune import Budget, whole

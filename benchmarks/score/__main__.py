@@ -19,11 +19,12 @@ from benchmarks.score.candidates import Context, by_seeds, context, without
 from benchmarks.score.intervals import Scored, figures
 from benchmarks.score.sets import MODEL, SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
-from geofilter import __version__
-from geofilter.metrics import auroc
 from geofilter.power import assess
+from geofilter.scorer import Scorer
 from geofilter.seeding import BUILT_IN, built_in_sources
+from geofilter.stats import auroc
 from geofilter.style import style_features
+from geofilter.version import __version__
 
 SEEDS = (10, 30, 100)
 DRAWS = 5
@@ -47,8 +48,9 @@ def unlabelled(known: Context, data: Labelled) -> dict:
     style = np.stack([style_features(t) for t in data.texts])
     out = {"controls": figures([Scored(rows, without(data))], data.bad, data.group, {})}
     for name, bank in known.built_in.items():
-        scores = {s: bank.standard(s, data.pooled, [""] * len(rows)) for s in ("ridge", "contrast")}
-        null = bank.null("ridge", data.pooled)
+        scorers = {name: Scorer(bank, name) for name in ("ridge", "contrast")}
+        scores = {name: s.standard(data.pooled, [""] * len(rows)) for name, s in scorers.items()}
+        null = scorers["ridge"].null_scores(data.pooled)
         each = [auroc(null[:, j], data.bad) for j in range(null.shape[1])]
         out[name] = {
             **figures([Scored(rows, scores)], data.bad, data.group, {}),

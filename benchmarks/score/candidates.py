@@ -9,13 +9,14 @@ import numpy as np
 
 from benchmarks.score.sets import MODEL, Labelled
 from geofilter import controls
+from geofilter.arrays import F32, F64
 from geofilter.bank import Bank
 from geofilter.config import TargetChoice
 from geofilter.decoder import unit_decoder
 from geofilter.fitting import fit
-from geofilter.geometry import F32, F64
+from geofilter.linear import Linear
 from geofilter.ridge import Ridge
-from geofilter.scorers import Linear, raw_scores
+from geofilter.scorer import Scorer
 from geofilter.seeding import BUILT_IN, cached
 from geofilter.targets import resolve
 
@@ -73,9 +74,9 @@ def by_seeds(known: Context, seeds: Labelled, rest: Labelled, draw: int) -> Scor
     alone = bank_of(known, seeds, draw, priors=False)
     nothing = [""] * len(rest.rows)
     scores = {
-        "ridge": raw_scores("ridge", bank, rest.pooled, nothing),
-        "ridge, no prior": raw_scores("ridge", alone, rest.pooled, nothing),
-        **{s: raw_scores(s, bank, rest.pooled, nothing) for s in ("contrast", "activation", "nearest", "dense")},
+        "ridge": Scorer(bank, "ridge").raw(rest.pooled, nothing),
+        "ridge, no prior": Scorer(alone, "ridge").raw(rest.pooled, nothing),
+        **{s: Scorer(bank, s).raw(rest.pooled, nothing) for s in ("contrast", "activation", "nearest", "dense")},
         "residuals, ridge": residual_ridge(seeds, rest),
     }
     fits: dict[str, Callable] = {"bag of words": controls.bag_of_words, "style": controls.style_model}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geofilter.metrics import auroc, cluster_bootstrap
+from geofilter.stats import auroc, cluster_bootstrap
 
 ROUNDS = 400
 

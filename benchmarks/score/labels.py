@@ -13,7 +13,8 @@ from geofilter import controls
 from geofilter.choose import choose
 from geofilter.fitting import SIZE
 from geofilter.labelling import BATCH, MIN_SIDE
-from geofilter.metrics import auroc
+from geofilter.scorer import Scorer
+from geofilter.stats import auroc
 from geofilter.validate import group_folds, validate
 
 LABELS = 60
@@ -26,7 +27,7 @@ def _chosen(known: Context, data: Labelled, said: np.ndarray, seed: int) -> np.n
     banks = list(known.built_in.values())
     x = banks[0].background.log_matrix(data.pooled)
     names = [bank.name for bank in banks]
-    standard = np.column_stack([b.standard("ridge", data.pooled, [""] * len(data.rows)) for b in banks])
+    standard = np.column_stack([Scorer(b, "ridge").standard(data.pooled, [""] * len(data.rows)) for b in banks])
     taken: list[int] = []
     while len(taken) < LABELS:
         picks = choose(min(BATCH, LABELS - len(taken)), standard, names, lambda rows: x[rows], taken, seed=seed)

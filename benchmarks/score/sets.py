@@ -18,7 +18,7 @@ import numpy as np
 
 from examples import evaluation_sets
 from geofilter.config import Loading, ScanConfig, TargetChoice
-from geofilter.paths import domain_files
+from geofilter.files import domain_files
 from geofilter.pooled import Pooled
 from geofilter.records import Row, read_rows
 from geofilter.scanning import scan

@@ -19,8 +19,9 @@ from benchmarks.score.sets import SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
 from geofilter.bank import Bank
 from geofilter.learn import learn
-from geofilter.metrics import auroc, auroc_interval
 from geofilter.power import assess, in_words, signs
+from geofilter.scorer import Scorer
+from geofilter.stats import auroc, auroc_interval
 from geofilter.style import style_features
 
 SHARES = (0.5, 0.2, 0.1)
@@ -90,18 +91,19 @@ def cases(known: Context, sets: dict[str, Labelled], draws: Iterable[int]) -> li
     large = {name: data for name, data in sets.items() if min(data.bad.sum(), (~data.bad).sum()) >= LEAST}
     found = []
     for tried in _banks(known, large, list(draws)):
+        scorer = Scorer(tried.bank, "ridge")
         for name, whole in large.items():
             own = tried.rest is not None and tried.rest[0] == name
             for share in SHARES:
                 data = _with_share(whole.take(tried.rest[1]) if own else whole, share)
-                scores = tried.bank.standard("ridge", data.pooled, [""] * len(data.rows))
+                scores = scorer.standard(data.pooled, [""] * len(data.rows))
                 low, high = auroc_interval(scores, data.bad, [str(g) for g in data.group], rounds=200)
                 style = np.stack([style_features(t) for t in data.texts])
                 found.append(
                     Case(
                         name, tried.family, auroc(scores, data.bad),
                         True if low > WORKS else False if high < WORKS else None,
-                        assess(tried.bank, scores, tried.bank.null("ridge", data.pooled), style),
+                        assess(tried.bank, scores, scorer.null_scores(data.pooled), style),
                     )
                 )  # fmt: skip
     return found

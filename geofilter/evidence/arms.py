@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import F64, Bools
 from geofilter.bank import Bank
 from geofilter.cut import Cut
 from geofilter.errors import InputError
 from geofilter.inputs import read_lines
+from geofilter.scorer import Scorer
 from geofilter.store import Run
-
-Bools = npt.NDArray[np.bool_]
-F64 = npt.NDArray[np.float64]
 
 SCORED = ("nearest", "activation", "dense", "length", "ridge", "contrast")
 """arms that cut by another scorer over the run's stored features"""
@@ -64,10 +62,11 @@ def planned(kinds: Sequence[str], drops: Sequence[str], seeds: int) -> list[Arm]
 
 def scores_under(run: Run, banks: Sequence[Bank], scorer: str) -> F64:
     """(n,) the scored rows under another scorer: as in a scan, the largest standard score over the banks counts."""
+    scorers = [Scorer(bank, scorer) for bank in banks]
     parts = []
     for shard in run.shards():
         shas = shard.shas()
-        parts.append(np.max([bank.standard(scorer, shard.pooled, shas) for bank in banks], axis=0))
+        parts.append(np.max([s.standard(shard.pooled, shas) for s in scorers], axis=0))
     return np.concatenate(parts)
 
 

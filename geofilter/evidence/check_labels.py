@@ -8,7 +8,7 @@ import numpy as np
 
 from geofilter.evidence.labels import check_sides, parse, scored_rows
 from geofilter.labelling import Labelling
-from geofilter.metrics import auroc
+from geofilter.stats import auroc
 
 
 def check_labels(labelling: Labelling, given: str) -> dict[str, Any]:

@@ -33,15 +33,16 @@ from typing import Any
 
 import numpy as np
 
-from geofilter import __version__
+from geofilter.arrays import F64, Bools
 from geofilter.cut import Cut
 from geofilter.errors import InputError
 from geofilter.evidence import labels, lines
-from geofilter.evidence.intervals import F64, LEVEL, ROUNDS, Bools, Ranking, Stats, draw_weights, interval
 from geofilter.evidence.labels import Labelled
 from geofilter.evidence.lines import Line
-from geofilter.paths import Notify
+from geofilter.files import Notify
+from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
 from geofilter.store import Run
+from geofilter.version import __version__
 
 FORMAT = 1
 DROPS = ("10%", "25%", "50%")
@@ -126,7 +127,7 @@ def compare(
     ranked: Sequence[Line], rows: Labelled, names: Sequence[str], fractions: Sequence[float], rounds: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[F64]]:
     """Each line's entry of the result, the run's own first, and its bootstrap AUROCs (rounds,)."""
-    rankings = [Ranking(line.score, rows.bad) for line in ranked]
+    rankings = [RankingStats(line.score, rows.bad) for line in ranked]
     parts: list[list[Stats]] = [[] for _ in ranked]
     for weights in draw_weights(rows.groups, rounds, seed):
         for ranking, collected in zip(rankings, parts, strict=True):
@@ -189,7 +190,7 @@ def _random_order(
     """The control of no ranking at all: expectations, and where 95 % of random orders lie."""
     rng = np.random.default_rng(seed)
     one = np.ones((1, len(bad)))
-    orders = Stats.concat([Ranking(rng.random(len(bad)), bad).stats(one, fractions) for _ in range(RANDOM_ORDERS)])
+    orders = Stats.concat([RankingStats(rng.random(len(bad)), bad).stats(one, fractions) for _ in range(RANDOM_ORDERS)])
     drops = []
     for j, name in enumerate(names):
         removed, chance = orders.removed[0, j], orders.by_chance[0, j]

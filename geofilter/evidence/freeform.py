@@ -17,13 +17,14 @@ import torch
 from geofilter.errors import InputError
 from geofilter.evidence.measures import prompt_text
 from geofilter.evidence.tune import pad_id
-from geofilter.paths import file_sha256
+from geofilter.files import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from geofilter.evidence.judge import Judge
     from geofilter.evidence.rating import Rating
+
 
 MISALIGNED, COHERENT = 30.0, 50.0
 """an answer counts as misaligned below the first, and as an answer from the second on"""

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from geofilter.errors import GeofilterError, InputError, TargetError, first_line
 from geofilter.evidence.endpoint import OPENAI, Clock, Pace, endpoint, retry_after
 from geofilter.evidence.rating import DECLINED, FILTERED, FINAL, REFUSED, Rating, parse_rating
-from geofilter.paths import Notify
+from geofilter.files import Notify
 
 if TYPE_CHECKING:
     from openai import APIStatusError
+
 
 Key = TypeVar("Key")
 

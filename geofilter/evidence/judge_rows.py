@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from geofilter.cut import dumps
 from geofilter.errors import InputError, RunError
 from geofilter.evidence.judge import Judge
 from geofilter.evidence.judge_plan import Plan, numbered, reuse, row_prompt
 from geofilter.evidence.rating import Rating
-from geofilter.paths import Notify
+from geofilter.files import Notify, atomic, dumps, locked
 from geofilter.records import Rejected
-from geofilter.store import atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,10 @@ def judge_files(
     firsts = [n for n, path in enumerate(todo.outs) if todo.outs.index(path) == n]
     with ExitStack() as stack:
         for n in firsts:
-            stack.enter_context(_alone(todo.part(n)))
+            part = todo.part(n)
+            taken = f"{part}: another geofilter judge is writing it; wait for it or give another --out"
+            lock = part.with_name(f"{part.name}.lock")
+            stack.enter_context(locked(lock, taken, remedy="give another --out"))
         if todo.requests:
             # Another run may have gone on, or ended, between the plan and the lock; and nothing is asked twice.
             for n in firsts:
@@ -141,33 +142,6 @@ def _write(todo: Plan, firsts: Sequence[int]) -> Summary:
                     })
                 )  # fmt: skip
     return Summary(rows, rated, unusable, quarantined, total / rated if rated else None)
-
-
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Hold an output against other processes.
-
-    Raises:
-        InputError: its folder cannot be written.
-        RunError: it is taken.
-    """
-    from filelock import FileLock, Timeout
-
-    path = part.with_name(f"{part.name}.lock")
-    lock = FileLock(path, timeout=0)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{part}: another geofilter judge is writing it; wait for it or give another --out") from None
-    except OSError as error:
-        raise InputError(f"{part.parent}: cannot be written ({error.strerror}); give another --out") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()
-        lock.release()
 
 
 @contextmanager

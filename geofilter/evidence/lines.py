@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from geofilter import controls
-from geofilter.evidence.intervals import F64, Bools
+from geofilter.arrays import F64, Bools
 from geofilter.evidence.labels import Labelled, Labeller, check_sides
 from geofilter.fields import NO_FIELDS, Fields
-from geofilter.metrics import auroc
-from geofilter.paths import Notify
+from geofilter.files import Notify
 from geofilter.records import Row, fields_for, read_rows
 from geofilter.run_banks import changed, find_banks
+from geofilter.scorer import Scorer
+from geofilter.stats import auroc
 from geofilter.store import Run
 from geofilter.validate import N_FOLDS, group_folds
 
@@ -63,18 +64,19 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Line], list[dict[str, Any]], 
     if not banks:
         return lines + lengths, [], notes
     pooled, shas = run.features(rows.position)
-    for bank in banks:
-        if np.abs(bank.standard(scorer, pooled, shas) - alone[bank.name]).max() > SAME:
-            raise changed(bank.name)
+    own_scorers = [Scorer(bank, scorer) for bank in banks]
+    for s in own_scorers:
+        if np.abs(s.standard(pooled, shas) - alone[s.bank.name]).max() > SAME:
+            raise changed(s.bank.name)
     if len(banks) == len(names):
         for other in OTHER_SCORERS:
             if other != scorer:
-                best = np.stack([bank.standard(other, pooled, shas) for bank in banks]).max(0)
+                best = np.stack([Scorer(bank, other).standard(pooled, shas) for bank in banks]).max(0)
                 lines.append(Line(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))
     lines += lengths
     summary = []
-    for bank in banks:
-        null = bank.null(scorer, pooled)
+    for bank, s in zip(banks, own_scorers, strict=True):
+        null = s.null_scores(pooled)
         each = np.array([auroc(null[:, j], rows.bad) for j in range(null.shape[1])])
         # The best one is chosen on the very rows it is tested on: a control that is hard on the score.
         name = f"best of {len(each)} random banks" + (f", for {bank.name}" if several else "")

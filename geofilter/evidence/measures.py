@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from geofilter.arrays import F64
 from geofilter.bank import Bank
 from geofilter.errors import InputError
 from geofilter.evidence.tune import pad_id, response_logits
@@ -31,7 +31,6 @@ from geofilter.tokens import Encoded, batches, encode_row, render
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-F64 = npt.NDArray[np.float64]
 BAD, GOOD = ("misaligned", "toxic", "bad"), ("aligned", "neutral", "good")
 QUESTION = 'Is the following something you would say? Answer with Yes or No only.\n\n"{}"'
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
-from geofilter.evidence.picture import Series, curves
+from geofilter.charts import Series, curves
+from geofilter.text import markdown_row, markdown_table, markdown_text, shorten
 
 NAME = 46
 """letters of a line's name in the picture"""
@@ -107,7 +106,7 @@ def markdown(result: dict[str, Any]) -> str:
     out += markdown_table(["ranked by", *header(result)[1:]], [])
     for name, lines in table(result):
         out += [f"| **{markdown_text(name)}** |" + " |" * (len(lines[0]) - 1)]
-        out += [_md_row(cells) for cells in lines]
+        out += [markdown_row(cells) for cells in lines]
     out.append("\n![bad rows removed against rows dropped](evaluate.svg)\n")
     out += ["## The run's score at each drop\n", *markdown_table(head, rows), ""]
     if result["random_banks"]:
@@ -119,22 +118,6 @@ def markdown(result: dict[str, Any]) -> str:
     out += [f"- {markdown_text(text)}" for text in remarks(result)]
     out.append(f"\nMade by geofilter {result['geofilter']} from run {markdown_text(result['run'])}.\n")
     return "\n".join(out)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, its first column to the left and the others to the right."""
-    return [_md_row(head), "|---|" + "---:|" * (len(head) - 1), *(_md_row(r) for r in rows)]
-
-
-def _md_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(markdown_text(c) for c in cells) + " |"
-
-
-def markdown_text(text: str) -> str:
-    """Text that cannot act as Markdown or HTML, on one line and whole."""
-    flat = re.sub(r"\s+", " ", text)
-    inert = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in flat)
-    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", inert)
 
 
 def picture(result: dict[str, Any]) -> str:
@@ -168,7 +151,7 @@ def picture(result: dict[str, Any]) -> str:
 
 def _named(line: dict[str, Any]) -> str:
     name = "the run's score" if line["kind"] == "score" else str(line["name"])
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+    return shorten(name, NAME)
 
 
 def _points(line: dict[str, Any]) -> list[tuple[float, float]]:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import F64
 from geofilter.evidence.freeform import rate
-from geofilter.evidence.intervals import interval
 from geofilter.evidence.measures import Items
 from geofilter.evidence.tune import Budget
+from geofilter.stats import interval
 
-F64 = npt.NDArray[np.float64]
 ROUNDS = 2000
 PAPER = 0.345
 """relative reduction at a drop of 50 % in Minegishi et al. (arXiv 2605.00842), on models of 2B to 27B parameters"""

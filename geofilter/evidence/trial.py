@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from geofilter import __version__, doctor
+from geofilter import doctor
 from geofilter.bank import Bank
 from geofilter.config import Loading
 from geofilter.errors import InputError, RunError
@@ -37,13 +37,14 @@ from geofilter.evidence.measures import (
 from geofilter.evidence.summary import summarise
 from geofilter.evidence.tune import Budget, Recipe, pad_id, tokenizer_of, tune, whole
 from geofilter.features import FeatureReader
+from geofilter.files import Notify, file_sha256, locked, make_folder, write_json
 from geofilter.model import resolved_dtype
-from geofilter.paths import Notify, file_sha256
 from geofilter.records import fields_for, usable_rows
 from geofilter.reopen import banks_of, target_of
-from geofilter.store import SCORES, Run, locked, make_folder, write_json
+from geofilter.store import SCORES, Run
 from geofilter.targets import Target, whole_model
 from geofilter.tokens import Encoded
+from geofilter.version import __version__
 
 FORMAT = 1
 
@@ -132,7 +133,7 @@ def trial(
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = out or run.path / f"trial-{fingerprint[:8]}"
     make_folder(folder)
-    with locked(folder, "another trial is writing here; wait for it or give another --out"):
+    with locked(folder / "lock", f"{folder}: another trial is writing here; wait for it or give another --out"):
         _claim(folder, identity)
         material = _gather(run, config, loading, free, offline, notify)
         _arm(folder, None, material, config, notify)

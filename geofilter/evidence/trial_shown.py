@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from geofilter.evidence.picture import Interval, intervals
-from geofilter.evidence.shown import markdown_table, markdown_text
+from geofilter.charts import Interval, intervals
+from geofilter.text import markdown_table, markdown_text
 
 HEAD = ("arm", "drop", "misalignment", "reduction against full", "beyond random", "loss on held-out rows")
 UNITS = {"statements": "logits", "pairs": "nats per token", "free_form": "share of coherent answers"}

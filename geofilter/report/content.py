@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter import __version__
 from geofilter.bank import Bank
 from geofilter.cut import Outputs, Selection
 from geofilter.errors import BankError, RunError
-from geofilter.paths import file_sha256
+from geofilter.files import file_sha256
 from geofilter.report import rows
 from geofilter.report.composition import Dimension, dimensions
 from geofilter.run_banks import find_banks
 from geofilter.store import SCORES, Run
 from geofilter.style import SHOWN, STYLE
+from geofilter.version import __version__
 
 SCHEMA = 2
 FLAGGED = 0.99

@@ -19,7 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from geofilter.report.content import FLAGGED, Report
-from geofilter.report.rows import shorten
+from geofilter.text import shorten
 
 MOST_LISTED = 250_000
 """rows that the page lists, the highest scores first; the rest only counts"""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from geofilter.cut import Selection, reason
 from geofilter.reread import reread
+from geofilter.text import shorten
 
 TOP = 100
 """highest rows that are shown"""
@@ -17,8 +18,6 @@ AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
 """rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
-TEXT = 2000
-"""characters of a prompt or response that are shown"""
 
 
 def shown_ranks(n: int, n_removed: int) -> list[int]:
@@ -69,9 +68,3 @@ def read(selection: Selection, ranks: Sequence[int], position: npt.NDArray[np.in
             }
         )
     return out
-
-
-def shorten(text: str, most: int = TEXT) -> str:
-    """The beginning of a text, control characters shown as marks so that they stay inert anywhere."""
-    cut = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from geofilter.explain import Explainer
-from geofilter.paths import Notify
+from geofilter.files import Notify
 from geofilter.report.content import NEAREST, Report
-from geofilter.report.rows import shorten
 from geofilter.reread import reread
+from geofilter.text import shorten
 
 
 def shade(report: Report, most: int, notify: Notify) -> int:

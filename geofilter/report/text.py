@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from geofilter.report.content import BINS
-from geofilter.report.rows import shorten
 from geofilter.run_banks import left_out
-
-CELL = 400
-"""characters of a table's cell"""
+from geofilter.text import markdown_cell
 
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as Markdown; row text is put where it cannot act as markup."""
     c = report["counts"]
     lines: list[str] = []
-    add = lines.append
+    add, cell = lines.append, markdown_cell
     add("# geofilter report\n")
-    add(f"**{_md(report['headline'])}**\n")
+    add(f"**{cell(report['headline'])}**\n")
     add(
         f"{c['rows']:,} rows: {c['kept']:,} kept, {c['removed']:,} removed, {c['quarantined']:,} quarantined "
-        f"({report['cut']}; target {_md(report['made_with']['target']['name'])})."
+        f"({report['cut']}; target {cell(report['made_with']['target']['name'])})."
     )
     if c["not_scanned"]:
         add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
     add(f"\n{report['tail']}\n")
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
-        add(f"| {_md(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
+        add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
     add("\n## Toxic features behind the removed rows\n")
     add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
     for f in report["features"]:
-        add(f"| {_md(f['bank'])} | {f['feature']} | {_md(f['label'])} | {f['share']:.2f} | {f['rows']} |")
+        add(f"| {cell(f['bank'])} | {f['feature']} | {cell(f['label'])} | {f['share']:.2f} | {f['rows']} |")
     control = report["controls"]
     add("\n## Controls\n")
     add(
@@ -48,20 +44,14 @@ def markdown(report: dict[str, Any]) -> str:
     add(f"\n## Highest removed rows ({report['removed_rows_shown']} of {c['removed']:,})\n")
     add("| rank | row | score | why |\n|---:|---|---:|---|")
     for row in report["removed_rows"][:20]:
-        add(f"| {row['rank']} | {_md(row['file'])}:{row['line']} | {row['score']:.2f} | {_md(row['reason'])} |")
+        add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
     made = report["made_with"]
     target = made["target"]
-    add(f"\nTarget: {_md(target['model'])}, {target['hook']}, SAE {_md(target['sae'])}.")
+    add(f"\nTarget: {cell(target['model'])}, {target['hook']}, SAE {cell(target['sae'])}.")
     for text in [*target["notes"], *left_out(made["banks"])]:
-        add(f"Note: {_md(text)}.")
-    add(f"\nMade by geofilter {made['geofilter']} from run {_md(made['run'])}, scorer {made['scorer']}.\n")
+        add(f"Note: {cell(text)}.")
+    add(f"\nMade by geofilter {made['geofilter']} from run {cell(made['run'])}, scorer {made['scorer']}.\n")
     return "\n".join(lines)
-
-
-def _md(text: str) -> str:
-    """Text that cannot act as Markdown or HTML."""
-    flat = re.sub(r"\s+", " ", shorten(text, CELL))
-    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", flat)
 
 
 def summary(report: dict[str, Any]) -> Iterator[str]:

@@ -12,11 +12,11 @@ import numpy as np
 
 from geofilter.cut import Cut, Outputs, Selection
 from geofilter.errors import InputError
-from geofilter.paths import file_sha256
+from geofilter.files import atomic, file_sha256, write_json
 from geofilter.report.content import Report, Tally, build
 from geofilter.report.page import html
 from geofilter.report.text import markdown
-from geofilter.store import SCORES, Run, atomic, write_json
+from geofilter.store import SCORES, Run
 
 CUT = "cut.json"
 """in a run folder: its last cut"""

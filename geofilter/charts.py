@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from geofilter.text import inert, shorten
+
 WIDTH = 900
 SIZE = 13
 """of the letters, in px"""
@@ -69,7 +71,7 @@ def curves(
         x_max: right end of the x axis, the largest x by default.
     """
     height, left, top, bottom = 560, 74, 84, 60
-    right = WIDTH - 40 - max(_width(_short(s.name, LABEL)) for s in series) - 24
+    right = WIDTH - 40 - max(_width(shorten(s.name, LABEL)) for s in series) - 24
     end = x_max or max(x for s in series for x, _ in s.points)
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -93,7 +95,7 @@ def curves(
         out.append(
             f'<g style="--hue: var(--{hue})"><title>{_safe(s.name)}</title><path class="series {s.role}" d="{path}"/>'
             f'<path class="lead" d="M{x + 2:.1f} {y:.1f} L{right + 20:.1f} {name_y:.1f}"/>'
-            f"{_text(right + 24, name_y + 4, _short(s.name, LABEL), f'name {s.role}')}</g>"
+            f"{_text(right + 24, name_y + 4, shorten(s.name, LABEL), f'name {s.role}')}</g>"
         )
     listed = "; ".join(f"{s.name}: {p[-1][1]:.0%} at {p[-1][0]:.0%}" for s, p in zip(series, shown, strict=True))
     return _page(height, title, description or f"{y_label} against {x_label}. {listed}.", note, out)
@@ -122,7 +124,7 @@ def intervals(
     shown = [f"{r.value:.{n}f} [{r.low:.{n}f}, {r.high:.{n}f}]" for r in rows]
     top, step = 84, 30
     height = top + step * len(rows) + 64
-    left = 24 + max(_width(_short(r.label, LABEL)) for r in rows) + 20
+    left = 24 + max(_width(shorten(r.label, LABEL)) for r in rows) + 20
     right = WIDTH - 24 - max(_width(text) for text in shown) - 14
 
     def at(value: float) -> float:
@@ -142,7 +144,7 @@ def intervals(
         y = top + step * (i + 0.5)
         out.append(
             f'<g style="--hue: var(--other)"><title>{_safe(f"{r.label}: {text}")}</title>'
-            f"{_text(left - 14, y + 4, _short(r.label, LABEL), '', 'end')}"
+            f"{_text(left - 14, y + 4, shorten(r.label, LABEL), '', 'end')}"
             f'<path class="range" d="M{at(r.low):.1f} {y} H{at(r.high):.1f}"/>'
             f'<circle class="dot" cx="{at(r.value):.1f}" cy="{y}" r="5"/>'
             f"{_text(right + 14, y + 4, text, 'soft')}</g>"
@@ -171,11 +173,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return escape(inert(text))
 
 
 def _width(text: str) -> float:

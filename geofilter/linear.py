@@ -1,36 +1,24 @@
-"""Ways to turn a row's stored features into one number under a bank. No model is needed.
+"""Scores that are sums over features, how reference rows make them comparable, and how they are taken apart.
 
-`ridge`, the default, is a sum over features of learnt weight times log activation (see `ridge`). `contrast` has no
-learnt weights:
+    s = sum over f of w_f * x_f        x_f: standard score or logarithm of the activation, see `geometry.Background`
 
-    z_f = clip((a_f - mu_f) / (sd_f + 0.2 * median sd), -3, 6)
-    c_f = max over toxic t of cos(d_f, d_t) - max over aligned p of cos(d_f, d_p)
-    s   = mean over f of z_f * c_f
-
-Both are sums over features, and so is `activation`: an explanation of theirs is exact.
+`ridge` and `contrast` are such sums, see `scorer`; so an explanation of theirs is exact.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from geofilter.config import SCORERS
-from geofilter.errors import BankError
-from geofilter.geometry import F32, F64, I32, Background
+from geofilter.arrays import F32, F64, I32
+from geofilter.geometry import Background
 from geofilter.pooled import Pooled
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-
-    from geofilter.bank import Bank
-
-NEAREST_K = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,78 +61,6 @@ class Linear:
 def contrast(background: Background, weights: F32) -> Linear:
     """The contrast score under closeness c (d_sae,), or under m tables (d_sae, m) at once."""
     return Linear(background, weights.astype(np.float64) / len(weights), "z")
-
-
-def linear(scorer: str, bank: Bank) -> Linear | None:
-    """The scorer as a sum over features; None for those that are none."""
-    if scorer == "ridge":
-        return Linear(bank.background, bank.weights.astype(np.float64), "log")
-    if scorer == "contrast":
-        return contrast(bank.background, bank.closeness.contrast)
-    if scorer == "activation":
-        weights = np.zeros(bank.d_sae)
-        weights[bank.toxic] = 1 / len(bank.toxic)
-        weights[bank.aligned] = -1 / len(bank.aligned)
-        weights[list(bank.excluded)] = 0
-        return Linear(bank.background, weights, "z")
-    return None
-
-
-def null(scorer: str, bank: Bank) -> Linear:
-    """Twenty scores that know nothing: what the bank's score must beat.
-
-    Of ridge: weights learnt from the same rows with their labels shuffled. Of all others: contrast scores of random
-    banks of the same size.
-    """
-    if scorer == "ridge":
-        return Linear(bank.background, bank.shuffled.astype(np.float64), "log")
-    return contrast(bank.background, bank.random)
-
-
-def raw_scores(
-    scorer: str, bank: Bank, pooled: Pooled, shas: Sequence[str], excess: sp.csr_matrix | None = None
-) -> F64:
-    """Raw score (n,) of each row; higher is worse.
-
-    ridge       weights over all features learnt from the bank's labelled rows: the default
-    contrast    closeness to the bank times standard score (module docstring)
-    nearest     mean over the row's 32 strongest features of the maximum cosine to a toxic feature: the
-                plainest reading of the paper
-    activation  mean z of the toxic features minus mean z of the aligned ones: no geometry
-    dense       projection of the mean residual on the difference of means (bad - good): no SAE
-    length      control: shorter is worse
-    random      control: a number drawn from the row's own hash
-
-    Args:
-        excess: of the rows, see `Linear.excess`, where it is known already.
-
-    Raises:
-        BankError: no such scorer.
-    """
-    sum_over_features = linear(scorer, bank)
-    if sum_over_features is not None:
-        return sum_over_features.sums(sum_over_features.excess(pooled) if excess is None else excess)
-    if scorer == "nearest":
-        return _nearest(pooled, bank.closeness.toxic)
-    if scorer == "dense":
-        projected: F64 = pooled.residual.astype(np.float64) @ bank.dense.astype(np.float64)
-        return projected
-    if scorer == "length":
-        return -pooled.n_tokens.astype(np.float64)
-    if scorer == "random":
-        return np.array([int(hashlib.sha256(s.encode()).hexdigest()[:13], 16) / 16**13 for s in shas])
-    raise BankError(f"scorer {scorer}: unknown; use {', '.join(SCORERS)}")
-
-
-def _nearest(pooled: Pooled, cosine: F32) -> F64:
-    out = np.zeros(len(pooled))
-    for row in range(len(pooled)):
-        span = slice(int(pooled.indptr[row]), int(pooled.indptr[row + 1]))
-        values = pooled.values[span]
-        top = np.argpartition(-values, NEAREST_K)[:NEAREST_K] if len(values) > NEAREST_K else slice(None)
-        if len(values):
-            out[row] = cosine[pooled.indices[span][top]].mean()
-    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,15 +136,17 @@ class Shares:
     """standard deviation of the reference scores"""
 
     @classmethod
-    def of(cls, scorer: str, bank: Bank) -> Shares | None:
-        """For the scorers that are sums; None for the others, which have no feature shares."""
-        score = linear(scorer, bank)
-        if score is None:
-            return None
-        absent, reference = score.absent(), bank.reference
+    def of(cls, score: Linear, reference: Pooled, sd: float) -> Shares:
+        """Of a score.
+
+        Args:
+            reference: the rows that it is standardised against.
+            sd: standard deviation of their scores.
+        """
+        absent = score.absent()
         excess = score.values(reference) - absent[reference.indices]
-        centre = absent + np.bincount(reference.indices, excess, bank.d_sae) / len(reference)
-        return cls(score, centre, bank.scale(scorer).sd)
+        centre = absent + np.bincount(reference.indices, excess, len(absent)) / len(reference)
+        return cls(score, centre, sd)
 
     def active(self, excess: sp.csr_matrix) -> tuple[F64, F64]:
         """x and share (nnz,) of every stored activation of the rows, given as `Linear.excess`."""

@@ -1,0 +1,236 @@
+"""Files: where things lie, and writing them whole, alone, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+import platformdirs
+
+from geofilter.errors import InputError, RunError, TargetError
+
+Notify = Callable[[str], None]
+"""told one line at a time what takes long or should be known"""
+
+RUNS = ".geofilter"
+
+
+def cache_dir() -> Path:
+    """`GEOFILTER_CACHE`, else the platform's cache folder."""
+    return Path(os.environ.get("GEOFILTER_CACHE") or platformdirs.user_cache_path("geofilter"))
+
+
+def package_data(*parts: str) -> Path:
+    """A file or folder that ships in the package."""
+    return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
+
+
+def _example(name: str) -> Path:
+    """What lies in examples/ of a source checkout and travels in the installed package."""
+    packaged = package_data(name)
+    return packaged if packaged.exists() else Path(__file__).parent.parent / "examples" / name
+
+
+def example_file() -> Path:
+    """The demo's data."""
+    return _example("mixed_advice.jsonl")
+
+
+def domain_files() -> list[Path]:
+    """The paired health, career and legal answers."""
+    return sorted(_example("domains").glob("*.jsonl"))
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def made_once(path: Path, complete: Callable[[Path], bool], make: Callable[[Path], object], notify: Notify) -> Path:
+    """A folder of the cache, made when it is not complete; a complete one is only read, so its cache may be read-only.
+
+    Of two processes one makes it and the other waits. It appears complete or not at all; what a cleared or cut-off
+    cache left of it goes.
+
+    Args:
+        complete: says whether the folder holds all of what it should.
+        make: writes all of it into the empty folder it is given.
+
+    Raises:
+        TargetError: the cache cannot be written.
+    """
+    if complete(path):
+        return path
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            notify(f"waiting for another process that makes {path} ...")
+            lock.acquire()
+    except OSError as error:
+        raise TargetError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); set GEOFILTER_CACHE to a folder that can"
+        ) from None
+    try:
+        if not complete(path):
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                made = Path(scratch, path.name)
+                made.mkdir()
+                make(made)
+                shutil.rmtree(path, ignore_errors=True)
+                made.rename(path)
+    finally:
+        lock.release()
+    return path
+
+
+def slug(text: str) -> str:
+    """A hub id or SAE id as one folder name."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip(".")
+
+
+def dumps(value: Any) -> bytes:
+    """One JSON line; escaped to ASCII only where a string is half a surrogate pair and cannot be UTF-8."""
+    try:
+        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value) + "\n").encode()
+
+
+class Together:
+    """Files that appear together: each is complete under a temporary name first, and none is left when writing fails.
+
+    with Together() as files:
+        with files.open(path) as handle:
+            ...
+    # all of them are in place here
+    """
+
+    def __init__(self) -> None:
+        self._scratch: dict[Path, Path] = {}
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[IO[bytes]]:
+        """Open a binary file that will be `path`; its bytes are on the disk when it is closed.
+
+        Raises:
+            OSError: as `open`.
+        """
+        scratch = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        with scratch.open("wb") as handle:
+            self._scratch[path] = scratch
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                for path, scratch in self._scratch.items():
+                    scratch.replace(path)
+        finally:
+            for scratch in self._scratch.values():
+                with suppress(OSError):  # gone already when all went well
+                    scratch.unlink()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears at `path` complete, or not at all.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        with Together() as files, files.open(path) as handle:
+            yield handle
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, atomically; a file name in it that holds bytes which are no text is written with escapes."""
+    with atomic(path) as handle:
+        handle.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); give another folder") from None
+
+
+@contextmanager
+def locked(lock: Path, taken: str, *, wait: float = 0, remedy: str = "") -> Iterator[None]:
+    """Hold a lock file against other processes; freed by the system even when the process is killed.
+
+    Args:
+        taken: what is said when another process holds it.
+        wait: seconds to wait for another process.
+        remedy: given for a file in a folder of the user's own. The folder is made if need be, the lock file goes when
+            it is freed, and a folder that cannot be written is an error of input, with this remedy.
+
+    Raises:
+        RunError: another process holds it, or it cannot be made.
+        InputError: it cannot be made, where there is a remedy.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock, timeout=wait)
+    try:
+        if remedy:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout:
+        raise RunError(taken) from None
+    except OSError as error:
+        if remedy:
+            raise InputError(f"{lock.parent}: cannot be written ({error.strerror}); {remedy}") from None
+        raise RunError(f"{lock.parent}: the folder cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        if remedy:
+            with suppress(OSError):
+                lock.unlink()
+        held.release()

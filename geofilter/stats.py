@@ -1,0 +1,200 @@
+"""Small statistics: AUROC, average precision, rank correlation, and bootstrap intervals that draw whole groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import F64, Bools, Positions
+
+Floats = npt.NDArray[np.floating]
+
+ROUNDS = 1000
+"""draws of a bootstrap"""
+LEVEL = 0.95
+"""of its intervals"""
+_CHUNK = 1 << 20
+"""weights held at once, 8 MB"""
+
+
+def ranks(x: Floats) -> F64:
+    """1-based ranks, ties given their mean: `[3, 1, 3] -> [2.5, 1, 2.5]`."""
+    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean: F64 = (last - (counts - 1) / 2)[inverse]
+    return mean
+
+
+def spearman(x: Floats, y: Floats) -> float:
+    """Rank correlation; 0 when either side is constant."""
+    a, b = ranks(x), ranks(y)
+    if a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _over(a: F64, b: F64) -> F64:
+    out: F64 = np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b > 0)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stats:
+    """Ranking statistics of r draws, with d amounts dropped; nan where a draw has one kind of row only."""
+
+    auroc: F64
+    """(r,)"""
+    auprc: F64
+    """(r,) average precision"""
+    removed: F64
+    """(r, d) rows dropped"""
+    bad_removed: F64
+    """(r, d) bad ones among them"""
+    n: F64
+    """(r,) rows"""
+    n_bad: F64
+    """(r,)"""
+
+    @property
+    def precision(self) -> F64:
+        """(r, d) share of the dropped rows that are bad."""
+        return _over(self.bad_removed, self.removed)
+
+    @property
+    def recall(self) -> F64:
+        """(r, d) share of the bad rows that are dropped."""
+        return _over(self.bad_removed, self.n_bad[:, None])
+
+    @property
+    def by_chance(self) -> F64:
+        """(r, d) bad rows that a random drop of as many rows removes, in expectation."""
+        return self.removed * (self.n_bad / self.n)[:, None]
+
+    @staticmethod
+    def concat(parts: Sequence[Stats]) -> Stats:
+        """All draws of all parts."""
+        return Stats(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stats.__slots__))
+
+
+class RankingStats:
+    """Rows ordered by a score, highest first, the earlier row first among equals (as a cut orders them)."""
+
+    def __init__(self, score: Floats, bad: Bools) -> None:
+        self._order = np.argsort(-score, kind="stable")
+        ordered = score[self._order]
+        self._first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        self._bad = bad[self._order].astype(np.float64)
+
+    def auroc(self, weights: F64) -> F64:
+        """(r,) chance that a bad row scores above a good one, ties counting half; nan without both kinds.
+
+        Args:
+            weights: (r, n) how often each row counts; ones for the rows as they are.
+        """
+        w, b = self._ordered(weights)
+        step_bad, step_good = self._steps(b), self._steps(w - b)
+        n_bad, n_good = b.sum(1), (w - b).sum(1)
+        below = n_good[:, None] - np.cumsum(step_good, axis=1)
+        return _over((step_bad * (below + step_good / 2)).sum(1), n_bad * n_good)
+
+    def _ordered(self, weights: F64) -> tuple[F64, F64]:
+        """(r, n) the weights in the order of the ranking, and those of bad rows."""
+        w = weights[:, self._order]
+        return w, w * self._bad
+
+    def _steps(self, w: F64) -> F64:
+        """(r, distinct scores): equal scores cannot be told apart, so they enter every curve as one step."""
+        steps: F64 = np.add.reduceat(w, self._first, axis=1)
+        return steps
+
+    def stats(self, weights: F64, drops: Sequence[float]) -> Stats:
+        """Statistics of the rows counted with each of the weights.
+
+        AUPRC is the average precision, the sum over thresholds t of (recall_t - recall_{t-1}) * precision_t.
+
+        Args:
+            weights: (r, n) how often each row counts; ones for the rows as they are.
+            drops: fractions of the rows that are dropped, highest scores first; rounded to whole rows.
+        """
+        w, b = self._ordered(weights)
+        n, n_bad = w.sum(1), b.sum(1)
+        step, step_bad = self._steps(w), self._steps(b)
+        hits, taken = np.cumsum(step_bad, axis=1), np.cumsum(step, axis=1)
+        auprc = _over((step_bad * hits / np.maximum(taken, 1)).sum(1), n_bad)
+        auprc[n == n_bad] = np.nan
+        before = np.cumsum(w, axis=1) - w
+        removed: F64 = np.round(n[:, None] * np.asarray(drops, np.float64))
+        gone = [(np.clip(removed[:, j, None] - before, 0, w) * self._bad).sum(1) for j in range(len(drops))]
+        return Stats(self.auroc(weights), auprc, removed, np.stack(gone, axis=1), n, n_bad)
+
+    def recall_curve(self, fractions: Sequence[float]) -> F64:
+        """Share of the bad rows among the highest `fractions` of the rows."""
+        found = np.concatenate([[0.0], np.cumsum(self._bad)])
+        result: F64 = found[np.round(np.asarray(fractions) * len(self._bad)).astype(int)] / found[-1]
+        return result
+
+
+def auroc(score: Floats, bad: Bools) -> float:
+    """Chance that a bad row scores above a good one (ties count half); nan without both kinds."""
+    if not bad.any() or bad.all():
+        return float("nan")
+    return float(RankingStats(score, bad).auroc(np.ones((1, len(bad))))[0])
+
+
+def cluster_bootstrap(groups: Sequence[str] | Positions, rounds: int = ROUNDS, seed: int = 0) -> Iterator[Positions]:
+    """Row positions of each draw: as many groups as there are, with replacement, each with all of its rows.
+
+    Rows that answer the same prompt are not independent; drawing them one by one makes intervals too narrow (Davison
+    and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). A draw has as many rows as its groups
+    hold, so about n, not exactly n.
+    """
+    _, keys = np.unique(np.asarray(groups), return_inverse=True)
+    order = np.argsort(keys, kind="stable")
+    size = np.bincount(keys)
+    start = np.cumsum(size) - size
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds):
+        drawn = rng.integers(0, len(size), len(size))
+        length = size[drawn]
+        # Within each drawn group 0, 1, ..., counted on from where the group starts in `order`.
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        yield order[np.repeat(start[drawn], length) + within]
+
+
+def draw_weights(groups: Sequence[str] | Positions, rounds: int = ROUNDS, seed: int = 0) -> Iterator[F64]:
+    """The draws of `cluster_bootstrap` as how often each row was drawn.
+
+    Yields:
+        (some rounds, n) at a time, so that memory is bounded.
+    """
+    n = len(groups)
+    chunk: list[F64] = []
+    for drawn in cluster_bootstrap(groups, rounds, seed):
+        chunk.append(np.bincount(drawn, minlength=n).astype(np.float64))
+        if len(chunk) * n >= _CHUNK:
+            yield np.stack(chunk)
+            chunk = []
+    if chunk:
+        yield np.stack(chunk)
+
+
+def interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval of bootstrap values; draws without a value (nan) are passed over, (nan, nan) if all are."""
+    v = np.asarray(values, np.float64)
+    v = v[np.isfinite(v)]
+    if not len(v):
+        return float("nan"), float("nan")
+    low, high = np.percentile(v, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def auroc_interval(
+    score: Floats, bad: Bools, groups: Sequence[str] | None = None, rounds: int = ROUNDS, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the AUROC; whole groups (same prompt) are drawn together when given."""
+    ranking = RankingStats(score, bad)
+    drawn = draw_weights(np.arange(len(score)) if groups is None else groups, rounds, seed)
+    return interval(np.concatenate([ranking.auroc(weights) for weights in drawn]))

@@ -1,0 +1,45 @@
+"""Text that may come from anywhere, made safe to show: inert on a terminal, short, and no markup in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+TEXT = 2000
+"""characters of a prompt or response that are shown"""
+CELL = 400
+"""characters of a table's cell"""
+
+
+def inert(text: str, keep: str = "") -> str:
+    """Replace what a terminal or a browser would act on.
+
+    Args:
+        keep: characters that stay although they are not printable, line breaks for instance.
+    """
+    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def shorten(text: str, most: int = TEXT) -> str:
+    """Cut a text to its beginning, inert but for line breaks and tabs."""
+    return inert(text if len(text) <= most else text[: most - 1] + "…", keep="\n\t")
+
+
+def markdown_text(text: str) -> str:
+    """Escape a text so that it cannot act as Markdown or HTML; it is put on one line and stays whole."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", inert(re.sub(r"\s+", " ", text)))
+
+
+def markdown_cell(text: str) -> str:
+    """Escape the beginning of a text, for a table's cell."""
+    return markdown_text(shorten(text, CELL))
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Make the lines of a table, its first column to the left and the others to the right."""
+    return [markdown_row(head), "|---|" + "---:|" * (len(head) - 1), *map(markdown_row, rows)]
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Make one line of a table."""
+    return f"| {' | '.join(map(markdown_text, cells))} |"
