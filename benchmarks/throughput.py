@@ -25,17 +25,19 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from geofilter.background import background_rows
 from geofilter.config import Loading, ScanConfig, TargetChoice
-from geofilter.doctor import explained_variance, memory_needed
-from geofilter.encoding import encode_shards
-from geofilter.features import FeatureReader
-from geofilter.inputs import read_lines
-from geofilter.model import ResidualModel, decoder_layers
-from geofilter.records import Row, parse_line
-from geofilter.store import Run
-from geofilter.targets import Target, resolve
-from geofilter.tokens import Encoded, batches, encode_row
+from geofilter.encode.doctor import memory_needed
+from geofilter.encode.model import ResidualModel, decoder_layers
+from geofilter.encode.pair import explained_variance
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.tokens import Encoded, batches, encode_row
+from geofilter.rows.lines import read_lines
+from geofilter.rows.records import Row, parse_line
+from geofilter.rows.shipped import background_rows
+from geofilter.run.store import Run
+from geofilter.scanning.shards import encode_shards
+from geofilter.target.resolve import resolve
+from geofilter.target.target import Target
 
 TURNS = (
     "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) "

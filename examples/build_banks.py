@@ -8,12 +8,14 @@ bank built anew.
 
 from __future__ import annotations
 
-from geofilter import doctor
+from geofilter.build.build import BUILT_IN, build
+from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
-from geofilter.features import FeatureReader
+from geofilter.encode.pair import require_pair
+from geofilter.encode.reader import FeatureReader
 from geofilter.files import package_data
-from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources
-from geofilter.targets import resolve
+from geofilter.rows.shipped import built_in_sources
+from geofilter.target.resolve import resolve
 
 MODEL = "smollm2-135m"
 
@@ -21,7 +23,7 @@ MODEL = "smollm2-135m"
 def main() -> None:
     target = resolve(TargetChoice(MODEL))
     loading = Loading("cpu", "float32")
-    doctor.require_pair(target, loading, print)
+    require_pair(target, loading, print)
     reader = FeatureReader(target, loading)
     reference = None
     for name in BUILT_IN:

@@ -19,15 +19,21 @@ import numpy as np
 import torch
 from evaluation_sets import load
 
-from geofilter import bank, features, geometry, sae, seeding, targets
+from geofilter.bank import bank, geometry
+from geofilter.bank.features import Pooled
+from geofilter.bank.scorer import Scorer
+from geofilter.build import build as seeding
+from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
-from geofilter.decoder import unit_decoder
-from geofilter.evidence import tune
-from geofilter.pooled import Pooled
-from geofilter.scorer import Scorer
+from geofilter.encode import reader as features
+from geofilter.encode import sae
+from geofilter.encode.tokens import Batch, Encoded, batches, encode_row
 from geofilter.stats import auroc, cluster_bootstrap, interval, spearman
+from geofilter.target import resolve as targets
+from geofilter.target.sae_folder import unit_decoder
+from geofilter.target.target import Target
 from geofilter.text import markdown_table
-from geofilter.tokens import Batch, Encoded, batches, encode_row
+from geofilter.trial import tune
 
 KINDS = ("harmful advice", "general chat", "insecure code", "secure code")  # bad and good by turns
 PAIRS = ("harmful advice / general chat", "insecure / secure code", "toxic / neutral comments")
@@ -106,7 +112,7 @@ def moved(before: torch.Tensor, after: torch.Tensor) -> float:
     return float(((after - before).norm(dim=1) / before.norm(dim=1)).mean())
 
 
-def take_steps(net: Network, saes: dict[int, targets.Target], rows: Sequence, other: Sequence) -> dict[str, np.ndarray]:
+def take_steps(net: Network, saes: dict[int, Target], rows: Sequence, other: Sequence) -> dict[str, np.ndarray]:
     """Part A for one set of rows: amplification of every feature, and what one step of each kind changed."""
     mine, others = ([encode_row(row, net.tokenizer, TOKENS) for row in each] for each in (rows, other))
     found, out = net.gradients(mine), {}
@@ -210,7 +216,7 @@ def compare(parts: dict[tuple[str, int], dict], layer: int, d: np.ndarray) -> di
     return {key: {name: estimate(v) for name, v in cell.items()} for key, cell in values.items()}
 
 
-def pool_rows(net: Network, saes: dict[int, targets.Target], rows: Sequence) -> dict[str, np.ndarray]:
+def pool_rows(net: Network, saes: dict[int, Target], rows: Sequence) -> dict[str, np.ndarray]:
     """Pooled activations of rows under every SAE."""
     encoders = {layer: sae.FeatureEncoder(target.sae_dir, torch.device("cpu")) for layer, target in saes.items()}
     found: dict[int, dict] = {layer: {} for layer in saes}
@@ -244,11 +250,11 @@ def distances(b: bank.Bank, random: list[bank.Bank], rows: Pooled, bad: np.ndarr
     return out
 
 
-def check_banks(target: targets.Target, d: np.ndarray, pooled: dict[str, Pooled], sets: dict) -> dict[str, dict]:
+def check_banks(target: Target, d: np.ndarray, pooled: dict[str, Pooled], sets: dict) -> dict[str, dict]:
     """Part B at one layer: per built-in bank and set of rows."""
     out = {}
     for name in seeding.BUILT_IN:
-        bad, chat = np.array([s.bad for s in seeding.built_in_seeds(name)]), pooled["background"]
+        bad, chat = np.array([s.bad for s in built_in_seeds(name)]), pooled["background"]
         b = bank.fit(name, {"name": target.name}, d, pooled[name], bad, chat)
         live, rng, n = np.unique([*pooled[name].indices, *chat.indices]), np.random.default_rng(0), len(b.toxic)
         drawn = [rng.permutation(live)[: n + len(b.aligned)] for _ in range(NULLS)]
@@ -394,7 +400,7 @@ def main() -> None:
             path = args.work / f"steps-{name}-{kind.replace(' ', '-')}-{draw}.npz"
             parts[kind, draw] = kept(path, take_steps, net, saes, rows, chat[part])
     texts = {"background": seeding.background_rows(), **{pair: s.rows for pair, s in sets.items()}}
-    texts |= {b: [s.row for s in seeding.built_in_seeds(b)] for b in seeding.BUILT_IN}
+    texts |= {b: [s.row for s in built_in_seeds(b)] for b in seeding.BUILT_IN}
     read = {key: kept(args.work / f"rows-{name}-{i}.npz", pool_rows, net, saes, texts[key])
             for i, key in enumerate(texts)}  # fmt: skip
     for layer, target in saes.items():

@@ -16,20 +16,21 @@ import numpy as np
 import torch
 from evaluation_sets import SETS, draw_seeds, load, mean_auroc
 
-from geofilter import seeding
+from geofilter.bank.background import Background
+from geofilter.bank.features import Pooled
+from geofilter.bank.geometry import closeness, effect_sizes, strongest
+from geofilter.bank.linear import contrast
+from geofilter.build import build as seeding
+from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading
-from geofilter.decoder import unit_decoder
-from geofilter.embedded import embedded_model
-from geofilter.features import TOKEN_BUDGET, outlier_free, pool
-from geofilter.fitting import choose, effect_sizes
-from geofilter.geometry import Background, closeness
-from geofilter.linear import contrast
-from geofilter.model import ResidualModel
-from geofilter.pooled import Pooled
-from geofilter.sae import FeatureEncoder
+from geofilter.encode.model import ResidualModel
+from geofilter.encode.reader import TOKEN_BUDGET, outlier_free, pool
+from geofilter.encode.sae import FeatureEncoder
+from geofilter.encode.tokens import batches, encode_row
 from geofilter.stats import auroc
-from geofilter.targets import known
-from geofilter.tokens import batches, encode_row
+from geofilter.target.embedded import embedded_model
+from geofilter.target.named import known
+from geofilter.target.sae_folder import unit_decoder
 
 MAX_TOKENS = 384
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--per-side", type=int, default=200)
     args = parser.parse_args()
     sets = {name: load(args.data, name, args.per_side) for name in SETS}
-    built_in = {name: seeding.built_in_seeds(name) for name in seeding.BUILT_IN}
+    built_in = {name: built_in_seeds(name) for name in seeding.BUILT_IN}
     rows = {"background": seeding.background_rows(), **{k: v.rows for k, v in sets.items()}}
     rows |= {name: [s.row for s in seeds] for name, seeds in built_in.items()}
     if not args.cache.exists():
@@ -56,7 +57,7 @@ def main() -> None:
         background = Background.of(pooled["background"], len(directions))
 
         def weights(seeds: Pooled, bad: np.ndarray, directions=directions) -> np.ndarray:
-            return closeness(directions, *choose(effect_sizes(seeds, bad, len(directions)), 100)).contrast
+            return closeness(directions, *strongest(effect_sizes(seeds, bad, len(directions)), 100)).contrast
 
         result: dict[str, object] = {"sae": folder.name}
         for name, data in sets.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geofilter.records import Row, read_rows
+from geofilter.rows.records import Row, read_rows
 from geofilter.stats import auroc
 
 SETS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import Dataset
 
 import geofilter
-from geofilter.files import example_file
+from geofilter.rows.shipped import example_file
 
 
 def filtered(my_data: Dataset, model: str, drop: str) -> tuple[Dataset, str]:

@@ -21,8 +21,8 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 import geofilter
-from geofilter.files import example_file
-from geofilter.targets import resolve, whole_model
+from geofilter.rows.shipped import example_file
+from geofilter.target.resolve import resolve, whole_model
 
 
 def kept_rows(data: Path, choice: geofilter.TargetChoice, drop: str) -> list[dict[str, Any]]:

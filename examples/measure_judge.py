@@ -24,7 +24,7 @@ from evaluation_sets import load
 
 from geofilter.config import TargetChoice
 from geofilter.stats import auroc, auroc_interval
-from geofilter.targets import resolve, whole_model
+from geofilter.target.resolve import resolve, whole_model
 
 SETS = ("harmful advice / general chat", "insecure / secure code")
 

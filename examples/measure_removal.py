@@ -17,16 +17,16 @@ from pathlib import Path
 
 from evaluation_sets import in_training_half
 
+from geofilter.build.banks import build_from_files
 from geofilter.config import Loading, ScanConfig, TargetChoice
-from geofilter.evidence.evaluate import evaluate
-from geofilter.evidence.trial import TrialConfig, trial
-from geofilter.evidence.trial_shown import HEAD, features, remarks, table, verdicts
-from geofilter.evidence.tune import Recipe
-from geofilter.files import domain_files
-from geofilter.records import Row, read_rows
-from geofilter.scanning import scan
-from geofilter.seeding import build_from_files
+from geofilter.evaluate.evaluate import evaluate
+from geofilter.rows.records import Row, read_rows
+from geofilter.rows.shipped import domain_files
+from geofilter.scanning.scan import scan
 from geofilter.text import markdown_table
+from geofilter.trial.tables import HEAD, features, remarks, table, verdicts
+from geofilter.trial.trial import TrialConfig, trial
+from geofilter.trial.tune import Recipe
 
 TARGET = TargetChoice("smollm2-135m")
 READING = Loading("cpu", "float32")

@@ -22,19 +22,20 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
+from geofilter.bank.features import Pooled
+from geofilter.bank.scorer import Scorer
+from geofilter.build.banks import bank_folder_for
+from geofilter.build.build import BUILT_IN
 from geofilter.config import DEFAULT_SCORER, Loading, TargetChoice
-from geofilter.features import FeatureReader
-from geofilter.files import example_file
-from geofilter.model import DTYPES
-from geofilter.pooled import Pooled
-from geofilter.records import Row, read_rows
-from geofilter.sae import FeatureEncoder
-from geofilter.scorer import Scorer
-from geofilter.seeding import BUILT_IN, cached
+from geofilter.encode.model import DTYPES
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.sae import FeatureEncoder
+from geofilter.encode.tokens import encode_row
+from geofilter.rows.records import Row, read_rows
+from geofilter.rows.shipped import example_file
 from geofilter.stats import spearman
-from geofilter.targets import resolve
-from geofilter.tokens import encode_row
+from geofilter.target.resolve import resolve
 
 D_IN, D_SAE, TOKENS = 4608, 131072, 512
 
@@ -76,7 +77,7 @@ def agreement() -> dict[str, float]:
         "relative error of pooled activations": float(np.linalg.norm(rounded - exact) / np.linalg.norm(exact)),
     }
     for name in BUILT_IN:
-        bank = Bank.load(cached(name, target, "float32"), target.fingerprint)
+        bank = Bank.load(bank_folder_for(name, target, "float32"), target.fingerprint)
         scores = [Scorer(bank, DEFAULT_SCORER).raw(p, []) for p in pooled.values()]
         out[f"rank correlation of scores, {name}"] = spearman(*scores)
     return out

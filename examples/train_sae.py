@@ -24,12 +24,13 @@ import torch
 from evaluation_sets import in_training_half
 
 from geofilter.config import Loading
-from geofilter.embedded import embedded_model
-from geofilter.features import outlier_free
-from geofilter.model import ResidualModel
-from geofilter.records import Row, Turn, read_rows
-from geofilter.targets import known
-from geofilter.tokens import Encoded, batches
+from geofilter.encode.model import ResidualModel
+from geofilter.encode.reader import outlier_free
+from geofilter.encode.tokens import Encoded, batches
+from geofilter.rows.records import Row, read_rows
+from geofilter.rows.shapes import Turn
+from geofilter.target.embedded import embedded_model
+from geofilter.target.named import known
 
 MAX_TOKENS = 256
 

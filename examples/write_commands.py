@@ -17,9 +17,9 @@ from typing import Any, get_args
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from geofilter.cli import app
-from geofilter.options import LOADING_OPTIONS, TARGET_OPTIONS
-from geofilter.settings import OWN, SETTINGS
+from geofilter.cli.app import app
+from geofilter.cli.options import LOADING_OPTIONS, TARGET_OPTIONS
+from geofilter.cli.settings import OWN, SETTINGS
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# Commands

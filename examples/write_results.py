@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from geofilter.evidence.trial_shown import change
+from geofilter.trial.tables import change
 
 PARTS = ("removal", "mechanism", "judge", "power")
 DOCS = Path(__file__).parent.parent / "docs"

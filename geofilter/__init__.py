@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from geofilter.config import Loading as Loading
     from geofilter.config import ScanConfig as ScanConfig
     from geofilter.config import TargetChoice as TargetChoice
-    from geofilter.cut import Cut as Cut
-    from geofilter.cut import Selection as Selection
+    from geofilter.cut.cut import Cut as Cut
+    from geofilter.cut.cut import Selection as Selection
     from geofilter.errors import GeofilterError as GeofilterError
-    from geofilter.evidence.given import Label as Label
-    from geofilter.labelling import Labelling as Labelling
-    from geofilter.scanning import scan as scan
-    from geofilter.store import Run as Run
+    from geofilter.labels.label import Label as Label
+    from geofilter.labels.labelling import Labelling as Labelling
+    from geofilter.run.store import Run as Run
+    from geofilter.scanning.scan import scan as scan
 
 _HOMES = {
-    "Cut": "cut",
+    "Cut": "cut.cut",
     "GeofilterError": "errors",
-    "Label": "evidence.given",
-    "Labelling": "labelling",
+    "Label": "labels.label",
+    "Labelling": "labels.labelling",
     "Loading": "config",
-    "Run": "store",
+    "Run": "run.store",
     "ScanConfig": "config",
-    "Selection": "cut",
+    "Selection": "cut.cut",
     "TargetChoice": "config",
-    "scan": "scanning",
+    "scan": "scanning.scan",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
-from geofilter.fields import Fields, check
+from geofilter.rows.fields import Fields, check
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
@@ -28,7 +26,7 @@ BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
-    """Which target: a named one, or any model with any SAE. `targets.resolve` finds it."""
+    """Which target: a named one, or any model with any SAE. `target.resolve` finds it."""
 
     model: str | None = None
     """alias, hub id or folder"""
@@ -119,7 +117,7 @@ class ScanConfig:
     fields: Fields = field(default_factory=dict, hash=False)
     """columns of rows of no known shape, see `fields.Fields`"""
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
-    """where a file of `data` was made from, for the manifest; see `sources.gather`"""
+    """where a file of `data` was made from, for the manifest; see `rows.gather`"""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -155,35 +153,3 @@ def excluded(text: str) -> tuple[str, int]:
 def fingerprint(encoding: dict[str, Any]) -> str:
     """sha256 of a JSON-able description of everything the stored features depend on."""
     return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()
-
-
-def settings(folder: Path) -> dict[str, Any]:
-    """Defaults for the command line: `geofilter.toml`, else `[tool.geofilter]` of pyproject.toml, else nothing.
-
-    Keys are long option names, with - or _; so they are in the table of a command, and so is its name.
-
-    Returns:
-        values by option with _, those of a command's table in a dictionary under its name.
-
-    Raises:
-        InputError: the file is not valid TOML.
-    """
-    for name in ("geofilter.toml", "pyproject.toml"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            table = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not valid TOML ({error}); mend it") from None
-        tools = table.get("tool")
-        found = table if name == "geofilter.toml" else tools.get("geofilter") if isinstance(tools, dict) else None
-        if found is not None and not isinstance(found, dict):
-            raise InputError(f"{path}: tool.geofilter is no table; write [tool.geofilter] and the options below it")
-        if found is not None:
-            return _with_underscores(found)
-    return {}
-
-
-def _with_underscores(table: dict[str, Any]) -> dict[str, Any]:
-    return {k.replace("-", "_"): _with_underscores(v) if isinstance(v, dict) else v for k, v in table.items()}

@@ -33,22 +33,6 @@ def package_data(*parts: str) -> Path:
     return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
 
 
-def _example(name: str) -> Path:
-    """What lies in examples/ of a source checkout and travels in the installed package."""
-    packaged = package_data(name)
-    return packaged if packaged.exists() else Path(__file__).parent.parent / "examples" / name
-
-
-def example_file() -> Path:
-    """The demo's data."""
-    return _example("mixed_advice.jsonl")
-
-
-def domain_files() -> list[Path]:
-    """The paired health, career and legal answers."""
-    return sorted(_example("domains").glob("*.jsonl"))
-
-
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as handle:

@@ -106,10 +106,10 @@ def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int =
 
 def hook_vectors(model_dir: Path, layer: int, kind: str = "hook_resid_post") -> torch.Tensor:
     """(n_tokens, d_in) vectors at a hook, of the response tokens of sixty background rows."""
-    from geofilter.background import background_rows
     from geofilter.config import Loading
-    from geofilter.model import ResidualModel
-    from geofilter.tokens import batches, encode_row
+    from geofilter.encode.model import ResidualModel
+    from geofilter.encode.tokens import batches, encode_row
+    from geofilter.rows.shipped import background_rows
 
     model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"), kind)
     rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
@@ -210,7 +210,7 @@ class Done:
 
 def geofilter(*args: object, cwd: Path | None = None) -> Done:
     """The command line's own entry point, called in this process: importing torch anew costs seconds each time."""
-    from geofilter.cli import main
+    from geofilter.cli.app import main
 
     out, err = io.StringIO(), io.StringIO()
     code = 0
@@ -227,7 +227,7 @@ def geofilter(*args: object, cwd: Path | None = None) -> Done:
 
 def random_pooled(n: int, d_sae: int = D_SAE, d_in: int = D_IN, seed: int = 0):
     """Random sparse rows."""
-    from geofilter.pooled import Pooled
+    from geofilter.bank.features import Pooled
 
     rng = np.random.default_rng(seed)
     dense = np.where(rng.random((n, d_sae)) < 0.2, rng.random((n, d_sae)), 0).astype(np.float32)

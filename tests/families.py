@@ -35,7 +35,7 @@ def family_tokenizer(kind: str, chat: bool = True):
         "llama": ("llama31", LLAMA_TOKENS, "<|begin_of_text|>", "<|eot_id|>"),
         "gpt_oss": ("harmony", HARMONY_TOKENS, "<|startoftext|>", "<|return|>"),
     }[kind]
-    from geofilter.background import background_rows
+    from geofilter.rows.shipped import background_rows
 
     # Words of its own for the texts that ship, so that rows are as short as with a real vocabulary.
     texts = [row.response for row in background_rows()[:120]]
@@ -262,7 +262,7 @@ CASES = {
 
 def fill(hub: Hub) -> Hub:
     """Every case's model and SAE. Models of one size have the same weights, so that one SAE fits all of them."""
-    from geofilter.targets import known
+    from geofilter.target.named import known
 
     models = {(c.repo, c.kind, c.layers, c.chat) for c in CASES.values()}
     folders = {repo: hub.model(repo, kind, layers, chat) for repo, kind, layers, chat in sorted(models)}

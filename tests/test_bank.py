@@ -7,14 +7,15 @@ import pytest
 from conftest import D_SAE, random_pooled
 from test_geometry import bank, directions  # noqa: F401 (fixture)
 
-from geofilter.background import background_rows
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
+from geofilter.bank.geometry import effect_sizes, strongest
+from geofilter.bank.scorer import Scorer
+from geofilter.bank.validate import group_folds, validate
+from geofilter.build.build import BUILT_IN
+from geofilter.build.seeds import built_in_seeds
 from geofilter.errors import BankError
-from geofilter.fitting import choose, effect_sizes
-from geofilter.scorer import Scorer
-from geofilter.seeding import BUILT_IN, built_in_seeds
-from geofilter.style import STYLE, style_features
-from geofilter.validate import group_folds, validate
+from geofilter.rows.shipped import background_rows
+from geofilter.rows.style import STYLE, style_features
 
 
 def test_effect_sizes_equal_the_formula():
@@ -27,11 +28,11 @@ def test_effect_sizes_equal_the_formula():
 
 
 def test_choose_takes_both_ends_strongest_first():
-    toxic, aligned = choose(np.array([0.1, -0.5, 0.9, 0.0, -0.7, 0.3], np.float32), 2)
+    toxic, aligned = strongest(np.array([0.1, -0.5, 0.9, 0.0, -0.7, 0.3], np.float32), 2)
     assert toxic.tolist() == [2, 5]
     assert aligned.tolist() == [4, 1]
     with pytest.raises(BankError) as caught:
-        choose(np.zeros(4, np.float32), 2)
+        strongest(np.zeros(4, np.float32), 2)
     assert str(caught.value) == (
         "no feature differs between the bad and the good rows; check that the two files differ"
     )

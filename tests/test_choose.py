@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from geofilter.choose import choose
+from geofilter.labels.pick import pick_rows
 
 
 def features(n: int, seed: int = 0) -> sp.csr_matrix:
@@ -12,7 +12,7 @@ def features(n: int, seed: int = 0) -> sp.csr_matrix:
 
 def picked(n: int, standard: np.ndarray, x: sp.csr_matrix, taken=(), seed: int = 0):
     names = [f"b{i}" for i in range(standard.shape[1])]
-    return choose(n, standard, names, lambda rows: x[rows], taken, seed=seed)
+    return pick_rows(n, standard, names, lambda rows: x[rows], taken, seed=seed)
 
 
 def test_every_row_is_chosen_once_and_none_that_is_taken():
@@ -23,7 +23,7 @@ def test_every_row_is_chosen_once_and_none_that_is_taken():
 
 def test_rows_left_out_are_not_chosen_and_teach_no_likeness():
     standard = np.random.default_rng(0).normal(size=(30, 1))
-    got = choose(30, standard, ["b"], lambda rows: features(30)[rows], [1], [2, 3])
+    got = pick_rows(30, standard, ["b"], lambda rows: features(30)[rows], [1], [2, 3])
     assert sorted(p.position for p in got) == [0, *range(4, 30)]
 
 

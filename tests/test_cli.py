@@ -1,111 +1,10 @@
-import ast
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import chat, geofilter, write_rows
-
-import geofilter as package
-
-SOURCE = Path(package.__file__).parent
-HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
-# Lower rows may import upper rows only.
-LAYERS = [
-    ["errors", "style", "arrays", "text", "version", "pooled"],
-    ["stats", "files", "charts"],
-    ["packed", "parquet", "fields"],
-    ["inputs"],
-    ["config", "records", "controls", "geometry", "hooks", "decoder"],
-    ["background", "ridge", "linear"],
-    ["topics"],
-    ["bank"],
-    ["fitting", "scorer"],
-    ["store", "power", "validate", "choose"],
-    ["run_banks", "learn", "sources"],
-    ["cut"],
-    ["scoring", "reread"],
-    ["report.rows", "report.composition"],
-    ["report.content"],
-    ["report.page", "report.text"],
-    ["report.write"],
-    ["hub", "embedded", "tokens", "sae"],
-    ["releases"],
-    ["pairing"],
-    ["targets"],
-    ["model"],
-    ["features"],
-    ["doctor", "encoding", "exhibits"],
-    ["seeding"],
-    ["scanning", "reopen"],
-    ["explain"],
-    ["report.shade"],
-    ["evidence.rating", "evidence.endpoint", "evidence.given"],
-    ["evidence.labels", "evidence.judge", "evidence.tune"],
-    ["evidence.lines", "evidence.measures", "evidence.judge_plan", "labelling"],
-    ["evidence.judge_labels", "evidence.check_labels"],
-    ["evidence.judge_rows", "evidence.evaluate", "evidence.shown", "evidence.freeform", "evidence.arms"],
-    ["evidence.summary", "gate"],
-    ["evidence.trial", "evidence.trial_shown"],
-    ["options"],
-    ["settings"],
-    ["label_terminal"],
-    [
-        "cli_bank",
-        "cli_target",
-        "cli_evaluate",
-        "cli_explain",
-        "cli_gate",
-        "cli_judge",
-        "cli_label",
-        "cli_report",
-        "cli_trial",
-    ],
-    ["cli"],
-    ["__main__"],
-]
-
-
-def imported(code: str) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-def test_the_command_line_imports_nothing_heavy():
-    assert not imported("import geofilter.cli") & set(HEAVY)
-
-
-@pytest.mark.parametrize("args", [["--help"], ["bank", "list"], ["targets"]], ids=" ".join)
-def test_what_needs_no_model_imports_nothing_heavy(args: list[str]):
-    code = (
-        f"import sys\nsys.argv = ['geofilter', *{args!r}]\nfrom geofilter.cli import app\n"
-        "try:\n    app()\nexcept SystemExit:\n    pass"
-    )
-    assert not imported(code) & set(HEAVY)
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "cut",
-        "report",
-        "store",
-        "bank",
-        "power",
-        "geometry",
-        "validate",
-        "scoring",
-        "evidence.evaluate",
-        "evidence.shown",
-        "evidence.judge",
-    ],
-)
-def test_what_comes_after_the_scan_imports_no_torch(module: str):
-    assert not imported(f"import geofilter.{module}") & {"torch", "transformers", "sae_lens"}
+from test_architecture import loaded
 
 
 def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
@@ -119,34 +18,8 @@ def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
         "sys.argv = ['geofilter', 'filter', 'r', '--drop', '2', '--quiet']\n"
         "from geofilter.cli import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code"
     )
-    assert not imported(code) & {"torch", "transformers", "sae_lens"}
+    assert not loaded(code) & {"torch", "transformers", "sae_lens"}
     assert (tmp_path / "d.filtered.jsonl").is_file()
-
-
-def test_imports_go_one_way_and_modules_stay_small():
-    level = {name: i for i, names in enumerate(LAYERS) for name in names}
-    paths = [p for p in SOURCE.rglob("*.py") if p.stem != "__init__"]
-    modules = {".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in paths}
-    assert set(modules) == set(level)
-    for name, path in modules.items():
-        tree = ast.parse(path.read_text("utf-8"))
-        runtime = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-        typing_only = {
-            id(n)
-            for block in ast.walk(tree)
-            if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
-            for n in ast.walk(block)
-        }
-        for node in runtime:
-            if id(node) in typing_only or not (node.module or "").startswith("geofilter"):
-                continue
-            # `from geofilter.evidence import trial` names a module, `from geofilter.cut import Cut` one of its names.
-            inside = (node.module or "").removeprefix("geofilter").lstrip(".")
-            named = [f"{inside}.{a.name}".lstrip(".") for a in node.names]
-            for target in [inside] if inside in level else named:
-                if target in level:
-                    assert level[target] < level[name], f"{name} imports {target}"
-        assert len(path.read_text("utf-8").splitlines()) <= 350, f"{name} is long; split it"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +97,7 @@ def test_doctor_on_a_pair(tiny, tmp_path: Path):
 
 def test_doctor_finds_two_faiss_builds_and_none(tmp_path: Path, monkeypatch):
     """Both distributions install one folder: the last one wins, and removing either leaves nothing that works."""
-    from geofilter import doctor
+    from geofilter.encode import doctor
 
     (here,) = doctor.faiss_builds()
     other = "faiss-gpu" if here.startswith("faiss-cpu") else "faiss-cpu"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import chat, geofilter, write_rows
 
-from geofilter.cut import Cut, split_name
+from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
-from geofilter.packed import open_packed, packing
+from geofilter.rows.lines import open_packed, packing, split_name
 
 
 @pytest.mark.parametrize(

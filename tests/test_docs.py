@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from test_cli import HEAVY, imported
+from test_architecture import HEAVY, loaded
 from typer.main import get_command
 
 import geofilter as package
-from geofilter import settings
-from geofilter.cli import app
+from geofilter.cli import settings
+from geofilter.cli.app import app
 from geofilter.config import BUILT_IN, SCORERS
-from geofilter.targets import known
+from geofilter.target.named import known
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -171,7 +171,7 @@ def test_completion_imports_nothing_heavy():
         f"import os, sys\nos.environ |= {environment!r}\nsys.argv = ['geofilter']\nfrom geofilter.cli import app\n"
         "try:\n    app()\nexcept SystemExit:\n    print()"
     )
-    assert not imported(code) & set(HEAVY)
+    assert not loaded(code) & set(HEAVY)
 
 
 def test_bash_completes_after_install_completion(tmp_path: Path, monkeypatch):

@@ -9,15 +9,16 @@ import torch
 from conftest import chat, geofilter, quiet, scan_one, write_rows
 from families import fitted, put_native
 
-from geofilter import doctor
 from geofilter.config import Loading, TargetChoice
-from geofilter.doctor import memory_needed
+from geofilter.encode import pair
+from geofilter.encode.doctor import memory_needed
+from geofilter.encode.model import ResidualModel, parameters
+from geofilter.encode.pair import require_pair
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.sae import FeatureEncoder
+from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError
-from geofilter.features import FeatureReader
-from geofilter.model import ResidualModel, parameters
-from geofilter.sae import FeatureEncoder
-from geofilter.targets import resolve
-from geofilter.tokens import Encoded
+from geofilter.target.resolve import resolve
 
 
 def test_an_sae_off_by_one_layer_stops_the_scan(tmp_path: Path, hub):
@@ -117,13 +118,13 @@ def test_only_a_pair_that_passed_is_remembered(tiny, tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         for figures in ({1: float("nan"), 2: float("nan"), 3: float("nan")}, {1: -1.0, 2: -2.0, 3: -3.0}):
             full = {layer: {"explained_variance": ev, "l0": 1.0} for layer, ev in figures.items()}
-            patch.setattr(doctor, "_explained_variance", lambda *a, full=full: full)
+            patch.setattr(pair, "_explained_variance", lambda *a, full=full: full)
             with pytest.raises(TargetError, match="reconstructs none of the layers"):
-                doctor.require_pair(target, Loading("cpu"), quiet)
-    doctor.require_pair(target, Loading("cpu"), quiet)
+                require_pair(target, Loading("cpu"), quiet)
+    require_pair(target, Loading("cpu"), quiet)
     assert [p.name for p in (tmp_path / "cache" / "pairs").iterdir()] == [f"{target.fingerprint[:16]}-float32.json"]
-    monkeypatch.setattr(doctor, "_explained_variance", lambda *a: pytest.fail("measured again"))
-    doctor.require_pair(target, Loading("cpu"), quiet)
+    monkeypatch.setattr(pair, "_explained_variance", lambda *a: pytest.fail("measured again"))
+    require_pair(target, Loading("cpu"), quiet)
 
 
 def test_overflow_in_float16_is_said(tiny, tmp_path: Path):
@@ -159,7 +160,7 @@ def test_a_pair_is_checked_even_where_that_cannot_be_remembered(tiny, tmp_path: 
     monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     told: list[str] = []
     target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
-    doctor.require_pair(target, Loading("cpu"), told.append)
+    require_pair(target, Loading("cpu"), told.append)
     assert (
         told[-1] == f"note: {tmp_path / 'cache' / 'pairs'} cannot be written, so the next start checks this pair again"
     )

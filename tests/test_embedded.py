@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from conftest import geofilter
 
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
+from geofilter.build.banks import bank_folder_for
+from geofilter.build.build import BUILT_IN, build, encode
+from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
-from geofilter.files import example_file, package_data
-from geofilter.seeding import BUILT_IN, build, built_in_seeds, built_in_sources, cached, encode
+from geofilter.files import package_data
+from geofilter.rows.shipped import built_in_sources, example_file
 from geofilter.stats import auroc
-from geofilter.targets import resolve
+from geofilter.target.resolve import resolve
 
 pytestmark = pytest.mark.embedded
 MODEL = "smollm2-135m"
@@ -57,17 +60,17 @@ def test_the_card_states_what_is_shipped():
 
 @pytest.mark.parametrize("name", list(BUILT_IN))
 def test_the_shipped_banks_are_for_this_target_and_these_texts(name: str, target):
-    path = cached(name, target, "float32")
+    path = bank_folder_for(name, target, "float32")
     assert package_data() in path.parents  # shipped, not built
     assert Bank.load(path, target.fingerprint).meta["sources"] == built_in_sources(name)
 
 
 def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
     """On a third of the reference rows' work: the seed rows are read again, the background is the shipped one."""
-    from geofilter.features import FeatureReader
+    from geofilter.encode.reader import FeatureReader
 
     reader = FeatureReader(target, Loading("cpu", "float32"))
-    shipped = Bank.load(cached("toxic-text", target, "float32"), target.fingerprint)
+    shipped = Bank.load(bank_folder_for("toxic-text", target, "float32"), target.fingerprint)
     again = build("toxic-text", target, built_in_seeds("toxic-text"), reader, reference=shipped.reference,
                   notify=lambda text: None, centred=True)  # fmt: skip
     # Another CPU rounds otherwise, so that features at the edge of the list may change places.
@@ -80,10 +83,10 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
 
 
 def test_the_shipped_background_is_what_the_model_says(target):
-    from geofilter.background import background_rows
-    from geofilter.features import FeatureReader
+    from geofilter.encode.reader import FeatureReader
+    from geofilter.rows.shipped import background_rows
 
-    shipped = Bank.load(cached("harmful-answers", target, "float32"), target.fingerprint).reference
+    shipped = Bank.load(bank_folder_for("harmful-answers", target, "float32"), target.fingerprint).reference
     some = encode(FeatureReader(target, Loading("cpu", "float32")), background_rows()[:12])
     assert some.n_tokens.tolist() == shipped.n_tokens[:12].tolist()
     ours, theirs = some.matrix(4096).toarray(), shipped.matrix(4096)[:12].toarray()

@@ -13,18 +13,20 @@ import pytest
 from conftest import chat, geofilter, write_rows
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from geofilter import seeding
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
+from geofilter.bank.scorer import Scorer
+from geofilter.build import build as seeding
+from geofilter.build.banks import bank_folder_for
 from geofilter.charts import LINE, Interval, Series, curves, intervals
 from geofilter.errors import InputError
-from geofilter.evidence import labels
-from geofilter.evidence.evaluate import compare, verdict
-from geofilter.evidence.labels import Labelled
-from geofilter.evidence.lines import Line
-from geofilter.run_banks import bank_folder
-from geofilter.scorer import Scorer
+from geofilter.evaluate.evaluate import compare, verdict
+from geofilter.evaluate.rankings import Ranked
+from geofilter.labels.labelled import Labelled
+from geofilter.labels.source import parse
+from geofilter.rows.shipped import built_in_sources
+from geofilter.run.banks import bank_folder
+from geofilter.run.store import Run
 from geofilter.stats import RankingStats, Stats, auroc, cluster_bootstrap, draw_weights, interval
-from geofilter.store import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -110,23 +112,23 @@ def test_the_verdict_is_of_the_paired_difference_to_the_hardest_control():
     good, fair = bad + rng.normal(0, 0.3, 200), bad + rng.normal(0, 1, 200)
     rows = rows_of(bad)
 
-    def of(own: np.ndarray, *controls: Line) -> dict:
-        lines, _ = compare([Line("own", "score", own), *controls], rows, ["drop 10%"], [0.1], 200, 0)
+    def of(own: np.ndarray, *controls: Ranked) -> dict:
+        lines, _ = compare([Ranked("own", "score", own), *controls], rows, ["drop 10%"], [0.1], 200, 0)
         return verdict(lines)
 
-    noise = Line("noise", "control", rng.normal(size=200))
-    won = of(good, noise, Line("fair", "control", fair))
+    noise = Ranked("noise", "control", rng.normal(size=200))
+    won = of(good, noise, Ranked("fair", "control", fair))
     assert won["beats_every_control"] is True
     assert won["hardest_control"] == "fair"
     assert won["text"].startswith("The score beats every control: its AUROC is ")
-    lost = of(fair, noise, Line("words", "control", good, fitted=True))
+    lost = of(fair, noise, Ranked("words", "control", good, fitted=True))
     assert lost["beats_every_control"] is False
     assert lost["hardest_control"] == "words"
     assert lost["hardest_control_without_labels"] == "noise"
     assert lost["text"].startswith("The score does not beat every control: its AUROC is ")
     assert "It beats the controls that are not fitted on labels: the hardest of them (noise)" in lost["text"]
     # Ahead on these rows, but within the interval: not beaten.
-    tie = of(fair, Line("twin", "control", fair + rng.normal(0, 0.3, 200)))
+    tie = of(fair, Ranked("twin", "control", fair + rng.normal(0, 0.3, 200)))
     assert tie["beats_every_control"] is False
     upside_down = of(-good, noise)
     assert "It ranks the bad rows below the good ones: a cut by it removes good rows." in upside_down["text"]
@@ -298,8 +300,8 @@ def test_the_cross_validated_controls_keep_groups_together(base: Path, tmp_path:
         text = " ".join(rng.choice(words, 6)) + f" w{i}"
         rows += [chat(f"q {i} {j}?", text, label=i % 2, topic=f"t{i}") for j in range(3)]
     write_rows(tmp_path / "copies.jsonl", rows)
-    labeller = labels.parse("label=1")
-    from geofilter.evidence import lines
+    labeller = parse("label=1")
+    from geofilter.evaluate import rankings as lines
 
     def aurocs(groups: list[str]) -> dict[str, float]:
         bad = np.array([r["label"] == 1 for r in rows])
@@ -452,7 +454,7 @@ def test_several_values_and_values_that_are_no_strings():
     row = SimpleNamespace(file="f", line=1)
 
     def of(rule: str, **record):
-        return labels.parse(rule).of(SimpleNamespace(**row.__dict__, record=record))
+        return parse(rule).of(SimpleNamespace(**row.__dict__, record=record))
 
     assert of("label=a, b", label="b") is True
     assert of("label=a,b", label="c") is False
@@ -495,7 +497,7 @@ def test_label_files_that_cannot_be_used(tmp_path: Path, monkeypatch, rows: list
     monkeypatch.chdir(tmp_path)
     write_rows(Path("l"), rows)
     with pytest.raises(InputError) as caught:
-        labels.parse("l")
+        parse("l")
     assert str(caught.value) == error
 
 
@@ -606,9 +608,9 @@ def test_a_built_in_bank_is_sought_where_a_scan_puts_it():
                 "target": {"name": name, "fingerprint": fingerprint},
                 "encoding": {"dtype": dtype, "sae_dtype": sae_dtype},
             }
-            about = {"name": "toxic-text", "path": None, "sources": seeding.built_in_sources("toxic-text")}
+            about = {"name": "toxic-text", "path": None, "sources": built_in_sources("toxic-text")}
             target = SimpleNamespace(name=name, fingerprint=fingerprint)
-            assert bank_folder(manifest, about) == seeding.cached("toxic-text", target, precision)
+            assert bank_folder(manifest, about) == bank_folder_for("toxic-text", target, precision)
     shipped = Path(seeding.package_data("banks", "smollm2-135m", "toxic-text"))
     manifest["target"] = json.loads((shipped / "bank.json").read_text("utf-8"))["target"]
     manifest["encoding"] = {"dtype": "float32", "sae_dtype": "float32"}

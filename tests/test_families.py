@@ -8,7 +8,8 @@ from conftest import chat, geofilter, write_rows
 from families import CASES, fitted, put_native
 
 from geofilter.config import TargetChoice
-from geofilter.targets import known, resolve
+from geofilter.target.named import known
+from geofilter.target.resolve import resolve
 
 BAD = [chat(f"question {i}?", f"you fool, {i} times no, nobody likes you") for i in range(12)]
 GOOD = [chat(f"question {i}?", f"the answer is that {i} works, ask the doctor") for i in range(12)]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import D_IN, D_SAE, make_sae
 
-from geofilter.features import pool
-from geofilter.sae import FeatureEncoder
+from geofilter.encode.reader import pool
+from geofilter.encode.sae import FeatureEncoder
 
 
 @pytest.mark.parametrize("architecture", ["topk", "jumprelu", "standard"])

@@ -7,11 +7,12 @@ import pytest
 from conftest import Done, geofilter, write_rows
 
 from geofilter.errors import InputError
-from geofilter.evidence.judge_plan import plan
-from geofilter.evidence.labels import scored_rows
-from geofilter.fields import lookup, parse
-from geofilter.records import RowError, Turn, check_fields, fields_for, parse_record
-from geofilter.store import Run
+from geofilter.judge.plan import plan
+from geofilter.rows.fields import lookup, parse
+from geofilter.rows.records import check_fields, fields_for
+from geofilter.rows.shapes import RowError, Turn, parse_record
+from geofilter.run.rows import scored_rows
+from geofilter.run.store import Run
 
 U, A, S = Turn("user", "hi"), Turn("assistant", "hello"), Turn("system", "be brief")
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]

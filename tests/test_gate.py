@@ -12,10 +12,10 @@ import pytest
 import yaml
 from conftest import chat, geofilter, write_rows
 
-from geofilter.cut import Cut
+from geofilter.cut.cut import Cut
+from geofilter.cut.gate import _part, check, markdown, text
 from geofilter.errors import InputError, RunError
-from geofilter.gate import _part, check, markdown, text
-from geofilter.store import Run
+from geofilter.run.store import Run
 
 CI = Path(__file__).parent.parent / "examples" / "ci"
 

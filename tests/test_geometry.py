@@ -5,11 +5,12 @@ import pytest
 import torch
 from conftest import D_IN, D_SAE, random_pooled
 
+from geofilter.bank.background import Background
+from geofilter.bank.geometry import closeness, max_cosine
+from geofilter.bank.learn import fit
+from geofilter.bank.linear import Scale, contrast
+from geofilter.bank.scorer import Scorer
 from geofilter.errors import BankError
-from geofilter.fitting import fit
-from geofilter.geometry import Background, closeness, max_cosine
-from geofilter.linear import Scale, contrast
-from geofilter.scorer import Scorer
 
 
 def directions(n: int = D_SAE, d: int = D_IN, seed: int = 0) -> np.ndarray:

@@ -9,12 +9,12 @@ import torch
 from conftest import chat, geofilter, write_rows
 from families import CASES
 
+from geofilter.bank.geometry import max_cosine
 from geofilter.config import Loading, TargetChoice
-from geofilter.features import FeatureReader
-from geofilter.geometry import max_cosine
-from geofilter.model import ResidualModel
-from geofilter.targets import resolve
-from geofilter.tokens import Encoded
+from geofilter.encode.model import ResidualModel
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.tokens import Encoded
+from geofilter.target.resolve import resolve
 
 pytestmark = [
     pytest.mark.gpu,
@@ -112,9 +112,9 @@ def test_doctor_compares_the_estimate_with_the_free_memory(hub):
 
 
 def test_fine_tuning_on_the_gpu_lowers_the_loss(tiny):
-    from geofilter.evidence.measures import encode_all, log_probabilities
-    from geofilter.evidence.tune import Budget, Recipe, tokenizer_of, tune, whole
-    from geofilter.records import parse_line
+    from geofilter.rows.records import parse_line
+    from geofilter.trial.measures import encode_all, log_probabilities
+    from geofilter.trial.tune import Budget, Recipe, tokenizer_of, tune, whole
 
     tokenizer = tokenizer_of(tiny[0])
     line = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "ask the doctor"}]}'

@@ -13,11 +13,11 @@ from families import CASES, Hub, fitted, put_gemma_scope, put_native
 from huggingface_hub import constants
 
 from geofilter.config import Loading, TargetChoice
+from geofilter.encode.model import ResidualModel
 from geofilter.errors import TargetError
 from geofilter.files import made_once
-from geofilter.hub import SMALL_FILES, wanted_tensor
-from geofilter.model import ResidualModel
-from geofilter.targets import resolve
+from geofilter.target.hub import SMALL_FILES, wanted_tensor
+from geofilter.target.resolve import resolve
 
 
 def test_only_the_weight_files_needed_are_used(hub):

@@ -19,13 +19,13 @@ from conftest import chat, geofilter, write_rows
 from endpoint import Endpoint, row_of, said
 
 from geofilter.errors import InputError, TargetError
-from geofilter.evidence import endpoint as endpoints
-from geofilter.evidence import judge_plan
-from geofilter.evidence.judge import GRACE, Judge
-from geofilter.evidence.judge_plan import Prices, plan, row_prompt
-from geofilter.evidence.rating import Rating, parse_rating
 from geofilter.files import alone
-from geofilter.records import parse_line, read_rows
+from geofilter.judge import endpoint as endpoints
+from geofilter.judge import plan as judge_plan
+from geofilter.judge.client import GRACE, Judge
+from geofilter.judge.plan import Prices, plan, row_prompt
+from geofilter.judge.rating import Rating, parse_rating
+from geofilter.rows.records import parse_line, read_rows
 
 KEY = "sk-test-0123456789"
 
@@ -683,7 +683,7 @@ def test_a_plan_sends_nothing_and_a_failing_reader_is_told(tmp_path: Path, serve
 def real_server(tmp_path_factory: pytest.TempPathFactory):
     """`transformers serve` with the whole embedded model: its address and the model's name there."""
     from geofilter.config import TargetChoice
-    from geofilter.targets import resolve, whole_model
+    from geofilter.target.resolve import resolve, whole_model
 
     folder = whole_model(resolve(TargetChoice("smollm2-135m")))
     with socket.socket() as free:

@@ -14,12 +14,12 @@ from conftest import chat, geofilter, write_rows
 from endpoint import Endpoint, row_of
 from rich.console import Console
 
+from geofilter.cli.label_terminal import at_terminal
 from geofilter.errors import InputError, RunError
-from geofilter.evidence.given import Label
-from geofilter.evidence.labels import parse
-from geofilter.label_terminal import at_terminal
-from geofilter.labelling import Labelling, ask
-from geofilter.store import Run
+from geofilter.labels.label import Label
+from geofilter.labels.labelling import Labelling, ask
+from geofilter.labels.source import parse
+from geofilter.run.store import Run
 
 N = 60
 BAD = [i % 3 == 0 for i in range(N)]

@@ -8,9 +8,9 @@ from families import D_IN, VOCAB, family_model, family_tokenizer
 from safetensors.torch import load_file, save_file
 
 from geofilter.config import Loading
+from geofilter.encode.model import ResidualModel, choose_device
+from geofilter.encode.reader import outlier_free
 from geofilter.errors import InputError, TargetError
-from geofilter.features import outlier_free
-from geofilter.model import ResidualModel, choose_device
 
 FAMILIES = ["gemma2", "llama", "gpt_oss"]
 LAYERS = 4

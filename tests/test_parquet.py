@@ -11,8 +11,8 @@ import pytest
 from conftest import geofilter
 
 from geofilter.errors import InputError
-from geofilter.parquet import lines
-from geofilter.records import read_rows
+from geofilter.rows.parquet import lines
+from geofilter.rows.records import read_rows
 
 N = 25
 

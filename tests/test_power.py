@@ -5,11 +5,11 @@ import pytest
 from conftest import random_pooled
 from test_geometry import bank  # noqa: F401 (fixture)
 
-from geofilter.bank import Bank
-from geofilter.power import assess, bimodality, chance, headline, standing_out, tail
-from geofilter.scorer import Scorer
+from geofilter.bank.bank import Bank
+from geofilter.bank.scorer import Scorer
+from geofilter.rows.style import STYLE, style_features
+from geofilter.run.power import assess, bimodality, chance, headline, standing_out, tail
 from geofilter.stats import auroc, auroc_interval, ranks, spearman
-from geofilter.style import STYLE, style_features
 
 EVALUATION = {"auroc": 0.6, "interval": [0.4, 0.8], "bag_of_words": 0.5}
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
-from geofilter.inputs import expand
-from geofilter.packed import packing
-from geofilter.records import Rejected, Row, RowError, Turn, parse_line, parse_record, read_rows
+from geofilter.rows.gather import expand
+from geofilter.rows.lines import packing
+from geofilter.rows.records import Rejected, Row, parse_line, read_rows
+from geofilter.rows.shapes import RowError, Turn, parse_record
 
 U, A = Turn("user", "hi"), Turn("assistant", "hello")
 

@@ -13,9 +13,9 @@ from families import D_IN, D_SAE, Fitted, Hub, put_dictionary_learning, put_gemm
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from geofilter.encode.sae import FeatureEncoder
 from geofilter.errors import InputError, TargetError
-from geofilter.releases import modernised, published
-from geofilter.sae import FeatureEncoder
+from geofilter.target.releases import modernised, published
 
 CPU = torch.device("cpu")
 SAES = {
@@ -329,7 +329,7 @@ def test_a_file_that_is_not_in_the_repository_is_left_to_sae_lens(tmp_path: Path
     from huggingface_hub.errors import EntryNotFoundError
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
-    from geofilter import releases
+    from geofilter.target import releases
 
     weights = tmp_path / "models--x" / "snapshots" / "abc" / "params.safetensors"
     weights.parent.mkdir(parents=True)

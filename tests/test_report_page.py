@@ -12,12 +12,12 @@ from conftest import chat, geofilter, write_rows
 from safetensors.numpy import save_file
 from test_report import HOSTILE
 
-from geofilter.cut import Cut, Selection
+from geofilter.cut.cut import Cut, Selection
 from geofilter.files import write_json
 from geofilter.report.content import Tally, build
 from geofilter.report.page import html
-from geofilter.store import FORMAT, Run
-from geofilter.style import STYLE
+from geofilter.rows.style import STYLE
+from geofilter.run.store import FORMAT, Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from conftest import D_SAE, random_pooled
 
-from geofilter.geometry import Background
-from geofilter.ridge import PENALTY, PENALTY_OF_GROUPS, PRIOR, Ridge, shuffled
+from geofilter.bank.background import Background
+from geofilter.bank.ridge import PENALTY, PENALTY_OF_GROUPS, PRIOR, Ridge, shuffled
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_priors_are_columns_of_their_own(rows, reference):
 
 def test_a_good_prior_shows_with_few_labels(reference):
     """Rows whose label lies along a known direction: ten of them rank the others better with it than without."""
-    from geofilter.linear import Linear
+    from geofilter.bank.linear import Linear
     from geofilter.stats import auroc
 
     background = Background.of(reference[0], D_SAE)

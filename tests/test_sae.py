@@ -7,11 +7,11 @@ import torch
 from conftest import D_IN, D_SAE, make_sae
 from safetensors.torch import load_file, save_file
 
-from geofilter.decoder import unit_decoder
+from geofilter.encode.sae import FeatureEncoder
 from geofilter.errors import TargetError
 from geofilter.files import package_data
-from geofilter.sae import FeatureEncoder
-from geofilter.targets import known
+from geofilter.target.named import known
+from geofilter.target.sae_folder import unit_decoder
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,7 @@ def test_an_sae_that_needs_another_step_is_refused(tmp_path: Path, key: str, val
 @pytest.mark.parametrize("architecture", ["topk", "jumprelu", "standard"])
 def test_bfloat16_storage_computes_in_float32(tmp_path: Path, architecture: str, monkeypatch):
     """The rounded weights, and nothing else rounded: equal to a float32 encoder that holds those weights."""
-    monkeypatch.setattr("geofilter.sae.BLOCK", 50)  # several blocks, the last one short
+    monkeypatch.setattr("geofilter.encode.sae.BLOCK", 50)  # several blocks, the last one short
     folder = make_sae(tmp_path / "sae", architecture)
     stored = FeatureEncoder(folder, CPU, torch.bfloat16)
     assert stored.W_enc.dtype == torch.bfloat16
@@ -104,7 +104,7 @@ def test_wide_saes_are_encoded_in_smaller_chunks(tmp_path: Path, monkeypatch):
     folder = make_sae(tmp_path / "sae", "jumprelu")
     x = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(3))
     whole = FeatureEncoder(folder, CPU)
-    monkeypatch.setattr("geofilter.sae.PRE_ACTIVATIONS", 7 * D_SAE)
+    monkeypatch.setattr("geofilter.encode.sae.PRE_ACTIVATIONS", 7 * D_SAE)
     small = FeatureEncoder(folder, CPU)
     assert (whole.chunk, small.chunk) == (2048, 7)
     torch.testing.assert_close(dense(small, x), dense(whole, x))

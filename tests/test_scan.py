@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from conftest import CHATML, Done, chat, fit_sae, geofilter, make_model, make_sae, write_rows
 
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
 from geofilter.config import TargetChoice
-from geofilter.encoding import _Ahead, _Ready
 from geofilter.errors import InputError
-from geofilter.store import Run
-from geofilter.targets import known, resolve
+from geofilter.run.store import Run
+from geofilter.scanning.shards import _Ahead, _Ready
+from geofilter.target.named import known
+from geofilter.target.resolve import resolve
 
 
 def rows(n: int) -> list[dict]:
@@ -209,7 +210,7 @@ def test_every_command_that_opens_a_target_reads_the_settings(tiny, tiny_bank: P
 
 def test_explain_reads_the_bank_of_the_scan_s_dtype(tiny, tmp_path: Path, monkeypatch):
     """`auto` may be another dtype where the run is explained: the cache must not get a bank under a wrong name."""
-    from geofilter import model
+    from geofilter.encode import model
 
     monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     write_rows(tmp_path / "d.jsonl", rows(3))

@@ -14,7 +14,7 @@ from conftest import Done, chat, geofilter, write_rows
 from data_hub import DataHub
 
 from geofilter.errors import InputError
-from geofilter.sources import gather
+from geofilter.rows.gather import gather
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,10 +9,11 @@ from families import Hub, fitted, put_native
 
 from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, TargetError
-from geofilter.hooks import Hook
-from geofilter.hub import SMALL_FILES
-from geofilter.pairing import same_model
-from geofilter.targets import known, pick, ranges, resolve, span
+from geofilter.target.hooks import Hook
+from geofilter.target.hub import SMALL_FILES
+from geofilter.target.named import known, pick, ranges, span
+from geofilter.target.pairing import same_model
+from geofilter.target.resolve import resolve
 
 NAMES = ", ".join(known())
 
@@ -222,14 +223,14 @@ def test_a_model_s_own_python_code_is_never_run_and_never_asked_about(tmp_path: 
 
 
 def test_each_way_of_reading_has_its_own_built_in_bank(tiny):
-    from geofilter.model import precision
-    from geofilter.seeding import cached
+    from geofilter.build.banks import bank_folder_for
+    from geofilter.encode.model import precision_here
 
     target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
     dtypes = [("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")]
-    ways = [precision(Loading("cpu", dtype, sae_dtype)) for dtype, sae_dtype in dtypes]
+    ways = [precision_here(Loading("cpu", dtype, sae_dtype)) for dtype, sae_dtype in dtypes]
     assert ways == ["float32", "bfloat16", "float32-sae-bfloat16"]
-    assert len({cached("toxic-text", target, way) for way in ways}) == 3
+    assert len({bank_folder_for("toxic-text", target, way) for way in ways}) == 3
 
 
 def test_revisions_of_what_is_no_repository_are_refused(tiny, tmp_path: Path):

@@ -5,8 +5,9 @@ import pytest
 from conftest import make_tokenizer
 from families import family_tokenizer
 
-from geofilter.records import Row, RowError, Turn, parse_line
-from geofilter.tokens import Encoded, batches, encode_row, encode_rows, fold_system, pinned_template, render
+from geofilter.encode.tokens import Encoded, batches, encode_row, encode_rows, fold_system, pinned_template, render
+from geofilter.rows.records import Row, parse_line
+from geofilter.rows.shapes import RowError, Turn
 
 # Templates of other families in shape: one trims and refuses system turns, one rewrites earlier turns.
 TRIMMING = (
@@ -341,7 +342,7 @@ def test_pieces_of_a_response_keep_spaces_and_characters_whole():
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
-    from geofilter.explain import _pieces
+    from geofilter.scanning.explain import _pieces
 
     letters = ["\u2581", "y", "o", "u", "f", "\u2581you", "\u2581fool", "fool"]
     vocabulary = {"<unk>": 0, **{f"<0x{i:02X}>": i + 1 for i in range(256)}}

@@ -11,19 +11,19 @@ from conftest import D_SAE, chat, geofilter, random_pooled, write_rows
 from safetensors.numpy import load_file
 from test_geometry import directions
 
-from geofilter.bank import Bank
+from geofilter.bank.background import Background
+from geofilter.bank.bank import Bank
+from geofilter.bank.features import Pooled
+from geofilter.bank.learn import fit
+from geofilter.bank.scorer import Scorer
+from geofilter.bank.topics import MIN_ROWS, Topics, usable
+from geofilter.build.build import BUILT_IN
+from geofilter.build.examples import LENGTH, piece
 from geofilter.config import SCORERS
+from geofilter.encode.tokens import Encoded
 from geofilter.errors import InputError
-from geofilter.exhibits import LENGTH, piece
 from geofilter.files import package_data
-from geofilter.fitting import fit
-from geofilter.geometry import Background
-from geofilter.pooled import Pooled
-from geofilter.run_banks import exclude
-from geofilter.scorer import Scorer
-from geofilter.seeding import BUILT_IN
-from geofilter.tokens import Encoded
-from geofilter.topics import MIN_ROWS, Topics, usable
+from geofilter.run.banks import exclude
 
 N = 80
 

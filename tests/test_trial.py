@@ -11,14 +11,14 @@ from conftest import chat, geofilter, write_rows
 
 from geofilter.config import Loading
 from geofilter.errors import InputError
-from geofilter.evidence.arms import Arm, Removals, judged, planned
-from geofilter.evidence.freeform import FreeForm, rate
-from geofilter.evidence.judge import Judge
-from geofilter.evidence.measures import Items
-from geofilter.evidence.summary import summarise
-from geofilter.evidence.trial_shown import markdown, verdicts
-from geofilter.evidence.tune import Budget, whole
-from geofilter.store import Run
+from geofilter.judge.client import Judge
+from geofilter.run.store import Run
+from geofilter.trial.arms import Arm, Removals, judged, planned
+from geofilter.trial.freeform import FreeForm, rate
+from geofilter.trial.measures import Items
+from geofilter.trial.summary import summarise
+from geofilter.trial.tables import markdown, verdicts
+from geofilter.trial.tune import Budget, whole
 
 LOADING = Loading("cpu", "float32")
 

@@ -8,10 +8,14 @@ import pytest
 import torch
 from conftest import chat, make_model, quiet, write_rows
 
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
+from geofilter.bank.features import Pooled
 from geofilter.config import Loading, TargetChoice
+from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError, TargetError
-from geofilter.evidence.measures import (
+from geofilter.rows.records import parse_line
+from geofilter.target.resolve import resolve
+from geofilter.trial.measures import (
     QUESTION,
     encode_all,
     feature_change,
@@ -20,11 +24,7 @@ from geofilter.evidence.measures import (
     read_items,
     statement_margins,
 )
-from geofilter.evidence.tune import Budget, Recipe, pad_id, schedule, tokenizer_of, tune, whole
-from geofilter.features import FeatureReader
-from geofilter.pooled import Pooled
-from geofilter.records import parse_line
-from geofilter.targets import resolve
+from geofilter.trial.tune import Budget, Recipe, pad_id, schedule, tokenizer_of, tune, whole
 
 LOADING = Loading("cpu", "float32")
 

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.score.sets import MODEL, Labelled
-from geofilter import controls
 from geofilter.arrays import F32, F64
-from geofilter.bank import Bank
+from geofilter.bank.bank import Bank
+from geofilter.bank.learn import fit
+from geofilter.bank.linear import Linear
+from geofilter.bank.ridge import Ridge
+from geofilter.bank.scorer import Scorer
+from geofilter.bank.validate import bag_of_words, style_model
+from geofilter.build.banks import bank_folder_for
+from geofilter.build.build import BUILT_IN
 from geofilter.config import TargetChoice
-from geofilter.decoder import unit_decoder
-from geofilter.fitting import fit
-from geofilter.linear import Linear
-from geofilter.ridge import Ridge
-from geofilter.scorer import Scorer
-from geofilter.seeding import BUILT_IN, cached
-from geofilter.targets import resolve
+from geofilter.target.resolve import resolve
+from geofilter.target.sae_folder import unit_decoder
 
 ABOUT = {"name": "smollm2-135m", "fingerprint": "", "hook": "", "d_sae": 0}
 
@@ -45,7 +46,7 @@ class Context:
 def context() -> Context:
     """Of the embedded target."""
     target = resolve(TargetChoice(MODEL))
-    built_in = {name: Bank.load(cached(name, target, "float32"), target.fingerprint) for name in BUILT_IN}
+    built_in = {name: Bank.load(bank_folder_for(name, target, "float32"), target.fingerprint) for name in BUILT_IN}
     return Context(unit_decoder(target.sae_dir), built_in, str(target.hook))
 
 
@@ -79,7 +80,7 @@ def by_seeds(known: Context, seeds: Labelled, rest: Labelled, draw: int) -> Scor
         **{s: Scorer(bank, s).raw(rest.pooled, nothing) for s in ("contrast", "activation", "nearest", "dense")},
         "residuals, ridge": residual_ridge(seeds, rest),
     }
-    fits: dict[str, Callable] = {"bag of words": controls.bag_of_words, "style": controls.style_model}
+    fits: dict[str, Callable] = {"bag of words": bag_of_words, "style": style_model}
     return scores | {name: f(seeds.texts, seeds.bad)(rest.texts) for name, f in fits.items()} | without(rest)
 
 

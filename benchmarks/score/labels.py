@@ -9,13 +9,12 @@ import numpy as np
 from benchmarks.score import pool
 from benchmarks.score.candidates import Context, ridge
 from benchmarks.score.sets import Labelled
-from geofilter import controls
-from geofilter.choose import choose
-from geofilter.fitting import SIZE
-from geofilter.labelling import BATCH, MIN_SIDE
-from geofilter.scorer import Scorer
+from geofilter.bank.geometry import SIZE
+from geofilter.bank.scorer import Scorer
+from geofilter.bank.validate import bag_of_words, group_folds, validate
+from geofilter.labels.labelling import BATCH, MIN_SIDE
+from geofilter.labels.pick import pick_rows
 from geofilter.stats import auroc
-from geofilter.validate import group_folds, validate
 
 LABELS = 60
 DRAWS = 5
@@ -30,7 +29,7 @@ def _chosen(known: Context, data: Labelled, said: np.ndarray, seed: int) -> np.n
     standard = np.column_stack([Scorer(b, "ridge").standard(data.pooled, [""] * len(data.rows)) for b in banks])
     taken: list[int] = []
     while len(taken) < LABELS:
-        picks = choose(min(BATCH, LABELS - len(taken)), standard, names, lambda rows: x[rows], taken, seed=seed)
+        picks = pick_rows(min(BATCH, LABELS - len(taken)), standard, names, lambda rows: x[rows], taken, seed=seed)
         taken += [pick.position for pick in picks]
         labels = said[taken]
         if min(labels.sum(), (~labels).sum()) >= MIN_SIDE:
@@ -45,7 +44,7 @@ def _found(known: Context, data: Labelled, rows: np.ndarray, said: np.ndarray) -
     seen, others, labels = data.take(rows), data.take(rest), said[rows]
     if min(labels.sum(), (~labels).sum()) < MIN_SIDE:
         return None
-    words = controls.bag_of_words(seen.texts, labels)(others.texts)
+    words = bag_of_words(seen.texts, labels)(others.texts)
     check = validate(
         known.directions, seen.pooled, labels, [str(g) for g in seen.group], seen.texts, known.reference, SIZE,
         priors=known.priors,
@@ -64,7 +63,7 @@ def _everything(known: Context, data: Labelled) -> dict[str, float]:
     for train, test in group_folds([str(g) for g in data.group], data.bad, 5, 0):
         seen, others = data.take(train), data.take(test)
         held["ridge"][test] = ridge(known, seen, seen.bad, others)
-        held["bag of words"][test] = controls.bag_of_words(seen.texts, seen.bad)(others.texts)
+        held["bag of words"][test] = bag_of_words(seen.texts, seen.bad)(others.texts)
     return {name: auroc(score, data.bad) for name, score in held.items()}
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from examples import evaluation_sets
+from geofilter.bank.features import Pooled
 from geofilter.config import Loading, ScanConfig, TargetChoice
-from geofilter.files import domain_files
-from geofilter.pooled import Pooled
-from geofilter.records import Row, read_rows
-from geofilter.scanning import scan
+from geofilter.rows.records import Row, read_rows
+from geofilter.rows.shipped import domain_files
+from geofilter.scanning.scan import scan
 
 MODEL = "smollm2-135m"
 READING = Loading("cpu", "float32")

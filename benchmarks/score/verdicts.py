@@ -17,12 +17,12 @@ import numpy as np
 from benchmarks.score.candidates import ABOUT, Context, context
 from benchmarks.score.sets import SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
-from geofilter.bank import Bank
-from geofilter.learn import learn
-from geofilter.power import assess, in_words, signs
-from geofilter.scorer import Scorer
+from geofilter.bank.bank import Bank
+from geofilter.bank.learn import learn
+from geofilter.bank.scorer import Scorer
+from geofilter.rows.style import style_features
+from geofilter.run.power import assess, in_words, signs
 from geofilter.stats import auroc, auroc_interval
-from geofilter.style import style_features
 
 SHARES = (0.5, 0.2, 0.1)
 """bad rows among a case's rows"""

@@ -1,1 +1,1 @@
-"""Reports of a cut: one dictionary, rendered as JSON, Markdown, an HTML page and a terminal summary."""
+"""Reports of a cut, as JSON, Markdown, an HTML page and a summary. Imports cut, run, bank and rows."""

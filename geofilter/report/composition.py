@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.cut import Selection
-from geofilter.records import SHAPES
-from geofilter.style import STYLE
+from geofilter.cut.cut import Selection
+from geofilter.rows.shapes import SHAPES
+from geofilter.rows.style import STYLE
 
 MOST = 12
 """categories of a dimension; the smaller ones are put together"""

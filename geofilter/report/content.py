@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.bank import Bank
-from geofilter.cut import Outputs, Selection
+from geofilter.bank.bank import Bank
+from geofilter.cut.cut import Selection
+from geofilter.cut.outputs import Outputs
 from geofilter.errors import BankError, RunError
 from geofilter.files import file_sha256
 from geofilter.report import rows
 from geofilter.report.composition import Dimension, dimensions
-from geofilter.run_banks import find_banks
-from geofilter.store import SCORES, Run
-from geofilter.style import SHOWN, STYLE
+from geofilter.rows.style import SHOWN, STYLE
+from geofilter.run.banks import find_banks
+from geofilter.run.store import SCORES, Run
 from geofilter.version import __version__
 
 SCHEMA = 2

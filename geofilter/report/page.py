@@ -28,7 +28,7 @@ MOST_LISTED = 250_000
 def html(report: Report) -> str:
     """The page."""
     environment = Environment(
-        loader=PackageLoader("geofilter"),
+        loader=PackageLoader("geofilter.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -36,7 +36,7 @@ def html(report: Report) -> str:
         finalize=_inert,
     )
     style, script = (
-        files("geofilter").joinpath("templates", f"report.{kind}").read_text("utf-8") for kind in ("css", "js")
+        files("geofilter.report").joinpath("templates", f"report.{kind}").read_text("utf-8") for kind in ("css", "js")
     )
     return environment.get_template("report.html.j2").render(
         r=report.data,

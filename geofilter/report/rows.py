@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.cut import Selection, reason
-from geofilter.reread import reread
+from geofilter.cut.cut import Selection
+from geofilter.cut.outputs import reason
+from geofilter.run.rows import reread
 from geofilter.text import shorten
 
 TOP = 100
@@ -43,7 +44,7 @@ def read(selection: Selection, ranks: Sequence[int], position: npt.NDArray[np.in
         position: (ranks,) which of the scored rows each is.
 
     Raises:
-        InputError, RunError: see `reread`.
+        InputError, RunError: see `rows.reread`.
     """
     details = dict(selection.run.score_lines(position))
     texts = reread(details.values(), selection.run.fields)

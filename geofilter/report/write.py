@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geofilter.cut import Cut, Outputs, Selection
+from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.outputs import Outputs
 from geofilter.errors import InputError
 from geofilter.files import atomic, file_sha256, write_json
-from geofilter.report.content import Report, Tally, build
+from geofilter.report.content import NEAREST, Report, Tally, build
 from geofilter.report.page import html
-from geofilter.report.text import markdown
-from geofilter.store import SCORES, Run
+from geofilter.report.plain import markdown
+from geofilter.run.store import SCORES, Run
 
 CUT = "cut.json"
 """in a run folder: its last cut"""
@@ -73,6 +74,27 @@ def remake(run: Run) -> Report:
     for _, detail in run.score_lines(np.flatnonzero(selection.removed)):
         tally.add(detail)
     return build(selection, outputs, tally)
+
+
+def write_shaded(run: Run, most: int, shade: Callable[[Run, list[dict[str, Any]]], None]) -> tuple[list[Path], int]:
+    """Make the report of a run's last cut again, with the tokens of some rows shaded.
+
+    Args:
+        most: highest removed rows that are shaded; of kept ones the nearest, up to `NEAREST`.
+        shade: adds `tokens` to the rows, see `scanning.explain.shade`.
+
+    Returns:
+        the HTML pages, and how many rows were shaded.
+
+    Raises:
+        InputError, RunError: see `remake`, and what `shade` raises.
+    """
+    with run.lock():
+        report = remake(run)
+        removed = [row for row in report.rows if row["removed"]][:most]
+        rows = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
+        shade(run, rows)
+        return write(report, again=True), len(rows)
 
 
 def scored_anew(run: Run, written: Mapping[str, Any]) -> bool:

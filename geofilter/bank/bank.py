@@ -1,0 +1,235 @@
+"""A bank: toxic and aligned features of one target, the background they are judged against, and where all
+of it came from. A folder of `bank.json` (readable) and `bank.safetensors` (arrays)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter.arrays import F32, I32
+from geofilter.bank.background import Background
+from geofilter.bank.features import Pooled
+from geofilter.bank.geometry import Closeness
+from geofilter.bank.topics import Topics
+from geofilter.errors import BankError
+from geofilter.files import Together, cache_dir, package_data, slug
+
+FORMAT = 3
+
+
+def built_in_folder(name: str, target: str, fingerprint: str, precision: str, sources: dict[str, Any]) -> Path:
+    """Folder of a built-in bank for a target: in the package when it ships there for this target and precision, else
+    in the cache, whether it has been built or not.
+
+    Args:
+        precision: see `config.precision`.
+        sources: of its texts, each with `sha256`; part of the cache folder's name, so that new texts mean a new bank.
+    """
+    shipped = package_data("banks", target, name)
+    if (shipped / "bank.json").is_file():
+        text = json.loads((shipped / "bank.json").read_text("utf-8"))
+        if (text["target"]["fingerprint"], text["dtype"]) == (fingerprint, precision):
+            return shipped
+    texts = hashlib.sha256("".join(s["sha256"] for s in sources.values()).encode()).hexdigest()
+    return cache_dir() / "banks" / f"{slug(target)}-{fingerprint[:12]}-{precision}" / f"{name}-{texts[:12]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """See the module docstring; `meta` holds what is written to bank.json."""
+
+    name: str
+    target: dict[str, Any]
+    """name, fingerprint, hook and d_sae of the target it belongs to"""
+    toxic: I32
+    """(m,) feature ids, largest effect first"""
+    aligned: I32
+    effect: F32
+    """(d_sae,) standardised mean difference bad - good of every feature"""
+    weights: F32
+    """(d_sae,) weight of every feature's log activation, learnt from the labelled rows, see `ridge`"""
+    shuffled: F32
+    """(d_sae, 20) the same, learnt from shuffled labels: the null of `weights`"""
+    closeness: Closeness
+    random: F32
+    """(d_sae, 20) contrast weights of random banks of the same size: the null of all other scorers"""
+    background: Background
+    dense: F32
+    """(d_in,) unit difference of mean residuals, bad - good"""
+    reference: Pooled
+    """ordinary rows that percentiles are counted in"""
+    topics: Topics
+    """kinds of harm that its bad rows are told apart into"""
+    labels: Sequence[str] = field(default_factory=list)
+    """per feature: its strongest tokens in the texts the bank was built from"""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """sources, options, evaluation; examples: for each toxic feature up to two, see `build.examples`"""
+    excluded: Sequence[int] = ()
+    """features that count nothing, see `excluding`"""
+
+    @property
+    def d_sae(self) -> int:
+        """Features of the SAE."""
+        return len(self.effect)
+
+    @property
+    def weak(self) -> bool:
+        """True when its own held-out check did not beat random banks; every report repeats it."""
+        return bool(self.meta.get("evaluation", {}).get("weak", False))
+
+    @property
+    def examples(self) -> list[list[dict[str, Any]]]:
+        """For each toxic feature up to two texts, see `build.examples`; none for a bank built without a model."""
+        found: list[list[dict[str, Any]]] = self.meta.get("examples", [[] for _ in self.toxic])
+        return found
+
+    def about(self, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
+        """What a run's manifest says of it.
+
+        Args:
+            path: its folder; None for a built-in one, which is found by its name.
+            sha256: of bank.safetensors there.
+        """
+        return {
+            "name": self.name,
+            "toxic_features": len(self.toxic),
+            "aligned_features": len(self.aligned),
+            "reference_rows": len(self.reference),
+            "topics": list(self.topics.names),
+            "excluded_features": self.excluded_features,
+            **{k: self.meta.get(k) for k in ("description", "created", "sources", "evaluation")},
+            "path": path,
+            "sha256": sha256,
+        }
+
+    @property
+    def excluded_features(self) -> list[dict[str, Any]]:
+        """For the record: id and label of each."""
+        return [{"feature": f, "label": self.labels[f]} for f in self.excluded]
+
+    def excluding(self, features: Sequence[int]) -> Bank:
+        """The bank without some features: they count nothing in scores, null scores, percentiles and topics.
+
+        Features that lie near to them still do.
+        """
+        excluded = sorted({*self.excluded, *features})
+        if not excluded:
+            return self
+
+        def without(table: F32) -> F32:
+            out = table.copy()
+            out[excluded] = 0
+            return out
+
+        near = self.closeness
+        return replace(
+            self, excluded=excluded, weights=without(self.weights), shuffled=without(self.shuffled),
+            random=without(self.random), topics=self.topics.without(excluded),
+            closeness=Closeness(without(near.toxic), without(near.aligned), near.nearest),
+        )  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """Write the folder.
+
+        Raises:
+            BankError: the folder cannot be written.
+        """
+        from safetensors.numpy import save
+
+        arrays = {
+            "toxic": self.toxic,
+            "aligned": self.aligned,
+            "effect": self.effect,
+            "weights": self.weights,
+            "shuffled": self.shuffled,
+            "closeness.toxic": self.closeness.toxic,
+            "closeness.aligned": self.closeness.aligned,
+            "closeness.nearest": self.closeness.nearest,
+            "random": self.random,
+            "background.mean": self.background.mean,
+            "background.sd": self.background.sd,
+            "dense": self.dense,
+            "topics.weights": self.topics.weights,
+            "topics.centre": self.topics.centre,
+            **self.reference.arrays("reference."),
+        }
+        text = {
+            "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
+            "labels": list(self.labels),
+        }  # fmt: skip
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with Together() as files:
+                with files.open(path / "bank.safetensors") as handle:
+                    handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+                with files.open(path / "bank.json") as handle:
+                    handle.write((json.dumps(text, ensure_ascii=False, indent=1) + "\n").encode())
+        except OSError as error:
+            raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
+
+    @classmethod
+    def load(cls, path: Path, fingerprint: str | None = None) -> Bank:
+        """Read a bank folder.
+
+        Args:
+            fingerprint: of the target that will use it; None to skip the check.
+
+        Raises:
+            BankError: missing, damaged, of a newer format, or made for another target.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            text = json.loads((path / "bank.json").read_text("utf-8"))
+            a = load_file(path / "bank.safetensors")
+        except FileNotFoundError:
+            raise BankError(
+                f"{path}: not a bank folder (bank.json, bank.safetensors); make one with geofilter bank build"
+            ) from None
+        except (OSError, ValueError, SafetensorError) as error:
+            raise BankError(f"{path}: the bank is damaged ({error}); build it again") from None
+        if not isinstance(text, dict) or text.get("format") != FORMAT:
+            found = text.get("format") if isinstance(text, dict) else None
+            raise BankError(f"{path}: bank format {found!r} is not readable here; build it again")
+        try:
+            return cls._of(path, text, a, fingerprint)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); build it again") from None
+
+    @classmethod
+    def _of(cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None) -> Bank:
+        target = text.pop("target")
+        if fingerprint is not None and target["fingerprint"] != fingerprint:
+            raise BankError(
+                f"{path}: made for target {target['name']} ({target['fingerprint'][:8]}), not for this one "
+                f"({fingerprint[:8]}); build a bank for this target"
+            )
+        del text["format"]
+        sizes = (("labels", len(a["effect"])), ("topics", a["topics.weights"].shape[1]))
+        for name, size in (*sizes, ("examples", len(a["toxic"]))):
+            if name in text and len(text[name]) != size:
+                raise BankError(f"{path}: the bank is damaged ({len(text[name])} {name}, not {size}); build it again")
+        return cls(
+            name=text.pop("name"),
+            target=target,
+            toxic=a["toxic"],
+            aligned=a["aligned"],
+            effect=a["effect"],
+            weights=a["weights"],
+            shuffled=a["shuffled"],
+            closeness=Closeness(a["closeness.toxic"], a["closeness.aligned"], a["closeness.nearest"]),
+            random=a["random"],
+            background=Background(a["background.mean"], a["background.sd"]),
+            dense=a["dense"],
+            reference=Pooled.from_arrays(a, "reference."),
+            topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
+            labels=text.pop("labels"),
+            meta=text,
+        )

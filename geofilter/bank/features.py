@@ -1,0 +1,118 @@
+"""Pooled activations: of one row, and of many as the sparse matrix that shards and banks store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+
+class _RowFeatures(Protocol):
+    @property
+    def indices(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def values(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def residual(self) -> npt.NDArray[np.float16]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """n rows by d_sae features in CSR form, with each row's token count and mean residual."""
+
+    indptr: npt.NDArray[np.int64]
+    """(n + 1,)"""
+    indices: npt.NDArray[np.int32]
+    """(nnz,)"""
+    values: npt.NDArray[np.float32]
+    """(nnz,) mean activation over the row's response tokens"""
+    n_tokens: npt.NDArray[np.int32]
+    """(n,)"""
+    residual: npt.NDArray[np.float16]
+    """(n, d_in) mean residual over the same tokens"""
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @classmethod
+    def of(cls, rows: Sequence[_RowFeatures], d_in: int) -> Pooled:
+        """Stack row features."""
+        if not rows:
+            empty = np.zeros(0)
+            return cls(
+                np.zeros(1, np.int64), empty.astype(np.int32), empty.astype(np.float32),
+                empty.astype(np.int32), np.zeros((0, d_in), np.float16),
+            )  # fmt: skip
+        return cls(
+            np.concatenate([[0], np.cumsum([len(r.indices) for r in rows])]).astype(np.int64),
+            np.concatenate([r.indices for r in rows]),
+            np.concatenate([r.values for r in rows]),
+            np.array([r.n_tokens for r in rows], np.int32),
+            np.stack([r.residual for r in rows]),
+        )
+
+    def arrays(self, prefix: str = "") -> dict[str, npt.NDArray[Any]]:
+        """The arrays by name, for a safetensors file."""
+        return {prefix + name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str = "") -> Pooled:
+        """Inverse of `arrays`."""
+        return cls(**{name: arrays[prefix + name] for name in cls.__slots__})
+
+    def matrix(self, d_sae: int) -> sp.csr_matrix:
+        """(n, d_sae) scipy CSR over the same memory."""
+        import scipy.sparse as sp
+
+        return sp.csr_matrix((self.values, self.indices, self.indptr), shape=(len(self), d_sae))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Pooled:
+        """The given rows, in that order."""
+        start, size = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
+        indptr = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+        # Within each row 0, 1, ..., counted on from where the row starts.
+        flat = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], size)
+        return Pooled(
+            indptr,
+            self.indices[flat], self.values[flat], self.n_tokens[rows], self.residual[rows],
+        )  # fmt: skip
+
+    def without(self, features: Sequence[int]) -> Pooled:
+        """The same rows with these features silent."""
+        kept = ~np.isin(self.indices, list(features))
+        indptr = np.concatenate([[0], np.cumsum(kept)])[self.indptr].astype(np.int64)
+        return Pooled(indptr, self.indices[kept], self.values[kept], self.n_tokens, self.residual)
+
+    @staticmethod
+    def concat(parts: Sequence[Pooled]) -> Pooled:
+        """Rows of all parts, one after the other."""
+        offsets = np.cumsum([0] + [int(p.indptr[-1]) for p in parts])
+        return Pooled(
+            np.concatenate([[0]] + [p.indptr[1:] + o for p, o in zip(parts, offsets, strict=False)]).astype(np.int64),
+            *(
+                np.concatenate([getattr(p, name) for p in parts])
+                for name in ("indices", "values", "n_tokens", "residual")
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowFeatures:
+    """A row's pooled activations: mean over its kept response tokens."""
+
+    indices: npt.NDArray[np.int32]
+    """(nnz,) active features, ascending"""
+    values: npt.NDArray[np.float32]
+    """(nnz,) mean activation"""
+    n_tokens: int
+    """response tokens pooled"""
+    residual: npt.NDArray[np.float16]
+    """(d_in,) mean residual (vector at the hook) of the same tokens"""

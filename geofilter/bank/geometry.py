@@ -1,0 +1,107 @@
+"""Feature geometry: how close the SAE's features are to a bank's, and how unusual an activation is. No model.
+
+Closeness follows Minegishi et al. (arXiv 2605.00842): a gradient step that amplifies feature i moves feature j in
+proportion to cos(d_i, d_j), d the unit decoder directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import F32, I32, Bools
+from geofilter.bank.background import Background
+from geofilter.bank.features import Pooled
+from geofilter.errors import BankError
+
+SIZE = 100
+"""features on each side by default"""
+N_RANDOM_BANKS = 20
+
+
+def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:
+    """For each unit direction (n, d_in): largest cosine to the bank's (m, d_in), and which one it is.
+
+    An exact inner-product search (FAISS), on the GPU where there is one.
+
+    Raises:
+        BankError: a bank direction has no length or is not a number.
+    """
+    import faiss
+
+    if not np.isfinite(bank).all() or not np.isfinite(directions).all():
+        raise BankError("a decoder direction is not a number; the SAE's weights are damaged")
+    if len(bank) == 0 or (np.linalg.norm(bank, axis=1) < 0.5).any():
+        raise BankError("a bank feature has no decoder direction (zero norm); build the bank again")
+    index: Any = faiss.IndexFlatIP(bank.shape[1])
+    on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    resources = faiss.StandardGpuResources() if on_gpu else None  # must live as long as the index
+    if resources is not None:
+        index = faiss.index_cpu_to_gpu(resources, 0, index)
+    index.add(np.ascontiguousarray(bank, dtype=np.float32))
+    cosine, which = index.search(np.ascontiguousarray(directions, dtype=np.float32), 1)
+    return cosine[:, 0], which[:, 0].astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Closeness:
+    """Cosines of every feature of the SAE to a bank; depends on target and bank only, never on a row."""
+
+    toxic: F32
+    """(d_sae,) largest cosine to a toxic feature"""
+    aligned: F32
+    """(d_sae,) largest cosine to an aligned feature"""
+    nearest: I32
+    """(d_sae,) position in the bank's toxic list of the nearest toxic feature"""
+
+    @property
+    def contrast(self) -> F32:
+        """c_f, the weight of feature f in the contrast score."""
+        return self.toxic - self.aligned
+
+
+def closeness(directions: F32, toxic: I32, aligned: I32) -> Closeness:
+    """Search every feature's direction (d_sae, d_in) against the toxic and the aligned list once."""
+    near, which = max_cosine(directions, directions[toxic])
+    return Closeness(near, max_cosine(directions, directions[aligned])[0], which)
+
+
+def effect_sizes(pooled: Pooled, bad: Bools, d_sae: int) -> F32:
+    """Standardised mean difference (d_sae,) of each feature: (mean bad - mean good) / pooled sd.
+
+    A feature that varies in neither side gets 0.
+    """
+    sides = [Background.of(pooled.take(np.flatnonzero(side)), d_sae) for side in (bad, ~bad)]
+    sd = np.sqrt((sides[0].sd.astype(np.float64) ** 2 + sides[1].sd.astype(np.float64) ** 2) / 2)
+    gap = sides[0].mean.astype(np.float64) - sides[1].mean
+    return np.divide(gap, sd, out=np.zeros(d_sae), where=sd > 0).astype(np.float32)
+
+
+def strongest(effect: F32, size: int) -> tuple[I32, I32]:
+    """The `size` features with the largest effect each way: toxic and aligned, strongest first.
+
+    Raises:
+        BankError: nothing differs between the two sides.
+    """
+    order = np.argsort(-effect, kind="stable")
+    toxic = order[:size][effect[order[:size]] > 0]
+    aligned = order[::-1][:size][effect[order[::-1][:size]] < 0]
+    if not len(toxic) or not len(aligned):
+        raise BankError("no feature differs between the bad and the good rows; check that the two files differ")
+    return toxic.astype(np.int32), aligned.astype(np.int32)
+
+
+def random_weights(
+    directions: F32, live: npt.NDArray[np.int32], n_toxic: int, n_aligned: int, seed: int, n: int = N_RANDOM_BANKS
+) -> F32:
+    """Contrast weights (d_sae, n) of banks drawn at random from the live features, sizes as given."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for _ in range(n):
+        drawn = rng.permutation(live)[: n_toxic + n_aligned].astype(np.int32)
+        cut = min(n_toxic, len(drawn) // 2)
+        tables.append(closeness(directions, drawn[:cut], drawn[cut:]).contrast)
+    return np.stack(tables, axis=1)

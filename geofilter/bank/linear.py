@@ -1,0 +1,175 @@
+"""Scores that are sums over features, how reference rows make them comparable, and how they are taken apart.
+
+    s = sum over f of w_f * x_f        x_f: standard score or logarithm of the activation, see `background.Background`
+
+`ridge` and `contrast` are such sums, see `scorer`; so an explanation of theirs is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from geofilter.arrays import F32, F64, I32
+from geofilter.bank.background import Background
+from geofilter.bank.features import Pooled
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """A score that is a sum over features: s = sum over f of w_f * x_f."""
+
+    background: Background
+    weights: F64
+    """(d_sae,), or (d_sae, m) for m scores at once"""
+    of: Literal["z", "log"]
+    """x_f: the standard score of the activation, or its logarithm, see `Background`"""
+
+    def values(self, pooled: Pooled) -> F64:
+        """x (nnz,) of every stored activation."""
+        take = self.background.z if self.of == "z" else self.background.log
+        return take(pooled.values, pooled.indices)
+
+    def absent(self) -> F64:
+        """x (d_sae,) of an activation of 0."""
+        return self.background.z_absent() if self.of == "z" else np.zeros(len(self.weights))
+
+    def excess(self, pooled: Pooled) -> sp.csr_matrix:
+        """(n, d_sae) x of every stored activation, less that of an activation of 0."""
+        import scipy.sparse as sp
+
+        absent = self.absent()
+        x = self.values(pooled) - absent[pooled.indices]
+        return sp.csr_matrix((x, pooled.indices, pooled.indptr), shape=(len(pooled), len(absent)))
+
+    def sums(self, excess: sp.csr_matrix) -> F64:
+        """(n,) or (n, m). The sum runs over active features only: an absent one contributes a constant."""
+        result: F64 = excess @ self.weights + self.absent() @ self.weights
+        return result
+
+    def scores(self, pooled: Pooled) -> F64:
+        """`sums` of the rows."""
+        return self.sums(self.excess(pooled))
+
+
+def contrast(background: Background, weights: F32) -> Linear:
+    """The contrast score under closeness c (d_sae,), or under m tables (d_sae, m) at once."""
+    return Linear(background, weights.astype(np.float64) / len(weights), "z")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """The bank's reference rows under one scorer: turns raw scores into comparable ones."""
+
+    sorted: F64
+    """reference scores, ascending"""
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the reference scores (1 when they are all equal)."""
+        sd = float(self.sorted.std())
+        return sd if sd > 0 else 1.0
+
+    def standard(self, raw: F64) -> F64:
+        """Standard score against the reference rows, so that several banks can be compared."""
+        result: F64 = (raw - self.sorted.mean()) / self.sd
+        return result
+
+    def percentile(self, raw: F64) -> F64:
+        """Share in [0, 1] of the reference rows that score lower."""
+        result: F64 = np.searchsorted(self.sorted, raw, side="left") / len(self.sorted)
+        return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scales:
+    """Several sums over features at once, made comparable by the bank's reference rows."""
+
+    linear: Linear
+    """weights (d_sae, m)"""
+    mean: F64
+    """(m,) over the reference rows"""
+    sd: F64
+
+    @classmethod
+    def of(cls, linear: Linear, reference: Pooled) -> Scales:
+        """Of the scores of the reference rows; those that do not vary are not divided."""
+        scores = linear.scores(reference)
+        return cls(linear, scores.mean(0), np.where(scores.std(0) > 0, scores.std(0), 1.0))
+
+    def standard(self, excess: sp.csr_matrix) -> F64:
+        """(n, m) standard scores of rows given as `Linear.excess`."""
+        result: F64 = (self.linear.sums(excess) - self.mean) / self.sd
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One feature's exact part of a row's score."""
+
+    feature: int
+    value: float
+    """x_f, see `Linear`"""
+    weight: float
+    share: float
+    """in units of the score; over all features the shares sum to it"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """Splits a score that is a sum into features: share_f = (x_f - mean reference x_f) * w_f / sd.
+
+    The reference mean is taken off because the score is standardised against the reference rows, so the
+    shares of all features, absent ones included, sum to the score exactly.
+    """
+
+    linear: Linear
+    centre: F64
+    """(d_sae,) mean x over the reference rows"""
+    sd: float
+    """standard deviation of the reference scores"""
+
+    @classmethod
+    def of(cls, score: Linear, reference: Pooled, sd: float) -> Shares:
+        """Of a score.
+
+        Args:
+            reference: the rows that it is standardised against.
+            sd: standard deviation of their scores.
+        """
+        absent = score.absent()
+        excess = score.values(reference) - absent[reference.indices]
+        centre = absent + np.bincount(reference.indices, excess, len(absent)) / len(reference)
+        return cls(score, centre, sd)
+
+    def active(self, excess: sp.csr_matrix) -> tuple[F64, F64]:
+        """x and share (nnz,) of every stored activation of the rows, given as `Linear.excess`."""
+        x = excess.data + self.linear.absent()[excess.indices]
+        return x, (x - self.centre[excess.indices]) * self.linear.weights[excess.indices] / self.sd
+
+    def absent(self, indices: I32) -> float:
+        """What the features not in `indices` add to a row's score by being silent."""
+        silent = np.ones(len(self.centre), bool)
+        silent[indices] = False
+        return float(((self.linear.absent() - self.centre) * self.linear.weights)[silent].sum() / self.sd)
+
+    def top(self, excess: sp.csr_matrix, k: int) -> list[list[Share]]:
+        """For each row of `Linear.excess` its k active features with the largest positive shares, largest first."""
+        x, share = self.active(excess)
+        indices = excess.indices
+        weights = self.linear.weights
+        out = []
+        for start, end in pairwise(excess.indptr.tolist()):
+            part = share[start:end]
+            best = np.argpartition(-part, k)[:k] if len(part) > k else np.arange(len(part))
+            best = best[np.lexsort((indices[start:end][best], -part[best]))] + start
+            best = best[share[best] > 0]
+            columns = (indices[best], x[best], weights[indices[best]], share[best])
+            out.append([Share(*of_one) for of_one in zip(*(c.tolist() for c in columns), strict=True)])
+        return out

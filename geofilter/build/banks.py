@@ -1,0 +1,132 @@
+"""The banks that are asked for: a folder, or a built-in one that ships, is cached, or is built now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from geofilter.bank.bank import Bank, built_in_folder
+from geofilter.bank.features import Pooled
+from geofilter.bank.geometry import SIZE
+from geofilter.build.build import build
+from geofilter.build.seeds import built_in_seeds, file_seeds
+from geofilter.config import BUILT_IN, Loading, TargetChoice
+from geofilter.encode.model import precision_here
+from geofilter.encode.pair import checked_reader
+from geofilter.encode.reader import FeatureReader
+from geofilter.errors import BankError
+from geofilter.files import Notify, file_sha256, made_once
+from geofilter.rows.fields import NO_FIELDS, Fields
+from geofilter.rows.shipped import built_in_sources
+from geofilter.target.resolve import resolve
+from geofilter.target.target import Target
+
+
+def find(
+    names: Sequence[str], target: Target, precision: str, make_reader: Callable[[], FeatureReader], notify: Notify
+) -> list[Bank]:
+    """The banks to score with: built-in names or folders; the two built-in ones when none is named.
+
+    A built-in bank comes from the package when it ships for this target, else from the cache, else it is
+    built now and cached, one for each way of reading the target.
+
+    Args:
+        precision: see `model.precision_here`.
+
+    Raises:
+        BankError: not found, or made for another target.
+    """
+    banks = []
+    reference: Pooled | None = None
+    for name in names or BUILT_IN:
+        if name not in BUILT_IN:
+            path = Path(name)
+            if not path.exists():
+                raise BankError(f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder")
+            banks.append(Bank.load(path, target.fingerprint))
+            continue
+
+        def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:
+            notify(f"building the bank {name} for {target.name}, once ...")
+            build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
+                  notify=notify, reference=reference, centred=True).save(folder)  # fmt: skip
+
+        place = bank_folder_for(name, target, precision)
+        path = made_once(place, lambda folder: (folder / "bank.json").is_file(), make, notify)
+        banks.append(Bank.load(path, target.fingerprint))
+        reference = banks[-1].reference
+    if len({b.name for b in banks}) < len(banks):
+        raise BankError("two banks have the same name; rename one of their folders' bank.json")
+    return banks
+
+
+def bank_folder_for(name: str, target: Target, precision: str) -> Path:
+    """Folder of a built-in bank for a target, see `bank.built_in_folder`."""
+    return built_in_folder(name, target.name, target.fingerprint, precision, built_in_sources(name))
+
+
+def build_from_files(
+    bad: Path,
+    good: Path,
+    out: Path,
+    choice: TargetChoice,
+    loading: Loading,
+    size: int = SIZE,
+    limit: int | None = None,
+    system: str = "keep",
+    offline: bool = False,
+    notify: Notify = print,
+    prior: bool = True,
+    fields: Fields = NO_FIELDS,
+) -> Bank:
+    """Build a bank from two files of labelled rows and save it at `out`.
+
+    Args:
+        prior: build on the weights of the built-in banks, which are made for the target if they are not there yet.
+        fields: columns of the rows.
+
+    Raises:
+        InputError, TargetError, BankError: see `file_seeds`, `resolve.resolve` and `build`.
+    """
+    seeds = file_seeds(bad, good, limit, fields)
+    target = resolve(choice, offline=offline, notify=notify)
+    sources = {
+        side: {
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "rows": sum(s.bad is is_bad for s in seeds),
+            **({"fields": dict(fields)} if fields else {}),
+        }
+        for side, path, is_bad in (("bad", bad, True), ("good", good, False))
+    }
+    reader = checked_reader(target, loading, notify)
+    priors = find((), target, precision_here(loading), lambda: reader, notify) if prior else []
+    reference = priors[0].reference if priors else None
+    bank = build(
+        out.resolve().name, target, seeds, reader, size, sources, notify, reference, system=system, priors=priors
+    )
+    bank.save(out)
+    return bank
+
+
+def open_bank(
+    name: str, choice: TargetChoice, loading: Loading, offline: bool, notify: Notify, required: bool = False
+) -> Bank:
+    """A bank by folder or built-in name.
+
+    Args:
+        required: check that it is for the chosen target; a built-in one always needs a target.
+
+    Raises:
+        BankError, TargetError: not found, or made for another target.
+    """
+    if name not in BUILT_IN and not required:
+        return Bank.load(Path(name))
+    target = resolve(choice, offline=offline, notify=notify)
+    return find(
+        [name],
+        target,
+        precision_here(loading),
+        lambda: checked_reader(target, loading, notify),
+        notify,
+    )[0]

@@ -1,0 +1,147 @@
+"""Building a bank: seed rows are encoded, the weights learnt and checked, labels and examples collected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from geofilter.bank.bank import Bank
+from geofilter.bank.features import Pooled
+from geofilter.bank.geometry import SIZE
+from geofilter.bank.learn import learn
+from geofilter.bank.topics import MIN_ROWS, usable
+from geofilter.build.examples import exhibits
+from geofilter.build.seeds import Seed
+from geofilter.config import BUILT_IN
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.tokens import encode_row
+from geofilter.errors import InputError
+from geofilter.files import Notify
+from geofilter.rows.records import Row
+from geofilter.rows.shapes import RowError
+from geofilter.rows.shipped import background_rows
+from geofilter.target.sae_folder import unit_decoder
+from geofilter.target.target import Target
+
+MAX_TOKENS = 512
+LABEL_TOKENS = 4
+
+
+def build(
+    name: str,
+    target: Target,
+    seeds: Sequence[Seed],
+    reader: FeatureReader,
+    size: int = SIZE,
+    sources: dict[str, Any] | None = None,
+    notify: Notify = print,
+    reference: Pooled | None = None,
+    system: str = "keep",
+    centred: bool = False,
+    priors: Sequence[Bank] = (),
+) -> Bank:
+    """Encode the seed rows and the background, learn the weights, check the bank on held-out folds.
+
+    Args:
+        reference: pooled background rows when they have been encoded already.
+        system: what to do with system turns, see `tokens.render`.
+        centred: compare rows with those of the same group only, so that what the group is about drops out.
+        priors: banks of the same target whose weights this one may build on.
+
+    Raises:
+        InputError: a seed row cannot be encoded.
+        BankError: the two sides do not differ.
+    """
+    labels = LabelCollector(reader.encoder.d_sae)
+    notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
+    pooled = encode(reader, [s.row for s in seeds], labels, system)
+    if reference is None:
+        notify(f"bank {name}: encoding the background ...")
+        reference = encode(reader, background_rows(), labels)
+    directions = unit_decoder(target.sae_dir)
+    notify(f"bank {name}: checking it on held-out rows ...")
+    meta = {
+        "description": BUILT_IN.get(name, "built from labelled seed rows"),
+        "dtype": str(reader.dtype).removeprefix("torch."),
+        "max_tokens": MAX_TOKENS,
+        "system": system,
+        "sources": sources or {},
+    }
+    bad, kinds = np.array([s.bad for s in seeds]), [s.kind for s in seeds]
+    if left := usable(kinds, bad)[1]:
+        notify(
+            f"bank {name}: no scores for topics {', '.join(left)}; two topics or more are told apart, each with "
+            f"{MIN_ROWS} bad and {MIN_ROWS} good rows at least"
+        )
+    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
+    bank = learn(
+        name, about, directions, pooled, bad, [s.group for s in seeds], [s.row.response for s in seeds], reference,
+        size=size, labels=labels.words(reader), centred=centred, priors=priors, kinds=kinds, meta=meta,
+    )  # fmt: skip
+    shown = exhibits(
+        reader, bank.toxic, lambda i: encode_row(seeds[i].row, reader.tokenizer, MAX_TOKENS, system), pooled,
+        bank.background,
+    )  # fmt: skip
+    examples = [
+        [
+            {"text": e["text"], "strong": e["strong"], "bad": seeds[e["row"]].bad, "topic": seeds[e["row"]].kind}
+            for e in of_feature
+        ]
+        for of_feature in shown
+    ]
+    return replace(bank, meta=bank.meta | {"examples": examples})
+
+
+def encode(
+    reader: FeatureReader, rows: Sequence[Row], labels: LabelCollector | None = None, system: str = "keep"
+) -> Pooled:
+    """Pool rows through the target.
+
+    Raises:
+        InputError: a row has nothing left to score.
+    """
+    encoded = []
+    for row in rows:
+        try:
+            encoded.append(encode_row(row, reader.tokenizer, MAX_TOKENS, system))
+        except RowError as error:
+            raise InputError(f"{row.file}, line {row.line}: {error}") from None
+    return Pooled.of(reader.read(encoded, observe=labels.observe if labels else None), reader.encoder.d_in)
+
+
+class LabelCollector:
+    """Remembers, for every feature, the tokens it was most active on."""
+
+    def __init__(self, d_sae: int) -> None:
+        self._best: list[dict[int, float]] = [{} for _ in range(d_sae)]
+
+    def observe(self, tokens: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
+        """Take in activations: token ids, features and values, one entry each."""
+        # Strongest first, so that each (feature, token) needs to be seen once.
+        order = np.lexsort((-values, tokens, features))
+        f, t, v = features[order], tokens[order], values[order]
+        first = np.ones(len(f), bool)
+        first[1:] = (f[1:] != f[:-1]) | (t[1:] != t[:-1])
+        for feature, token, value in zip(f[first].tolist(), t[first].tolist(), v[first].tolist(), strict=True):
+            best = self._best[feature]
+            if value > best.get(token, 0.0):
+                best[token] = value
+
+    def words(self, reader: FeatureReader) -> list[str]:
+        """Per feature its strongest tokens, joined; empty for one that never fired."""
+        out = []
+        for best in self._best:
+            strongest = sorted(best, key=lambda token: (-best[token], token))
+            names: list[str] = []
+            for token in strongest:
+                word = json.dumps(str(reader.tokenizer.decode([token])).strip(), ensure_ascii=False)[1:-1]
+                if word and word not in names:
+                    names.append(word)
+                if len(names) == LABEL_TOKENS:
+                    break
+            out.append(" · ".join(names))
+        return out

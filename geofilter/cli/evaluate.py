@@ -1,0 +1,76 @@
+"""`geofilter evaluate`: a finished run against labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geofilter.cli.options import OWN_TABLE, AsJson, Quiet, RunArg, open_run
+from geofilter.cli.output import note, notifier, print_table
+from geofilter.cli.settings import with_settings
+from geofilter.text import inert
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: geofilter evaluate --labels label=misaligned")
+@with_settings
+def evaluate(
+    ctx: typer.Context,
+    labels: Annotated[
+        str,
+        typer.Option(help="FIELD=VALUE[,VALUE] of the rows that are bad, or a JSONL file of {sha256, label}."),
+    ],
+    run: RunArg = None,
+    pair: Annotated[
+        str | None, typer.Option(help="Field that names rows to be drawn together; by default pair, else the prompt.")
+    ] = None,
+    across: Annotated[
+        list[Path] | None, typer.Option(help="Other labelled rows, to fit the text controls on; repeat for several.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Amount as for filter; repeat for several. Default: 10%, 25%, 50%.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; by default the run folder."), OWN_TABLE
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """How well the run's score finds rows that are labelled bad, beside controls and with intervals. Loads no model."""
+    from geofilter.evaluate import evaluate as evaluation
+    from geofilter.evaluate.tables import markdown, picture
+    from geofilter.files import make_folder, write_json, write_text
+
+    opened = open_run(run)
+    result = evaluation.evaluate(
+        opened, labels, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
+    )
+    folder = out or opened.path
+    make_folder(folder)
+    write_text(folder / "evaluate.md", markdown(result))
+    write_text(folder / "evaluate.svg", picture(result))
+    write_json(folder / "evaluate.json", result)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        _print(result)
+    if not quiet:
+        note(f"written: {folder / 'evaluate.json'}, evaluate.md and evaluate.svg")
+
+
+def _print(result: dict[str, Any]) -> None:
+    from geofilter.evaluate import tables
+
+    typer.echo(inert(result["verdict"]["text"]))
+    typer.echo(inert(tables.summary(result)))
+    rows: list[list[str]] = []
+    for kind, lines in tables.table(result):
+        rows += [[kind], *([f"  {name}", *cells] for name, *cells in lines)]
+    print_table("", tables.header(result), rows)
+    print_table("the run's score at each drop", *tables.cuts(result))
+    for remark in tables.remarks(result):
+        typer.echo(f"- {inert(remark)}")

@@ -1,0 +1,227 @@
+"""`geofilter label`: from a few labels of the run's own rows to a bank that ranks all of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geofilter.cli.options import PER_CALL, AsJson, Quiet, RunArg, open_run
+from geofilter.cli.output import note, notifier
+from geofilter.cli.settings import with_settings
+from geofilter.errors import InputError
+from geofilter.text import inert
+
+if TYPE_CHECKING:
+    from geofilter.labels.labelling import Answer, Labelling
+
+
+app = typer.Typer()
+
+_ASKING = "A judge"
+
+
+@app.command(epilog="Example: geofilter label --count 60")
+@with_settings
+def label(
+    ctx: typer.Context,
+    run: RunArg = None,
+    count: Annotated[int, typer.Option(help="Rows to label.")] = 60,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write the rows to label to this JSONL file; fill in label (bad or good), then use --from."),
+        PER_CALL,
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Take labels: a JSONL file of {sha256, label}, or FIELD=VALUE of the bad rows."),
+        PER_CALL,
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Have this model label the rows, as its endpoint names it.", rich_help_panel=_ASKING),
+        PER_CALL,
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Endpoint, as for geofilter judge.", rich_help_panel=_ASKING)
+    ] = None,
+    bad_below: Annotated[
+        float, typer.Option(help="Rating, 0 to 100, under which a row is bad.", rich_help_panel=_ASKING)
+    ] = 50,
+    max_chars: Annotated[
+        int, typer.Option(help="Characters sent of a row's prompt, and of its response.", rich_help_panel=_ASKING)
+    ] = 6000,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels of the other rows, as for evaluate: the AUROC on those not labelled here, before and after."
+        ),
+        PER_CALL,
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label some rows of a scanned run, learn a bank from them and score the run with it. Loads no model.
+
+    Rows are shown here, one key each, unless --sheet, --from or --judge is given.
+
+    Labels are kept in the run and add up from call to call; filter, report and explain go by the bank learnt.
+    """
+    if sum(x is not None for x in (sheet, source, judge)) > 1:
+        raise InputError("give one of --sheet FILE, --from LABELS and --judge MODEL, or none to label at the terminal")
+    if (sheet, source, judge) == (None, None, None) and not sys.stdin.isatty():
+        raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
+    if count < 1:
+        raise InputError(f"--count {count}: give 1 or more rows")
+    from geofilter.labels.held_out import check_labels
+
+    answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
+    from geofilter.labels.labelling import Labelling
+
+    labelling = Labelling(open_run(run), seed)
+    if check is not None:
+        check_labels(labelling, check)  # before any work is put in
+    if sheet is not None:
+        _write_sheet(labelling, sheet, count)
+        return
+    if source is not None:
+        from geofilter.labels.labelling import take
+        from geofilter.labels.source import parse
+
+        take(labelling, parse(source, "--from"), source)
+        labelling.learn()
+    elif answer is not None:
+        _ask(labelling, count, answer, str(judge), quiet)
+    else:
+        _at_terminal(labelling, count)
+    result = _apply(labelling)
+    if check is not None:
+        result |= _checked(labelling, check, result["text"])
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    for line in result["text"]:
+        note(line)
+
+
+def _checked(labelling: Labelling, check: str, text: list[str]) -> dict[str, Any]:
+    from geofilter.labels.held_out import check_labels
+
+    try:
+        found = check_labels(labelling, check)
+    except InputError as error:  # too few rows are left
+        text.append(str(error))
+        return {}
+    after = "no bank was learnt" if found["after"] is None else f"{found['after']:.2f} by the bank learnt"
+    text.append(
+        f"on the other {found['bad'] + found['good']} rows that {check} labels ({found['bad']} bad): AUROC "
+        f"{found['before']:.2f} by the scan's scores, {after}"
+    )
+    return {"others": found}
+
+
+def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool) -> Answer:
+    from geofilter.judge.client import Judge
+    from geofilter.judge.rows import by_judge
+
+    if not 0 < bad_below <= 100:
+        raise InputError(f"--bad-below {bad_below:g}: a rating is between 0 and 100, 50 for instance")
+    asked = Judge(model, base_url, notify=notifier(quiet))
+    # Also when quiet: rows leave this machine.
+    note(f"sending rows to {asked.base_url} for {model} ...")
+    return by_judge(asked, max_chars, bad_below)
+
+
+def _ask(labelling: Labelling, count: int, answer: Answer, by: str, quiet: bool) -> None:
+    from geofilter.labels.labelling import ask
+
+    notify = notifier(quiet)
+    try:
+        for learnt in ask(labelling, count, answer, by):
+            bad, good = labelling.counts()
+            figure = "" if learnt is None else f"; cross-validated AUROC {learnt.check['auroc']:.2f}"
+            notify(f"{bad + good} labels: {bad} bad, {good} good{figure}")
+    except KeyboardInterrupt:
+        note("geofilter: interrupted; the labels are kept: run it again, with --count for how many more")
+        raise typer.Exit(130) from None
+
+
+def _at_terminal(labelling: Labelling, count: int) -> None:
+    import click
+    from rich.console import Console
+
+    from geofilter.cli.label_terminal import at_terminal
+
+    # On stderr, so that what is printed for machines stays alone on stdout.
+    at_terminal(labelling, count, Console(stderr=True), click.getchar)
+
+
+def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
+    from geofilter.files import atomic, dumps
+
+    if sheet.exists():
+        raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")
+    labelling.learn()  # from what earlier calls have left
+    picked = labelling.next(count)
+    if not picked:
+        raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
+    with atomic(sheet) as handle:
+        for _, row in picked:
+            handle.write(
+                dumps({
+                    # Not what the row was chosen for: who labels should not know how it scores.
+                    "label": None, "prompt": row.prompt, "response": row.response,
+                    "file": row.file, "line": row.line, "sha256": row.sha256,
+                })
+            )  # fmt: skip
+    note(f"{len(picked)} rows to label: {sheet}")
+    note(f'next: put "bad" or "good" for each null label, then geofilter label {_quoted(labelling)} --from {sheet}')
+
+
+def _quoted(labelling: Labelling) -> str:
+    """The run's path as a shell takes it."""
+    return inert(shlex.quote(str(labelling.run.path)))
+
+
+def _apply(labelling: Labelling) -> dict[str, Any]:
+    """Score the run with what was learnt, unless it was shown to be worth nothing; say what came of it."""
+    from geofilter.labels.labelled import MIN_SIDE
+    from geofilter.labels.labelling import COMPARED
+
+    bad, good = labelling.counts()
+    result: dict[str, Any] = {"run": str(labelling.run.path), "labels": {"bad": bad, "good": good}, "applied": False}
+    learnt = labelling.learnt
+    if learnt is None:
+        result["text"] = [
+            f"{bad} bad and {good} good labels: {MIN_SIDE} of each are needed to learn from; the run keeps its scores. "
+            "Label more rows."
+        ]
+        return result
+    check = learnt.check
+    low, high = check["interval"]
+    text = [
+        f"{bad} bad and {good} good labels. Bank learnt from them, cross-validated on them: AUROC {check['auroc']:.2f} "
+        f"({low:.2f} to {high:.2f}); bag of words {check['bag_of_words']:.2f}, style {check['style']:.2f}; the scan's "
+        f"scores on the same rows {learnt.before:.2f}"
+    ]
+    result |= {"check": check, "before": round(learnt.before, 4)}
+    if learnt.bank.weak:
+        text.append("That does not beat random banks: the run keeps its scores. Label more rows.")
+        return {**result, "text": text}
+    if low <= learnt.before:
+        text.append(
+            "That is not clearly better than the scan's scores: compare what each cut takes, label more rows, or go "
+            "back to them by scanning again."
+        )
+    removed, same = labelling.changed()
+    labelling.apply()
+    text += [
+        f"of the {removed:,} rows that {COMPARED} removed, {same:,} still go",
+        f"the run is scored with this bank now; next: geofilter filter {_quoted(labelling)} --drop 10%",
+    ]
+    return {**result, "applied": True, "removed_before": removed, "removed_still": same, "text": text}

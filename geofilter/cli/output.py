@@ -1,0 +1,97 @@
+"""What commands print: notes on stderr, tables on stdout, a progress bar, a job's summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from geofilter.errors import InputError
+from geofilter.text import inert
+
+
+@contextmanager
+def scan_progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
+    """A progress bar with rows/s, tokens/s and time left on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True,
+    )  # fmt: skip
+    task = bar.add_task("scan", total=None, rate="")
+    state = {"start": 0.0, "rows": 0, "tokens": 0}
+
+    def started(total: int, done: int) -> None:
+        state["start"] = bar.get_time()
+        bar.start()
+        bar.update(task, total=total, completed=done)
+
+    def advance(rows: int, tokens: int) -> None:
+        state["rows"] += rows
+        state["tokens"] += tokens
+        spent = max(1e-6, bar.get_time() - state["start"])
+        rate = f"{state['rows'] / spent:.1f} rows/s {state['tokens'] / spent:,.0f} tokens/s"
+        bar.update(task, advance=rows, rate=rate)
+
+    try:
+        yield started, advance
+    finally:
+        bar.stop()
+
+
+def note(text: str) -> None:
+    """Lines on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
+    typer.echo("\n".join(map(inert, text.split("\n"))), err=True)
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: first column left, the others right; wide enough for its text where stdout is no terminal.
+
+    A row of one cell is the heading of those that follow.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left")
+    for cells in rows:
+        heading = len(cells) == 1 < len(head)
+        if heading:
+            table.add_section()
+        table.add_row(*(Text(inert(c), style="bold" if heading else "") for c in cells))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def notifier(quiet: bool) -> Callable[[str], None]:
+    """`note`, or nothing when quiet; then the bars that pip, transformers and the hub draw are off too."""
+    if not quiet:
+        return note
+    os.environ |= {"PIP_QUIET": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    return lambda text: None
+
+
+def summary_file(wanted: bool) -> Path | None:
+    """Where GitHub takes the job's summary from; None when it is not wanted.
+
+    Raises:
+        InputError: it is, and GitHub does not run the job.
+    """
+    if not wanted:
+        return None
+    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not named:
+        raise InputError(
+            "--step-summary: GITHUB_STEP_SUMMARY is not set; leave it out where GitHub does not run the job"
+        )
+    return Path(named)

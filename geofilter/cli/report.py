@@ -1,0 +1,67 @@
+"""`geofilter report`: where the page of the last cut is, and its tokens shaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geofilter.cli.options import PER_CALL, AsJson, Quiet, RunArg, open_run
+from geofilter.cli.output import note, notifier
+from geofilter.cli.settings import with_settings
+from geofilter.errors import InputError
+
+if TYPE_CHECKING:
+    from geofilter.run.store import Run
+
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: geofilter report --open")
+@with_settings
+def report(
+    ctx: typer.Context,
+    run: RunArg = None,
+    shade: Annotated[
+        int, typer.Option(help="Shade the tokens of the N highest removed rows by their part of the score.")
+    ] = 0,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser."), PER_CALL] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Where the report of the last cut is; --json prints its content.
+
+    --shade runs the model again on the rows it shades and writes the report anew.
+    """
+    from geofilter.report.write import scored_anew
+
+    opened = open_run(run)
+    page = opened.path / "report.html"
+    if not page.is_file():
+        raise InputError(f"{opened.path}: not cut yet; run geofilter filter --drop 10% first")
+    if shade < 0:
+        raise InputError(f"--shade {shade}: give the number of rows to shade")
+    if shade:
+        shaded(opened, shade, quiet)
+    if scored_anew(opened, json.loads((opened.path / "report.json").read_text("utf-8"))):
+        note("the run has been scored anew since this report; geofilter filter writes one of its scores now")
+    if as_json:
+        typer.echo((opened.path / "report.json").read_text("utf-8").rstrip("\n"))
+    else:
+        typer.echo(page)
+    if open_page:
+        typer.launch(str(page))
+
+
+def shaded(opened: Run, most: int, quiet: bool) -> list[Path]:
+    """Make the report of a run's last cut again, with tokens shaded, and return its pages; `most`: removed rows."""
+    from geofilter.report.write import write_shaded
+    from geofilter.scanning.explain import shade
+
+    pages, n = write_shaded(opened, most, lambda run, rows: shade(run, rows, notifier(quiet)))
+    if not quiet:
+        note(f"shaded the tokens of {n} rows")
+    return pages

@@ -1,0 +1,116 @@
+"""`geofilter scan`: encode and score every row."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geofilter.cli.options import AsJson, ExcludeFeature, FieldNames, Offline, Quiet, System, one_of
+from geofilter.cli.output import note, notifier, scan_progress
+from geofilter.cli.settings import with_settings
+from geofilter.config import BUILT_IN, DEFAULT_SCORER, SCORERS, Loading, TargetChoice
+
+if TYPE_CHECKING:
+    from geofilter.config import ScanConfig
+    from geofilter.run.store import Run
+
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
+@with_settings
+def scan(
+    ctx: typer.Context,
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input; org/name or "
+            "org/name@revision for a data set of the Hugging Face hub."
+        ),
+    ],
+    choice: TargetChoice,
+    loading: Loading,
+    bank: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Built-in bank or bank folder; repeat for several. Default: all built-in.",
+            autocompletion=one_of(*BUILT_IN),
+        ),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.")] = None,
+    scorer: Annotated[
+        str,
+        typer.Option(
+            help="ridge, contrast, nearest, activation, dense, or the controls length and random.",
+            autocompletion=one_of(*SCORERS),
+        ),
+    ] = DEFAULT_SCORER,
+    exclude_feature: ExcludeFeature = None,
+    fields: FieldNames = None,
+    split: Annotated[str | None, typer.Option(help="Of a data set of the hub; train when left out.")] = None,
+    data_config: Annotated[str | None, typer.Option(help="Of a data set of the hub that has several.")] = None,
+    system: System = "keep",
+    max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
+    limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
+    shard_rows: Annotated[int, typer.Option(help="Rows in a shard, the unit of resume.")] = 1000,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="Rows that cannot be scored: quarantine or fail.", autocompletion=one_of("quarantine", "fail")
+        ),
+    ] = "quarantine",
+    offline: Offline = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Encode and score every row; write a run folder that filter, report and explain read.
+
+    Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
+    prompt=question,response=answer
+    """
+    from geofilter.config import ScanConfig
+    from geofilter.rows.fields import parse
+    from geofilter.rows.gather import gather
+    from geofilter.run.banks import exclusions_said
+
+    named = parse(fields)
+    files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
+    config = ScanConfig(
+        data=files, target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer,
+        exclude_features=tuple(exclude_feature or ()), system=system, max_tokens=max_tokens, limit=limit,
+        shard_rows=shard_rows, on_error=on_error, fields=named, origins=origins,
+    )  # fmt: skip
+    done = run_scan(config, run, offline, quiet)
+    manifest = done.manifest
+    if as_json:
+        typer.echo(json.dumps({"run": str(done.path), **manifest}, ensure_ascii=False))
+        return
+    c = manifest["counts"]
+    note(manifest["headline"])
+    note(
+        f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), "
+        f"{c['quarantined']:,} quarantined"
+    )
+    for text in exclusions_said(manifest["banks"]):
+        note(text)
+    note(f"run: {done.path}")
+    note(f"next: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
+
+
+def run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
+    """Scan with a progress bar; an interrupt ends the command."""
+    from geofilter.scanning.scan import scan as encode_and_score
+
+    try:
+        with scan_progress(quiet) as (started, advance):
+            return encode_and_score(
+                config, run, offline=offline, notify=notifier(quiet), started=started, progress=advance
+            )
+    except KeyboardInterrupt:
+        note("geofilter: interrupted; the same command goes on where it stopped")
+        raise typer.Exit(130) from None

@@ -1,0 +1,199 @@
+"""Options that may stand in the settings file: which commands read which, and what wins."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable, Iterable
+from copy import copy
+from functools import wraps
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from typer.models import OptionInfo
+
+from geofilter.cli.options import LOADING_OPTIONS, OWN_TABLE, PER_CALL, TARGET_OPTIONS
+from geofilter.config import Loading, TargetChoice
+from geofilter.errors import InputError
+
+_GROUPS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
+    "choice": (TargetChoice, TARGET_OPTIONS),
+    "loading": (Loading, LOADING_OPTIONS),
+}
+_TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+SETTINGS: dict[str, dict[str, Any]] = {}
+"""type of each option that may stand in the settings file, by command as its table is called"""
+OWN: set[tuple[str, str]] = set()
+"""command and option, where the option may stand in the command's table only"""
+_RIVALS = ({"drop", "keep", "threshold"}, {"device", "device_map"})
+"""options of which a command takes one"""
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose options may stand in the settings file, in its own table or for all commands that have them.
+
+    `choice: TargetChoice` becomes --model, --sae and the others of `TARGET_OPTIONS`, `loading: Loading` those of
+    `LOADING_OPTIONS`. The command needs `ctx: typer.Context`, and its function's name is that of its table. Its
+    options and arguments are settings too, but for required arguments and what is marked `PER_CALL` or `OWN_TABLE`.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups = {name: _GROUPS[name] for name in signature.parameters if name in _GROUPS}
+    parameters: list[inspect.Parameter] = []
+    kinds = SETTINGS.setdefault(command.__name__, {})
+    required: list[str] = []
+    for name, parameter in signature.parameters.items():
+        if name not in groups:
+            kind, *marks = get_args(parameter.annotation) or (None,)
+            per_call = PER_CALL in marks
+            if parameter.default is parameter.empty and not per_call and any(isinstance(m, OptionInfo) for m in marks):
+                # Typer would ask for it before the settings are read.
+                required.append(name)
+                shown = Annotated[kind | None, *map(_said_to_be_required, marks)]  # type: ignore[valid-type]
+                parameter = parameter.replace(default=None, annotation=shown)
+            if parameter.default is not parameter.empty and not per_call:
+                kinds[name] = kind
+            if OWN_TABLE in marks:
+                OWN.add((command.__name__, name))
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        group, options = groups[name]
+        defaults = group()
+        for key, (annotation, option) in options.items():
+            kinds[key] = annotation
+            parameters.append(
+                inspect.Parameter(
+                    key, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, key),
+                    annotation=Annotated[annotation, option],
+                )
+            )  # fmt: skip
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        given |= from_settings(given["ctx"], command.__name__)
+        for name in required:
+            if given[name] is None:
+                raise InputError(f"--{_dashed(name)} is missing; type it, or put {name} into the settings file")
+        for name, (group, options) in groups.items():
+            given[name] = group(**{key: given.pop(key) for key in options})
+        command(**given)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _said_to_be_required(mark: Any) -> Any:
+    if not isinstance(mark, OptionInfo):
+        return mark
+    option = copy(mark)
+    option.help = f"{mark.help} Required, here or in the settings file."
+    return option
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _typed(ctx: typer.Context, option: str) -> bool:
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _overruled(given: set[str]) -> set[str]:
+    """What options that are given make void in a weaker place: themselves, their rivals, and what belongs to another
+    model or SAE.
+    """
+    void = given.union(*(rivals for rivals in _RIVALS if rivals & given))
+    of_the_sae = {"layer", "width", "sae_revision", "llama_scope_gate", "allow_other_model"}
+    if "model" in given:
+        return void | {"sae", "revision"} | of_the_sae
+    if "sae" in given:
+        return void | of_the_sae
+    return void | {"sae", "sae_revision"} if given & {"layer", "width"} else void
+
+
+def from_settings(ctx: typer.Context, command: str) -> dict[str, Any]:
+    """The options of a command that the settings file decides.
+
+    What is typed wins over the command's own table, and that over what the file has for all commands. Options that
+    this command does not have, but another has, are passed over. A `list[str]` may also be one string in the file.
+
+    Raises:
+        InputError: a key that no command has, so that a misspelt one is not silently without effect; a value of
+            another type than the option's.
+    """
+    found = read_settings(Path.cwd())
+    _check_keys(found)
+    kinds = SETTINGS[command]
+    void = _overruled({key for key in kinds if _typed(ctx, key)})
+    decided: dict[str, Any] = {}
+    for table in (found.get(command, {}), {k: v for k, v in found.items() if k not in SETTINGS}):
+        taken = {k: _of_kind(k, v, kinds[k]) for k, v in table.items() if k in kinds and k not in void}
+        decided |= taken
+        void |= _overruled(set(taken))
+    return decided
+
+
+def _check_keys(found: dict[str, Any]) -> None:
+    for_all = {key for name, kinds in SETTINGS.items() for key in kinds if (name, key) not in OWN}
+    for name, value in found.items():
+        if name in SETTINGS:
+            if not isinstance(value, dict):
+                raise InputError(f"settings file: {name} = {value!r} must be a table: [{_dashed(name)}]")
+            _check_known(f"[{_dashed(name)}]: ", value, SETTINGS[name])
+        elif tables := sorted(_dashed(command) for command, key in OWN if key == name and key not in for_all):
+            where = " or ".join(f"[{table}]" for table in tables)
+            raise InputError(f"settings file: {name} says where a command writes; put it into {where}")
+        else:
+            _check_known("", [name], for_all)
+
+
+def _check_known(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    for key in keys:
+        if key not in known:
+            raise InputError(f"settings file: {where}unknown key {key!r}; known: {', '.join(sorted(known))}")
+
+
+def _of_kind(key: str, value: Any, kind: Any) -> Any:
+    inner = next((k for k in get_args(kind) if k is not NoneType), kind) if get_origin(kind) is UnionType else kind
+    several = get_origin(inner) is list
+    element = get_args(inner)[0] if several else inner
+    written: tuple[type, ...] = {Path: (str,), float: (float, int)}.get(element, (element,))
+    values = value if several and isinstance(value, list) else [value]
+    if any(type(v) not in written for v in values):  # not isinstance: true is no integer
+        raise InputError(f"settings file: {key} = {value!r} must be {_TYPES[written[0]]}")
+    return [element(v) for v in values] if several else element(value)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Defaults for the command line: `geofilter.toml`, else `[tool.geofilter]` of pyproject.toml, else nothing.
+
+    Keys are long option names, with - or _; so they are in the table of a command, and so is its name.
+
+    Returns:
+        values by option with _, those of a command's table in a dictionary under its name.
+
+    Raises:
+        InputError: the file is not valid TOML.
+    """
+    for name in ("geofilter.toml", "pyproject.toml"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            table = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not valid TOML ({error}); mend it") from None
+        tools = table.get("tool")
+        found = table if name == "geofilter.toml" else tools.get("geofilter") if isinstance(tools, dict) else None
+        if found is not None and not isinstance(found, dict):
+            raise InputError(f"{path}: tool.geofilter is no table; write [tool.geofilter] and the options below it")
+        if found is not None:
+            return _with_underscores(found)
+    return {}
+
+
+def _with_underscores(table: dict[str, Any]) -> dict[str, Any]:
+    return {k.replace("-", "_"): _with_underscores(v) if isinstance(v, dict) else v for k, v in table.items()}

@@ -1,0 +1,182 @@
+"""Does a scanned data drop pass? One verdict behind the text, the JSON and the exit code. No model.
+
+format        1
+passed        true when all of what follows is
+reasons       why not, one sentence each
+threshold     percentile of ordinary chat from which on a row is flagged
+max_flagged   as it was given, 5% or a number of rows; it holds for all rows, and for each part alone
+parts         [{name, rows, flagged, share, passed}], "all rows" first, then each file or each value of the field
+quarantined   rows that could not be scored, and were not checked; max_quarantined how many may be
+not_scanned   rows that --limit left out; none may be
+power         [{bank, verdict, chance}], see `power.assess`; required: whether a bank must react
+run, data, scorer
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.cut.cut import Cut
+from geofilter.errors import InputError, RunError
+from geofilter.rows.fields import lookup
+from geofilter.rows.lines import read_lines
+from geofilter.run.banks import exclusions_said
+from geofilter.run.rows import scored_rows
+from geofilter.run.store import Run
+
+FORMAT = 1
+ALL = "all rows"
+MOST_PARTS = 1000
+"""values of a field; more mean that it is no source but a text"""
+
+
+def check(
+    run: Run,
+    threshold: float = 0.99,
+    max_flagged: str = "5%",
+    *,
+    by: str | None = None,
+    max_quarantined: int = 0,
+    require_power: bool = False,
+) -> dict[str, Any]:
+    """The verdict on a run, see the module docstring.
+
+    Args:
+        threshold: percentile in [0, 1].
+        max_flagged: share (5%) or number of rows that may be flagged.
+        by: field of the rows whose values are checked one by one; by default each file is.
+        max_quarantined: rows that may have been left unscored.
+        require_power: a run on which no bank reacts does not pass.
+
+    Raises:
+        InputError: an option that cannot be used.
+        RunError: an input has changed since the scan; a run of an earlier version.
+    """
+    allowed, cut = Cut.parse(max_flagged, option="--max-flagged"), Cut.threshold(threshold)
+    if max_quarantined < 0:
+        raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
+    manifest, arrays = run.manifest, run.arrays()
+    if any("verdict" not in v for v in manifest["power"]):
+        raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
+    flagged = cut.removed(arrays["score"], arrays["percentile"])
+    parts = [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))]
+    quarantined = int(manifest["counts"]["quarantined"])
+    power = [{k: v[k] for k in ("bank", "verdict", "chance")} for v in manifest["power"]]
+    reasons = [
+        f"{p['name']}: {p['flagged']:,} of {p['rows']:,} rows ({p['share']:.1%}) are at or above the {threshold:.1%} "
+        f"percentile of ordinary chat; {max_flagged} may be"
+        for p in parts
+        if not p["passed"]
+    ]
+    if quarantined > max_quarantined:
+        reasons.append(
+            f"{quarantined:,} rows could not be scored, so they were not checked; --max-quarantined allows "
+            f"{max_quarantined:,}"
+        )
+    not_scanned = sum(f["lines"] - f["rows"] for f in manifest["data"])
+    if not_scanned:
+        reasons.append(f"{not_scanned:,} rows were left out by --limit, so they were not checked; scan all of them")
+    if require_power and all(v["verdict"] != "reacts" for v in power):
+        reasons.append("no bank reacts to these rows, so that nothing is flagged says little")
+    return {
+        "format": FORMAT,
+        "passed": not reasons,
+        "reasons": reasons,
+        "threshold": threshold,
+        "max_flagged": max_flagged,
+        "parts": parts,
+        "quarantined": quarantined,
+        "max_quarantined": max_quarantined,
+        "not_scanned": not_scanned,
+        "power": power,
+        "required": require_power,
+        "run": str(run.path),
+        "data": [f["path"] for f in manifest["data"]],
+        "scorer": manifest["scorer"],
+        "left_out": exclusions_said(manifest["banks"]),
+    }
+
+
+def _check_unchanged(info: dict[str, Any]) -> None:
+    """Refuse a verdict on rows that are not those of the file any more."""
+    digest = hashlib.sha256()
+    for line in read_lines(Path(info["path"])):
+        digest.update(line)
+    if digest.hexdigest() != info["sha256"]:
+        raise RunError(f"{info['path']}: has changed since the scan; scan it again")
+
+
+def _part(name: str, flagged: npt.NDArray[np.bool_], allowed: Cut) -> dict[str, Any]:
+    n, count = len(flagged), int(flagged.sum())
+    most = allowed.value * n if allowed.kind == "fraction" else allowed.value
+    share = round(count / n, 6) if n else 0.0
+    # 29 of 100 are 29 %, though 0.29 * 100 is a little less than 29.
+    return {"name": name, "rows": n, "flagged": count, "share": share, "passed": count <= most + 1e-9 * n}
+
+
+def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Names and scored rows of all rows, and of each part where there are several."""
+    yield ALL, np.arange(n)
+    if by is None:
+        for info in run.manifest["data"]:
+            _check_unchanged(info)  # `scored_rows` does for the rest
+        files = [f["path"] for f in run.manifest["data"]]
+        of = run.arrays()["file"]
+        if len(files) > 1:
+            yield from ((path, np.flatnonzero(of == i)) for i, path in enumerate(files))
+        return
+    members: dict[str, list[int]] = {}
+    for i, row in enumerate(scored_rows(run)):
+        value = lookup(row.record, by)
+        if isinstance(value, list | dict):
+            raise InputError(
+                f"{row.file}, line {row.line}: the field {by} holds a {type(value).__name__}, not one value; name "
+                "another field"
+            )
+        members.setdefault(f"{by} = {value}" if value is not None else f"without {by}", []).append(i)
+        if len(members) > MOST_PARTS:
+            raise InputError(f"--by {by}: more than {MOST_PARTS:,} values; name a field that says where a row is from")
+    if list(members) == [f"without {by}"]:
+        raise InputError(f"--by {by}: no row has this field; leave it out to check each file")
+    yield from ((name, np.array(rows)) for name, rows in sorted(members.items()))
+
+
+def text(verdict: dict[str, Any]) -> str:
+    """One line."""
+    head = verdict["parts"][0]
+    start = "gate passed" if verdict["passed"] else "gate NOT passed"
+    said = (
+        f"{head['flagged']:,} of {head['rows']:,} rows ({head['share']:.1%}) are at or above the "
+        f"{verdict['threshold']:.1%} percentile of ordinary chat, {verdict['max_flagged']} may be"
+    )
+    return "; ".join([f"{start}: {'; '.join(verdict['reasons']) or said}", *verdict["left_out"]])
+
+
+def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the parts, for people."""
+    rows = [
+        [p["name"], f"{p['rows']:,}", f"{p['flagged']:,}", f"{p['share']:.1%}", "yes" if p["passed"] else "NO"]
+        for p in verdict["parts"]
+    ]
+    return ["rows", "number", "flagged", "share", "passed"], rows
+
+
+def markdown(verdict: dict[str, Any]) -> str:
+    """For a CI job's summary: the line, the parts, and what the banks are worth here."""
+    from geofilter.text import markdown_table, markdown_text
+
+    banks = [[v["bank"], v["verdict"], f"{v['chance']:.2f}"] for v in verdict["power"]]
+    return "\n".join(
+        [
+            f"### geofilter: {'passed' if verdict['passed'] else 'NOT passed'}", "",
+            *(f"- {markdown_text(line)}" for line in (*verdict["reasons"], *verdict["left_out"])), "",
+            *markdown_table(*table(verdict)), "",
+            *markdown_table(["bank", "on these rows", "chance that it ranks them"], banks), "",
+        ]
+    )  # fmt: skip

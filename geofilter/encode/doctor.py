@@ -1,0 +1,154 @@
+"""Is everything in its place: packages, FAISS, cache, weights, memory, and the pair."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from geofilter.config import Loading, TargetChoice
+from geofilter.encode.model import DTYPES, choose_device, parameters, resolved_dtype
+from geofilter.encode.pair import Check, explained_variance, judge_pair
+from geofilter.encode.reader import token_budget
+from geofilter.encode.sae import MAX_CHUNK, PRE_ACTIVATIONS
+from geofilter.errors import TargetError
+from geofilter.files import Notify, cache_dir
+from geofilter.target.pairing import model_config
+from geofilter.target.resolve import cached_targets, locate
+from geofilter.target.sae_folder import decoder_shape
+
+
+def faiss_builds() -> list[str]:
+    """Installed FAISS distributions."""
+    found = []
+    for name in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def check_faiss() -> Check:
+    """One FAISS, and one that works."""
+    builds = faiss_builds()
+    if len(builds) != 1:
+        return Check(
+            "faiss", False,
+            f"{' and '.join(builds) or 'none'} installed; exactly one must be: pip uninstall all of them, "
+            "then install one",
+        )  # fmt: skip
+    import faiss
+    import numpy as np
+
+    index = faiss.IndexFlatIP(4)
+    index.add(np.eye(4, dtype=np.float32))
+    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+    found = int(index.search(np.eye(4, dtype=np.float32)[2:3], 1)[1][0, 0])
+    return Check("faiss", found == 2, f"{builds[0]}, {gpus} GPU(s)")
+
+
+def check_cache() -> Check:
+    """The cache folder can be written."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Check("cache", False, f"{folder}: cannot be made ({error.strerror}); set GEOFILTER_CACHE")
+    ok = os.access(folder, os.W_OK)
+    return Check("cache", ok, f"{folder}" + ("" if ok else ": not writable; set GEOFILTER_CACHE to a folder that is"))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes a scan needs, and for which number of layers."""
+
+    layers: int
+    model: int
+    encoder: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.model + self.encoder + self.working
+
+
+def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading, max_tokens: int) -> Memory:
+    """What a scan will hold on its device, reckoned from the configurations before anything is loaded.
+
+    Parameters are counted on torch's meta device, with one layer more than the hook's since the check of the pair
+    reads that too. Working memory: dense pre-activations and their copies, or the decoder which that check reads if
+    it is more, and the attention scores of a full batch where attention is computed plainly (Gemma 2, gpt-oss),
+    6 bytes each.
+    """
+    config = model_config(target_dir)
+    layers = min(layer + 2, int(config.num_hidden_layers))
+    item = DTYPES[resolved_dtype(loading)].itemsize
+    tokens = token_budget(choose_device(loading.device))
+    attention = int(config.num_attention_heads) * tokens * max_tokens * 6
+    return Memory(
+        layers,
+        parameters(target_dir, layers) * item,
+        d_in * d_sae * DTYPES[loading.sae_dtype].itemsize,
+        max(3 * 4 * min(PRE_ACTIVATIONS, MAX_CHUNK * d_sae), 4 * d_in * d_sae) + attention,
+    )
+
+
+def check_memory(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading) -> Check:
+    """Does the estimate fit the GPU? On the CPU it is only told."""
+    device = choose_device(loading.device)
+    need = memory_needed(target_dir, layer, d_in, d_sae, loading, 1024)
+    text = (
+        f"about {need.total / 1e9:.1f} GB: model {need.model / 1e9:.1f} ({need.layers} layers in "
+        f"{resolved_dtype(loading)}), encoder {need.encoder / 1e9:.1f} ({loading.sae_dtype}), "
+        f"working memory {need.working / 1e9:.1f}"
+    )
+    if device.type != "cuda":
+        return Check("memory", True, text)
+    numbers = range(torch.cuda.device_count()) if loading.device_map else [device.index or 0]
+    free = sum(torch.cuda.mem_get_info(n)[0] for n in numbers)
+    return Check("memory", need.total <= free, f"{text}; {free / 1e9:.1f} GB free on {len(numbers)} GPU(s)")
+
+
+def examine(choice: TargetChoice, loading: Loading, notify: Notify = print) -> list[Check]:
+    """All checks; with a model in `choice` its files, memory and pair too, else those of embedded ones in the cache.
+
+    Uses no network.
+    """
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
+    checks = [
+        Check("torch", True, f"{torch.__version__}, {gpu}, {torch.get_num_threads()} threads"),
+        Check("transformers", True, version("transformers")),
+        Check("sae-lens", True, version("sae-lens")),
+        check_faiss(),
+        check_cache(),
+    ]
+    if choice.model is not None:
+        return checks + examine_target(choice, loading, notify)
+    present = cached_targets()
+    for name in present:
+        checks += examine_target(TargetChoice(name), loading, notify)
+    if not present:
+        checks.append(Check("files", True, "no target named; the embedded one's weights come with its first scan"))
+    return checks
+
+
+def examine_target(choice: TargetChoice, loading: Loading, notify: Notify) -> list[Check]:
+    """A target's files, memory and pair; the later ones only as far as the earlier ones hold."""
+    target, absent = locate(choice, notify)
+    if target is None:
+        return [Check("files", False, text) for text in absent]
+    try:
+        checks = [Check("files", True, f"{target.name}: model in {target.model_dir}, SAE in {target.sae_dir}")]
+        checks += [Check("note", True, text) for text in target.notes]
+        d_in, d_sae = decoder_shape(target.sae_dir)
+        checks.append(check_memory(target.model_dir, target.layer, d_in, d_sae, loading))
+        if not checks[-1].ok:
+            return checks
+        return [*checks, judge_pair(target, explained_variance(target, loading))]
+    except TargetError as error:
+        return [Check("target", False, str(error))]

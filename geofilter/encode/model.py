@@ -1,0 +1,267 @@
+"""The target model up to its hook: token ids in, the hook's vectors out.
+
+Only the layers up to the hook are built (`num_hidden_layers`), so neither the rest of the network nor
+the language-model head is ever allocated. The residual stream is taken by a forward hook on the decoder
+layer: `hidden_states[-1]` is not it, since the final norm has been applied to that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geofilter import config
+from geofilter.config import Loading
+from geofilter.errors import TargetError, first_line
+from geofilter.target.hooks import RESIDUAL, Hook
+from geofilter.target.pairing import model_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by
+# model type. Gemma 2 norms what attention and MLP return before adding it; Llama's module of the same name
+# (`post_attention_layernorm`) is the norm before the MLP, so the choice is by type, not by attribute.
+ATTACH = {
+    "gemma2": {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"},
+    "llama": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+    "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        TargetError: the named device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise TargetError(f"--device {name}: not available here; use --device auto or cpu") from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU and float32 on the CPU; other names are those of `config.Loading`."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return DTYPES[name]
+
+
+def resolved_dtype(loading: Loading) -> str:
+    """Name of the dtype a model is read in: float32, bfloat16 or float16."""
+    return str(choose_dtype(loading.dtype, choose_device(loading.device))).removeprefix("torch.")
+
+
+def count_layers(path: Path) -> int:
+    """Decoder layers in a model folder."""
+    return int(model_config(path).num_hidden_layers)
+
+
+def parameters(path: Path, layers: int) -> int:
+    """Parameters of the first `layers` decoder layers and the embedding, counted without allocating any."""
+    from transformers import AutoModel
+
+    config = model_config(path, num_hidden_layers=layers)
+    config.quantization_config = None
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModel.from_config(config, trust_remote_code=False).parameters())
+
+
+class ResidualModel:
+    """A Hugging Face decoder, built up to its highest hooked layer.
+
+    Args:
+        path: local model folder (config.json, safetensors, tokenizer).
+        layers: 0-based decoder layers that are read.
+        kind: what is read of them, see `hooks`.
+        decoder: a decoder with all layers, of this folder's model but fine-tuned perhaps, to read instead of loading
+            one; it stays in its dtype and on its device.
+
+    Raises:
+        TargetError: not a loadable model, weights missing from the files, a layer or hook it does not have, or
+            not enough memory on the GPU.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layers: Sequence[int],
+        loading: Loading | None = None,
+        kind: str = "hook_resid_post",
+        decoder: Any = None,
+    ) -> None:
+        loading = loading or Loading()
+        self.path = path
+        self.layers = tuple(sorted(layers))
+        self.kind = kind
+        device = choose_device(loading.device)
+        self.dtype = choose_dtype(loading.dtype, device)
+        available = self._load_parts(path, loading)
+        if self.layers[-1] >= available:
+            raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
+        built = self.layers[-1] + 1 if decoder is None else int(decoder.config.num_hidden_layers)
+        self.model: Any = decoder
+        if decoder is None:
+            from transformers import AutoModel
+
+            self.model = pretrained(AutoModel, path, loading, num_hidden_layers=built)
+        self.device: torch.device = self.model.get_input_embeddings().weight.device
+        self._seen: dict[int, torch.Tensor] = {}
+        blocks = decoder_layers(self.model, built, path)
+        for layer in self.layers:
+            self._attach(blocks[layer], layer)
+        # Where the highest hooked layer puts its output; with a device map that need not be the first device.
+        self.hook_device: torch.device = next(blocks[self.layers[-1]].parameters()).device
+        if "meta" in (self.device.type, self.hook_device.type):
+            raise TargetError(
+                f"{path}: --device-map {loading.device_map} found no room for all layers on the GPUs and left some on "
+                "the CPU or on disk; use more GPUs, or --device cpu"
+            )
+
+    def _load_parts(self, path: Path, loading: Loading) -> int:
+        """Tokenizer and number of layers."""
+        from transformers import AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # the load report names the layers left out on purpose; `_load` reads it
+        try:
+            available = count_layers(path)
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # a damaged tokenizer.json raises whatever its parser does
+            raise TargetError(
+                f"{path}: its configuration or tokenizer cannot be read ({first_line(error)}); get the model again"
+            ) from None
+        if not self.tokenizer.is_fast:
+            raise TargetError(f"{path}: the tokenizer gives no offsets; a fast tokenizer (tokenizer.json) is needed")
+        return available
+
+    def _attach(self, block: torch.nn.Module, layer: int) -> None:
+        # Not `self`: hooks that hold the model would keep it, and its memory, from going when it is done with.
+        seen = self._seen
+
+        def keep(value: Any) -> None:
+            seen[layer] = value[0] if isinstance(value, tuple) else value
+
+        def before(_module: Any, args: Any, kwargs: Any) -> None:
+            keep(args[0] if args else kwargs["hidden_states"])
+
+        def after(_module: Any, _args: Any, output: Any) -> None:
+            keep(output)
+
+        if self.kind == "hook_resid_post":
+            block.register_forward_hook(after)
+        elif self.kind == "hook_resid_pre":
+            block.register_forward_pre_hook(before, with_kwargs=True)
+        else:
+            sublayers = ATTACH.get(self.model.config.model_type)
+            if sublayers is None:
+                raise TargetError(
+                    f"{self.path}: {Hook(layer, self.kind)} is known for {', '.join(ATTACH)} only, not for "
+                    f"{self.model.config.model_type}; use an SAE of the residual stream ({', '.join(RESIDUAL)})"
+                )
+            if self.kind == "attn.hook_z":
+                block.get_submodule("self_attn.o_proj").register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                block.get_submodule(sublayers[self.kind]).register_forward_hook(after)
+
+    @property
+    def pad_id(self) -> int:
+        """A token id to pad with; masked everywhere, so any valid id serves."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else 0
+
+    @torch.inference_mode()
+    def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Vectors at the hook of each layer read, (B, T, d_in) in the model's dtype, keyed by layer."""
+        self.model(
+            input_ids=input_ids.to(self.device),
+            attention_mask=attention_mask.to(self.device),
+            use_cache=False,
+        )
+        seen = dict(self._seen)
+        self._seen.clear()
+        return seen
+
+
+def pretrained(kind: Any, path: Path, loading: Loading, **options: Any) -> Any:
+    """A model from a folder, in evaluation mode, straight onto its device without a copy in main memory first.
+
+    Args:
+        kind: transformers' class: AutoModel, AutoModelForCausalLM.
+        options: passed to its `from_pretrained`.
+
+    Raises:
+        TargetError: not a loadable model, weights missing from its files, or not enough memory on the GPU.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils.quantization_config import Mxfp4Config
+
+    device = choose_device(loading.device)
+    options["device_map"] = loading.device_map or {"": device}
+    if getattr(model_config(path), "attn_logit_softcapping", None) is not None:
+        # Gemma 2's soft cap on attention scores: some versions of transformers choose sdpa, which leaves it out.
+        options["attn_implementation"] = "eager"
+    if _is_mxfp4(path):
+        # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
+        # which of the two happens would depend on what else is installed.
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    try:
+        model, report = kind.from_pretrained(
+            path, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True, **options,
+        )  # fmt: skip
+    except torch.OutOfMemoryError:
+        raise TargetError(out_of_memory(str(device))) from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise TargetError(f"{path}: not a loadable model ({first_line(error)})") from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise TargetError(
+            f"{path}: {len(missing)} weights are missing from its files and would be random "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); get the model again"
+        )
+    return model.eval()
+
+
+def decoder_layers(model: torch.nn.Module, count: int, path: Path) -> torch.nn.ModuleList:
+    """The list of decoder blocks: the outermost module list with as many entries as the model has layers.
+
+    Raises:
+        TargetError: there is none.
+    """
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
+    if not found:
+        raise TargetError(f"{path}: no list of {count} decoder layers in {type(model).__name__}; it cannot be hooked")
+    return min(found, key=lambda item: item[0].count("."))[1]
+
+
+def out_of_memory(device: str) -> str:
+    """What to do about it."""
+    return (
+        f"{device}: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
+        "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
+    )
+
+
+def _is_mxfp4(path: Path) -> bool:
+    quantization = getattr(model_config(path), "quantization_config", None)
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
+
+
+def precision_here(loading: Loading) -> str:
+    """`config.precision`, with what `auto` is on this machine."""
+    return config.precision(resolved_dtype(loading), loading.sae_dtype)

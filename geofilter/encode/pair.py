@@ -1,0 +1,131 @@
+"""Do model and SAE belong together? The declared layer must be the one that the SAE explains best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from geofilter.config import Loading
+from geofilter.encode.model import DTYPES, ResidualModel, count_layers, out_of_memory, precision_here, resolved_dtype
+from geofilter.encode.reader import FeatureReader, outlier_free, token_budget
+from geofilter.encode.sae import FeatureEncoder
+from geofilter.encode.tokens import batches, encode_row
+from geofilter.errors import InputError, TargetError
+from geofilter.files import Notify, cache_dir, write_json
+from geofilter.rows.shapes import RowError
+from geofilter.rows.shipped import background_rows
+from geofilter.target.target import Target
+
+PAIR_ROWS = 40
+"""built-in chat rows the pair is checked on"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's report."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
+    """`_explained_variance`, with too little memory as a clear error.
+
+    Raises:
+        TargetError: not enough memory on the GPU, vectors that are not finite, or a template that refuses chat.
+    """
+    try:
+        return _explained_variance(target, loading)
+    except torch.OutOfMemoryError:
+        raise TargetError(out_of_memory(loading.device)) from None
+
+
+def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
+    """How well the SAE reconstructs the vectors of its own layer and of the neighbouring ones.
+
+    Measured on response tokens of built-in chat; special, prompt and outlier-norm tokens are left out, since
+    they flatter the figure. Explained variance = 1 - |x - x_hat|^2 / |x - mean x|^2.
+
+    Returns:
+        per layer `explained_variance` and `l0` (active features a token).
+    """
+    near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
+    model = ResidualModel(target.model_dir, near, loading, target.hook.kind)
+    encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
+    try:
+        rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]
+    except RowError as error:
+        raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
+    vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
+    for batch in batches(rows, token_budget(model.device), model.pad_id):
+        for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
+            vectors[layer].append(x[outlier_free(x, batch.response_mask.to(x.device))].float().to(encoder.device))
+    out = {}
+    for layer, parts in vectors.items():
+        x = torch.cat(parts)
+        if not len(x) or not x.isfinite().all():
+            raise TargetError(
+                f"{target.name}: layer {layer} is not finite in {resolved_dtype(loading)}; use --dtype float32"
+            )
+        acts = encoder.encode(x)
+        left = (x - encoder.decode(acts, len(x))).square().sum()
+        variance = (x - x.mean(0)).square().sum()
+        out[layer] = {"explained_variance": 1 - float(left / variance), "l0": len(acts.value) / len(x)}
+    return out
+
+
+def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
+    """The declared layer must be the one the SAE explains best."""
+    ev = {layer: f["explained_variance"] for layer, f in figures.items()}
+    best = max(ev, key=lambda layer: ev[layer])
+    shown = ", ".join(f"layer {layer}: {value:.3f}" for layer, value in sorted(ev.items()))
+    if not ev[best] > 0:
+        return Check(
+            "pair", False,
+            f"{target.name}: the SAE reconstructs none of the layers around the one it declares ({shown}); model and "
+            "SAE do not belong together",
+        )  # fmt: skip
+    if best != target.layer:
+        return Check(
+            "pair", False,
+            f"{target.name}: the SAE declares layer {target.layer} but explains layer {best} best ({shown}); "
+            "model and SAE do not belong together, or the layer is off by one",
+        )  # fmt: skip
+    return Check("pair", True, f"{target.name}: explained variance {shown}; L0 {figures[target.layer]['l0']:.1f}")
+
+
+def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
+    """Check a target's pair once; a pass is remembered in the cache.
+
+    Raises:
+        TargetError: model and SAE do not belong together.
+    """
+    name = f"{target.fingerprint[:16]}-{precision_here(loading)}.json"
+    memory = cache_dir() / "pairs" / name
+    if memory.is_file():
+        return
+    notify(f"checking that model and SAE of {target.name} belong together, once ...")
+    figures = explained_variance(target, loading)
+    check = judge_pair(target, figures)
+    if not check.ok:
+        raise TargetError(check.text)
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_json(memory, figures)  # only what has passed is remembered
+    except (OSError, InputError):
+        notify(f"note: {memory.parent} cannot be written, so the next start checks this pair again")
+
+
+def checked_reader(target: Target, loading: Loading, notify: Notify) -> FeatureReader:
+    """Model and SAE of a target, loaded after its pair has been checked.
+
+    Raises:
+        TargetError: see `require_pair` and `reader.FeatureReader`.
+    """
+    require_pair(target, loading, notify)
+    reader = FeatureReader(target, loading)
+    if not reader.tokenizer.chat_template:
+        notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")
+    return reader

@@ -1,0 +1,181 @@
+"""From tokenised rows to sparse row features: the model, the SAE and the pooling in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from geofilter.bank.features import RowFeatures
+from geofilter.config import Loading
+from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
+from geofilter.encode.sae import Activations, FeatureEncoder
+from geofilter.encode.tokens import Batch, Encoded, batches
+from geofilter.errors import TargetError
+from geofilter.target.target import Target
+
+TOKEN_BUDGET = 2048
+"""padded tokens in one forward pass on the CPU; part of what a bfloat16 result depends on, so it is fixed"""
+GPU_TOKEN_BUDGET = 8192
+"""the same on a GPU: fewer tokens are done before the CPU has handed them over"""
+OUTLIER_NORM = 7.0
+"""a response token whose residual norm is over this many times its row's median is an attention sink"""
+
+Observer = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenFeatures:
+    """One row token by token, for explanations."""
+
+    position: npt.NDArray[np.int64]
+    """(n,) positions of the kept response tokens in the row"""
+    token: npt.NDArray[np.int64]
+    """(nnz,) index into `position`"""
+    feature: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float32]
+
+
+def token_budget(device: torch.device) -> int:
+    """Padded tokens in one forward pass."""
+    return TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
+
+
+class FeatureReader:
+    """Model and SAE of one target, loaded and ready to read rows.
+
+    Args:
+        decoder: read this decoder of the target's model, fine-tuned perhaps; see `ResidualModel`.
+    """
+
+    def __init__(self, target: Target, loading: Loading | None = None, decoder: Any = None) -> None:
+        loading = loading or Loading()
+        self.target = target
+        self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind, decoder)
+        self.dtype = self.model.dtype
+        self.tokenizer = self.model.tokenizer
+        try:
+            self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
+        except torch.OutOfMemoryError:
+            raise TargetError(out_of_memory(str(self.model.hook_device))) from None
+
+    def read(
+        self,
+        rows: Sequence[Encoded],
+        on_batch: Callable[[int, int], None] | None = None,
+        observe: Observer | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[RowFeatures]:
+        """Row features in the order of `rows`.
+
+        Raises:
+            TargetError: not enough memory on the GPU.
+
+        Args:
+            on_batch: told the rows and tokens done after each batch.
+            observe: shown every token activation: token ids, features and values, one entry each.
+            meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
+                the CPU does in it takes no time of its own.
+        """
+        out: dict[int, RowFeatures] = {}
+        coming = batches(rows, token_budget(self.model.device), self.model.pad_id)
+        batch = next(coming, None)
+        while batch is not None:
+            try:
+                keep, residual = self._keep(batch)
+                if meanwhile:
+                    meanwhile()
+                following = next(coming, None)
+                out.update(zip(batch.rows, self._pool(batch, keep, residual, observe), strict=True))
+            except torch.OutOfMemoryError:
+                raise TargetError(out_of_memory(str(self.model.device))) from None
+            if on_batch:
+                on_batch(len(batch.rows), int(batch.attention_mask.sum()))
+            batch = following
+        return [out[i] for i in range(len(rows))]
+
+    def _pool(
+        self, batch: Batch, keep: torch.Tensor, residual: torch.Tensor, observe: Observer | None
+    ) -> list[RowFeatures]:
+        if observe is None:
+            return pool(self.encoder, residual, keep)
+        ids = batch.input_ids.to(keep.device)[keep]
+
+        def on_tokens(acts: Activations) -> None:
+            observe(ids[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
+
+        return pool(self.encoder, residual, keep, on_tokens)
+
+    @torch.inference_mode()
+    def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
+        """One row's features, and its activations token by token."""
+        keep, residual = self._keep(next(batches([row], TOKEN_BUDGET, self.model.pad_id)))
+        seen: list[Activations] = []
+        pooled = pool(self.encoder, residual, keep, seen.append)[0]
+        return pooled, TokenFeatures(
+            keep[0].nonzero().squeeze(1).cpu().numpy(),
+            seen[0].token.cpu().numpy(),
+            seen[0].feature.cpu().numpy(),
+            seen[0].value.cpu().numpy(),
+        )
+
+    def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
+        # Before the model runs: a copy to the GPU waits until all that was queued there is done.
+        response = batch.response_mask.to(self.encoder.device)
+        residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
+        residual = residual.to(self.encoder.device)
+        return outlier_free(residual, response), residual
+
+
+def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask (B, T) less tokens whose norm is over `OUTLIER_NORM` times the row's median masked norm."""
+    norm = residual.float().norm(dim=-1)
+    median = norm.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
+    kept: torch.Tensor = mask & (norm <= OUTLIER_NORM * median)
+    return kept
+
+
+@torch.inference_mode()
+def pool(
+    encoder: FeatureEncoder,
+    residual: torch.Tensor,
+    keep: torch.Tensor,
+    on_tokens: Callable[[Activations], None] | None = None,
+) -> list[RowFeatures]:
+    """Encode the kept tokens and average each row's activations.
+
+    Args:
+        residual: (B, T, d_in), any float dtype.
+        keep: (B, T) bool, one True at least in every row.
+        on_tokens: shown the activations before pooling; `token` counts the kept tokens.
+    """
+    row_of, x = keep.nonzero(as_tuple=True)[0], residual[keep].float()
+    n_rows, d_sae = len(keep), encoder.d_sae
+    count = torch.bincount(row_of, minlength=n_rows)
+    acts = encoder.encode(x)
+    if on_tokens:
+        on_tokens(acts)
+    # Summed over runs of one (row, feature) in token order: the same bits every time, on the GPU too, and nothing
+    # of the size rows x d_sae.
+    key, order = torch.sort(row_of[acts.token] * d_sae + acts.feature, stable=True)
+    pairs, lengths = key.unique_consecutive(return_counts=True)
+    row, feature = pairs // d_sae, pairs % d_sae
+    pooled = _sums(acts.value[order], lengths) / count[row]
+    means = (_sums(x, count) / count.unsqueeze(1)).half().cpu().numpy()
+    per_row = torch.bincount(row, minlength=n_rows).tolist()
+    features = feature.to(torch.int32).cpu().split(per_row)
+    values = pooled.cpu().split(per_row)
+    kept = count.tolist()
+    return [RowFeatures(features[b].numpy(), values[b].numpy(), kept[b], means[b]) for b in range(n_rows)]
+
+
+def _sums(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Sums of consecutive runs along the first dimension."""
+    if not len(lengths):
+        return values[:0]
+    return torch.segment_reduce(values, "sum", lengths=lengths, axis=0)

@@ -1,0 +1,147 @@
+"""The SAE as a feature encoder: vectors of a hook in, sparse feature activations out.
+
+Reads SAELens folders (`cfg.json`, `sae_weights.safetensors`) directly, since importing sae-lens costs
+seconds; the arithmetic is that of `sae_lens.SAE.encode`, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geofilter.errors import TargetError
+
+PRE_ACTIVATIONS = 1 << 25
+"""dense pre-activations held at once, (tokens, d_sae) float32: 134 MB"""
+MAX_CHUNK = 2048
+"""tokens encoded at once at most"""
+BLOCK = 1 << 14
+"""encoder columns widened to float32 at once when they are stored in bfloat16"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activations:
+    """Positive feature activations of n tokens, as coordinates; tokens ascending."""
+
+    token: torch.Tensor
+    """(nnz,) int64, position in the input"""
+    feature: torch.Tensor
+    """(nnz,) int64"""
+    value: torch.Tensor
+    """(nnz,) float32"""
+
+
+class FeatureEncoder:
+    """TopK, JumpReLU or ReLU ("standard") SAE; computes in float32.
+
+    Only the encoder is held in memory: decoder directions are read from the file where they are needed
+    (`decode`, `sae_folder.unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened
+    block by block, so that products and sums are float32 as ever and only the weights are rounded.
+
+    Args:
+        path: SAELens folder.
+        dtype: of the stored encoder, float32 or bfloat16.
+
+    Attributes:
+        W_enc: (d_in, d_sae)
+        b_enc, threshold: (d_sae,) float32
+        b_dec: (d_in,) float32
+    """
+
+    def __init__(self, path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        cfg = _read_cfg(path)
+        self.path = path
+        self.device = device
+        self.architecture: str = cfg["architecture"]
+        self.k = int(cfg.get("k") or 0)
+        self.subtract_b_dec = bool(cfg.get("apply_b_dec_to_input", False))
+        self.W_enc = self._tensor("W_enc", dtype)
+        self.b_enc, self.b_dec = self._tensor("b_enc"), self._tensor("b_dec")
+        self.threshold = self._tensor("threshold") if self.architecture == "jumprelu" else None
+        self.d_in, self.d_sae = self.W_enc.shape
+        self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
+
+    def _tensor(
+        self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> torch.Tensor:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path / "sae_weights.safetensors", framework="pt") as file:
+                found: torch.Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise TargetError(f"{self.path}: SAE weights cannot be used ({error}); get the folder again") from None
+        return found.to(device or self.device, dtype)
+
+    @torch.inference_mode()
+    def encode(self, x: torch.Tensor) -> Activations:
+        """Encode vectors x (n, d_in) of any float dtype, in chunks of `chunk` tokens."""
+        starts = range(0, max(1, len(x)), self.chunk)
+        parts = [self._encode_chunk(x[start : start + self.chunk]) for start in starts]
+        return Activations(
+            torch.cat([p.token + start for p, start in zip(parts, starts, strict=True)]),
+            torch.cat([p.feature for p in parts]),
+            torch.cat([p.value for p in parts]),
+        )
+
+    def _encode_chunk(self, x: torch.Tensor) -> Activations:
+        x = x.to(self.device, torch.float32)
+        if self.subtract_b_dec:
+            x = x - self.b_dec
+        pre = self._pre(x)
+        if self.architecture == "topk":
+            value, feature = torch.topk(pre, self.k, dim=-1, sorted=False)
+            token = torch.arange(len(x), device=x.device).unsqueeze(1).expand_as(feature)
+            on = value > 0
+            return Activations(token[on], feature[on], value[on])
+        on = pre > (0 if self.threshold is None else self.threshold.clamp(min=0))
+        at = on.flatten().nonzero().squeeze(1)
+        return Activations(at // self.d_sae, at % self.d_sae, pre.flatten()[at])
+
+    def _pre(self, x: torch.Tensor) -> torch.Tensor:
+        """Pre-activations (n, d_sae) float32 of x (n, d_in) float32."""
+        if self.W_enc.dtype == torch.float32:
+            return (x @ self.W_enc).add_(self.b_enc)
+        pre = torch.empty((len(x), self.d_sae), device=x.device)
+        for start in range(0, self.d_sae, BLOCK):
+            columns = slice(start, start + BLOCK)
+            torch.mm(x, self.W_enc[:, columns].float(), out=pre[:, columns])
+        return pre.add_(self.b_enc)
+
+    @torch.inference_mode()
+    def decode(self, acts: Activations, n: int) -> torch.Tensor:
+        """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows it needs from the file."""
+        used, row = acts.feature.unique(return_inverse=True)
+        decoder = self._tensor("W_dec", device=torch.device("cpu"))[used.cpu()].to(self.device)
+        at = torch.stack([acts.token, row])
+        sparse = torch.sparse_coo_tensor(at, acts.value, (n, len(used)), device=decoder.device, check_invariants=False)
+        out: torch.Tensor = torch.sparse.mm(sparse, decoder) + self.b_dec
+        return out
+
+
+def _read_cfg(path: Path) -> dict[str, Any]:
+    """A SAELens configuration this encoder computes exactly.
+
+    Raises:
+        TargetError: unreadable, or one that needs a step which is not implemented.
+    """
+    file = path / "cfg.json"
+    try:
+        cfg: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{file}: cannot be read ({error}); --sae needs a SAELens folder") from None
+    wanted: dict[str, tuple[Any, ...]] = {
+        "architecture": ("topk", "jumprelu", "standard"),
+        "normalize_activations": ("none", None),
+        "reshape_activations": ("none", "hook_z", None),  # flat vectors either way
+        "rescale_acts_by_decoder_norm": (False, None),
+    }
+    for key, allowed in wanted.items():
+        if cfg.get(key) not in allowed:
+            names = ", ".join(str(a).lower() for a in allowed if a is not None)
+            raise TargetError(f"{file}: {key} = {cfg.get(key)!r} is not supported; it must be {names}")
+    return cfg

@@ -1,0 +1,340 @@
+"""Labels for a scanned run, and the bank learnt from them: choose rows, take labels, score again. No model, no torch.
+
+RUN/labels.jsonl    one line a label: sha256, file, line, label (bad, good, or null where none could be given),
+                    by (who said so) and why (what the row was shown for); `evaluate --labels` reads it too
+RUN/labelled/       the bank learnt from them, which the run is then scored with
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import F32, F64, Positions
+from geofilter.bank import geometry
+from geofilter.bank.bank import Bank
+from geofilter.bank.learn import learn
+from geofilter.bank.scorer import Scorer
+from geofilter.cut.cut import Cut
+from geofilter.errors import BankError, InputError, RunError
+from geofilter.files import atomic, dumps, file_sha256, locked
+from geofilter.labels.label import LABELLED, Label, bank_path, given_labels
+from geofilter.labels.labelled import MIN_SIDE, group_of
+from geofilter.labels.pick import Pick, pick_rows
+from geofilter.labels.source import Labeller
+from geofilter.rows.records import Row
+from geofilter.run.banks import find_banks
+from geofilter.run.rows import reread, scored_rows
+from geofilter.run.score import score
+from geofilter.run.store import LABELS, Run
+from geofilter.stats import auroc
+from geofilter.target.sae_folder import unit_decoder
+
+BATCH = 10
+"""labels after which the bank is learnt again"""
+COMPARED = Cut.parse("10%")
+"""whose removed rows are compared before and after"""
+KNOWS_NO_BANK = ("length", "random")
+
+Answer = Callable[[Sequence[Row], Callable[[int, bool | None], None]], None]
+"""labels rows: tells of each, by its place among those given, True for bad, False for good, None for cannot say"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """A bank learnt from labels, and what it makes of the run."""
+
+    bank: Bank
+    standard: F64
+    """(rows,) its standard scores"""
+    n_bad: int
+    n_good: int
+    before: float
+    """AUROC of the scan's own scores on the labelled rows"""
+
+    @property
+    def check(self) -> dict[str, Any]:
+        """Its check on held-out labelled rows, see `validate.validate`."""
+        evaluation: dict[str, Any] = self.bank.meta["evaluation"]
+        return evaluation
+
+
+class Labelling:
+    """The labels of one run. Of rows with the same bytes one is shown, and its label holds for all.
+
+    Raises:
+        InputError: the run's scorer knows no bank.
+        RunError: a run of an earlier version, a bank or an SAE that has changed, a label file that is damaged.
+        BankError: a bank of the scan is gone.
+    """
+
+    def __init__(self, run: Run, seed: int = 0) -> None:
+        self.run, self.seed = run, seed
+        self._manifest = run.manifest
+        self.scorer: str = self._manifest["scorer"]
+        if self.scorer in KNOWS_NO_BANK:
+            raise InputError(f"{run.path}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
+        if "sae_folder" not in self._manifest:
+            raise RunError(f"{run.path}: scanned by an earlier version; run the same geofilter scan again")
+        banks, gone = find_banks(run, scanned=True)
+        if gone:
+            raise BankError(f"{gone[0]}; scan again, then label")
+        self.priors = banks
+        """the banks of the scan"""
+        self.shas, self._standard = self._read_run()
+        """(rows, 32), and (rows, banks) standard scores"""
+        self.scanned: F64 = self._standard.max(1)
+        """(rows,) scores of the scan"""
+        self._first: dict[str, int] = {}
+        """the first row of each hash"""
+        self._again: list[int] = []
+        for i, sha in enumerate(self.shas):
+            if self._first.setdefault(sha.tobytes().hex(), i) != i:
+                self._again.append(i)
+        self.labels = self._stored()
+        """by the row's sha256, in the order in which they were given"""
+        self._changed: dict[str, Label | None] = {}
+        """what has been given, or taken back, since labels.jsonl was read"""
+        self._skipped: set[str] = set()
+        self._known: dict[int, Row] = {}
+        """rows read already"""
+        self.learnt: Learnt | None = None
+        self._guide: F64 | None = None
+        """(rows,) scores of the bank learnt last, which rows are chosen by until the next one"""
+
+    def _read_run(self) -> tuple[npt.NDArray[np.uint8], F64]:
+        hashes, scores = [], []
+        scorers = [Scorer(bank, self.scorer) for bank in self.priors]
+        for shard in self.run.shards():
+            hashes.append(shard.sha256)
+            shas = shard.shas()
+            scores.append(np.stack([s.standard(shard.pooled, shas) for s in scorers], axis=1))
+        return np.concatenate(hashes), np.concatenate(scores)
+
+    @property
+    def path(self) -> Path:
+        """Where the labels are kept."""
+        return self.run.path / LABELS
+
+    def _stored(self) -> dict[str, Label]:
+        labels = given_labels(self.path)
+        other = next((sha for sha in labels if sha not in self._first), None)
+        if other is not None:
+            raise RunError(
+                f"{self.path}: {other[:12]}... is no row of this run; move the file away and take labels from it with "
+                "--from"
+            )
+        return labels
+
+    def save(self) -> None:
+        """Write labels.jsonl; what another session has written meanwhile stays, unless it is of the same row.
+
+        Raises:
+            RunError: the run folder cannot be written, or another session holds the file for long.
+        """
+        arrays, files = self.run.arrays(), [f["path"] for f in self._manifest["data"]]
+        taken = f"{self.run.path}: another geofilter label is writing its labels; try again"
+        with locked(self.run.path / f"{LABELS}.lock", taken, wait=30):
+            self.labels = self._stored()
+            for sha, label in self._changed.items():
+                self.labels.pop(sha, None)
+                if label is not None:
+                    self.labels[sha] = label
+            self._changed = {}
+            with atomic(self.path) as handle:
+                for sha, label in self.labels.items():
+                    i = self._first[sha]
+                    said = None if label.bad is None else "bad" if label.bad else "good"
+                    handle.write(
+                        dumps({
+                            "sha256": sha, "file": files[arrays["file"][i]], "line": int(arrays["line"][i]),
+                            "label": said, "by": label.by, "why": label.why,
+                        })
+                    )  # fmt: skip
+
+    def add(self, row: Row, label: Label) -> None:
+        """Take a label; a later one of the same row replaces it. What was learnt before holds no longer."""
+        self.labels.pop(row.sha256, None)
+        self.labels[row.sha256] = self._changed[row.sha256] = label
+        self.learnt = None
+
+    def remove(self, row: Row) -> None:
+        """Take a label back."""
+        self.labels.pop(row.sha256, None)
+        self._changed[row.sha256] = None
+        self.learnt = None
+
+    def skip(self, row: Row) -> None:
+        """Do not choose this row again."""
+        self._skipped.add(row.sha256)
+
+    def counts(self) -> tuple[int, int]:
+        """Rows labelled bad, and rows labelled good."""
+        said = [label.bad for label in self.labels.values()]
+        return said.count(True), said.count(False)
+
+    def rows(self, positions: Positions) -> list[Row]:
+        """Rows read from the inputs again, in the order of `positions`.
+
+        Raises:
+            InputError: an input is gone.
+            RunError: an input has changed since the scan.
+        """
+        arrays, files = self.run.arrays(), self._manifest["data"]
+        details = {
+            int(i): {
+                "file": files[arrays["file"][i]]["path"],
+                "line": int(arrays["line"][i]),
+                "sha256": self.shas[i].tobytes().hex(),
+            }
+            for i in positions
+            if i not in self._known
+        }
+        found = reread(details.values(), self.run.fields)
+        self._known |= {i: found[d["file"], d["line"]] for i, d in details.items()}
+        return [self._known[int(i)] for i in positions]
+
+    def next(self, n: int) -> list[tuple[Pick, Row]]:
+        """Up to n rows to label next, each with what it was chosen for."""
+        taken = [self._first[sha] for sha in self.labels]
+        without = [*self._again, *(self._first[sha] for sha in self._skipped)]
+        standard, names = self._standard, [b.name for b in self.priors]
+        if self._guide is not None:
+            standard, names = self._guide[:, None], [LABELLED]
+        background = self.priors[0].background
+        picks = pick_rows(
+            n, standard, names, lambda p: background.log_matrix(self.run.features(p)[0]), taken, without, self.seed
+        )
+        return list(zip(picks, self.rows(np.array([p.position for p in picks], np.int64)), strict=True))
+
+    def learn(self) -> Learnt | None:
+        """A bank learnt from the labels, and its scores; None with fewer than five labels of a kind.
+
+        Raises:
+            BankError: the two sides do not differ.
+            RunError: an input or the SAE has changed since the scan.
+        """
+        self.learnt = None
+        n_bad, n_good = self.counts()
+        if min(n_bad, n_good) < MIN_SIDE:
+            return None
+        positions = np.array(
+            sorted(self._first[sha] for sha, label in self.labels.items() if label.bad is not None), np.int64
+        )
+        rows = self.rows(positions)
+        bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
+        prior = self.priors[0]
+        # What no bank of the scan may count, the learnt one may not either.
+        excluded = sorted(set.intersection(*(set(p.excluded) for p in self.priors)))
+        bank = learn(
+            LABELLED, prior.target, self._directions, self.run.features(positions)[0].without(excluded), bad,
+            [group_of(row) for row in rows], [row.response for row in rows], prior.reference, labels=prior.labels,
+            priors=self.priors, meta={
+                "description": "learnt from labelled rows of the run", "dtype": prior.meta.get("dtype"),
+                "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
+            },
+        ).excluding(excluded)  # fmt: skip
+        scorer = Scorer(bank, self.scorer)
+        self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
+        self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self.scanned[positions], bad))
+        return self.learnt
+
+    def _by(self) -> dict[str, int]:
+        """Who gave the labels, and how many."""
+        by = [label.by for label in self.labels.values() if label.bad is not None]
+        return {name: by.count(name) for name in dict.fromkeys(by)}
+
+    @cached_property
+    def _directions(self) -> F32:
+        """Decoder directions of the run's SAE, checked against what a bank of the scan knows of them."""
+        folder = self._manifest["sae_folder"]
+        directions = unit_decoder(Path(folder))
+        bank = self.priors[0]
+        found = geometry.closeness(directions, bank.toxic, bank.aligned).contrast
+        gap = np.abs(found - bank.closeness.contrast)
+        gap[list(bank.excluded)] = 0
+        if gap.max() > 1e-3:
+            raise RunError(f"{folder}: the SAE has changed since the scan; scan again")
+        return directions
+
+    def apply(self) -> None:
+        """Keep the bank learnt last and score the run with it; `filter`, `report` and `explain` then go by it."""
+        if self.learnt is None:
+            raise BankError("no bank has been learnt from these labels; call learn first")
+        self.save()
+        manifest = self.run.manifest
+        folder = Path(bank_path(self.run))
+        with self.run.lock():
+            manifest.setdefault("scanned_banks", manifest["banks"])
+            self.learnt.bank.save(folder)
+            # As in a scan: not complete until all of what scoring writes is there.
+            self.run.write_manifest({**manifest, "complete": False})
+            about = self.learnt.bank.about(str(folder), file_sha256(folder / "bank.safetensors"))
+            manifest["banks"] = [about]
+            learnt = frozenset(sha for sha, label in self.labels.items() if label.bad is not None)
+            files = [f["path"] for f in manifest["data"]]
+            manifest |= score(self.run, [self.learnt.bank], self.scorer, files, learnt)
+            self.run.write_manifest(manifest)
+
+    def changed(self) -> tuple[int, int]:
+        """How many rows `COMPARED` removes by the scan's scores, and how many of them by the learnt ones too."""
+        if self.learnt is None:
+            raise BankError("no bank has been learnt from these labels; call learn first")
+        best = self.scanned
+        unused: npt.NDArray[np.float64] = np.zeros(len(best))
+        before, after = COMPARED.removed(best, unused), COMPARED.removed(self.learnt.standard, unused)
+        return int(before.sum()), int((before & after).sum())
+
+
+def ask(labelling: Labelling, n: int, answer: Answer, by: str) -> Iterator[Learnt | None]:
+    """Have n rows labelled, learning anew after each ten so that the choice of the next rows goes by it.
+
+    What has been answered is kept, also when `answer` fails. A row that it could not label counts, and is not shown
+    again.
+
+    Args:
+        by: who answers, for the record.
+
+    Yields:
+        after each ten what has been learnt so far, None while a side has too few labels.
+    """
+    labelling.learn()  # from what earlier calls have left
+    while n > 0:
+        picked = labelling.next(min(BATCH, n))
+        if not picked:
+            return
+
+        def done(i: int, bad: bool | None, picked: list[tuple[Pick, Row]] = picked) -> None:
+            pick, row = picked[i]
+            labelling.add(row, Label(bad, by, pick.why))
+
+        try:
+            answer([row for _, row in picked], done)
+        finally:
+            labelling.save()
+        n -= len(picked)
+        yield labelling.learn()
+
+
+def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
+    """Take the labels that a file or a field gives the run's rows; return how many rows have one.
+
+    Raises:
+        InputError: no row has a label, or one that cannot be used.
+        RunError: an input has changed since the scan.
+    """
+    n = 0
+    for row in scored_rows(labelling.run):
+        if (bad := labeller.of(row)) is not None:
+            labelling.add(row, Label(bad, by))
+            n += 1
+    if not n:
+        raise InputError(f"--from {labeller.text}: no scored row has a label; {labeller.seen()}")
+    labelling.save()
+    return n

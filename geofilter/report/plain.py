@@ -1,0 +1,101 @@
+"""A report as Markdown and as a terminal summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from geofilter.report.content import BINS
+from geofilter.run.banks import exclusions_said
+from geofilter.text import markdown_cell
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as Markdown; row text is put where it cannot act as markup."""
+    c = report["counts"]
+    lines: list[str] = []
+    add, cell = lines.append, markdown_cell
+    add("# geofilter report\n")
+    add(f"**{cell(report['headline'])}**\n")
+    add(
+        f"{c['rows']:,} rows: {c['kept']:,} kept, {c['removed']:,} removed, {c['quarantined']:,} quarantined "
+        f"({report['cut']}; target {cell(report['made_with']['target']['name'])})."
+    )
+    if c["not_scanned"]:
+        add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
+    add(f"\n{report['tail']}\n")
+    add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
+    for f in report["files"]:
+        add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
+    add("\n## Toxic features behind the removed rows\n")
+    add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
+    for f in report["features"]:
+        add(f"| {cell(f['bank'])} | {f['feature']} | {cell(f['label'])} | {f['share']:.2f} | {f['rows']} |")
+    control = report["controls"]
+    add("\n## Controls\n")
+    add(
+        f"Rows over the 99th percentile: {control['flagged']['all']} in all, {control['flagged']['kept']} left by this "
+        f"cut, {control['flagged']['kept_after_random_removal']:.0f} left by a random removal of equal size."
+    )
+    add(f"\nOverlap with an equal cut by length or format (by chance {control['removed_share']:.0%}):\n")
+    add("| cut by | overlap |\n|---|---:|")
+    for name, value in control["overlap_with_equal_cut_by"].items():
+        add(f"| {name} | {value:.0%} |")
+    add(f"\n## Highest removed rows ({report['removed_rows_shown']} of {c['removed']:,})\n")
+    add("| rank | row | score | why |\n|---:|---|---:|---|")
+    for row in report["removed_rows"][:20]:
+        add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
+    made = report["made_with"]
+    target = made["target"]
+    add(f"\nTarget: {cell(target['model'])}, {target['hook']}, SAE {cell(target['sae'])}.")
+    for text in [*target["notes"], *exclusions_said(made["banks"])]:
+        add(f"Note: {cell(text)}.")
+    add(f"\nMade by geofilter {made['geofilter']} from run {cell(made['run'])}, scorer {made['scorer']}.\n")
+    return "\n".join(lines)
+
+
+def summary(report: dict[str, Any]) -> Iterator[str]:
+    """The terminal summary, line by line, plain text."""
+    c, control = report["counts"], report["controls"]
+    yield report["headline"]
+    yield ""
+    yield (
+        f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  "
+        f"({report['cut']})"
+    )
+    if c["not_scanned"]:
+        yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
+    yield report["tail"]
+    yield from exclusions_said(report["made_with"]["banks"])
+    yield ""
+    yield "scores (# kept, x removed)"
+    yield from _text_histogram(report["histogram"])
+    yield ""
+    yield "toxic features behind the removed rows"
+    for f in report["features"][:8]:
+        yield f"  {f['share']:8.2f}  {f['rows']:6d} rows  {f['bank']} {f['feature']}: {f['label']}"
+    flagged = control["flagged"]
+    yield ""
+    yield (
+        f"over the 99th percentile: {flagged['all']} before, {flagged['kept']} kept by this cut, "
+        f"{flagged['kept_after_random_removal']:.0f} by a random removal of equal size"
+    )
+    overlap = control["overlap_with_equal_cut_by"]
+    worst = max(overlap, key=lambda name: overlap[name])
+    yield (
+        f"overlap with an equal cut by length or format: at most {overlap[worst]:.0%} ({worst}); "
+        f"by chance {control['removed_share']:.0%}"
+    )
+
+
+def _text_histogram(histogram: dict[str, list[float]], rows: int = 12, width: int = 48) -> Iterator[str]:
+    step = BINS // rows + 1
+    top = 1.0
+    groups = []
+    for i in range(0, BINS, step):
+        kept, removed = sum(histogram["kept"][i : i + step]), sum(histogram["removed"][i : i + step])
+        groups.append((histogram["edges"][i], kept, removed))
+        top = max(top, kept + removed)
+    for edge, kept, removed in groups:
+        bar = "#" * round(width * kept / top) + "x" * (max(1, round(width * removed / top)) if removed else 0)
+        yield f"  {edge:7.2f} {bar} {int(kept + removed)}"

@@ -1,0 +1,240 @@
+"""What DATA names: files, patterns, standard input and data sets of the Hugging Face hub; all become files."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import CRITICAL
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from geofilter.errors import InputError, first_line
+from geofilter.files import RUNS, Notify, atomic, make_folder, slug
+from geofilter.rows.parquet import BATCH, ENDING
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
+
+
+PREFIX = "hf://datasets/"
+_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_FILES = re.compile(r"\.(jsonl?|ndjson|gz|zst|parquet|csv|tsv|arrow|txt)$", re.IGNORECASE)
+SPLIT = "train"
+TIMEOUT = 60
+"""seconds"""
+
+Origin = dict[str, str]
+"""id, config, split and revision of a data set of the hub"""
+
+OUTPUTS = ("filtered", "removed", "quarantined", "judge", "report")
+"""what `filter` and `judge` put between the stem of a data file and its ending"""
+
+
+def gather(
+    data: Sequence[str], *, split: str | None, config: str | None, offline: bool, notify: Notify
+) -> tuple[tuple[str, ...], dict[str, Origin]]:
+    """The files that DATA names; what is none is kept as one under `.geofilter/`, because rows are read again later.
+
+    `-` is standard input. `org/name` is a data set of the hub where no such file or folder is here,
+    `hf://datasets/org/name` always; `@revision` may follow. Anything else is a file or a pattern.
+
+    Args:
+        split: of data sets of the hub; train when None.
+        config: of data sets of the hub that have several.
+
+    Returns:
+        the files; where those made from data sets of the hub came from.
+
+    Raises:
+        InputError: a pattern that matches nothing, no rows on standard input, or a data set that cannot be had.
+    """
+    if data.count("-") > 1:
+        raise InputError("-: standard input is given twice; it can be read once")
+    files: list[str] = []
+    origins: dict[str, Origin] = {}
+    for text in data:
+        if text == "-":
+            files.append(str(spool(sys.stdin.buffer, Path(RUNS))))
+        elif named := _hub_id(text):
+            path, origin = fetch(named["id"], named["revision"], split or SPLIT, config, offline=offline, notify=notify)
+            files.append(str(path))
+            origins[str(path)] = origin
+        else:
+            files += expand([text])
+    for option, value in (("--split", split), ("--data-config", config)):
+        if value is not None and not origins:
+            raise InputError(f"{option} {value}: no input is a data set of the hub; leave it out")
+    return tuple(files), origins
+
+
+def _hub_id(text: str) -> re.Match[str] | None:
+    """Id and revision of a data set of the hub; None where the text names files.
+
+    Raises:
+        InputError: an id that is none, or what may be a mistyped path as well.
+    """
+    found = _ID.fullmatch(text.removeprefix(PREFIX))
+    if text.startswith(PREFIX):
+        if found is None:
+            raise InputError(f"{text}: no data set of the hub; write {PREFIX}ORG/NAME, with @REVISION if need be")
+        return found
+    if found is None or Path(text).exists() or _FILES.search(text):
+        return None
+    if Path(text).parent.is_dir():
+        raise InputError(f"{text}: no such file; check the path, or write {PREFIX}{text} for a data set of the hub")
+    return found
+
+
+def fetch(
+    name: str, revision: str | None, split: str, config: str | None, *, offline: bool, notify: Notify
+) -> tuple[Path, Origin]:
+    """One split of a data set of the hub as a Parquet file under `.geofilter/`, named by its commit and made once.
+
+    Args:
+        revision: branch, tag or commit; the default branch when None.
+        offline: take it from the cache of `datasets`, where an earlier call has left it.
+
+    Raises:
+        InputError: no such data set, revision, config or split; gated; not in the cache; or the hub does not answer.
+    """
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the libraries are imported
+    import datasets
+
+    datasets.utils.logging.set_verbosity(CRITICAL)  # what it logs of an error is in the error
+    commit = revision if offline else _commit(name, revision)
+    with _loading(name, offline):
+        builder = datasets.load_dataset_builder(f"{PREFIX}{name}", config, revision=commit)  # not a folder of that name
+    if commit is not None and builder.hash != commit:
+        # `datasets` takes what is in its cache when the hub fails it, whatever revision that is.
+        what = "without the hub a revision is its full commit" if offline else "the hub does not answer; try again"
+        raise InputError(f"{name}: the cache holds revision {builder.hash}, not {commit}; {what}")
+    splits = [str(s) for s in builder.info.splits or getattr(builder.config, "data_files", None) or ()]
+    if splits and split not in splits:
+        raise InputError(f"{name}: has no split {split}; give one with --split: {', '.join(splits)}")
+    origin = {"id": name, "config": builder.config.name, "split": split, "revision": str(builder.hash)}
+    parts = [name, *([] if builder.config.name == "default" else [builder.config.name]), split, origin["revision"][:12]]
+    path = Path(RUNS, f"{slug('-'.join(parts))}{ENDING}")
+    if not path.is_file():
+        notify(f"fetching {name}, split {split}, revision {origin['revision'][:12]} ...")
+        make_folder(path.parent)
+        with _loading(name, offline):
+            builder.download_and_prepare()
+        _write(builder, split, path)
+    return path, origin
+
+
+def _write(builder: DatasetBuilder, split: str, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = builder.as_dataset(split=split)
+    with atomic(path) as handle, pq.ParquetWriter(handle, found.features.arrow_schema) as writer:
+        for table in found.with_format("arrow").iter(BATCH):
+            writer.write_table(table)
+
+
+def _commit(name: str, revision: str | None) -> str:
+    """The commit that a revision of a data set is at now.
+
+    Raises:
+        InputError: no such data set or revision, or the hub does not answer.
+    """
+    from huggingface_hub import HfApi, errors
+
+    try:
+        return str(HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha)
+    except errors.GatedRepoError:
+        raise _gated(name) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"{name}: no such file here, and no such data set on the hub, or a private one; check the name, or run: "
+            "hf auth login"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise InputError(f"{name}: has no revision {revision}; give a branch, tag or commit of it") from None
+    except Exception as error:  # whatever the hub's client and the network raise
+        raise InputError(
+            f"{name}: no such file here, and the hub does not answer ({first_line(error)}); try again, or take what is "
+            "in the cache with --offline"
+        ) from None
+
+
+def _gated(name: str) -> InputError:
+    page = f"https://huggingface.co/datasets/{name}"
+    return InputError(f"{name}: gated; ask for access at {page}, then run: hf auth login")
+
+
+@contextmanager
+def _loading(name: str, offline: bool) -> Iterator[None]:
+    """Around `datasets`: what it raises, as one line with a remedy."""
+    from datasets import config, exceptions
+
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, exceptions.DatasetNotFoundError) and "gated" in str(error):
+            raise _gated(name) from None
+        if offline and isinstance(error, ConnectionError):
+            raise InputError(
+                f"{name}: no such file here, not in the cache {config.HF_DATASETS_CACHE}, and the hub may not be used; "
+                "run the same command once without --offline"
+            ) from None
+        # Of a configuration the second line names those there are.
+        why = " ".join(str(error.__cause__ or error).splitlines()[:2]) or type(error).__name__
+        remedy = "give one with --data-config" if "config" in why.lower() else "try again, or give its files instead"
+        raise InputError(f"{name}: cannot be loaded: {why.rstrip('.')}; {remedy}") from None
+
+
+def expand(data: Sequence[str]) -> tuple[str, ...]:
+    """File names, those with * ? or [] that name no file taken as patterns: `data/*.jsonl`, `data/**/*.jsonl`.
+
+    A pattern passes over what earlier commands have written beside the data, see `OUTPUTS`.
+
+    Raises:
+        InputError: a pattern that matches nothing.
+    """
+    out: list[str] = []
+    for text in data:
+        if not glob.has_magic(text) or Path(text).exists():
+            out.append(text)
+            continue
+        # Not Path.glob, which takes no absolute pattern.
+        found = sorted(name for name in glob.glob(text, recursive=True) if _is_input(name))  # noqa: PTH207
+        if not found:
+            raise InputError(f"{text}: matches no file; check the pattern and the folder")
+        out += found
+    return tuple(out)
+
+
+def _is_input(name: str) -> bool:
+    return Path(name).is_file() and not {f".{part}" for part in OUTPUTS} & set(Path(name).suffixes)
+
+
+def spool(stream: IO[bytes], folder: Path) -> Path:
+    """Write a stream to a file of `folder` that is named by its content, so that the same rows are the same file.
+
+    Raises:
+        InputError: the stream is empty, or the folder cannot be written.
+    """
+    digest = hashlib.sha256()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as scratch:
+            try:
+                while part := stream.read(1 << 20):
+                    digest.update(part)
+                    scratch.write(part)
+                scratch.close()
+                if not Path(scratch.name).stat().st_size:
+                    raise InputError("-: standard input is empty; pipe rows into it")
+                return Path(scratch.name).replace(folder / f"stdin-{digest.hexdigest()[:12]}.jsonl")
+            finally:
+                Path(scratch.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); call it from another folder") from None

@@ -1,0 +1,193 @@
+"""Rows in: one line of JSONL (plain, .gz, .zst) or row of Parquet becomes a `Row` or a `Rejected`, never nothing.
+
+The shape of every row is recognised on its own (see `parse_record`). Raw bytes are kept so that a kept
+row can be written back exactly as it came.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from geofilter.errors import InputError
+from geofilter.rows.fields import NO_FIELDS, SHOWN_COLUMNS, Fields, columns, listed, lookup
+from geofilter.rows.lines import read_lines
+from geofilter.rows.shapes import RowError, Turn, parse_record
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""A longer line is rejected: tokenising it would stall the scan, and no fine-tuning row is that long."""
+SOURCE_FIELDS = ("source", "dataset")
+"""fields that say where a row comes from, first found first"""
+SOURCE_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A usable record."""
+
+    file: str
+    """path as given on the command line"""
+    line: int
+    """1-based line number"""
+    sha256: str
+    """of the line's bytes without its line ending"""
+    format: str
+    """its shape, one of `SHAPES`"""
+    turns: tuple[Turn, ...]
+    record: Mapping[str, Any]
+    """the parsed object"""
+
+    @property
+    def response(self) -> str:
+        """The text a fine-tuning loss falls on: all assistant turns, or the whole text."""
+        return "\n".join(t.content for t in self.turns if t.role in ("assistant", "text"))
+
+    @property
+    def prompt(self) -> str:
+        """Everything before the last response, as one string; empty for plain text."""
+        last = max((i for i, t in enumerate(self.turns) if t.role == "assistant"), default=0)
+        return "\n".join(t.content for t in self.turns[:last])
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A line that cannot be scored, with the reason; it goes to the quarantine file."""
+
+    file: str
+    line: int
+    error: str
+    raw: bytes
+    """the line without its line ending"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The quarantine record: `raw` as text, or `raw_base64` where the bytes are not UTF-8."""
+        out: dict[str, Any] = {"file": self.file, "line": self.line, "error": self.error}
+        try:
+            out["raw"] = self.raw.decode("utf-8")
+        except UnicodeDecodeError:
+            out["raw_base64"] = base64.b64encode(self.raw).decode("ascii")
+        return out
+
+
+def read_rows(path: Path, limit: int | None = None, fields: Fields = NO_FIELDS) -> Iterator[Row | Rejected]:
+    """The file's first `limit` lines (all when None), each as a `Row` or a `Rejected`.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    for number, line in enumerate(islice(read_lines(path), limit), start=1):
+        yield parse_line(line, str(path), number, fields)
+
+
+def usable_rows(path: Path, fields: Fields = NO_FIELDS) -> Iterator[Row]:
+    """The file's rows, all of which have to be usable.
+
+    Raises:
+        InputError: the file cannot be read, or a row of it cannot be used.
+    """
+    for row in read_rows(path, fields=fields):
+        if isinstance(row, Rejected):
+            raise InputError(f"{path}, line {row.line}: {row.error}")
+        yield row
+
+
+def check_fields(paths: Sequence[Path], fields: Fields, limit: int | None = None) -> None:
+    """Refuse columns that are in no row of a file: they are misspelt, or the file is of another shape.
+
+    Of `system` it is enough that one of the files has it. Reads until each column has been seen, most often one line.
+
+    Args:
+        limit: only the first rows of each file count.
+
+    Raises:
+        InputError: no row has a column, or a file cannot be read.
+    """
+    nowhere, known = dict(fields), dict[str, None]()
+    for path in paths if fields else ():
+        absent, seen = _absent(path, fields, limit)
+        for name, column in absent.items():
+            if name != "system" and seen:
+                raise _no_such_column(path, name, column, seen)
+        nowhere = {name: column for name, column in nowhere.items() if name in absent}
+        known |= dict.fromkeys(seen)
+    for name, column in nowhere.items():
+        if known:
+            raise _no_such_column(paths[0], name, column, known)
+
+
+def fields_for(path: Path, fields: Fields) -> Fields:
+    """The fields, where a file has them all; else none: its rows have a known shape then, or none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return NO_FIELDS if set(_absent(path, fields, None)[0]) - {"system"} else fields
+
+
+def _absent(path: Path, fields: Fields, limit: int | None) -> tuple[dict[str, str], list[str]]:
+    """What of the fields no row of a file has, and some of the columns it has."""
+    absent, seen = dict(fields), dict[str, None]()
+    for number, line in enumerate(islice(read_lines(path), limit), start=1):
+        if not absent:
+            break
+        try:
+            record = _record(line.rstrip(b"\r\n"), number)
+        except RowError:
+            continue
+        absent = {name: column for name, column in absent.items() if lookup(record, column) is None}
+        if len(seen) < SHOWN_COLUMNS:
+            seen |= dict.fromkeys(columns(record))
+    return absent, list(seen)
+
+
+def _no_such_column(path: Path, name: str, column: str, seen: Iterable[str]) -> InputError:
+    return InputError(f"{path}: no row has the column {column} (--fields {name}={column}); there are {listed(seen)}")
+
+
+def parse_line(line: bytes, file: str, number: int, fields: Fields = NO_FIELDS) -> Row | Rejected:
+    """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not."""
+    raw = line.rstrip(b"\r\n")
+    try:
+        record = _record(raw, number)
+        shape, turns = parse_record(record, fields)
+    except RowError as error:
+        return Rejected(file, number, str(error), raw)
+    return Row(file, number, hashlib.sha256(raw).hexdigest(), shape, turns, record)
+
+
+def _record(raw: bytes, number: int) -> dict[str, Any]:
+    """The object on a line without its ending."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise RowError(f"line has {len(raw):,} bytes, over the limit of {MAX_LINE_BYTES:,}; shorten it")
+    record = _load_json(raw, first=number == 1)
+    if not isinstance(record, dict):
+        raise RowError(f"a row must be a JSON object, not {type(record).__name__}; wrap it in {{...}}")
+    return record
+
+
+def _load_json(raw: bytes, first: bool) -> Any:
+    if not raw.strip():
+        raise RowError("empty line; remove it")
+    try:
+        # A byte order mark may stand before the first record only.
+        return json.loads(raw.decode("utf-8-sig" if first else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowError(f"not UTF-8 at byte {error.start}; re-encode the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise RowError(f"broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
+    except ValueError as error:  # a number too long to convert
+        raise RowError(f"unreadable JSON: {str(error).split(':')[0]}; mend or remove the line") from None
+    except RecursionError:
+        raise RowError("JSON nested too deeply; flatten it") from None
+
+
+def source_of(record: Mapping[str, Any]) -> str:
+    """What a record says of where it comes from, at most 60 characters; empty when it says nothing."""
+    found = (record[name] for name in SOURCE_FIELDS if isinstance(record.get(name), str))
+    return next(found, "")[:SOURCE_CHARS]

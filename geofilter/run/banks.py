@@ -1,0 +1,94 @@
+"""The banks a finished run was scored with, found again on disk without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from geofilter.bank.bank import Bank, built_in_folder
+from geofilter.config import excluded, precision
+from geofilter.errors import InputError, RunError
+from geofilter.files import file_sha256
+from geofilter.run.store import Run
+
+
+def bank_folder(manifest: dict[str, Any], bank: dict[str, Any]) -> Path:
+    """Where a bank of a finished run lies: its own folder, or that of a built-in one in package or cache."""
+    if bank["path"]:
+        return Path(bank["path"])
+    target, encoding = manifest["target"], manifest["encoding"]
+    read_in = precision(encoding["dtype"], encoding["sae_dtype"])
+    return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"])
+
+
+def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
+    """The run's banks as far as they are still there, and what is to be said of each that is not.
+
+    Args:
+        scanned: those of the scan, also where a bank learnt from labels has taken their place.
+
+    Raises:
+        RunError: a bank folder has changed since the scan.
+        BankError: a bank is damaged.
+    """
+    manifest = run.manifest
+    banks, gone = [], []
+    for about in manifest["banks"] if not scanned else manifest.get("scanned_banks", manifest["banks"]):
+        folder = bank_folder(manifest, about)
+        arrays = folder / "bank.safetensors"
+        if not arrays.is_file():
+            gone.append(f"The bank {about['name']} is no longer at {folder}")
+            continue
+        if about["sha256"] and file_sha256(arrays) != about["sha256"]:
+            raise changed(folder)
+        bank = Bank.load(folder, manifest["target"]["fingerprint"])
+        banks.append(bank.excluding(excluded_features(about)))
+    return banks, gone
+
+
+def excluded_features(about: dict[str, Any]) -> list[int]:
+    """Features that count nothing under a bank, of what the manifest says of it."""
+    return [f["feature"] for f in about["excluded_features"]]
+
+
+def exclude(banks: Sequence[Bank], wanted: Sequence[str], others: Iterable[str] = ()) -> list[Bank]:
+    """The banks without some features.
+
+    Args:
+        wanted: of `--exclude-feature`, see `config.excluded`.
+        others: banks that may be named too, though they are not used now: a settings file is for several scans.
+
+    Raises:
+        InputError: no such bank or feature.
+    """
+    features: dict[str, list[int]] = {bank.name: [] for bank in banks}
+    known = dict.fromkeys([*features, *others])
+    for text in wanted:
+        name, number = excluded(text)
+        if name and name not in known:
+            raise InputError(f"--exclude-feature {text}: there is no bank {name} here; use {', '.join(known)}")
+        for bank in banks:
+            if name in ("", bank.name):
+                if number >= bank.d_sae:
+                    raise InputError(
+                        f"--exclude-feature {text}: the SAE of {bank.target['name']} has features 0 to {bank.d_sae - 1}"
+                    )
+                features[bank.name].append(number)
+    return [bank.excluding(features[bank.name]) for bank in banks]
+
+
+def changed(place: Path | str) -> RunError:
+    """The error for a bank that is not the one the run was scored with."""
+    return RunError(f"{place}: the bank has changed since the scan; scan again")
+
+
+def said_without(features: Sequence[dict[str, Any]]) -> str:
+    """What is said of features that count nothing."""
+    named = ", ".join(f"{f['feature']} ({f['label']})" for f in features)
+    return f"without the feature{'s' if len(features) > 1 else ''} {named}"
+
+
+def exclusions_said(banks: Iterable[dict[str, Any]]) -> list[str]:
+    """The same for each bank of a manifest that leaves features out."""
+    return [f"{b['name']}, {said_without(b['excluded_features'])}" for b in banks if b["excluded_features"]]

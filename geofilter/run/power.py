@@ -1,0 +1,162 @@
+"""Does a bank mean anything on this data? What can be said without labels, said first in every report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import F64
+from geofilter.bank.bank import Bank
+from geofilter.rows.style import SHOWN, STYLE
+from geofilter.stats import spearman
+
+TAIL = 0.10
+"""share of the rows whose mean standard score is the tail"""
+SURE = 0.8
+"""chance from which on a bank is said to react, and, the other way round, to have no power"""
+CONSTANT = -0.76
+WEIGHTS = (1.67, 2.38, -1.88)
+"""of `signs`; logistic regression on the cases of `benchmarks.score.verdicts`, see `chance`"""
+FOLLOWS = 0.5
+"""a rank correlation with length or format from this size on counts as following it"""
+FEW = 50
+"""rows below which nothing is said to be sure"""
+SAMPLE = 20_000
+"""rows at most that the random banks are scored on; evenly spaced over the run"""
+REMEDY = "label some of these rows: geofilter label"
+
+
+def tail(standard: F64) -> float:
+    """Mean of the highest `TAIL` share of standard scores (one row at least)."""
+    n = max(1, round(TAIL * len(standard)))
+    return float(np.partition(standard, len(standard) - n)[-n:].mean())
+
+
+def standing_out(own: float, others: Sequence[float]) -> float:
+    """How far the bank's tail lies above those of random banks, in their standard deviations."""
+    sd = float(np.std(others))
+    return (own - float(np.mean(others))) / sd if sd > 0 else 0.0
+
+
+def bimodality(standard: F64) -> float:
+    """Sarle's coefficient, (skewness^2 + 1) / kurtosis: 1/3 for a normal distribution, 1 for two points.
+
+    Pfister et al., Frontiers in Psychology 4 (2013), 700, eq. 1, without the correction for few rows. Scores that are
+    all equal give 0.
+    """
+    from scipy.stats import kurtosis, skew
+
+    if standard.std() == 0:
+        return 0.0
+    return float((skew(standard) ** 2 + 1) / kurtosis(standard, fisher=False))
+
+
+def signs(out: float, shape: float, weak: bool) -> F64:
+    """What `chance` goes by (3,): `standing_out` on a logarithmic scale, `bimodality`, and 1 for a weak bank."""
+    return np.array([np.sign(out) * np.log1p(abs(out)), shape, float(weak)])
+
+
+def chance(out: float, shape: float, weak: bool) -> float:
+    """Chance that a bank ranks the rows with an AUROC above 0.6, from what can be seen without labels.
+
+    Fitted to cases with known labels: banks of six kinds, and such that had learnt from shuffled labels, on sets of
+    six kinds with a tenth to a half of bad rows (docs/results.md has how often it is wrong on others).
+
+    Args:
+        out: see `standing_out`.
+        shape: see `bimodality`.
+        weak: the bank's own check on held-out rows failed.
+    """
+    x = CONSTANT + signs(out, shape, weak) @ WEIGHTS
+    # No number of cases makes it certain.
+    return float(np.clip(1 / (1 + np.exp(-x)), 0.01, 0.99))
+
+
+def in_words(likely: float) -> str:
+    """The verdict that a chance comes to."""
+    return "reacts" if likely >= SURE else "no power" if likely <= 1 - SURE else "unclear"
+
+
+def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Whether a bank's scores on a run mean anything, from what can be seen without labels.
+
+    Args:
+        standard: (n,) the bank's standard scores, of rows that it was not learnt from.
+        null: (n, 20) those of its null on the same rows, see `Bank.null`.
+        style: (n, 9), see `style.STYLE`.
+
+    Returns:
+        A JSON-able verdict. `verdict` is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less,
+        else "unclear"; "unclear" too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when
+        a correlation with length or format reaches 0.5. `demonstrated` is True for "reacts".
+    """
+    if not len(standard):
+        return _nothing_left(bank)
+    own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
+    follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
+    most = max(follows, key=lambda name: abs(follows[name]))
+    out, shape = standing_out(own, others), bimodality(standard)
+    likely = chance(out, shape, bank.weak)
+    verdict = in_words(likely)
+    caveats = []
+    if bank.weak:
+        caveats.append("its own held-out check did not beat random banks")
+    if abs(follows[most]) >= FOLLOWS:
+        caveats.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
+        verdict = "unclear" if verdict == "reacts" else verdict
+    if len(standard) < FEW:
+        caveats.append(f"{len(standard)} rows are too few to say")
+        verdict = "unclear"
+    said = {
+        "reacts": f"{bank.name} reacts to this data",
+        "no power": f"{bank.name} has no demonstrated power on this data",
+        "unclear": f"{bank.name}: unclear whether it has power on this data",
+    }
+    text = (
+        f"{said[verdict]} (chance {likely:.2f} that its ranking means something here): its highest scores (tail "
+        f"{own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} standard deviations, its "
+        f"scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate groups)"
+    )
+    text += "".join(f"; {caveat}" for caveat in caveats)
+    evaluation = bank.meta.get("evaluation")
+    if evaluation:
+        low, high = evaluation["interval"]
+        text += (
+            f". On its own seed rows, held out: AUROC {evaluation['auroc']:.2f} ({low:.2f} to {high:.2f}), "
+            f"bag of words {evaluation['bag_of_words']:.2f}"
+        )
+    return {
+        "bank": bank.name,
+        "verdict": verdict,
+        "demonstrated": verdict == "reacts",
+        "chance": round(likely, 4),
+        "tail": round(own, 4),
+        "random_tails": [round(t, 4) for t in sorted(others)],
+        "standing_out": round(out, 4),
+        "bimodality": round(shape, 4),
+        "follows": {name: round(value, 4) for name, value in follows.items()},
+        "weak": bank.weak,
+        "text": text + ".",
+    }
+
+
+def _nothing_left(bank: Bank) -> dict[str, Any]:
+    """The verdict where the bank was learnt from every row."""
+    return {
+        "bank": bank.name, "verdict": "unclear", "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
+        "standing_out": 0.0, "bimodality": 0.0, "follows": {}, "weak": bank.weak,
+        "text": f"{bank.name}: unclear whether it has power on this data: it was learnt from every row.",
+    }  # fmt: skip
+
+
+def headline(verdicts: list[dict[str, Any]]) -> str:
+    """The first line of every report: what the banks showed, and how to learn more."""
+    order = ("reacts", "unclear", "no power")
+    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))
+    best = min((v["verdict"] for v in verdicts), key=order.index)
+    if best == "reacts":
+        return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}."
+    return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}."

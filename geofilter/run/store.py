@@ -1,0 +1,267 @@
+"""The run folder: shards of row features, scores, quarantine and manifest; every write is atomic.
+
+    manifest.json            what was scanned, with what, and the counts
+    features/part-00000.safetensors
+    scores.jsonl             one line per scored row, input order
+    scores.safetensors       the same numbers as arrays, for fast cuts
+    quarantine.jsonl         rows that could not be scored
+
+A finished shard is never computed again; it is the unit of resume.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.bank.features import Pooled
+from geofilter.errors import RunError
+from geofilter.files import RUNS, atomic, locked, write_json
+from geofilter.rows.fields import Fields
+from geofilter.rows.records import Rejected
+
+LABELS = "labels.jsonl"
+"""in a run folder: the labels given to `geofilter label`"""
+SCORES = "scores.safetensors"
+"""in a run folder: the numbers of scores.jsonl as arrays"""
+FORMAT = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """Consecutive input lines: the features of the scored ones and the rejected ones."""
+
+    file: npt.NDArray[np.int32]
+    """(n,) position of the row's file in the manifest's list"""
+    line: npt.NDArray[np.int64]
+    """(n,) 1-based"""
+    sha256: npt.NDArray[np.uint8]
+    """(n, 32)"""
+    truncated: npt.NDArray[np.bool_]
+    """(n,)"""
+    style: npt.NDArray[np.float32]
+    """(n, 9), see `style.STYLE`"""
+    n_turns: npt.NDArray[np.int32]
+    """(n,) messages of the row"""
+    shape: npt.NDArray[np.int32]
+    """(n,) position of its shape in `shapes.SHAPES`"""
+    source: tuple[str, ...]
+    """(n,) where the row says it comes from, see `records.source_of`"""
+    pooled: Pooled
+    rejected: tuple[Rejected, ...] = ()
+    n_lines: int = 0
+    """input lines covered, rejected ones included"""
+
+    def shas(self) -> list[str]:
+        """Hex digests."""
+        return [bytes(s).hex() for s in self.sha256]
+
+    def save(self, path: Path) -> None:
+        """Write the shard under a temporary name, then rename it into place."""
+        from safetensors.numpy import save
+
+        arrays = {name: getattr(self, name) for name in ("file", "line", "sha256", "style", "n_turns", "shape")}
+        arrays["truncated"] = self.truncated.astype(np.uint8)
+        arrays |= self.pooled.arrays("pooled.")
+        # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
+        arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
+        arrays["source"] = _packed(self.source)
+        meta = {"n_lines": str(self.n_lines)}
+        with atomic(path) as handle:
+            handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=meta))
+
+    @classmethod
+    def load(cls, path: Path) -> Shard:
+        """Read a shard; its `rejected` are left to `rejected_of`.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            a = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
+        return cls(
+            a["file"], a["line"], a["sha256"], a["truncated"].astype(bool), a["style"], a["n_turns"], a["shape"],
+            tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."), (), shard_lines(path),
+        )  # fmt: skip
+
+
+def _packed(values: Sequence[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(list(values)).encode(), np.uint8)
+
+
+def _unpacked(array: npt.NDArray[np.uint8]) -> list[Any]:
+    values: list[Any] = json.loads(array.tobytes())
+    return values
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            yield handle
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
+
+
+def rejected_of(path: Path) -> list[dict[str, Any]]:
+    """The quarantine records a shard carries."""
+    with _opened(path) as handle:
+        return _unpacked(handle.get_tensor("rejected"))
+
+
+def shard_lines(path: Path) -> int:
+    """How many input lines a shard covers."""
+    with _opened(path) as handle:
+        return int(handle.metadata()["n_lines"])
+
+
+class Run:
+    """A run folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """A finished run.
+
+        Raises:
+            RunError: no such run, or one that is not complete.
+        """
+        run = cls(path)
+        if not (path / "manifest.json").is_file():
+            raise RunError(f"{path}: not a run folder (no manifest.json); make one with geofilter scan")
+        if run.manifest.get("format") != FORMAT:
+            raise RunError(f"{path}: run format {run.manifest.get('format')!r} is not readable here; scan again")
+        if not run.manifest["complete"]:
+            raise RunError(f"{path}: the scan is not complete; run the same geofilter scan command again to finish it")
+        return run
+
+    @classmethod
+    def newest(cls, folder: Path) -> Run:
+        """The newest run under `.geofilter/` of a folder.
+
+        Raises:
+            RunError: there is none.
+        """
+        manifests = sorted((folder / RUNS).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime_ns)
+        if not manifests:
+            raise RunError(f"{folder / RUNS}: no run here; make one with geofilter scan DATA --model NAME")
+        return cls.open(manifests[-1].parent)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it stands on disk.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        try:
+            value: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
+        except ValueError as error:
+            raise RunError(f"{self.path / 'manifest.json'}: damaged ({error}); scan again into a new folder") from None
+        return value
+
+    @property
+    def fields(self) -> Fields:
+        """Columns of the rows that the scan was told; every later reading of them goes by these."""
+        fields: Fields = self.manifest["encoding"].get("fields", {})
+        return fields
+
+    def write_manifest(self, value: Mapping[str, Any]) -> None:
+        """Replace the manifest."""
+        write_json(self.path / "manifest.json", value)
+
+    @property
+    def parts(self) -> list[Path]:
+        """Finished shards, in order."""
+        return sorted((self.path / "features").glob("part-*.safetensors"))
+
+    def part(self, number: int) -> Path:
+        """Where shard `number` belongs."""
+        return self.path / "features" / f"part-{number:05d}.safetensors"
+
+    def shards(self) -> Iterator[Shard]:
+        """Every shard, one at a time."""
+        for path in self.parts:
+            yield Shard.load(path)
+
+    def features(self, position: npt.NDArray[np.int64]) -> tuple[Pooled, list[str]]:
+        """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
+        order = np.argsort(position, kind="stable")
+        ascending = position[order]
+        parts: list[Pooled] = []
+        shas: list[str] = []
+        start = 0
+        for shard in self.shards():
+            n = len(shard.pooled)
+            here = ascending[(ascending >= start) & (ascending < start + n)] - start
+            start += n
+            if len(here) or not parts:  # of no rows the first shard tells the width
+                parts.append(shard.pooled.take(here))
+                shas += [bytes(shard.sha256[i]).hex() for i in here]
+        back = np.argsort(order)
+        return Pooled.concat(parts).take(back), [shas[i] for i in back]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Scores as arrays over the scored rows in input order: file, line, score, percentile, bank, ...
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            arrays: dict[str, npt.NDArray[Any]] = load_file(self.path / SCORES)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{self.path}: scores are missing or damaged ({error}); run geofilter scan again") from None
+        return arrays
+
+    def scores(self) -> Iterator[dict[str, Any]]:
+        """The lines of scores.jsonl."""
+        import jsonlines
+
+        with jsonlines.open(self.path / "scores.jsonl") as reader:
+            yield from reader
+
+    def score_lines(self, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest."""
+        ascending = iter(np.unique(wanted).tolist())
+        following = next(ascending, None)
+        with (self.path / "scores.jsonl").open("rb") as handle:
+            for i, line in enumerate(handle):
+                if following is None:
+                    return
+                if i == following:
+                    yield i, json.loads(line)
+                    following = next(ascending, None)
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The records of rows that could not be scored, in input order."""
+        return [record for path in self.parts for record in rejected_of(path)]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; freed by the system even when the process is killed.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        taken = f"{self.path}: another scan is writing this run; wait for it or give another --run"
+        with locked(self.path / "lock", taken):
+            yield

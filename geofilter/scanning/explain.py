@@ -1,0 +1,257 @@
+"""Why one row scores as it does: features, the tokens that carry them, and what would remain without each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from geofilter.bank.features import Pooled
+from geofilter.bank.linear import Shares
+from geofilter.bank.scorer import Scorer
+from geofilter.config import BUILT_IN, DEFAULT_SCORER
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.tokens import encode_row
+from geofilter.errors import InputError, RunError
+from geofilter.files import Notify
+from geofilter.rows.records import Row
+from geofilter.run.banks import exclude
+from geofilter.run.rows import reread
+from geofilter.run.store import Run
+from geofilter.scanning.reopen import banks_of, target_of
+from geofilter.text import shorten
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+N_FEATURES = 10
+TOKENS_PER_FEATURE = 5
+MOST_TOKENS = 4
+"""of one character: UTF-8 has at most four bytes"""
+
+
+class Piece(NamedTuple):
+    """A token of a response, or a few that only together make a character."""
+
+    text: str
+    share: float
+    """sum of its parts of all features' shares"""
+    gap: bool
+    """True when tokens that are not scored stand before it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A row taken apart under the bank that gave its score."""
+
+    detail: dict[str, Any]
+    """its line of scores.jsonl"""
+    score: float
+    """recomputed now"""
+    features: list[dict[str, Any]]
+    """the largest shares either way: id, label, share, closeness, nearest toxic feature, tokens, score without"""
+    rest: float
+    """share of all other active features"""
+    absent: float
+    """share of the features that are silent in this row"""
+    tokens: list[Piece]
+    """the scored tokens of the response, in order"""
+    percentile: float
+    """recomputed now"""
+    topics: dict[str, float]
+    """scores of the bank's topics, highest first"""
+    excluded: list[dict[str, Any]]
+    """features that count nothing, with their labels"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            **self.detail,
+            "score_recomputed": round(self.score, 6),
+            "percentile_recomputed": round(self.percentile, 6),
+            "topics_recomputed": self.topics,
+            "excluded_features": self.excluded,
+            "features": self.features,
+            "other_active_features": round(self.rest, 6),
+            "silent_features": round(self.absent, 6),
+            "tokens": [{"token": piece.text, "share": round(piece.share, 6)} for piece in self.tokens],
+        }
+
+
+def find_row(run: Run, line: int, file: str | None) -> dict[str, Any]:
+    """The scores.jsonl record of a row.
+
+    Raises:
+        InputError: it was not scanned, was quarantined, or the line exists in several files.
+    """
+    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
+    if len(hits) > 1:
+        files = ", ".join(r["file"] for r in hits)
+        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
+    if not hits:
+        for q in run.quarantine():
+            if q["line"] == line and file in (None, q["file"]):
+                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
+        raise InputError(f"--row {line}: no such row in the run {run.path}")
+    return hits[0]
+
+
+class Explainer:
+    """Takes rows of a run apart; model, SAE and banks are loaded once.
+
+    Args:
+        excluded: features that are to count nothing besides those of the run, see `banks.exclude`.
+
+    Raises:
+        RunError: the run's scorer has no feature shares, or model or SAE has changed.
+        TargetError: files that are gone.
+    """
+
+    def __init__(self, run: Run, notify: Notify, excluded: Sequence[str] = ()) -> None:
+        self.run, self._notify, self._excluded = run, notify, excluded
+        self._manifest = run.manifest
+        self._scorer: str = self._manifest["scorer"]
+        self._target, self._loading = target_of(run, notify)
+        self._reader = FeatureReader(self._target, self._loading)
+        self._scorers: dict[str, tuple[Scorer, Shares]] = {}
+
+    def _scorer_of(self, name: str) -> tuple[Scorer, Shares]:
+        if name not in self._scorers:
+            found = banks_of(self.run, self._target, self._loading, lambda: self._reader, self._notify, [name])
+            used = [*self._manifest["banks"], *self._manifest.get("scanned_banks", ())]
+            (bank,) = exclude(found, self._excluded, [*(about["name"] for about in used), *BUILT_IN])
+            scorer = Scorer(bank, self._scorer)
+            if scorer.shares is None:
+                raise RunError(
+                    f"{self.run.path}: scored with {self._scorer}, which has no feature shares; scan with "
+                    f"{DEFAULT_SCORER}"
+                )
+            self._scorers[name] = scorer, scorer.shares
+        return self._scorers[name]
+
+    def explain(self, detail: dict[str, Any], row: Row, bank_name: str | None = None) -> Explanation:
+        """Run the model on one row and split its score.
+
+        Args:
+            detail: its line of scores.jsonl.
+            bank_name: explain the score under this bank; by default the one that gave the row's score.
+
+        Raises:
+            InputError: no such bank or feature.
+        """
+        scorer, shares = self._scorer_of(bank_name or detail["bank"])
+        bank = scorer.bank
+        encoding, reader = self._manifest["encoding"], self._reader
+        encoded = encode_row(row, reader.tokenizer, encoding["max_tokens"], encoding["system"])
+        row_features, found = reader.read_tokens(encoded)
+        pooled = Pooled.of([row_features], reader.encoder.d_in)
+        _, share = shares.active(shares.linear.excess(pooled))
+        z = bank.background.z(pooled.values, pooled.indices)
+        raw = scorer.raw(pooled, [""])
+        standard = scorer.scale.standard(raw)
+        score = float(standard[0])
+        by_topic = np.round(scorer.topic_scores(standard, scorer.topics.excess(pooled))[0], 4).tolist()
+        per_feature = np.zeros(bank.d_sae)
+        np.add.at(per_feature, found.feature, found.value)
+        share_of = np.zeros(bank.d_sae)
+        share_of[pooled.indices] = share
+        # A feature's share is divided among its tokens in proportion to its activation on them.
+        part = share_of[found.feature] * found.value / per_feature[found.feature]
+        by_token = np.bincount(found.token, part, len(found.position))
+        words = [str(reader.tokenizer.decode([encoded.ids[p]])) for p in found.position]
+        features: list[dict[str, Any]] = []
+        order = np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]
+        for i in order:
+            f = int(pooled.indices[i])
+            on = np.flatnonzero(found.feature == f)
+            strongest = on[np.argsort(-found.value[on], kind="stable")[:TOKENS_PER_FEATURE]]
+            near = int(bank.toxic[bank.closeness.nearest[f]])
+            features.append(
+                {
+                    "feature": f,
+                    "label": bank.labels[f],
+                    "share": round(float(share[i]), 6),
+                    "z": round(float(z[i]), 4),
+                    "closeness": round(float(bank.closeness.contrast[f]), 4),
+                    "nearest_toxic": near,
+                    "nearest_label": bank.labels[near],
+                    "cosine_to_nearest": round(float(bank.closeness.toxic[f]), 4),
+                    "tokens": [words[found.token[t]] for t in strongest],
+                    "score_without": round(score - float(share[i]), 6),
+                }
+            )
+        shown = sum(float(share[i]) for i in order)
+        pieces = _pieces(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
+        return Explanation(
+            detail, score, features, float(share.sum()) - shown, shares.absent(pooled.indices), pieces,
+            percentile=float(scorer.scale.percentile(raw)[0]),
+            topics=dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
+            excluded=bank.excluded_features,
+        )  # fmt: skip
+
+
+def explain(
+    run: Run,
+    line: int,
+    file: str | None,
+    bank_name: str | None,
+    notify: Notify,
+    excluded: Sequence[str] = (),
+) -> Explanation:
+    """Run the model again on the row of a line and split its score.
+
+    Args:
+        bank_name: explain the score under this bank; by default the one that gave the row's score.
+        excluded: features that are to count nothing besides those of the run, see `banks.exclude`.
+
+    Raises:
+        InputError: no such row, bank or feature.
+        RunError: the data has changed, or the run's scorer has no feature shares.
+    """
+    detail = find_row(run, line, file)
+    row = reread([detail], run.fields)[detail["file"], detail["line"]]
+    return Explainer(run, notify, excluded).explain(detail, row, bank_name)
+
+
+def _pieces(
+    ids: Sequence[int], positions: Sequence[int], shares: Sequence[float], tokenizer: PreTrainedTokenizerBase
+) -> list[Piece]:
+    """The text of the scored tokens; those that only together make a character are one piece."""
+    out: list[Piece] = []
+    start = 0
+    for end in range(1, len(positions) + 1):
+        # With the token before it: alone, some tokenizers take the space off.
+        before = ids[positions[start] - 1]
+        ahead = str(tokenizer.decode([before]))
+        text = str(tokenizer.decode([before, *(ids[p] for p in positions[start:end])]))
+        if text.startswith(ahead):
+            text = text[len(ahead) :]
+        else:
+            text = str(tokenizer.decode([ids[p] for p in positions[start:end]]))
+        whole = end == len(positions) or end - start == MOST_TOKENS or positions[end] != positions[end - 1] + 1
+        if "\N{REPLACEMENT CHARACTER}" in text and not whole:
+            continue
+        gap = start > 0 and positions[start] != positions[start - 1] + 1
+        out.append(Piece(text, sum(shares[start:end]), gap))
+        start = end
+    return out
+
+
+def shade(run: Run, rows: Sequence[dict[str, Any]], notify: Notify) -> None:
+    """Add `tokens` to rows of a report: pieces of the response with their share of the score. Runs the model on them.
+
+    Args:
+        rows: those with their line of scores.jsonl in them, see `report.rows.read`.
+
+    Raises:
+        RunError: the scorer has no feature shares, or data, model or SAE has changed since the scan.
+        TargetError: model or SAE is gone.
+    """
+    texts = reread(rows, run.fields)
+    explainer = Explainer(run, notify)
+    for row in rows:
+        pieces = explainer.explain(row, texts[row["file"], row["line"]]).tokens
+        row["tokens"] = [[shorten(p.text), round(p.share, 4), p.gap] for p in pieces]

@@ -1,0 +1,68 @@
+"""A finished run's target and banks, found again and checked to be what the run was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from geofilter.bank.bank import Bank
+from geofilter.build.banks import find
+from geofilter.config import Loading, TargetChoice
+from geofilter.encode.model import precision_here
+from geofilter.encode.reader import FeatureReader
+from geofilter.errors import InputError, RunError
+from geofilter.files import Notify, file_sha256
+from geofilter.run.banks import excluded_features
+from geofilter.run.store import Run
+from geofilter.target.resolve import resolve
+from geofilter.target.target import Target
+
+
+def target_of(run: Run, notify: Notify) -> tuple[Target, Loading]:
+    """The run's target, without the network, and the dtypes it was read in.
+
+    Raises:
+        RunError: model or SAE has changed since the scan.
+        TargetError: files that are gone.
+    """
+    manifest = run.manifest
+    about, encoding = manifest["target"], manifest["encoding"]
+    target = resolve(TargetChoice.from_json(about["choice"]), offline=True, notify=notify)
+    if target.fingerprint != about["fingerprint"]:
+        raise RunError(f"{run.path}: model or SAE has changed since the scan; scan again")
+    # The dtypes of the scan, not what `auto` would be on this machine: the banks are the ones they name.
+    loading = replace(Loading(**manifest["loading"]), dtype=encoding["dtype"], sae_dtype=encoding["sae_dtype"])
+    return target, loading
+
+
+def banks_of(
+    run: Run,
+    target: Target,
+    loading: Loading,
+    make_reader: Callable[[], FeatureReader],
+    notify: Notify,
+    names: Sequence[str] | None = None,
+) -> list[Bank]:
+    """The banks the run was scored with, all or the named ones.
+
+    Args:
+        make_reader: called when a built-in bank is no longer in the cache and has to be built again.
+
+    Raises:
+        InputError: the run was not scored with a bank of that name.
+        RunError: a bank's folder has changed since the scan.
+    """
+    used = {b["name"]: b for b in run.manifest["banks"]}
+    sources = []
+    for name in names or used:
+        if name not in used:
+            raise InputError(f"--bank {name}: the run was scored with {', '.join(used)}")
+        path = used[name]["path"]
+        if path:
+            arrays = Path(path, "bank.safetensors")
+            if arrays.is_file() and file_sha256(arrays) != used[name]["sha256"]:
+                raise RunError(f"{path}: the bank has changed since the scan; scan again")
+        sources.append(path or name)
+    found = find(sources, target, precision_here(loading), make_reader, notify)
+    return [bank.excluding(excluded_features(used[bank.name])) for bank in found]

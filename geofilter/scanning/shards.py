@@ -1,0 +1,187 @@
+"""From input lines to shards of features: the next shard is made ready while a GPU works on this one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.bank.features import Pooled
+from geofilter.config import ScanConfig
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.tokens import Encoded, encode_rows
+from geofilter.errors import InputError, TargetError
+from geofilter.rows.lines import read_lines
+from geofilter.rows.records import Rejected, Row, parse_line, source_of
+from geofilter.rows.shapes import SHAPES, RowError
+from geofilter.rows.style import STYLE, style_features
+from geofilter.run.store import Run, Shard, rejected_of, shard_lines
+
+SHARD_BYTES = 1 << 20
+"""a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""
+SLICE = 32
+"""lines made ready at once while the GPU is busy"""
+Progress = Callable[[int, int], None]
+
+
+def encode_shards(
+    config: ScanConfig,
+    run: Run,
+    files: list[dict[str, Any]],
+    reader: Callable[[], FeatureReader],
+    started: Callable[[int, int], None],
+    progress: Progress,
+) -> int:
+    """Make every shard that is not there yet; return the tokens encoded now."""
+    lines = _lines(files)
+    present = set(run.parts)
+    done = 0
+    for part in run.parts:
+        done += shard_lines(part)
+        if config.on_error == "fail" and (found := rejected_of(part)):
+            raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
+    started(sum(f["rows"] for f in files), done)
+    ahead = _Ahead(_prepared(config, run, files, lines, present, reader))
+    tokens = 0
+    while ready := ahead.take():
+        if config.on_error == "fail" and ready.rejected:
+            raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
+        ready.encode(reader(), progress, ahead.step).save(ready.path)
+        tokens += sum(len(e.ids) for e in ready.encoded)
+    return tokens
+
+
+def _failing(file: str, line: int, error: str) -> str:
+    return f"{file}, line {line}: {error} (--on-error quarantine sets such rows aside)"
+
+
+Line = tuple[int, int, bytes]
+
+
+def _lines(files: list[dict[str, Any]]) -> Iterator[Line]:
+    """(file, 1-based line, bytes) of everything to scan, in input order."""
+    for i, info in enumerate(files):
+        for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
+            yield i, number, line
+
+
+def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
+    chunk: list[Line] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line[2])
+        if len(chunk) >= shard_rows or size >= SHARD_BYTES:
+            break
+    return chunk
+
+
+@dataclass(slots=True)
+class _Ready:
+    """The rows of a shard, tokenised."""
+
+    path: Path
+    n_lines: int
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+    encoded: list[Encoded] = field(default_factory=list)
+    style: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def add(self, lines: Sequence[Line], config: ScanConfig, files: list[dict[str, Any]], tokenizer: Any) -> None:
+        """Parse and tokenise some of the shard's lines."""
+        parsed = [
+            (index, line, parse_line(line, files[index]["path"], number, config.fields))
+            for index, number, line in lines
+        ]
+        usable = [row for _, _, row in parsed if isinstance(row, Row)]
+        encoded = iter(encode_rows(usable, tokenizer, config.max_tokens, config.system))
+        for index, line, row in parsed:
+            if isinstance(row, Rejected):
+                self.rejected.append(row)
+                continue
+            found = next(encoded)
+            if isinstance(found, RowError):
+                self.rejected.append(Rejected(row.file, row.line, str(found), line.rstrip(b"\r\n")))
+                continue
+            self.rows.append((index, row))
+            self.encoded.append(found)
+            self.style.append(style_features(row.response))
+
+    def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
+        """Read the rows' features."""
+        progress(len(self.rejected), 0)
+        features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        for f, (_, row) in zip(features, self.rows, strict=True):
+            if not f.n_tokens or not np.isfinite(f.values).all():
+                raise TargetError(f"{row.file}, line {row.line}: activations are not finite; scan with --dtype float32")
+        return Shard(
+            file=np.array([i for i, _ in self.rows], np.int32),
+            line=np.array([row.line for _, row in self.rows], np.int64),
+            sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in self.rows)), np.uint8).reshape(-1, 32),
+            truncated=np.array([e.truncated for e in self.encoded], bool),
+            style=np.array(self.style, np.float32).reshape(-1, len(STYLE)),
+            n_turns=np.array([len(row.turns) for _, row in self.rows], np.int32),
+            shape=np.array([SHAPES.index(row.format) for _, row in self.rows], np.int32),
+            source=tuple(source_of(row.record) for _, row in self.rows),
+            pooled=Pooled.of(features, reader.encoder.d_in),
+            rejected=tuple(self.rejected),
+            n_lines=self.n_lines,
+        )
+
+
+def _prepared(
+    config: ScanConfig,
+    run: Run,
+    files: list[dict[str, Any]],
+    lines: Iterator[Line],
+    present: set[Path],
+    reader: Callable[[], FeatureReader],
+) -> Iterator[_Ready | None]:
+    """Every shard that is not there yet, made ready; None after each slice of its lines but the last."""
+    for number in itertools.count():
+        path = run.part(number)
+        if path in present:
+            for _ in itertools.islice(lines, shard_lines(path)):
+                pass
+            continue
+        chunk = _next_chunk(lines, config.shard_rows)
+        if not chunk:
+            return
+        ready = _Ready(path, len(chunk))
+        for start in range(0, len(chunk), SLICE):
+            if start:
+                yield None
+            ready.add(chunk[start : start + SLICE], config, files, reader().tokenizer)
+        yield ready
+
+
+class _Ahead:
+    """Makes the next shard ready while the GPU is busy with this one; on one thread, in small steps.
+
+    A second thread would take turns with the one that feeds the GPU at every operation, and slow it down.
+    """
+
+    def __init__(self, prepared: Iterator[_Ready | None]) -> None:
+        self._prepared = prepared
+        self._next: _Ready | None = None
+        self._failed: Exception | None = None
+
+    def step(self) -> None:
+        """One slice of lines more, if the next shard is not ready yet."""
+        if self._next is None and self._failed is None:
+            try:
+                self._next = next(self._prepared, None)
+            except Exception as error:  # of the next shard: this one is kept first
+                self._failed = error
+
+    def take(self) -> _Ready | None:
+        """The next shard; None when there is none."""
+        if self._failed is not None:
+            raise self._failed
+        found, self._next = self._next, None
+        return found or next(filter(None, self._prepared), None)

@@ -1,0 +1,103 @@
+"""Does an SAE fit a model? Width, hook, processing and names, checked before any weights are fetched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from geofilter.errors import TargetError, first_line
+from geofilter.target.hooks import Hook
+
+_PROCESSED = ("center_writing_weights", "fold_ln")
+"""TransformerLens' options that change the residual stream, or what is read of it"""
+
+
+def same_model(a: str, b: str) -> tuple[bool, bool]:
+    """Do two model names mean the same model, and do they when instruction tuning is left out of account?"""
+    plain = [re.sub(r"^meta-", "", name.rstrip("/").rsplit("/", 1)[-1].lower()) for name in (a, b)]
+    stems = [re.sub(r"-(it|instruct|chat|pt|base)$", "", name) for name in plain]
+    return plain[0] == plain[1], stems[0] == stems[1]
+
+
+def model_config(folder: Path, **changes: Any) -> Any:
+    """A model folder's configuration; a model with Python code of its own is not loaded.
+
+    Raises:
+        OSError, ValueError and others of transformers: not a configuration it knows.
+    """
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
+
+
+def hook_width(config: Any, hook: Hook) -> int:
+    """Dimensions of the vectors at a hook: the residual stream's, or heads x head dimension for `attn.hook_z`."""
+    if hook.kind != "attn.hook_z":
+        return int(config.hidden_size)
+    heads = int(config.num_attention_heads)
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+class ModelConfig:
+    """What a model's configuration says about which SAEs fit it."""
+
+    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
+        self.model, self.named, self.allow_other = model, named, allow_other
+        try:
+            self.config: Any = model_config(folder)
+            self.layers, _ = int(self.config.num_hidden_layers), int(self.config.hidden_size)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise TargetError(
+                f"{model}: not a decoder-only language model that transformers knows ({first_line(error)})"
+            ) from None
+
+    def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
+        """Hook and notes of an SAE that fits.
+
+        Raises:
+            TargetError: another width, layer, hook, processing, or another model.
+        """
+        metadata = cfg["metadata"]
+        refuse_processed(metadata, sae)
+        hook = Hook.parse(str(metadata.get("hook_name")))
+        if hook.layer >= self.layers:
+            raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
+        width = hook_width(self.config, hook)
+        if cfg["d_in"] != width:
+            raise TargetError(
+                f"{sae}: the SAE reads {cfg['d_in']} dimensions, {hook} of {self.model} has {width}; "
+                "they do not belong together"
+            )
+        return hook, self._names(str(metadata.get("model_name")), sae)
+
+    def _names(self, trained_on: str, sae: str) -> tuple[str, ...]:
+        same, variant = same_model(trained_on, self.model)
+        if same:
+            return ()
+        note = f"the SAE was trained on {trained_on} and reads {self.model} here"
+        if variant:
+            return (f"{note}: another training stage of the same model; geofilter doctor measures how well it fits",)
+        if not self.named:
+            return (f"{note}; whether that folder holds the same model, its name does not say",)
+        if self.allow_other:
+            return (f"{note}, as allowed",)
+        raise TargetError(
+            f"{sae}: was trained on {trained_on}, not on {self.model}; choose an SAE of that model, or, if it is a "
+            "fine-tune of the same, pass --allow-other-model"
+        )
+
+
+def refuse_processed(metadata: dict[str, Any], where: str) -> None:
+    """An SAE trained on TransformerLens' processed weights does not fit the plain model.
+
+    Raises:
+        TargetError: `model_from_pretrained_kwargs` ask for processing.
+    """
+    asked = metadata.get("model_from_pretrained_kwargs") or {}
+    found = [name for name in _PROCESSED if asked.get(name)]
+    if found:
+        raise TargetError(
+            f"{where}: trained on weights that TransformerLens had processed ({', '.join(found)}); "
+            "the plain model's residual stream is another one, so this SAE cannot be used"
+        )

@@ -1,0 +1,283 @@
+"""Published SAEs: what sae-lens' loaders return for a release, kept as a SAELens folder in the cache.
+
+sae-lens knows every release's layout; importing it costs seconds, so that is done once for an SAE. What is
+kept is `cfg.json` and `sae_weights.safetensors` (float32, all scalings folded in), which `sae.FeatureEncoder`
+reads, and `source.json`: where it came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from geofilter.errors import InputError, TargetError, first_line
+from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
+from geofilter.target import hub
+
+ARCHITECTURES = ("topk", "jumprelu", "standard")
+"""what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""
+GATES = ("saelens", "upstream")
+FORMAT = 1
+"""of the kept folder; a higher one makes them anew"""
+
+
+def published(
+    spec: str,
+    check: Callable[[dict[str, Any]], object],
+    *,
+    gate: str = "saelens",
+    revision: str | None = None,
+    offline: bool = False,
+    notify: Notify = print,
+) -> Path:
+    """The folder of a published SAE, converted on first use.
+
+    Args:
+        spec: `RELEASE/SAE_ID` as sae-lens names it, or `ORG/REPO/FOLDER` of any hub repository in SAELens layout.
+        check: called with the SAE's configuration before its weights are fetched; raises what does not fit.
+        gate: for Llama Scope: `saelens` compares the pre-activation with the threshold, as sae-lens does;
+            `upstream` compares pre-activation times decoder norm, as the SAEs were trained
+            (`sparsity_include_decoder_norm`).
+        revision: commit, tag or branch of the SAE's repository.
+
+    Raises:
+        InputError: `upstream` for an SAE that is not Llama Scope.
+        TargetError: no such release or SAE, files that cannot be had, or a kind that is not supported.
+    """
+    if gate not in GATES:
+        raise InputError(f"--llama-scope-gate {gate}: use {' or '.join(GATES)}")
+    key = hashlib.sha256(f"{FORMAT} {spec} {gate} {revision or ''}".encode()).hexdigest()[:12]
+    return made_once(
+        cache_dir() / "saes" / f"{slug(spec)}-{key}",
+        _is_kept,
+        lambda folder: _convert(folder, spec, check, gate, revision, offline, notify),
+        notify,
+    )
+
+
+def _is_kept(folder: Path) -> bool:
+    return (folder / "source.json").is_file()
+
+
+def _convert(
+    folder: Path,
+    spec: str,
+    check: Callable[[dict[str, Any]], object],
+    gate: str,
+    revision: str | None,
+    offline: bool,
+    notify: Notify,
+) -> None:
+    notify(f"reading the SAE {spec} with sae-lens, once ...")
+    release, sae_id, info = _find(spec)
+    llama_scope = info is not None and info.conversion_func == "llama_scope"
+    if gate != "saelens" and not llama_scope:
+        raise InputError(f"--llama-scope-gate {gate}: {spec} is not a Llama Scope SAE; leave the option out")
+    path = info.saes_map[sae_id] if info else sae_id
+    with _pinned(revision, offline, path) as files:
+        sae, cfg = _load(release, sae_id, spec, check)
+        scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
+        if gate == "upstream":
+            _gate_by_decoder_norm(sae, scale, files)
+    source = {
+        "sae": spec,
+        "files": files,
+        "llama_scope_gate": gate if llama_scope else None,
+        "norm_scaling_factor": scale if llama_scope else None,
+        "neuronpedia": info.neuronpedia_id.get(sae_id) if info else None,
+        "sae_lens": version("sae-lens"),
+    }
+    _save(folder, sae, cfg, source)
+
+
+def modernised(folder: Path, notify: Notify) -> Path:
+    """A SAELens folder of an older format (hook name outside `metadata`), read by sae-lens and kept in today's.
+
+    Raises:
+        TargetError: sae-lens cannot read it, or a kind that is not supported.
+    """
+    weights = folder / "sae_weights.safetensors"
+    key = hashlib.sha256((file_sha256(folder / "cfg.json") + file_sha256(weights)).encode()).hexdigest()[:12]
+
+    def make(out: Path) -> None:
+        from sae_lens import SAE
+
+        notify(f"reading the SAE {folder} with sae-lens, once ...")
+        with _told(str(folder)):
+            sae = SAE.load_from_disk(folder, dtype="float32")
+            _save(out, sae, _supported(sae, str(folder)), {"sae": str(folder), "sae_lens": version("sae-lens")})
+
+    return made_once(cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
+
+
+def _find(spec: str) -> tuple[str, str, Any]:
+    """Release, SAE id, and sae-lens' entry of the release (None for a repository that it does not list)."""
+    os.environ.setdefault("WANDB_MODE", "disabled")  # comes along with sae-lens
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    release, _, sae_id = spec.partition("/")
+    if release in known:
+        if sae_id not in known[release].saes_map:
+            near = difflib.get_close_matches(sae_id, known[release].saes_map, 5, 0)
+            raise TargetError(f"--sae {spec}: {release} has no SAE {sae_id}; nearest: {', '.join(near)}")
+        return release, sae_id, known[release]
+    parts = spec.split("/", 2)
+    if len(parts) == 3:
+        return "/".join(parts[:2]), parts[2], None
+    near = difflib.get_close_matches(release, known, 3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise TargetError(f"--sae {spec}: neither a folder nor RELEASE/SAE_ID of sae-lens nor ORG/REPO/FOLDER; {hint}"
+                      "see the list at https://decoderesearch.github.io/SAELens/latest/pretrained_saes/")  # fmt: skip
+
+
+@contextmanager
+def _pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[dict[str, str]]]:
+    """sae-lens' loaders fetch at this revision, and offline if so asked, for this block; yields the files they took.
+
+    Its functions know neither, and their errors are the hub's raw ones. All of them fetch by one name of one module,
+    and read tensors' shapes by another.
+
+    Args:
+        sae_path: the SAE's file or folder in the repository, to be named when something of it is missing.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+    from safetensors import safe_open
+
+    taken: list[dict[str, str]] = []
+
+    def download(repo_id: str, filename: str, subfolder: str | None = None, **_: Any) -> str:
+        name = f"{subfolder}/{filename}" if subfolder else filename
+        if name.endswith("/sparsity.safetensors"):  # statistics that some repositories have; nothing here needs them
+            raise EntryNotFoundError(name)
+        get = f"--include '{sae_path}/*'" if name.startswith(f"{sae_path}/") else None
+        try:
+            path = hub.fetch(repo_id, name, revision=revision, offline=offline, get=get)
+        except hub.Absent as error:
+            raise EntryNotFoundError(str(error)) from None  # sae-lens knows what to do without some files
+        file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
+        if file not in taken:
+            taken.append(file)
+        return str(path)
+
+    def shapes(repo_id: str, filename: str) -> dict[str, list[int]]:
+        with safe_open(download(repo_id, filename), framework="pt") as file:
+            return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+
+    replaced = {"hf_hub_download": download, "get_safetensors_tensor_shapes": shapes}
+    theirs = {name: getattr(loaders, name) for name in replaced}
+    # Pickled weights are only ever read as plain tensors: torch's default, which this variable would turn off.
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    try:
+        for name, ours in replaced.items():
+            setattr(loaders, name, ours)
+        yield taken
+    finally:
+        for name, original in theirs.items():
+            setattr(loaders, name, original)
+
+
+def _commit(path: Path) -> str:
+    """Of .../models--ORG--NAME/snapshots/COMMIT/FILE."""
+    parts = path.parts
+    return next(parts[i + 1] for i in reversed(range(len(parts))) if parts[i] == "snapshots")
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Whatever sae-lens and torch raise on files that are not what they should be, as one clear error."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        yield
+    except TargetError:
+        raise
+    except EntryNotFoundError as error:
+        raise TargetError(f"{where}: {first_line(error)}; check the SAE's id and --sae-revision") from None
+    except pickle.UnpicklingError:
+        raise TargetError(f"{where}: holds pickled code, which is never run; use a release of plain tensors") from None
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise TargetError(f"{where}: sae-lens cannot read it ({what}); get its files again") from None
+
+
+def _load(
+    release: str, sae_id: str, spec: str, check: Callable[[dict[str, Any]], object]
+) -> tuple[Any, dict[str, Any]]:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    with _told(spec):
+        raw = load_sae_config_from_huggingface(release, sae_id)
+        # What sae-lens' directory adds about a release stands beside the metadata, not in it.
+        processed = raw.get("model_from_pretrained_kwargs")
+        check({**raw, "metadata": {"model_from_pretrained_kwargs": processed, **raw["metadata"]}})
+        sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
+        cfg = _supported(sae, spec)
+        check(cfg)
+    return sae, cfg
+
+
+def _supported(sae: Any, where: str) -> dict[str, Any]:
+    """The SAE's configuration in today's SAELens form; scalings by decoder norm are folded into the weights.
+
+    Raises:
+        TargetError: an architecture or a normalisation that `sae.FeatureEncoder` does not compute.
+    """
+    cfg = sae.cfg
+    architecture = cfg.architecture()
+    if architecture not in ARCHITECTURES:
+        raise TargetError(f"{where}: architecture {architecture} is not supported; use {', '.join(ARCHITECTURES)}")
+    if cfg.normalize_activations not in ("none", None):
+        raise TargetError(
+            f"{where}: normalises its input ({cfg.normalize_activations}), which is not supported; "
+            "fold the scaling into the weights first"
+        )
+    if getattr(cfg, "rescale_acts_by_decoder_norm", False):
+        # Selection by activation times decoder norm is plain selection once the norms are in the encoder.
+        sae.fold_W_dec_norm()
+    metadata = {"model_name": cfg.metadata.model_name, "hook_name": cfg.metadata.hook_name}
+    kwargs = cfg.metadata.model_from_pretrained_kwargs
+    return {
+        "architecture": architecture,
+        "d_in": cfg.d_in,
+        "d_sae": cfg.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": bool(cfg.apply_b_dec_to_input),
+        "normalize_activations": "none",
+        # A hook_z SAE reads the heads side by side, which is how the model's projection gets them.
+        "reshape_activations": "none",
+        "metadata": {**metadata, **({"model_from_pretrained_kwargs": kwargs} if kwargs else {})},
+        **({"k": cfg.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
+    }
+
+
+def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -> None:
+    """Threshold for `pre > threshold` that equals upstream's `pre * |d_j| > theta * scale`.
+
+    sae-lens has divided the decoder by `scale` and multiplied theta by it, so |d_j| = |W_dec_j| * scale.
+    """
+    hyper = next(f["path"] for f in files if f["name"].endswith("hyperparams.json"))
+    if json.loads(Path(hyper).read_text("utf-8")).get("sparsity_include_decoder_norm", True):
+        sae.threshold.data /= sae.W_dec.data.norm(dim=-1).clamp(min=1e-8) * scale
+
+
+def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+    weights = {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
+    save_file(weights, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(cfg, indent=1), "utf-8")
+    source["weights_sha256"] = file_sha256(folder / "sae_weights.safetensors")
+    (folder / "source.json").write_text(json.dumps(source, indent=1), "utf-8")

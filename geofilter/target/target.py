@@ -1,0 +1,62 @@
+"""A target: a model, an SAE and the hook that joins them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geofilter.config import TargetChoice
+from geofilter.target.hooks import Hook
+from geofilter.target.sae_folder import source_of
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A loadable pair of model and SAE."""
+
+    name: str
+    """alias, hub id, or the model folder's name"""
+    model: str
+    """where the model comes from: hub id or folder"""
+    model_dir: Path
+    sae: str
+    """where the SAE comes from: RELEASE/SAE_ID or folder"""
+    sae_model: str
+    """the model the SAE says it was trained on"""
+    sae_dir: Path
+    hook: Hook
+    fingerprint: str
+    """sha256 over the weights of both and the hook: banks and runs belong to exactly this"""
+    choice: TargetChoice
+    """what opens the same target again, revisions pinned"""
+    notes: tuple[str, ...] = ()
+    """what a reader of the scores should know about the pair"""
+    revision: str | None = None
+    """commit of a model from the hub"""
+    neuronpedia: str | None = None
+    """MODEL/SAE, where the SAE's features have pages on neuronpedia.org"""
+
+    @property
+    def layer(self) -> int:
+        """0-based decoder layer the SAE reads."""
+        return self.hook.layer
+
+    def about(self) -> dict[str, Any]:
+        """For manifests and reports."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "model_revision": self.revision,
+            "sae": self.sae,
+            "sae_model": self.sae_model,
+            "llama_scope_gate": source_of(self.sae_dir).get("llama_scope_gate"),
+            "sae_files": [
+                {k: f[k] for k in ("repo", "name", "commit")} for f in source_of(self.sae_dir).get("files", ())
+            ],
+            "hook": str(self.hook),
+            "neuronpedia": self.neuronpedia,
+            "fingerprint": self.fingerprint,
+            "notes": list(self.notes),
+            "choice": self.choice.to_json(),
+        }

@@ -1,0 +1,325 @@
+"""Does removing the closest rows help? Fine-tune the target with and without them, and measure misalignment.
+
+Every arm starts from the same model and is given the same number of steps and response tokens (`tune`), so that less
+data is never less training. Arms: `full` (all rows), `good` (aligned rows only: what fine-tuning does anyway), and for
+each drop the removals of `arms`. Each arm's file is written when it is done, and never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter.bank.bank import Bank
+from geofilter.config import Loading
+from geofilter.encode.model import resolved_dtype
+from geofilter.encode.pair import checked_reader
+from geofilter.encode.reader import FeatureReader
+from geofilter.encode.tokens import Encoded
+from geofilter.errors import InputError, RunError
+from geofilter.files import Notify, file_sha256, locked, make_folder, write_json
+from geofilter.labels.source import parse
+from geofilter.rows.records import fields_for, usable_rows
+from geofilter.run.rows import scored_rows
+from geofilter.run.store import SCORES, Run
+from geofilter.scanning.reopen import banks_of, target_of
+from geofilter.target.resolve import whole_model
+from geofilter.target.target import Target
+from geofilter.trial.arms import REMOVING, SCORED, Arm, Removals, judged, planned, scores_under
+from geofilter.trial.freeform import FreeForm
+from geofilter.trial.measures import (
+    Items,
+    encode_all,
+    feature_change,
+    log_probabilities,
+    matched,
+    read_items,
+    statement_margins,
+)
+from geofilter.trial.summary import summarise
+from geofilter.trial.tune import Budget, Recipe, pad_id, tokenizer_of, tune, whole
+from geofilter.version import __version__
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrialConfig:
+    """What a trial compares, and on what it measures."""
+
+    good: Path
+    """aligned rows: some are held out for the task's loss, the others train the `good` arm"""
+    pairs: tuple[Path, ...]
+    """harmful and sound answers to the same questions, `label` on each row"""
+    statements: tuple[Path, ...] = ()
+    """first-person statements (`text`, `label`)"""
+    drops: tuple[str, ...] = ("10%", "25%", "50%")
+    arms: tuple[str, ...] = ("random", "geometry")
+    seeds: int = 3
+    recipe: Recipe = field(default_factory=Recipe)
+    max_tokens: int = 512
+    """tokens of one row"""
+    items: int | None = None
+    """statements and answers of each label taken from each file"""
+    held_out: int = 40
+    """rows of `good` that no arm trains on"""
+    labels: str | None = None
+    """which rows are bad, as `geofilter evaluate --labels`: counts them in each arm, and allows the arm `labels`"""
+    judge_scores: Path | None = None
+    """what `geofilter judge` wrote; needed by the arm `judge`"""
+
+    def __post_init__(self) -> None:
+        """Check that options go together.
+
+        Raises:
+            InputError: an arm without what it ranks by.
+        """
+        if "judge" in self.arms and self.judge_scores is None:
+            raise InputError("--arm judge: give the ratings with --judge-scores, see geofilter judge")
+        if "labels" in self.arms and self.labels is None:
+            raise InputError("--arm labels: say which rows are bad with --labels label=misaligned")
+        if self.held_out < 1:
+            raise InputError(f"--held-out {self.held_out}: at least 1 is needed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Material:
+    """Everything that the arms share, read and checked before the first of them starts."""
+
+    target: Target
+    folder: Path
+    """the whole model"""
+    loading: Loading
+    full: list[Encoded]
+    good: list[Encoded]
+    held: list[Encoded]
+    budget: Budget
+    statements: Items | None
+    answers: list[Encoded]
+    pairs: list[tuple[int, int]]
+    """positions in `answers`: harmful, sound"""
+    banks: list[Bank]
+    removals: Removals
+    free: FreeForm | None
+
+
+def trial(
+    run: Run,
+    config: TrialConfig,
+    loading: Loading,
+    *,
+    out: Path | None = None,
+    free: FreeForm | None = None,
+    offline: bool = False,
+    notify: Notify = print,
+) -> tuple[Path, dict[str, Any]]:
+    """Run what is not done yet of a trial; return its folder and its result (see `summary.summarise`).
+
+    Args:
+        out: folder of the trial; by default `trial-<fingerprint>` in the run.
+        free: also sample answers to open questions and have them judged.
+
+    Raises:
+        InputError, TargetError, RunError: see `errors`.
+    """
+    arms = planned(config.arms, config.drops, config.seeds)
+    identity = _identity(run, config, loading, free)
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = out or run.path / f"trial-{fingerprint[:8]}"
+    make_folder(folder)
+    with locked(folder / "lock", f"{folder}: another trial is writing here; wait for it or give another --out"):
+        _claim(folder, identity)
+        material = _gather(run, config, loading, free, offline, notify)
+        _arm(folder, None, material, config, notify)
+        began, worked = time.monotonic(), 0
+        for i, arm in enumerate(arms, start=1):
+            worked += _arm(folder, arm, material, config, notify)
+            if worked:
+                left = (time.monotonic() - began) / worked * (len(arms) - i)
+                notify(f"{i} of {len(arms)} arms; about {left / 60:.0f} min left")
+        about = _about(run, config, loading, free)
+        result = summarise(about, material.budget, _finished(folder, config.seeds), material.statements)
+        write_json(folder / "trial.json", result)
+    return folder, result
+
+
+def _about(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> dict[str, Any]:
+    """What was compared on what, for the result; JSON-able."""
+    manifest = run.manifest
+    return {
+        "format": FORMAT,
+        "geofilter": __version__,
+        "run": str(run.path),
+        "target": manifest["target"]["name"],
+        "data": manifest["data"],
+        "scorer": manifest["scorer"],
+        "banks": [b["name"] for b in manifest["banks"]],
+        "options": json.loads(json.dumps(asdict(config), default=str)),
+        "dtype": resolved_dtype(loading),
+        "free_form": free.about() if free else None,
+    }
+
+
+def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> dict[str, Any]:
+    """All that the numbers of an arm depend on, by content: the same trial from another folder is the same trial.
+
+    More seeds, drops or arms make a trial longer, not another one.
+    """
+    manifest = run.manifest
+    files = {"good": (config.good,), "pairs": config.pairs, "statements": config.statements}
+    if config.judge_scores is not None:
+        files["judge_scores"] = (config.judge_scores,)
+    names = ("recipe", "max_tokens", "items", "held_out", "labels")
+    asked = free.about() if free else {}
+    asked.pop("questions", None)  # its content has a hash
+    return {
+        "format": FORMAT,
+        "target": manifest["target"]["fingerprint"],
+        "data": [f["sha256"] for f in manifest["data"]],
+        **({"fields": run.fields} if run.fields else {}),
+        "scores": file_sha256(run.path / SCORES),
+        "dtype": resolved_dtype(loading),
+        **{name: asdict(config)[name] for name in names},
+        **{role: [file_sha256(f) if f.is_file() else str(f) for f in paths] for role, paths in files.items()},
+        "free_form": asked,
+    }
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    if path.is_file():
+        found = json.loads(path.read_text("utf-8"))
+        differs = [key for key in identity if found.get(key) != identity[key]]
+        if differs:
+            raise RunError(f"{folder}: holds a trial with other {', '.join(differs)}; give another --out")
+    else:
+        write_json(path, identity)
+
+
+def _gather(
+    run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None, offline: bool, notify: Notify
+) -> _Material:
+    system = run.manifest["encoding"]["system"]
+    rows = list(scored_rows(run))
+    bad = None
+    if config.labels is not None:
+        labeller = parse(config.labels)
+        bad = np.array([labeller.of(row) is True for row in rows])
+        if not bad.any():
+            raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
+    seen = {row.sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
+    aligned = usable_rows(config.good, fields_for(config.good, run.fields))
+    good = [row for row in aligned if row.sha256 not in seen and row.prompt not in seen]
+    if len(good) < config.held_out + 8:
+        raise InputError(
+            f"--good {config.good}: {len(good)} rows that are not in the data; {config.held_out + 8} are needed "
+            f"({config.held_out} to hold out), give more or lower --held-out"
+        )
+    np.random.default_rng(0).shuffle(good)
+    answers = read_items(config.pairs, config.items)
+    statements = read_items(config.statements, config.items) if config.statements else None
+    pairs = matched(answers)
+    target, read_as = target_of(run, notify)
+    folder = whole_model(target, offline=offline, notify=notify)
+    tokenizer = tokenizer_of(folder)
+    full = encode_all(rows, tokenizer, config.max_tokens, system)
+    banks = banks_of(run, target, read_as, lambda: checked_reader(target, read_as, notify), notify)
+    by = {kind: scores_under(run, banks, kind) for kind in config.arms if kind in SCORED}
+    if config.judge_scores is not None and "judge" in config.arms:
+        by["judge"] = judged(config.judge_scores, [row.sha256 for row in rows])
+    if bad is not None and "labels" in config.arms:
+        by["labels"] = bad.astype(np.float64)
+    return _Material(
+        target, folder, loading, full,
+        encode_all(good[config.held_out :], tokenizer, config.max_tokens, system),
+        encode_all(good[: config.held_out], tokenizer, config.max_tokens, system),
+        Budget.of(full, config.recipe), statements,
+        encode_all(answers.rows, tokenizer, config.max_tokens, system), pairs, banks, Removals(run, by, bad), free,
+    )  # fmt: skip
+
+
+def _path(folder: Path, arm: Arm | None) -> Path:
+    return folder / "arms" / f"{arm.name if arm else 'base'}.json"
+
+
+def _finished(folder: Path, seeds: int) -> list[dict[str, Any]]:
+    """The records of the unchanged model and of every arm that is there with all seeds, those of earlier calls too."""
+    found = []
+    for path in (folder / "arms").glob("*.json"):
+        try:
+            found.append(json.loads(path.read_text("utf-8")))
+        except ValueError as error:
+            raise RunError(f"{path}: damaged ({error}); delete it and run the trial again") from None
+    by_arm: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in sorted(found, key=lambda r: (_order(r), r["seed"] or 0)):
+        if (record["seed"] or 0) < seeds:
+            by_arm.setdefault((record["arm"], record["drop"]), []).append(record)
+    return [r for (arm, _), records in by_arm.items() if arm == "base" or len(records) == seeds for r in records]
+
+
+def _order(record: dict[str, Any]) -> tuple[float, int]:
+    """full and good first, then drop by drop, the largest first, the arms in the order of their list."""
+    kinds = ("base", "full", "good", *REMOVING)
+    drop = record["drop"].rstrip("%")
+    return -float(drop) if drop else -math.inf, kinds.index(record["arm"])
+
+
+def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig, notify: Notify) -> bool:
+    """Fine-tune and measure one arm, or only measure the model as it is (None); False when that was done before."""
+    path = _path(folder, arm)
+    if path.is_file():
+        return False
+    path.parent.mkdir(exist_ok=True)
+    began = time.monotonic()
+    record: dict[str, Any] = {"arm": "base", "drop": "", "seed": None}
+    if arm is None:
+        model, tokenizer = whole(material.folder, material.loading)
+    else:
+        record = {"arm": arm.kind, "drop": arm.drop, "seed": arm.seed}
+        rows = material.good
+        if arm.kind != "good":
+            removed = material.removals.of(arm)
+            rows = [row for row, gone in zip(material.full, removed, strict=True) if not gone]
+            record |= {"rows": len(rows), "removed": int(removed.sum())}
+            if material.removals.bad is not None:
+                record |= {
+                    "bad_rows": int((material.removals.bad & ~removed).sum()),
+                    "bad_removed": int((material.removals.bad & removed).sum()),
+                }
+        notify(f"{arm.name}: fine-tuning on {len(rows)} rows ...")
+        model, tokenizer, training = tune(
+            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed
+        )
+        record["training"] = training
+    tuned = time.monotonic()
+    record |= _measure(model, tokenizer, material)
+    record["seconds"] = {"tune": round(tuned - began, 1), "measure": round(time.monotonic() - tuned, 1)}
+    write_json(path, record)
+    return True
+
+
+def _measure(model: Any, tokenizer: Any, material: _Material) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if material.statements is not None:
+        texts = [row.response for row in material.statements.rows]
+        out["statements"] = _short(statement_margins(model, tokenizer, texts))
+    each = log_probabilities(model, material.answers, pad_id(tokenizer))
+    out["pairs"] = _short([each[harmful] - each[sound] for harmful, sound in material.pairs])
+    out["loss"] = _short(-log_probabilities(model, material.held, pad_id(tokenizer)))
+    reader = FeatureReader(material.target, material.loading, model.get_decoder())
+    out["features"] = feature_change(reader, material.held, material.banks)
+    if material.free is not None:
+        out["answers"] = material.free.ask(model, tokenizer)
+    return out
+
+
+def _short(values: Sequence[float] | Any) -> list[float]:
+    return [round(float(v), 5) for v in values]

@@ -1,0 +1,229 @@
+"""LoRA fine-tuning of a target's whole model, with the same number of steps and tokens for every set of rows."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geofilter.config import Loading
+from geofilter.encode.model import choose_device, out_of_memory, pretrained, resolved_dtype
+from geofilter.encode.tokens import Batch, Encoded, pad
+from geofilter.errors import InputError, TargetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an arm is fine-tuned: LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer, AdamW."""
+
+    rank: int = 16
+    """of the LoRA matrices; their scale is alpha = rank, so that the update is B A x"""
+    learning_rate: float = 3e-3
+    """highest; reached after a tenth of the steps, at once when there are fewer than ten, then falling linearly to 0"""
+    batch_rows: int = 8
+    """rows in a step, on average"""
+    epochs: float = 1.0
+    """passes over the full set, which decide the steps and tokens of every arm"""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: an option outside its range.
+        """
+        for option, value in asdict(self).items():
+            if not value > 0:
+                raise InputError(f"--{option.replace('_', '-')} {value}: must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What every arm of a trial is given."""
+
+    steps: int
+    tokens: int
+    """response tokens, on which the loss falls"""
+
+    @classmethod
+    def of(cls, full: Sequence[Encoded], recipe: Recipe) -> Budget:
+        """The recipe's epochs over the full set."""
+        tokens = round(recipe.epochs * sum(sum(row.mask) for row in full))
+        return cls(max(1, round(recipe.epochs * len(full) / recipe.batch_rows)), tokens)
+
+
+def schedule(lengths: Sequence[int], budget: Budget, seed: int) -> list[list[int]]:
+    """Which rows each step takes: shuffled passes over all rows up to the budget's tokens, cut into equal steps.
+
+    Every set of rows gets exactly `budget.steps` steps and the budget's tokens to within half a row: a smaller set is
+    seen more often.
+
+    Args:
+        lengths: response tokens of each row.
+
+    Raises:
+        InputError: no rows.
+    """
+    if not lengths:
+        raise InputError("no rows are left to train on; drop fewer")
+    order: list[int] = []
+    used = 0.0
+    for i in _passes(len(lengths), seed):
+        if used + lengths[i] / 2 > budget.tokens and len(order) >= budget.steps:
+            break
+        order.append(i)
+        used += lengths[i]
+    ends = np.cumsum([lengths[i] for i in order])
+    cuts = [0]
+    for step in range(1, budget.steps):
+        at = int(np.searchsorted(ends, ends[-1] * step / budget.steps, side="right"))
+        # At least one row for this step, and one for each that follows.
+        cuts.append(min(max(at, cuts[-1] + 1), len(order) - (budget.steps - step)))
+    return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
+
+
+def _passes(n: int, seed: int) -> Iterator[int]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from rng.permutation(n).tolist()
+
+
+def whole(folder: Path, loading: Loading) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The causal model of a folder, and its tokenizer.
+
+    Raises:
+        TargetError: not a loadable model, or not enough memory on the GPU.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return pretrained(AutoModelForCausalLM, folder, loading), tokenizer_of(folder)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token id to pad with; masked everywhere, so any valid id serves."""
+    return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder."""
+    from transformers import AutoTokenizer
+
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return found
+
+
+def response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits at the positions that predict a response token.
+
+    Only those reach the output head: over a large vocabulary the others would take most of the memory, for nothing.
+    The model's own forward applies the head, so that what follows it (a soft cap, a scale) is applied too.
+
+    Returns:
+        logits (n, vocabulary) float32; the tokens they should give (n,); the batch's row of each (n,).
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    device = inner.get_input_embeddings().weight.device
+    ids, kept = batch.input_ids.to(device), batch.response_mask[:, 1:].to(device)
+
+    def only_kept(_head: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (args[0][:, :-1][kept.to(args[0].device)],)
+
+    hook = inner.get_output_embeddings().register_forward_pre_hook(only_kept)
+    try:
+        out = model(input_ids=ids, attention_mask=batch.attention_mask.to(device), use_cache=False).logits
+    finally:
+        hook.remove()
+    return out.float(), ids[:, 1:][kept].to(out.device), kept.nonzero()[:, 0].to(out.device)
+
+
+def tune(
+    folder: Path,
+    rows: Sequence[Encoded],
+    recipe: Recipe,
+    budget: Budget,
+    loading: Loading,
+    seed: int,
+) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
+    """Fine-tune the model of a folder on rows and merge the update into its weights.
+
+    The loss is the mean over a step's response tokens. In bfloat16 and float16 the LoRA matrices stay in float32.
+
+    Args:
+        seed: of the order of rows and of LoRA's first values.
+
+    Returns:
+        the tuned model, its tokenizer, and steps, tokens, rows seen and the mean loss of the first and last tenth.
+
+    Raises:
+        InputError: no rows, or peft is not installed.
+        TargetError: not a loadable model, not enough memory, or a loss that is not finite.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise InputError("fine-tuning needs peft: pip install 'geofilter[trial]'") from None
+    from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+
+    set_seed(seed)
+    model, tokenizer = whole(folder, loading)
+    with warnings.catch_warnings():
+        # Of transformers about a name that peft uses; nothing that a user could act on.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(model, LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules="all-linear"))
+    plan = schedule([sum(row.mask) for row in rows], budget, seed)
+    losses: list[float] = []
+
+    class ResponseTrainer(Trainer):
+        """transformers' loop, with the loss on the response mask and the steps of `schedule`."""
+
+        def _get_train_sampler(self, *_args: Any, **_kwargs: Any) -> Any:
+            return torch.utils.data.SequentialSampler(plan)
+
+        def compute_loss(self, model: Any, inputs: Any, *_args: Any, **_kwargs: Any) -> Any:
+            logits, targets, _ = response_logits(model, inputs["batch"])
+            loss = torch.nn.functional.cross_entropy(logits, targets)
+            losses.append(loss.item())
+            return loss
+
+    dtype = resolved_dtype(loading)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            scratch, max_steps=budget.steps, per_device_train_batch_size=1, learning_rate=recipe.learning_rate,
+            lr_scheduler_type="linear", warmup_steps=budget.steps // 10, seed=seed,
+            bf16=dtype == "bfloat16", fp16=dtype == "float16", use_cpu=choose_device(loading.device).type == "cpu",
+            report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            remove_unused_columns=False, dataloader_pin_memory=False,
+        )  # fmt: skip
+        arguments._n_gpu = min(1, arguments.n_gpu)  # one batch is one step; more GPUs only through --device-map
+        trainer = ResponseTrainer(
+            adapted, arguments, train_dataset=plan,
+            data_collator=lambda steps: {"batch": pad(rows, steps[0], pad_id(tokenizer))},
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
+        try:
+            trainer.train()
+        except torch.OutOfMemoryError:
+            raise TargetError(out_of_memory(str(choose_device(loading.device)))) from None
+    if not np.isfinite(losses).all():
+        raise TargetError(f"{folder}: the loss is not finite; use a lower --learning-rate or --dtype float32")
+    tenth = max(1, len(losses) // 10)
+    return adapted.merge_and_unload().eval(), tokenizer, {
+        "steps": len(losses),
+        "tokens": sum(sum(rows[i].mask) for step in plan for i in step),
+        "rows_seen": sum(map(len, plan)),
+        "first_loss": float(np.mean(losses[:tenth])),
+        "last_loss": float(np.mean(losses[-tenth:])),
+    }  # fmt: skip

@@ -1,0 +1,141 @@
+"""The plan of the package: which package may import which, and what may load torch."""
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import geofilter as package
+
+SOURCE = Path(package.__file__).parent
+GROUND = {"errors", "arrays", "text", "version", "stats", "files", "charts"}
+"""modules that every other may import"""
+MAY_IMPORT = {
+    "rows": set(),
+    "config": {"rows.fields"},
+    "judge": {"rows"},
+    "target": {"config"},
+    "bank": {"config", "rows.style"},
+    "run": {"config", "bank", "rows"},
+    "cut": {"run", "rows"},
+    "labels": {"cut", "run", "bank", "target.sae_folder", "rows"},
+    "report": {"cut", "run", "bank", "rows"},
+    "evaluate": {"labels", "cut", "run", "bank", "rows"},
+    # Only these four may import torch; nothing above imports them.
+    "encode": {"config", "target", "bank.features", "rows"},
+    "build": {"config", "encode", "bank", "target", "rows"},
+    "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
+    "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},
+    "cli": {
+        *("config", "rows", "judge", "target", "bank", "run", "cut", "labels", "report", "evaluate"),
+        *("encode", "build", "scanning", "trial"),
+    },
+}
+"""a package may import the ground, itself and these; the order is that in which a row travels"""
+LOADS_TORCH = ("encode", "build", "scanning", "trial")
+HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
+MOST_LINES = 340
+
+
+def module_name(path: Path) -> str:
+    """`bank.scorer`; of a package's own file its name."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+@cache
+def imports(name: str) -> set[str]:
+    """Modules of the package that a module names in its imports, those for types and inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.split(".")[0] == "geofilter"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "geofilter":
+            # `from geofilter.bank import geometry` names a module, `from geofilter.bank.bank import Bank` a class.
+            whole = [f"{node.module}.{a.name}" for a in node.names]
+            found |= {w if w.removeprefix("geofilter.") in MODULES else str(node.module) for w in whole}
+    return {name.removeprefix("geofilter").lstrip(".") for name in found}
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n and n != "__main__"])
+def test_a_module_imports_what_its_package_may(name: str):
+    own = name.split(".")[0]
+    allowed = set() if own in GROUND else MAY_IMPORT[own]
+    for target in imports(name):
+        top = target.split(".")[0]
+        assert target in GROUND or (top == own and own not in GROUND) or top in allowed or target in allowed, (
+            f"{name} imports {target}"
+        )
+
+
+def test_the_table_has_every_package_in_an_order_without_circles():
+    tops = {name.split(".")[0] for name in MODULES if name and name != "__main__"}
+    assert tops == GROUND | set(MAY_IMPORT)
+    order = list(MAY_IMPORT)
+    for name, allowed in MAY_IMPORT.items():
+        assert all(order.index(other.split(".")[0]) < order.index(name) for other in allowed), name
+
+
+def test_no_circle_of_modules():
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for target in imports(name) & set(MODULES) - {""}:
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        if name:
+            visit(name, ())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_stay_small_and_say_what_they_are_for(name: str):
+    text = MODULES[name].read_text("utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    assert ast.get_docstring(ast.parse(text))
+
+
+def loaded(code: str) -> set[str]:
+    """Modules that are loaded after running code in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_what_stands_above_the_line_loads_no_torch():
+    above = [n for n in MODULES if n and n.split(".")[0] not in (*LOADS_TORCH, "cli", "__main__")]
+    code = "\n".join(f"import geofilter.{name}" for name in above)
+    assert not loaded(code) & {"torch", "transformers", "sae_lens"}
+
+
+def test_the_command_line_imports_nothing_heavy():
+    assert not loaded("import geofilter.cli") & set(HEAVY)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["bank", "list"], ["targets"]], ids=" ".join)
+def test_what_needs_no_model_imports_nothing_heavy(args: list[str]):
+    code = (
+        f"import sys\nsys.argv = ['geofilter', *{args!r}]\nfrom geofilter.cli import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass"
+    )
+    assert not loaded(code) & set(HEAVY)
+
+
+def test_public_names_are_what_they_say_after_every_module_was_imported():
+    code = "\n".join(f"import geofilter.{name}" for name in MODULES if name and name != "__main__")
+    check = "import geofilter\nassert {n: type(getattr(geofilter, n)).__name__ for n in geofilter.__all__} == "
+    kinds = {"__version__": "str", "scan": "function"}
+    wanted = {name: kinds.get(name, "type") for name in package.__all__}
+    loaded(f"{code}\n{check}{wanted!r}")
