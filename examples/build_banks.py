@@ -8,13 +8,13 @@ bank built anew.
 
 from __future__ import annotations
 
-from geofilter.build.build import BUILT_IN, build
+from geofilter.bank.bank import built_in_sources
+from geofilter.build.build import BUILT_IN, BuildOptions, build
 from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.pair import require_pair
 from geofilter.encode.reader import FeatureReader
 from geofilter.files import package_data
-from geofilter.rows.shipped import built_in_sources
 from geofilter.target.resolve import resolve
 
 MODEL = "smollm2-135m"
@@ -28,8 +28,8 @@ def main() -> None:
     reference = None
     for name in BUILT_IN:
         bank = build(
-            name, target, built_in_seeds(name), reader,
-            sources=built_in_sources(name), reference=reference, centred=True,
+            name, target, built_in_seeds(name), reader, built_in_sources(name), BuildOptions(centred=True),
+            reference=reference,
         )  # fmt: skip
         bank.save(package_data("banks", target.name, name))
         reference = bank.reference  # both are judged against the same ordinary rows

@@ -20,7 +20,9 @@ import torch
 from evaluation_sets import load
 
 from geofilter.bank import bank, geometry
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
+from geofilter.bank.learn import fit
 from geofilter.bank.scorer import Scorer
 from geofilter.build import build as seeding
 from geofilter.build.seeds import built_in_seeds
@@ -255,7 +257,8 @@ def check_banks(target: Target, d: np.ndarray, pooled: dict[str, Pooled], sets: 
     out = {}
     for name in seeding.BUILT_IN:
         bad, chat = np.array([s.bad for s in built_in_seeds(name)]), pooled["background"]
-        b = bank.fit(name, {"name": target.name}, d, pooled[name], bad, chat)
+        about = {"name": target.name, "fingerprint": "", "hook": "", "d_sae": len(d)}
+        b = fit(name, about, d, Examples(pooled[name], bad), chat, LearnOptions())
         live, rng, n = np.unique([*pooled[name].indices, *chat.indices]), np.random.default_rng(0), len(b.toxic)
         drawn = [rng.permutation(live)[: n + len(b.aligned)] for _ in range(NULLS)]
         random = [replace(b, closeness=geometry.closeness(d, x[:n], x[n:])) for x in drawn]

@@ -18,6 +18,8 @@ from pathlib import Path
 from evaluation_sets import in_training_half
 
 from geofilter.build.banks import build_from_files
+from geofilter.build.build import BuildOptions
+from geofilter.build.seeds import SeedFiles
 from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.evaluate.evaluate import evaluate
 from geofilter.rows.records import Row, read_rows
@@ -114,7 +116,7 @@ def prepare(e: Experiment, data: Path, work: Path) -> tuple[Path, Path, tuple[st
         bad = [row for row in bad[e.seed_rows :] if row.prompt not in used]
         good = [row for row in good[e.seed_rows :] if row.prompt not in used]
         if not (work / "bank" / "bank.json").is_file():
-            build_from_files(*seeds, work / "bank", TARGET, READING, 100, None, "keep", True, print)
+            build_from_files(SeedFiles(*seeds), work / "bank", TARGET, READING, BuildOptions(), offline=True)
         banks = (str(work / "bank"),)
     mix = [(row, "misaligned") for row in bad[: e.n_bad]] + [(row, "aligned") for row in good[: e.n_good]]
     random.Random(1).shuffle(mix)

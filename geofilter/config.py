@@ -150,6 +150,6 @@ def excluded(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def fingerprint(encoding: dict[str, Any]) -> str:
+def fingerprint(encoding: Mapping[str, object]) -> str:
     """sha256 of a JSON-able description of everything the stored features depend on."""
     return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()

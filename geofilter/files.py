@@ -23,6 +23,10 @@ Notify = Callable[[str], None]
 RUNS = ".geofilter"
 
 
+def silent(*_: object) -> None:
+    """Tell nobody: a `Notify`, or a progress, that is not listened to."""
+
+
 def cache_dir() -> Path:
     """`GEOFILTER_CACHE`, else the platform's cache folder."""
     return Path(os.environ.get("GEOFILTER_CACHE") or platformdirs.user_cache_path("geofilter"))

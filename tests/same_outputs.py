@@ -142,7 +142,7 @@ def run_all(tree: Path, work: Path, cache: Path, kept: Path, lines: list[list[st
     else:
         shutil.copytree(inputs, work)
     shutil.rmtree(cache, ignore_errors=True)
-    env = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "100"}
+    env = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
     if inputs is not None:
         env["GEOFILTER_CACHE"] = str(cache)
     said = work / "said"

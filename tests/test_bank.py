@@ -8,6 +8,7 @@ from conftest import D_SAE, random_pooled
 from test_geometry import bank, directions  # noqa: F401 (fixture)
 
 from geofilter.bank.bank import Bank
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.geometry import effect_sizes, strongest
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import group_folds, validate
@@ -100,19 +101,19 @@ def test_validation_marks_noise_weak_and_a_real_difference_strong():
     bad = np.arange(60) % 2 == 0
     texts = [f"row number {i} of some words" for i in range(60)]
     groups = [str(i) for i in range(60)]
-    noise = validate(directions(), seeds, bad, groups, texts, reference, size=10)
+    noise = validate(directions(), Examples(seeds, bad, groups, texts), reference, LearnOptions(10))
     assert noise["weak"] is True
     moved = seeds.values.copy()
     row_of = np.repeat(np.arange(60), np.diff(seeds.indptr))
     moved[bad[row_of] & (seeds.indices < 12)] += 3
     real = type(seeds)(seeds.indptr, seeds.indices, moved, seeds.n_tokens, seeds.residual)
-    found = validate(directions(), real, bad, groups, texts, reference, size=10)
+    found = validate(directions(), Examples(real, bad, groups, texts), reference, LearnOptions(10))
     assert found["weak"] is False
     assert found["contrast"] > 0.75  # a dozen of 128 features: picking a few is better than weighing all
     moved[bad[row_of] & (seeds.indices >= 12) & (seeds.indices < 40)] += 3
     moved[bad[row_of] & (seeds.indices < 40)] += 27
     real = type(seeds)(seeds.indptr, seeds.indices, moved, seeds.n_tokens, seeds.residual)
-    found = validate(directions(), real, bad, groups, texts, reference, size=10)
+    found = validate(directions(), Examples(real, bad, groups, texts), reference, LearnOptions(10))
     assert found["weak"] is False
     assert found["auroc"] > 0.75
 
@@ -122,7 +123,7 @@ def test_a_bank_whose_rows_share_one_prompt_is_still_checked():
     reference, _ = random_pooled(40, seed=5)
     bad = np.arange(40) < 20
     texts = [f"row number {i}" for i in range(40)]
-    found = validate(directions(), seeds, bad, ["same"] * 40, texts, reference, size=10)
+    found = validate(directions(), Examples(seeds, bad, ["same"] * 40, texts), reference, LearnOptions(10))
     assert 0 <= found["auroc"] <= 1  # a number, and noise
     assert found["weak"] is True
 

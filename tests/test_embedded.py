@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from conftest import geofilter
 
-from geofilter.bank.bank import Bank
+from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.build.banks import bank_folder_for
-from geofilter.build.build import BUILT_IN, build, encode
+from geofilter.build.build import BUILT_IN, BuildOptions, build, encode
 from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
 from geofilter.files import package_data
-from geofilter.rows.shipped import built_in_sources, example_file
+from geofilter.rows.shipped import example_file
 from geofilter.stats import auroc
 from geofilter.target.resolve import resolve
 
@@ -71,8 +71,10 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
 
     reader = FeatureReader(target, Loading("cpu", "float32"))
     shipped = Bank.load(bank_folder_for("toxic-text", target, "float32"), target.fingerprint)
-    again = build("toxic-text", target, built_in_seeds("toxic-text"), reader, reference=shipped.reference,
-                  notify=lambda text: None, centred=True)  # fmt: skip
+    again = build(
+        "toxic-text", target, built_in_seeds("toxic-text"), reader, built_in_sources("toxic-text"),
+        BuildOptions(centred=True), reference=shipped.reference, notify=lambda text: None,
+    )  # fmt: skip
     # Another CPU rounds otherwise, so that features at the edge of the list may change places.
     assert len(set(again.toxic.tolist()) & set(shipped.toxic.tolist())) >= 97
     assert len(set(again.aligned.tolist()) & set(shipped.aligned.tolist())) >= 97

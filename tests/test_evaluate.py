@@ -13,7 +13,7 @@ import pytest
 from conftest import chat, geofilter, write_rows
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from geofilter.bank.bank import Bank
+from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build import build as seeding
 from geofilter.build.banks import bank_folder_for
@@ -23,7 +23,6 @@ from geofilter.evaluate.evaluate import compare, verdict
 from geofilter.evaluate.rankings import Ranked
 from geofilter.labels.labelled import Labelled
 from geofilter.labels.source import parse
-from geofilter.rows.shipped import built_in_sources
 from geofilter.run.banks import bank_folder
 from geofilter.run.store import Run
 from geofilter.stats import RankingStats, Stats, auroc, cluster_bootstrap, draw_weights, interval

@@ -6,6 +6,7 @@ import torch
 from conftest import D_IN, D_SAE, random_pooled
 
 from geofilter.bank.background import Background
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.geometry import closeness, max_cosine
 from geofilter.bank.learn import fit
 from geofilter.bank.linear import Scale, contrast
@@ -24,7 +25,7 @@ def bank():
     reference, _ = random_pooled(60, seed=2)
     bad = np.arange(40) < 20
     target = {"name": "t", "fingerprint": "f" * 64, "hook": "blocks.2.hook_resid_post", "d_sae": D_SAE}
-    return fit("b", target, directions(), seeds, bad, reference, size=6, labels=["x"] * D_SAE)
+    return fit("b", target, directions(), Examples(seeds, bad), reference, LearnOptions(6, labels=["x"] * D_SAE))
 
 
 def test_faiss_equals_a_torch_matmul():

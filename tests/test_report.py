@@ -7,7 +7,7 @@ import pytest
 from conftest import chat, geofilter, write_rows
 
 from geofilter.files import package_data
-from geofilter.report.content import Tally
+from geofilter.report.rows import Tally
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=x onerror=alert(1)> [click](javascript:alert(1)) \x1b[31mred\x1b[0m "

@@ -14,8 +14,9 @@ from test_report import HOSTILE
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.files import write_json
-from geofilter.report.content import Tally, build
+from geofilter.report.content import build
 from geofilter.report.page import html
+from geofilter.report.rows import GatheredRows
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT, Run
 
@@ -266,11 +267,9 @@ def test_a_written_cut_by_percentile_is_shown_as_it_is(chromium, tmp_path: Path)
 
 
 def page_of(run: Run, cut: Cut) -> Path:
-    selection, tally = Selection.of(run, cut), Tally()
-    for _, detail in run.score_lines(np.flatnonzero(selection.removed)):
-        tally.add(detail)
+    selection = Selection.of(run, cut)
     path = run.path / "page.html"
-    path.write_text(html(build(selection, [], tally)), "utf-8")
+    path.write_text(html(build(selection, [], GatheredRows.again(selection))), "utf-8")
     return path
 
 

@@ -13,12 +13,13 @@ from test_geometry import directions
 
 from geofilter.bank.background import Background
 from geofilter.bank.bank import Bank
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
 from geofilter.bank.learn import fit
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.topics import MIN_ROWS, Topics, usable
 from geofilter.build.build import BUILT_IN
-from geofilter.build.examples import LENGTH, piece
+from geofilter.build.excerpts import LENGTH, piece
 from geofilter.config import SCORERS
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import InputError
@@ -26,6 +27,7 @@ from geofilter.files import package_data
 from geofilter.run.banks import exclude
 
 N = 80
+OPTIONS = LearnOptions(6, labels=["x"] * D_SAE)
 
 
 def marked_rows() -> tuple[Pooled, np.ndarray, list[str]]:
@@ -48,7 +50,7 @@ def bank() -> Bank:
     rows, bad, topics = marked_rows()
     target = {"name": "t", "fingerprint": "f" * 64, "hook": "blocks.2.hook_resid_post", "d_sae": D_SAE}
     reference, _ = random_pooled(60, seed=2)
-    return fit("b", target, directions(), rows, bad, reference, size=6, labels=["x"] * D_SAE, kinds=topics)
+    return fit("b", target, directions(), Examples(rows, bad, kinds=topics), reference, OPTIONS)
 
 
 def test_a_topic_needs_enough_rows_on_each_side_and_another_one():
@@ -85,7 +87,7 @@ def test_a_bank_keeps_its_topics_on_disk_and_may_have_none(bank: Bank, tmp_path:
     np.testing.assert_array_equal(again.topics.weights, bank.topics.weights)
     np.testing.assert_array_equal(again.topics.offset, bank.topics.offset)
     rows, bad, _ = marked_rows()
-    without = fit("n", bank.target, directions(), rows, bad, bank.reference, size=6, labels=["x"] * D_SAE)
+    without = fit("n", bank.target, directions(), Examples(rows, bad), bank.reference, OPTIONS)
     without.save(tmp_path / "n")
     assert Bank.load(tmp_path / "n").topics.names == ()
     np.testing.assert_array_equal(without.weights, bank.weights)
@@ -146,14 +148,14 @@ def test_a_piece_is_one_short_inert_line_with_the_strongest_tokens_marked():
     value = np.zeros(len(text))
     for at in (text.index("FOOL"), text.rindex("FOOL")):
         value[at : at + 4] = 3.0
-    found = piece(Letters(), row, value)
-    assert len(found["text"]) == LENGTH
-    assert found["text"].isprintable()
-    assert [found["text"][a:b] for a, b in found["strong"]] == ["FOOL", "FOOL"]
+    text, strong = piece(Letters(), row, value)
+    assert len(text) == LENGTH
+    assert text.isprintable()
+    assert [text[a:b] for a, b in strong] == ["FOOL", "FOOL"]
     short = piece(
         Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), False), np.array([0, 0, 0, 0, 2.0, 1.5])
     )
-    assert short == {"text": "ab cd", "strong": [[3, 5]]}  # never the prompt
+    assert short == ("ab cd", [[3, 5]])  # never the prompt
 
 
 @pytest.mark.parametrize("name", list(BUILT_IN))

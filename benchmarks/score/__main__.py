@@ -19,9 +19,9 @@ from benchmarks.score.candidates import Context, by_seeds, context, without
 from benchmarks.score.intervals import Scored, figures
 from benchmarks.score.sets import MODEL, SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
+from geofilter.bank.bank import built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build.build import BUILT_IN
-from geofilter.rows.shipped import built_in_sources
 from geofilter.rows.style import style_features
 from geofilter.run.power import assess
 from geofilter.stats import auroc

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.score.sets import MODEL, Labelled
 from geofilter.arrays import F32, F64
 from geofilter.bank.bank import Bank
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.learn import fit
 from geofilter.bank.linear import Linear
 from geofilter.bank.ridge import Ridge
@@ -56,8 +57,8 @@ Scores = dict[str, F64]
 def bank_of(known: Context, seeds: Labelled, draw: int, priors: bool = True) -> Bank:
     """A seed bank, as `geofilter bank build` makes it."""
     return fit(
-        "seeds", ABOUT, known.directions, seeds.pooled, seeds.bad, known.reference, seed=draw,
-        priors=known.priors if priors else None,
+        "seeds", ABOUT, known.directions, Examples(seeds.pooled, seeds.bad), known.reference,
+        LearnOptions(priors=list(known.built_in.values()) if priors else (), seed=draw),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.score import pool
 from benchmarks.score.candidates import Context, ridge
 from benchmarks.score.sets import Labelled
-from geofilter.bank.geometry import SIZE
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import bag_of_words, group_folds, validate
 from geofilter.labels.labelling import BATCH, MIN_SIDE
@@ -46,8 +46,8 @@ def _found(known: Context, data: Labelled, rows: np.ndarray, said: np.ndarray) -
         return None
     words = bag_of_words(seen.texts, labels)(others.texts)
     check = validate(
-        known.directions, seen.pooled, labels, [str(g) for g in seen.group], seen.texts, known.reference, SIZE,
-        priors=known.priors,
+        known.directions, Examples(seen.pooled, labels, [str(g) for g in seen.group], seen.texts), known.reference,
+        LearnOptions(priors=list(known.built_in.values())),
     )  # fmt: skip
     return {
         "ridge": auroc(ridge(known, seen, labels, others), others.bad),

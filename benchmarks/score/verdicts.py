@@ -18,6 +18,7 @@ from benchmarks.score.candidates import ABOUT, Context, context
 from benchmarks.score.sets import SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
 from geofilter.bank.bank import Bank
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.learn import learn
 from geofilter.bank.scorer import Scorer
 from geofilter.rows.style import style_features
@@ -71,8 +72,9 @@ def _banks(known: Context, sets: dict[str, Labelled], draws: Iterable[int]) -> I
             rows = data.take(seeds)
             for labels in (rows.bad, np.random.default_rng(draw).permutation(rows.bad)):
                 bank = learn(
-                    "seeds", ABOUT, known.directions, rows.pooled, labels, [str(g) for g in rows.group], rows.texts,
-                    known.reference, labels=(), priors=list(known.built_in.values()), meta={},
+                    "seeds", ABOUT, known.directions,
+                    Examples(rows.pooled, labels, [str(g) for g in rows.group], rows.texts), known.reference,
+                    LearnOptions(priors=list(known.built_in.values())),
                 )  # fmt: skip
                 yield _Tried(bank, name, (name, rest))
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from geofilter.arrays import F32, I32
+from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
-from geofilter.files import Together, cache_dir, package_data, slug
+from geofilter.files import Together, cache_dir, file_sha256, package_data, slug
 
 FORMAT = 3
 
 
-def built_in_folder(name: str, target: str, fingerprint: str, precision: str, sources: dict[str, Any]) -> Path:
+def built_in_sources(name: str) -> dict[str, Source]:
+    """Say where the rows of a built-in bank come from."""
+    files = {"contrast": f"{name}.jsonl", "topics": "topics.toml", "background": "background.jsonl"}
+    return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}
+
+
+def built_in_folder(name: str, target: str, fingerprint: str, precision: str, sources: Mapping[str, Source]) -> Path:
     """Folder of a built-in bank for a target: in the package when it ships there for this target and precision, else
     in the cache, whether it has been built or not.
 
@@ -45,7 +52,7 @@ class Bank:
     """See the module docstring; `meta` holds what is written to bank.json."""
 
     name: str
-    target: dict[str, Any]
+    target: BankTarget
     """name, fingerprint, hook and d_sae of the target it belongs to"""
     toxic: I32
     """(m,) feature ids, largest effect first"""
@@ -68,8 +75,8 @@ class Bank:
     """kinds of harm that its bad rows are told apart into"""
     labels: Sequence[str] = field(default_factory=list)
     """per feature: its strongest tokens in the texts the bank was built from"""
-    meta: dict[str, Any] = field(default_factory=dict)
-    """sources, options, evaluation; examples: for each toxic feature up to two, see `build.examples`"""
+    meta: BankMeta = field(default_factory=lambda: BankMeta())
+    """sources, options, evaluation; examples: for each toxic feature up to two, see `build.excerpts`"""
     excluded: Sequence[int] = ()
     """features that count nothing, see `excluding`"""
 
@@ -81,15 +88,14 @@ class Bank:
     @property
     def weak(self) -> bool:
         """True when its own held-out check did not beat random banks; every report repeats it."""
-        return bool(self.meta.get("evaluation", {}).get("weak", False))
+        return "evaluation" in self.meta and bool(self.meta["evaluation"]["weak"])
 
     @property
-    def examples(self) -> list[list[dict[str, Any]]]:
-        """For each toxic feature up to two texts, see `build.examples`; none for a bank built without a model."""
-        found: list[list[dict[str, Any]]] = self.meta.get("examples", [[] for _ in self.toxic])
-        return found
+    def examples(self) -> list[list[Excerpt]]:
+        """For each toxic feature up to two texts, see `build.excerpts`; none for a bank built without a model."""
+        return self.meta["examples"] if "examples" in self.meta else [[] for _ in self.toxic]
 
-    def about(self, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
+    def about(self, path: str | None = None, sha256: str | None = None) -> BankAbout:
         """What a run's manifest says of it.
 
         Args:
@@ -103,13 +109,16 @@ class Bank:
             "reference_rows": len(self.reference),
             "topics": list(self.topics.names),
             "excluded_features": self.excluded_features,
-            **{k: self.meta.get(k) for k in ("description", "created", "sources", "evaluation")},
+            "description": self.meta.get("description"),
+            "created": self.meta.get("created"),
+            "sources": self.meta.get("sources"),
+            "evaluation": self.meta.get("evaluation"),
             "path": path,
             "sha256": sha256,
         }
 
     @property
-    def excluded_features(self) -> list[dict[str, Any]]:
+    def excluded_features(self) -> list[ExcludedFeature]:
         """For the record: id and label of each."""
         return [{"feature": f, "label": self.labels[f]} for f in self.excluded]
 
@@ -231,5 +240,5 @@ class Bank:
             reference=Pooled.from_arrays(a, "reference."),
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
             labels=text.pop("labels"),
-            meta=text,
+            meta=cast("BankMeta", text),  # what is left of bank.json
         )

@@ -82,7 +82,7 @@ class Scale:
         return result
 
     def percentile(self, raw: F64) -> F64:
-        """Share in [0, 1] of the reference rows that score lower."""
+        """FeatureShare in [0, 1] of the reference rows that score lower."""
         result: F64 = np.searchsorted(self.sorted, raw, side="left") / len(self.sorted)
         return result
 
@@ -110,7 +110,7 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class FeatureShare:
     """One feature's exact part of a row's score."""
 
     feature: int
@@ -159,7 +159,7 @@ class Shares:
         silent[indices] = False
         return float(((self.linear.absent() - self.centre) * self.linear.weights)[silent].sum() / self.sd)
 
-    def top(self, excess: sp.csr_matrix, k: int) -> list[list[Share]]:
+    def top(self, excess: sp.csr_matrix, k: int) -> list[list[FeatureShare]]:
         """For each row of `Linear.excess` its k active features with the largest positive shares, largest first."""
         x, share = self.active(excess)
         indices = excess.indices
@@ -171,5 +171,5 @@ class Shares:
             best = best[np.lexsort((indices[start:end][best], -part[best]))] + start
             best = best[share[best] > 0]
             columns = (indices[best], x[best], weights[indices[best]], share[best])
-            out.append([Share(*of_one) for of_one in zip(*(c.tolist() for c in columns), strict=True)])
+            out.append([FeatureShare(*of_one) for of_one in zip(*(c.tolist() for c in columns), strict=True)])
         return out

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from geofilter.arrays import F32, F64, Bools, Positions
-from geofilter.bank import geometry, ridge
+from geofilter.bank.about import BankCheck
 from geofilter.bank.background import Background
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
-from geofilter.bank.geometry import N_RANDOM_BANKS, effect_sizes, strongest
+from geofilter.bank.geometry import N_RANDOM_BANKS, closeness, effect_sizes, strongest
 from geofilter.bank.linear import Linear, contrast
-from geofilter.bank.ridge import Ridge
+from geofilter.bank.ridge import Ridge, shuffled
 from geofilter.rows.style import style_features
 from geofilter.stats import auroc, auroc_interval
 
@@ -48,53 +48,25 @@ def _usable_folds(groups: Sequence[str], bad: Bools, seed: int) -> list[tuple[Po
     return group_folds([str(i) for i in range(len(groups))], bad, N_FOLDS, seed)
 
 
-def validate(
-    directions: F32,
-    seeds: Pooled,
-    bad: Bools,
-    groups: Sequence[str],
-    texts: Sequence[str],
-    reference: Pooled,
-    size: int,
-    seed: int = 0,
-    centred: bool = False,
-    priors: F32 | None = None,
-) -> dict[str, Any]:
+def validate(directions: F32, examples: Examples, reference: Pooled, options: LearnOptions) -> BankCheck:
     """Cross-validate a seed bank: five folds by group, the bank learnt on four and scoring the fifth.
 
     The bank counts as weak when the 95 % interval of its AUROC reaches 0.5, or when one of 20 banks learnt from
-    shuffled labels separates the same rows as well (in either direction).
+    shuffled labels separates the same rows as well (in either direction). Beside it: the contrast score, and a bag of
+    words and a style model fitted on the same folds.
 
     Args:
-        groups: rows with the same prompt share one.
-        texts: responses, for the bag of words and the style model fitted on the same folds.
-        size: toxic and aligned features of the contrast score, which is checked too.
-        centred: rows are compared within their group only.
-        priors: see `learn.fit`.
+        directions: (d_sae, d_in) unit decoder directions.
+        reference: ordinary rows, see `learn.fit`.
     """
-    background = Background.of(reference, len(directions))
-    names = ("bank", "contrast", "bag_of_words", "style")
-    held: dict[str, F64] = {name: np.full(len(seeds), np.nan) for name in names}
-    null = np.full((len(seeds), N_RANDOM_BANKS), np.nan)
-    # The same shuffled labels in every fold, so that each has one score per row.
-    random = ridge.shuffled(bad, groups if centred else None, N_RANDOM_BANKS, seed)
-    for train, test in _usable_folds(groups, bad, seed):
-        toxic, aligned = strongest(effect_sizes(seeds.take(train), bad[train], len(directions)), size)
-        table = geometry.closeness(directions, toxic, aligned).contrast
-        held["contrast"][test] = contrast(background, table).scores(seeds.take(test))
-        within = [groups[i] for i in train] if centred else None
-        own = Ridge(seeds.take(train), background, within, priors, reference)
-        held["bank"][test] = _scores(own, np.where(bad[train], 1.0, -1.0), background, seeds.take(test))
-        null[test] = _scores(Ridge(seeds.take(train), background, within), random[train], background, seeds.take(test))
-        fitted, shown = [texts[i] for i in train], [texts[i] for i in test]
-        held["bag_of_words"][test] = bag_of_words(fitted, bad[train])(shown)
-        held["style"][test] = style_model(fitted, bad[train])(shown)
+    bad, rows = examples.bad, examples.pooled
+    held, null = _held_out(directions, examples, reference, options)
     seen = np.isfinite(held["bank"])
     figure = auroc(held["bank"][seen], bad[seen])
-    low, high = auroc_interval(held["bank"][seen], bad[seen], [g for g, k in zip(groups, seen, strict=True) if k])
+    groups = [g for g, k in zip(examples.groups, seen, strict=True) if k]
+    low, high = auroc_interval(held["bank"][seen], bad[seen], groups)
     random_aurocs = [auroc(null[seen, j], bad[seen]) for j in range(N_RANDOM_BANKS)]
     best_random = max(max(a, 1 - a) for a in random_aurocs)
-    shorter = auroc(-seeds.n_tokens.astype(np.float64), bad)
     return {
         "rows": {"bad": int(bad.sum()), "good": int((~bad).sum())},
         "auroc": round(figure, 4),
@@ -102,10 +74,34 @@ def validate(
         "contrast": round(auroc(held["contrast"][seen], bad[seen]), 4),
         "bag_of_words": round(auroc(held["bag_of_words"][seen], bad[seen]), 4),
         "style": round(auroc(held["style"][seen], bad[seen]), 4),
-        "shorter_is_worse": round(shorter, 4),
+        "shorter_is_worse": round(auroc(-rows.n_tokens.astype(np.float64), bad), 4),
         "random_banks": {"mean": round(float(np.mean(random_aurocs)), 4), "best_either_way": round(best_random, 4)},
         "weak": not (low > 0.5 and figure > best_random),
     }
+
+
+def _held_out(
+    directions: F32, examples: Examples, reference: Pooled, options: LearnOptions
+) -> tuple[dict[str, F64], F64]:
+    """Scores (n,) of each row by what was learnt without it, nan where no fold holds it; and (n, 20) by the null."""
+    d_sae, bad = len(directions), examples.bad
+    background = Background.of(reference, d_sae)
+    held = {name: np.full(len(bad), np.nan) for name in ("bank", "contrast", "bag_of_words", "style")}
+    null = np.full((len(bad), N_RANDOM_BANKS), np.nan)
+    # The same shuffled labels in every fold, so that each has one score per row.
+    random = shuffled(bad, examples.groups if options.centred else None, N_RANDOM_BANKS, options.seed)
+    for train, test in _usable_folds(examples.groups, bad, options.seed):
+        seen, other = examples.take(train), examples.take(test)
+        toxic, aligned = strongest(effect_sizes(seen.pooled, seen.bad, d_sae), min(options.size, d_sae // 8))
+        table = closeness(directions, toxic, aligned).contrast
+        held["contrast"][test] = contrast(background, table).scores(other.pooled)
+        within = seen.groups if options.centred else None
+        own = Ridge(seen.pooled, background, within, options.prior_weights, reference)
+        held["bank"][test] = _scores(own, np.where(seen.bad, 1.0, -1.0), background, other.pooled)
+        null[test] = _scores(Ridge(seen.pooled, background, within), random[train], background, other.pooled)
+        held["bag_of_words"][test] = bag_of_words(seen.texts, seen.bad)(other.texts)
+        held["style"][test] = style_model(seen.texts, seen.bad)(other.texts)
+    return held, null
 
 
 def _scores(learner: Ridge, labels: F64, background: Background, rows: Pooled) -> F64:

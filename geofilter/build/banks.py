@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from geofilter.bank.bank import Bank, built_in_folder
+from geofilter.bank.bank import Bank, built_in_folder, built_in_sources
 from geofilter.bank.features import Pooled
-from geofilter.bank.geometry import SIZE
-from geofilter.build.build import build
-from geofilter.build.seeds import built_in_seeds, file_seeds
+from geofilter.build.build import BuildOptions, build
+from geofilter.build.seeds import SeedFiles, built_in_seeds
 from geofilter.config import BUILT_IN, Loading, TargetChoice
 from geofilter.encode.model import precision_here
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import BankError
-from geofilter.files import Notify, file_sha256, made_once
-from geofilter.rows.fields import NO_FIELDS, Fields
-from geofilter.rows.shipped import built_in_sources
+from geofilter.files import Notify, made_once
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
 
@@ -48,8 +46,11 @@ def find(
 
         def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:
             notify(f"building the bank {name} for {target.name}, once ...")
-            build(name, target, built_in_seeds(name), make_reader(), sources=built_in_sources(name),
-                  notify=notify, reference=reference, centred=True).save(folder)  # fmt: skip
+            built = build(
+                name, target, built_in_seeds(name), make_reader(), built_in_sources(name), BuildOptions(centred=True),
+                reference=reference, notify=notify,
+            )  # fmt: skip
+            built.save(folder)
 
         place = bank_folder_for(name, target, precision)
         path = made_once(place, lambda folder: (folder / "bank.json").is_file(), make, notify)
@@ -66,45 +67,34 @@ def bank_folder_for(name: str, target: Target, precision: str) -> Path:
 
 
 def build_from_files(
-    bad: Path,
-    good: Path,
+    files: SeedFiles,
     out: Path,
     choice: TargetChoice,
     loading: Loading,
-    size: int = SIZE,
-    limit: int | None = None,
-    system: str = "keep",
+    options: BuildOptions,
+    *,
+    prior: bool = True,
     offline: bool = False,
     notify: Notify = print,
-    prior: bool = True,
-    fields: Fields = NO_FIELDS,
 ) -> Bank:
     """Build a bank from two files of labelled rows and save it at `out`.
 
     Args:
         prior: build on the weights of the built-in banks, which are made for the target if they are not there yet.
-        fields: columns of the rows.
 
     Raises:
-        InputError, TargetError, BankError: see `file_seeds`, `resolve.resolve` and `build`.
+        InputError, TargetError, BankError: see `SeedFiles.read`, `resolve.resolve` and `build`.
     """
-    seeds = file_seeds(bad, good, limit, fields)
+    seeds = files.read()
     target = resolve(choice, offline=offline, notify=notify)
-    sources = {
-        side: {
-            "file": path.name,
-            "sha256": file_sha256(path),
-            "rows": sum(s.bad is is_bad for s in seeds),
-            **({"fields": dict(fields)} if fields else {}),
-        }
-        for side, path, is_bad in (("bad", bad, True), ("good", good, False))
-    }
+    sources = files.sources(seeds)
     reader = checked_reader(target, loading, notify)
     priors = find((), target, precision_here(loading), lambda: reader, notify) if prior else []
     reference = priors[0].reference if priors else None
     bank = build(
-        out.resolve().name, target, seeds, reader, size, sources, notify, reference, system=system, priors=priors
-    )
+        out.resolve().name, target, seeds, reader, sources, replace(options, priors=priors), reference=reference,
+        notify=notify,
+    )  # fmt: skip
     bank.save(out)
     return bank
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from geofilter.bank.about import BankMeta, BankTarget, Source
 from geofilter.bank.bank import Bank
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import SIZE
 from geofilter.bank.learn import learn
 from geofilter.bank.topics import MIN_ROWS, usable
-from geofilter.build.examples import exhibits
+from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
 from geofilter.config import BUILT_IN
 from geofilter.encode.reader import FeatureReader
@@ -31,26 +32,36 @@ MAX_TOKENS = 512
 LABEL_TOKENS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How seed rows are read and learnt from."""
+
+    size: int = SIZE
+    """toxic features, and aligned ones, that the bank names"""
+    system: str = "keep"
+    """what to do with system turns, see `tokens.render`"""
+    centred: bool = False
+    """compare rows with those of the same group only, so that what the group is about drops out"""
+    priors: Sequence[Bank] = ()
+    """banks of the same target whose weights this one may build on"""
+
+
 def build(
     name: str,
     target: Target,
     seeds: Sequence[Seed],
     reader: FeatureReader,
-    size: int = SIZE,
-    sources: dict[str, Any] | None = None,
-    notify: Notify = print,
+    sources: dict[str, Source],
+    options: BuildOptions,
+    *,
     reference: Pooled | None = None,
-    system: str = "keep",
-    centred: bool = False,
-    priors: Sequence[Bank] = (),
+    notify: Notify = print,
 ) -> Bank:
     """Encode the seed rows and the background, learn the weights, check the bank on held-out folds.
 
     Args:
+        sources: where the seed rows come from.
         reference: pooled background rows when they have been encoded already.
-        system: what to do with system turns, see `tokens.render`.
-        centred: compare rows with those of the same group only, so that what the group is about drops out.
-        priors: banks of the same target whose weights this one may build on.
 
     Raises:
         InputError: a seed row cannot be encoded.
@@ -58,42 +69,36 @@ def build(
     """
     labels = LabelCollector(reader.encoder.d_sae)
     notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
-    pooled = encode(reader, [s.row for s in seeds], labels, system)
+    pooled = encode(reader, [s.row for s in seeds], labels, options.system)
     if reference is None:
         notify(f"bank {name}: encoding the background ...")
         reference = encode(reader, background_rows(), labels)
     directions = unit_decoder(target.sae_dir)
     notify(f"bank {name}: checking it on held-out rows ...")
-    meta = {
-        "description": BUILT_IN.get(name, "built from labelled seed rows"),
-        "dtype": str(reader.dtype).removeprefix("torch."),
-        "max_tokens": MAX_TOKENS,
-        "system": system,
-        "sources": sources or {},
-    }
     bad, kinds = np.array([s.bad for s in seeds]), [s.kind for s in seeds]
     if left := usable(kinds, bad)[1]:
         notify(
             f"bank {name}: no scores for topics {', '.join(left)}; two topics or more are told apart, each with "
             f"{MIN_ROWS} bad and {MIN_ROWS} good rows at least"
         )
-    about = {"name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions)}
-    bank = learn(
-        name, about, directions, pooled, bad, [s.group for s in seeds], [s.row.response for s in seeds], reference,
-        size=size, labels=labels.words(reader), centred=centred, priors=priors, kinds=kinds, meta=meta,
-    )  # fmt: skip
-    shown = exhibits(
-        reader, bank.toxic, lambda i: encode_row(seeds[i].row, reader.tokenizer, MAX_TOKENS, system), pooled,
+    examples = Examples(pooled, bad, [s.group for s in seeds], [s.row.response for s in seeds], kinds)
+    about: BankTarget = {
+        "name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions),
+    }  # fmt: skip
+    meta: BankMeta = {
+        "description": BUILT_IN.get(name, "built from labelled seed rows"),
+        "dtype": str(reader.dtype).removeprefix("torch."),
+        "max_tokens": MAX_TOKENS,
+        "system": options.system,
+        "sources": sources,
+    }
+    how = LearnOptions(options.size, options.centred, options.priors, labels.words(reader), meta)
+    bank = learn(name, about, directions, examples, reference, how)
+    shown = excerpts(
+        reader, bank.toxic, seeds, lambda row: encode_row(row, reader.tokenizer, MAX_TOKENS, options.system), pooled,
         bank.background,
     )  # fmt: skip
-    examples = [
-        [
-            {"text": e["text"], "strong": e["strong"], "bad": seeds[e["row"]].bad, "topic": seeds[e["row"]].kind}
-            for e in of_feature
-        ]
-        for of_feature in shown
-    ]
-    return replace(bank, meta=bank.meta | {"examples": examples})
+    return replace(bank, meta={**bank.meta, "examples": shown})
 
 
 def encode(

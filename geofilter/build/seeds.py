@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from geofilter.bank.about import Source
 from geofilter.bank.topics import MIN_ROWS
 from geofilter.errors import InputError
-from geofilter.files import package_data
+from geofilter.files import file_sha256, package_data
 from geofilter.rows.fields import NO_FIELDS, Fields
 from geofilter.rows.records import Row, check_fields, usable_rows
 from geofilter.rows.shapes import Turn
@@ -45,24 +47,46 @@ def built_in_seeds(name: str) -> list[Seed]:
     return seeds
 
 
-def file_seeds(bad: Path, good: Path, limit: int | None = None, fields: Fields = NO_FIELDS) -> list[Seed]:
-    """Labelled rows of two files, at most `limit` usable ones of each.
+@dataclass(frozen=True, slots=True)
+class SeedFiles:
+    """Two files of labelled rows."""
 
-    Raises:
-        InputError: a file cannot be read, holds a row that cannot be used, or has too few rows.
-    """
-    check_fields((bad, good), fields)
-    seeds = []
-    for path, is_bad in ((bad, True), (good, False)):
-        n = 0
-        for row in usable_rows(path, fields):
-            # The pair's name, the prompt, or the row itself decides what must stay together.
-            group = str(row.record.get("pair") or row.prompt or row.sha256)
-            topic = row.record.get("topic")
-            seeds.append(Seed(row, is_bad, group, "" if topic is None else str(topic)))
-            n += 1
-            if n == limit:
-                break
-        if n < MIN_ROWS:
-            raise InputError(f"{path}: {n} rows; a bank needs at least {MIN_ROWS} on each side")
-    return seeds
+    bad: Path
+    good: Path
+    limit: int | None = None
+    """usable rows taken of each, the first ones"""
+    fields: Fields = field(default_factory=lambda: NO_FIELDS, hash=False)
+    """columns of the rows"""
+
+    def read(self) -> list[Seed]:
+        """Read the rows of both.
+
+        Raises:
+            InputError: a file cannot be read, holds a row that cannot be used, or has too few rows.
+        """
+        check_fields((self.bad, self.good), self.fields)
+        seeds = []
+        for path, is_bad in ((self.bad, True), (self.good, False)):
+            n = 0
+            for row in usable_rows(path, self.fields):
+                # The pair's name, the prompt, or the row itself decides what must stay together.
+                group = str(row.record.get("pair") or row.prompt or row.sha256)
+                topic = row.record.get("topic")
+                seeds.append(Seed(row, is_bad, group, "" if topic is None else str(topic)))
+                n += 1
+                if n == self.limit:
+                    break
+            if n < MIN_ROWS:
+                raise InputError(f"{path}: {n} rows; a bank needs at least {MIN_ROWS} on each side")
+        return seeds
+
+    def sources(self, seeds: Sequence[Seed]) -> dict[str, Source]:
+        """For the record: where the seeds that were read come from."""
+        out: dict[str, Source] = {}
+        for side, path, is_bad in (("bad", self.bad, True), ("good", self.good, False)):
+            out[side] = {
+                "file": path.name, "sha256": file_sha256(path), "rows": sum(s.bad is is_bad for s in seeds)
+            }  # fmt: skip
+            if self.fields:
+                out[side]["fields"] = dict(self.fields)
+        return out

@@ -53,11 +53,14 @@ def bank_build(
 ) -> None:
     """Learn a bank from labelled seed rows and check it on held-out rows."""
     from geofilter.build.banks import build_from_files
+    from geofilter.build.build import BuildOptions
+    from geofilter.build.seeds import SeedFiles
     from geofilter.rows.fields import parse
 
     bank = build_from_files(
-        bad, good, out, choice, loading, size, limit, system, offline, notifier(quiet), prior, parse(fields)
-    )
+        SeedFiles(bad, good, limit, parse(fields)), out, choice, loading, BuildOptions(size, system), prior=prior,
+        offline=offline, notify=notifier(quiet),
+    )  # fmt: skip
     for line in _describe_bank(bank):
         typer.echo(line)
 

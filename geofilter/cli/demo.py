@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli.filter import run_filter
+from geofilter.cli.filter import say_filtered
 from geofilter.cli.options import Offline, Quiet
 from geofilter.cli.output import note
 from geofilter.cli.report import shaded
@@ -28,6 +28,7 @@ def demo(
     from geofilter.config import ScanConfig
     from geofilter.cut.cut import Cut
     from geofilter.files import atomic, make_folder
+    from geofilter.report.write import filter_run
     from geofilter.rows.shipped import example_file
 
     data = folder / "mixed_advice.jsonl"
@@ -37,6 +38,6 @@ def demo(
     note(f"$ geofilter scan {data} --model smollm2-135m")
     done = run_scan(ScanConfig(data=(str(data),), target=TargetChoice("smollm2-135m")), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
-    run_filter(done, Cut.parse("25%"), None, None, summary=None, as_json=False, quiet=quiet)
+    say_filtered(filter_run(done, Cut.parse("25%")), quiet)
     note(f"$ geofilter report {done.path} --shade 35")
     note(f"report: {shaded(done, 35, quiet)[0]}")

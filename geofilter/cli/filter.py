@@ -17,8 +17,8 @@ from geofilter.errors import InputError
 
 if TYPE_CHECKING:
     from geofilter.cut.cut import Cut
+    from geofilter.report.write import Filtered
     from geofilter.run.store import Run
-
 
 app = typer.Typer()
 
@@ -44,47 +44,43 @@ def filter(  # noqa: A001 (the command's name)
     quiet: Quiet = False,
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
-    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
-    run_filter(open_run(run), cut, out, removed, summary=summary, as_json=as_json, quiet=quiet)
-
-
-def run_filter(
-    opened: Run, cut: Cut, out: Path | None, removed: Path | None, *, summary: Path | None, as_json: bool, quiet: bool
-) -> None:
-    """Cut a run and say what came of it."""
-    from geofilter.cut.cut import Selection
     from geofilter.files import append
-    from geofilter.report.content import Tally, build
-    from geofilter.report.plain import summary as summarised
-    from geofilter.report.write import write
+    from geofilter.report.write import filter_run
 
-    piped = str(out) == "-"
-    if piped and (as_json or len(opened.manifest["data"]) > 1):
-        why = (
-            "--json is on standard output too; leave it out" if as_json else "the run has several inputs; give a folder"
-        )
-        raise InputError(f"--out -: {why}")
-    with opened.lock():
-        selection = Selection.of(opened, cut)
-        tally = Tally()
-        outputs = selection.write(opened.path if piped else out, removed, tally.add)
-        made = build(selection, outputs, tally)
-        pages = write(made)
+    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
+    opened, piped = open_run(run), str(out) == "-"
+    if piped:
+        _refuse_piped(opened, as_json)
+    filtered = filter_run(opened, cut, opened.path if piped else out, removed)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
-        typer.echo(json.dumps(made.data, ensure_ascii=False))
+        typer.echo(json.dumps(filtered.report.data, ensure_ascii=False))
         return
+    say_filtered(filtered, quiet)
+    if piped:
+        with filtered.outputs[0].kept.open("rb") as kept:
+            shutil.copyfileobj(kept, sys.stdout.buffer)
+
+
+def say_filtered(filtered: Filtered, quiet: bool) -> None:
+    """Say on stderr what a cut came to."""
+    from geofilter.report.plain import summary
+
     if not quiet:
-        for line in summarised(made.data):
+        for line in summary(filtered.report.data):
             note(line)
         note("")
-    for o in outputs:
+    for o in filtered.outputs:
         note(f"kept: {o.kept}\nremoved: {o.removed}\nquarantined: {o.quarantined}")
-    note(f"report: {pages[0]}")
-    if piped:
-        with outputs[0].kept.open("rb") as kept:
-            shutil.copyfileobj(kept, sys.stdout.buffer)
+    note(f"report: {filtered.pages[0]}")
+
+
+def _refuse_piped(run: Run, as_json: bool) -> None:
+    if as_json:
+        raise InputError("--out -: --json is on standard output too; leave it out")
+    if len(run.manifest["data"]) > 1:
+        raise InputError("--out -: the run has several inputs; give a folder")
 
 
 def _parse_cut(drop: str | None, keep: str | None, threshold: float | None) -> Cut:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,6 @@ from geofilter.cli.options import PER_CALL, AsJson, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
-from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.labels.labelling import Answer, Labelling
@@ -79,27 +78,27 @@ def label(
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
     from geofilter.labels.held_out import check_labels
+    from geofilter.labels.labelling import Labelling, take
+    from geofilter.labels.outcome import conclude, quoted, write_sheet
+    from geofilter.labels.source import parse
 
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
-    from geofilter.labels.labelling import Labelling
-
     labelling = Labelling(open_run(run), seed)
     if check is not None:
         check_labels(labelling, check)  # before any work is put in
     if sheet is not None:
-        _write_sheet(labelling, sheet, count)
+        n, where = write_sheet(labelling, sheet, count), quoted(labelling.run.path)
+        note(f"{n} rows to label: {sheet}")
+        note(f'next: put "bad" or "good" for each null label, then geofilter label {where} --from {sheet}')
         return
     if source is not None:
-        from geofilter.labels.labelling import take
-        from geofilter.labels.source import parse
-
         take(labelling, parse(source, "--from"), source)
         labelling.learn()
     elif answer is not None:
         _ask(labelling, count, answer, str(judge), quiet)
     else:
         _at_terminal(labelling, count)
-    result = _apply(labelling)
+    result = conclude(labelling).to_json()
     if check is not None:
         result |= _checked(labelling, check, result["text"])
     if as_json:
@@ -117,12 +116,8 @@ def _checked(labelling: Labelling, check: str, text: list[str]) -> dict[str, Any
     except InputError as error:  # too few rows are left
         text.append(str(error))
         return {}
-    after = "no bank was learnt" if found["after"] is None else f"{found['after']:.2f} by the bank learnt"
-    text.append(
-        f"on the other {found['bad'] + found['good']} rows that {check} labels ({found['bad']} bad): AUROC "
-        f"{found['before']:.2f} by the scan's scores, {after}"
-    )
-    return {"others": found}
+    text.append(found.text(check))
+    return {"others": asdict(found)}
 
 
 def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool) -> Answer:
@@ -159,69 +154,3 @@ def _at_terminal(labelling: Labelling, count: int) -> None:
 
     # On stderr, so that what is printed for machines stays alone on stdout.
     at_terminal(labelling, count, Console(stderr=True), click.getchar)
-
-
-def _write_sheet(labelling: Labelling, sheet: Path, count: int) -> None:
-    from geofilter.files import atomic, dumps
-
-    if sheet.exists():
-        raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")
-    labelling.learn()  # from what earlier calls have left
-    picked = labelling.next(count)
-    if not picked:
-        raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
-    with atomic(sheet) as handle:
-        for _, row in picked:
-            handle.write(
-                dumps({
-                    # Not what the row was chosen for: who labels should not know how it scores.
-                    "label": None, "prompt": row.prompt, "response": row.response,
-                    "file": row.file, "line": row.line, "sha256": row.sha256,
-                })
-            )  # fmt: skip
-    note(f"{len(picked)} rows to label: {sheet}")
-    note(f'next: put "bad" or "good" for each null label, then geofilter label {_quoted(labelling)} --from {sheet}')
-
-
-def _quoted(labelling: Labelling) -> str:
-    """The run's path as a shell takes it."""
-    return inert(shlex.quote(str(labelling.run.path)))
-
-
-def _apply(labelling: Labelling) -> dict[str, Any]:
-    """Score the run with what was learnt, unless it was shown to be worth nothing; say what came of it."""
-    from geofilter.labels.labelled import MIN_SIDE
-    from geofilter.labels.labelling import COMPARED
-
-    bad, good = labelling.counts()
-    result: dict[str, Any] = {"run": str(labelling.run.path), "labels": {"bad": bad, "good": good}, "applied": False}
-    learnt = labelling.learnt
-    if learnt is None:
-        result["text"] = [
-            f"{bad} bad and {good} good labels: {MIN_SIDE} of each are needed to learn from; the run keeps its scores. "
-            "Label more rows."
-        ]
-        return result
-    check = learnt.check
-    low, high = check["interval"]
-    text = [
-        f"{bad} bad and {good} good labels. Bank learnt from them, cross-validated on them: AUROC {check['auroc']:.2f} "
-        f"({low:.2f} to {high:.2f}); bag of words {check['bag_of_words']:.2f}, style {check['style']:.2f}; the scan's "
-        f"scores on the same rows {learnt.before:.2f}"
-    ]
-    result |= {"check": check, "before": round(learnt.before, 4)}
-    if learnt.bank.weak:
-        text.append("That does not beat random banks: the run keeps its scores. Label more rows.")
-        return {**result, "text": text}
-    if low <= learnt.before:
-        text.append(
-            "That is not clearly better than the scan's scores: compare what each cut takes, label more rows, or go "
-            "back to them by scanning again."
-        )
-    removed, same = labelling.changed()
-    labelling.apply()
-    text += [
-        f"of the {removed:,} rows that {COMPARED} removed, {same:,} still go",
-        f"the run is scored with this bank now; next: geofilter filter {_quoted(labelling)} --drop 10%",
-    ]
-    return {**result, "applied": True, "removed_before": removed, "removed_still": same, "text": text}

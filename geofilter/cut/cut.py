@@ -1,24 +1,18 @@
-"""The cut: which scored rows are removed, and writing the kept, removed and quarantined files."""
+"""The cut: which scored rows are removed."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import Bools
-from geofilter.cut.outputs import Outputs, _removed_line
-from geofilter.errors import InputError, RunError
-from geofilter.files import Together, dumps
-from geofilter.rows import parquet
-from geofilter.rows.lines import read_lines
+from geofilter.arrays import F64, Bools, Positions
+from geofilter.cut.outputs import Outputs, RowWatcher, RowWriter
+from geofilter.errors import InputError
 from geofilter.run.store import Run
 
 
@@ -68,8 +62,11 @@ class Cut:
             return f"percentile >= {self.value:g}"
         return f"{'keep' if self.kind == 'keep_count' else 'drop'} {int(self.value)} rows"
 
-    def removed(self, score: npt.NDArray[np.float64], percentile: npt.NDArray[np.float64]) -> Bools:
+    def removed(self, score: F64, percentile: F64, order: Positions | None = None) -> Bools:
         """Which rows (n,) go: the highest scores, the earlier row first among equals.
+
+        Args:
+            order: (n,) the rows, highest score first, where it is known.
 
         Raises:
             InputError: more rows than there are.
@@ -83,11 +80,16 @@ class Cut:
         if self.kind == "keep_count":
             count = n - count
         mask = np.zeros(n, bool)
-        mask[np.argsort(-score, kind="stable")[:count]] = True
+        mask[(by_score(score) if order is None else order)[:count]] = True
         return mask
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def by_score(score: F64) -> Positions:
+    """Rows (n,), the highest score first, the earlier row first among equals."""
+    return np.argsort(-score, kind="stable")
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """A run with a cut applied."""
 
@@ -97,30 +99,31 @@ class Selection:
     """the run's score arrays"""
     removed: Bools
     """(n,) over the scored rows"""
+    _order: Positions
 
     @classmethod
     def of(cls, run: Run, cut: Cut) -> Selection:
         """Apply a cut; one cut over all files of the run."""
         arrays = run.arrays()
-        return cls(run, cut, arrays, cut.removed(arrays["score"], arrays["percentile"]))
+        order = by_score(arrays["score"])
+        return cls(run, cut, arrays, cut.removed(arrays["score"], arrays["percentile"], order), order)
 
     @property
     def cutoff(self) -> float | None:
         """Lowest score that was removed; None when nothing was."""
         return float(self.arrays["score"][self.removed].min()) if self.removed.any() else None
 
-    def order(self) -> npt.NDArray[np.int64]:
+    def order(self) -> Positions:
         """Scored rows (n,), the highest score first."""
-        return np.argsort(-self.arrays["score"], kind="stable")
+        return self._order
 
-    def rank(self) -> npt.NDArray[np.int64]:
+    def rank(self) -> Positions:
         """1-based rank (n,) of every scored row, 1 for the highest score."""
-        order = self.order()
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(1, len(order) + 1)
+        rank = np.empty(len(self._order), np.int64)
+        rank[self._order] = np.arange(1, len(self._order) + 1)
         return rank
 
-    def kept(self, file: int = 0) -> npt.NDArray[np.int64]:
+    def kept(self, file: int = 0) -> Positions:
         """0-based rows of an input that stay, ascending; quarantined ones do not. For `datasets.Dataset.select`.
 
         A row is a line of a JSONL file, blank ones included, or a row of a Parquet file.
@@ -129,87 +132,21 @@ class Selection:
             file: position of the input among those of the run.
         """
         mine = (self.arrays["file"] == file) & ~self.removed
-        rows: npt.NDArray[np.int64] = self.arrays["line"][mine] - 1
+        rows: Positions = self.arrays["line"][mine] - 1
         return rows
 
     def write(
-        self,
-        out: Path | None = None,
-        removed: Path | None = None,
-        seen: Callable[[dict[str, Any]], None] = lambda detail: None,
+        self, out: Path | None = None, removed: Path | None = None, watcher: RowWatcher | None = None
     ) -> list[Outputs]:
         """Write kept, removed and quarantined rows of every input file; all files appear together at the end.
 
         Args:
             out: file for the kept rows (one input), or a folder for all outputs.
             removed: file for the removed rows (one input).
-            seen: shown the line of scores.jsonl of each removed row.
+            watcher: shown rows while they are written.
 
         Raises:
             InputError: a folder cannot be written, or options that do not fit several inputs.
             RunError: an input has changed since the scan, or the counts do not add up.
         """
-        files = self.run.manifest["data"]
-        plans = [Outputs.plan(i, Path(f["path"]), out, removed, len(files)) for i, f in enumerate(files)]
-        taken = {Path(f["path"]).resolve() for f in files}
-        for path in (path for plan in plans for path in plan.paths):
-            if not path.name or (path.exists() and not path.is_file()):
-                raise InputError(f"{path}: is not a file that can be written; choose another name")
-            if path.resolve() in taken:
-                raise InputError(
-                    f"{path}: would overwrite an input or another output; rename one of the inputs, scan them in runs "
-                    "of their own, or give another --out"
-                )
-            taken.add(path.resolve())
-        with Together() as together, ExitStack() as stack:
-            pending = [plan.open(together, stack) for plan in plans]
-            details = self.run.score_lines(np.flatnonzero(self.removed))  # in input order, as the rows are written
-            rank = self.rank()
-            quarantine = self.run.quarantine()
-            done = []
-            for plan, handles, info in zip(plans, pending, files, strict=True):
-                done.append(self._write_file(plan, handles, info, details, rank, quarantine, seen))
-        return done
-
-    def _write_file(
-        self,
-        plan: Outputs,
-        handles: dict[str, IO[bytes]],
-        info: dict[str, Any],
-        details: Iterator[tuple[int, dict[str, Any]]],
-        rank: npt.NDArray[np.int64],
-        quarantine: list[dict[str, Any]],
-        seen: Callable[[dict[str, Any]], None],
-    ) -> Outputs:
-        mine = np.flatnonzero(self.arrays["file"] == plan.index)
-        gone = set(self.arrays["line"][mine[self.removed[mine]]].tolist())
-        bad = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
-        digest, count = hashlib.sha256(), {"kept": 0, "removed": 0, "quarantined": 0}
-        keep, in_lines = np.zeros(info["rows"], bool), plan.kept.suffix != parquet.ENDING
-        for number, line in enumerate(read_lines(Path(info["path"])), start=1):
-            digest.update(line)
-            if number > info["rows"]:
-                continue  # past --limit: not scanned, so in no output; said on every report
-            if number in bad:
-                handles["quarantined"].write(dumps(bad[number]))
-                count["quarantined"] += 1
-            elif number in gone:
-                i, detail = next(details, (0, {}))
-                if detail.get("line") != number:
-                    raise RunError(f"{self.run.path}: scores.jsonl is damaged; run geofilter scan again")
-                handles["removed"].write(_removed_line(line, detail, int(rank[i])))
-                seen(detail)
-                count["removed"] += 1
-            else:
-                keep[number - 1] = True
-                count["kept"] += 1
-                if in_lines:
-                    handles["kept"].write(line)
-        if digest.hexdigest() != info["sha256"]:
-            raise RunError(f"{info['path']}: has changed since the scan; scan it again, then filter")
-        expected = {"kept": len(mine) - len(gone), "removed": len(gone), "quarantined": len(bad)}
-        if count != expected or sum(count.values()) != info["rows"]:
-            raise RunError(f"{info['path']}: {count} does not match the run's {expected}; scan it again")
-        if not in_lines:
-            parquet.write_rows(Path(info["path"]), keep, handles["kept"])
-        return Outputs(plan.index, plan.kept, plan.removed, plan.quarantined, **{f"n_{k}": v for k, v in count.items()})
+        return RowWriter(self.run, self.arrays, self.removed, self.rank(), watcher).write(out, removed)

@@ -1,39 +1,70 @@
-"""Does a scanned data drop pass? One verdict behind the text, the JSON and the exit code. No model.
-
-format        1
-passed        true when all of what follows is
-reasons       why not, one sentence each
-threshold     percentile of ordinary chat from which on a row is flagged
-max_flagged   as it was given, 5% or a number of rows; it holds for all rows, and for each part alone
-parts         [{name, rows, flagged, share, passed}], "all rows" first, then each file or each value of the field
-quarantined   rows that could not be scored, and were not checked; max_quarantined how many may be
-not_scanned   rows that --limit left out; none may be
-power         [{bank, verdict, chance}], see `power.assess`; required: whether a bank must react
-run, data, scorer
-"""
+"""Does a scanned data drop pass? One verdict behind the text, the JSON and the exit code. No model."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import Bools, Positions
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
-from geofilter.rows.lines import read_lines
 from geofilter.run.banks import exclusions_said
-from geofilter.run.rows import scored_rows
+from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
 
 FORMAT = 1
 ALL = "all rows"
 MOST_PARTS = 1000
 """values of a field; more mean that it is no source but a text"""
+
+
+class GatePart(TypedDict):
+    """Some of the rows, which must pass alone: all of them, those of a file, or of a value of a field."""
+
+    name: str
+    rows: int
+    flagged: int
+    share: float
+    passed: bool
+
+
+class GatePower(TypedDict):
+    """What a bank is worth on these rows, see `power.assess`."""
+
+    bank: str
+    verdict: str
+    chance: float
+
+
+class GateVerdict(TypedDict):
+    """The verdict on a run."""
+
+    format: int
+    passed: bool
+    reasons: list[str]
+    """why not, one sentence each"""
+    threshold: float
+    """percentile of ordinary chat from which on a row is flagged"""
+    max_flagged: str
+    """as it was given, 5% or a number of rows; it holds for all rows, and for each part alone"""
+    parts: list[GatePart]
+    """all rows first, then each file or each value of the field"""
+    quarantined: int
+    """rows that could not be scored, and were not checked"""
+    max_quarantined: int
+    not_scanned: int
+    """rows that --limit left out; none may be"""
+    power: list[GatePower]
+    required: bool
+    """whether a bank must react"""
+    run: str
+    data: list[str]
+    scorer: str
+    left_out: list[str]
+    """features that count nothing, in words"""
 
 
 def check(
@@ -44,8 +75,8 @@ def check(
     by: str | None = None,
     max_quarantined: int = 0,
     require_power: bool = False,
-) -> dict[str, Any]:
-    """The verdict on a run, see the module docstring.
+) -> GateVerdict:
+    """Give the verdict on a run.
 
     Args:
         threshold: percentile in [0, 1].
@@ -65,54 +96,47 @@ def check(
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
     flagged = cut.removed(arrays["score"], arrays["percentile"])
-    parts = [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))]
-    quarantined = int(manifest["counts"]["quarantined"])
-    power = [{k: v[k] for k in ("bank", "verdict", "chance")} for v in manifest["power"]]
-    reasons = [
-        f"{p['name']}: {p['flagged']:,} of {p['rows']:,} rows ({p['share']:.1%}) are at or above the {threshold:.1%} "
-        f"percentile of ordinary chat; {max_flagged} may be"
-        for p in parts
-        if not p["passed"]
-    ]
-    if quarantined > max_quarantined:
-        reasons.append(
-            f"{quarantined:,} rows could not be scored, so they were not checked; --max-quarantined allows "
-            f"{max_quarantined:,}"
-        )
-    not_scanned = sum(f["lines"] - f["rows"] for f in manifest["data"])
-    if not_scanned:
-        reasons.append(f"{not_scanned:,} rows were left out by --limit, so they were not checked; scan all of them")
-    if require_power and all(v["verdict"] != "reacts" for v in power):
-        reasons.append("no bank reacts to these rows, so that nothing is flagged says little")
-    return {
+    verdict: GateVerdict = {
         "format": FORMAT,
-        "passed": not reasons,
-        "reasons": reasons,
+        "passed": False,
+        "reasons": [],
         "threshold": threshold,
         "max_flagged": max_flagged,
-        "parts": parts,
-        "quarantined": quarantined,
+        "parts": [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))],
+        "quarantined": int(manifest["counts"]["quarantined"]),
         "max_quarantined": max_quarantined,
-        "not_scanned": not_scanned,
-        "power": power,
+        "not_scanned": sum(f["lines"] - f["rows"] for f in manifest["data"]),
+        "power": [{"bank": v["bank"], "verdict": v["verdict"], "chance": v["chance"]} for v in manifest["power"]],
         "required": require_power,
         "run": str(run.path),
         "data": [f["path"] for f in manifest["data"]],
         "scorer": manifest["scorer"],
         "left_out": exclusions_said(manifest["banks"]),
     }
+    verdict["reasons"] = list(_reasons(verdict))
+    verdict["passed"] = not verdict["reasons"]
+    return verdict
 
 
-def _check_unchanged(info: dict[str, Any]) -> None:
-    """Refuse a verdict on rows that are not those of the file any more."""
-    digest = hashlib.sha256()
-    for line in read_lines(Path(info["path"])):
-        digest.update(line)
-    if digest.hexdigest() != info["sha256"]:
-        raise RunError(f"{info['path']}: has changed since the scan; scan it again")
+def _reasons(verdict: GateVerdict) -> Iterator[str]:
+    for p in verdict["parts"]:
+        if not p["passed"]:
+            yield (
+                f"{p['name']}: {p['flagged']:,} of {p['rows']:,} rows ({p['share']:.1%}) are at or above the "
+                f"{verdict['threshold']:.1%} percentile of ordinary chat; {verdict['max_flagged']} may be"
+            )
+    if verdict["quarantined"] > verdict["max_quarantined"]:
+        yield (
+            f"{verdict['quarantined']:,} rows could not be scored, so they were not checked; --max-quarantined allows "
+            f"{verdict['max_quarantined']:,}"
+        )
+    if verdict["not_scanned"]:
+        yield f"{verdict['not_scanned']:,} rows were left out by --limit, so they were not checked; scan all of them"
+    if verdict["required"] and all(v["verdict"] != "reacts" for v in verdict["power"]):
+        yield "no bank reacts to these rows, so that nothing is flagged says little"
 
 
-def _part(name: str, flagged: npt.NDArray[np.bool_], allowed: Cut) -> dict[str, Any]:
+def _part(name: str, flagged: Bools, allowed: Cut) -> GatePart:
     n, count = len(flagged), int(flagged.sum())
     most = allowed.value * n if allowed.kind == "fraction" else allowed.value
     share = round(count / n, 6) if n else 0.0
@@ -120,12 +144,12 @@ def _part(name: str, flagged: npt.NDArray[np.bool_], allowed: Cut) -> dict[str, 
     return {"name": name, "rows": n, "flagged": count, "share": share, "passed": count <= most + 1e-9 * n}
 
 
-def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, Positions]]:
     """Names and scored rows of all rows, and of each part where there are several."""
     yield ALL, np.arange(n)
     if by is None:
         for info in run.manifest["data"]:
-            _check_unchanged(info)  # `scored_rows` does for the rest
+            check_unchanged(info)  # `scored_rows` does for the rest
         files = [f["path"] for f in run.manifest["data"]]
         of = run.arrays()["file"]
         if len(files) > 1:
@@ -147,7 +171,7 @@ def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, npt.NDArray[
     yield from ((name, np.array(rows)) for name, rows in sorted(members.items()))
 
 
-def text(verdict: dict[str, Any]) -> str:
+def text(verdict: GateVerdict) -> str:
     """One line."""
     head = verdict["parts"][0]
     start = "gate passed" if verdict["passed"] else "gate NOT passed"
@@ -158,7 +182,7 @@ def text(verdict: dict[str, Any]) -> str:
     return "; ".join([f"{start}: {'; '.join(verdict['reasons']) or said}", *verdict["left_out"]])
 
 
-def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table(verdict: GateVerdict) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the parts, for people."""
     rows = [
         [p["name"], f"{p['rows']:,}", f"{p['flagged']:,}", f"{p['share']:.1%}", "yes" if p["passed"] else "NO"]
@@ -167,7 +191,7 @@ def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["rows", "number", "flagged", "share", "passed"], rows
 
 
-def markdown(verdict: dict[str, Any]) -> str:
+def markdown(verdict: GateVerdict) -> str:
     """For a CI job's summary: the line, the parts, and what the banks are worth here."""
     from geofilter.text import markdown_table, markdown_text
 

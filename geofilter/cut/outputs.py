@@ -1,18 +1,28 @@
-"""Writing the kept, removed and quarantined rows of an input."""
+"""Writing a cut: the kept, removed and quarantined rows of every input."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from geofilter.errors import InputError
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import Bools, Positions
+from geofilter.errors import InputError, RunError
 from geofilter.files import Together, dumps
 from geofilter.rows import parquet
-from geofilter.rows.lines import ENDINGS, packing, split_name
+from geofilter.rows.fields import Fields
+from geofilter.rows.lines import ENDINGS, packing, read_lines, split_name
+from geofilter.rows.records import Row, parse_line
+from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
+from geofilter.run.store import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,17 @@ class Outputs:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
         return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")
 
+    def check(self, path: str, rows: int, scored: int, removed: int, quarantined: int) -> None:
+        """Refuse files that do not hold every row of their input once.
+
+        Raises:
+            RunError: they do not.
+        """
+        count = {"kept": self.n_kept, "removed": self.n_removed, "quarantined": self.n_quarantined}
+        expected = {"kept": scored - removed, "removed": removed, "quarantined": quarantined}
+        if count != expected or sum(count.values()) != rows:
+            raise RunError(f"{path}: {count} does not match the run's {expected}; scan it again")
+
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files of this input: rows and reports."""
@@ -79,18 +100,158 @@ def _writing(together: Together, path: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
-def _removed_line(line: bytes, detail: dict[str, Any], rank: int) -> bytes:
+class RowWatcher(Protocol):
+    """Is shown rows while they are written, so that the inputs and scores.jsonl are read once."""
+
+    @property
+    def wanted(self) -> Positions:
+        """Scored rows that `row` is to be called for, ascending."""
+
+    def removed(self, line: ScoreLine) -> None:
+        """Take the score line of a removed row; in input order."""
+
+    def row(self, position: int, line: ScoreLine, row: Row) -> None:
+        """Take a wanted row; in input order."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowWriter:
+    """Writes the rows of a run's inputs to where a cut puts them."""
+
+    run: Run
+    arrays: dict[str, npt.NDArray[Any]]
+    """the run's score arrays"""
+    gone: Bools
+    """(n,) the scored rows that are removed"""
+    rank: Positions
+    """(n,) 1 for the highest score"""
+    watcher: RowWatcher | None = None
+
+    @cached_property
+    def _watched(self) -> Bools:
+        watched = np.zeros(len(self.gone), bool)
+        if self.watcher is not None:
+            watched[self.watcher.wanted] = True
+        return watched
+
+    @cached_property
+    def _fields(self) -> Fields:
+        return self.run.fields
+
+    def write(self, out: Path | None, removed: Path | None) -> list[Outputs]:
+        """Write every input's rows, see `Selection.write`."""
+        files = self.run.manifest["data"]
+        plans = [Outputs.plan(i, Path(f["path"]), out, removed, len(files)) for i, f in enumerate(files)]
+        _refuse_taken(plans, [Path(f["path"]) for f in files])
+        quarantine = self.run.quarantine()
+        # In input order, as the rows are written.
+        details = self.run.score_lines(np.flatnonzero(self.gone | self._watched))
+        with Together() as together, ExitStack() as stack:
+            opened = [plan.open(together, stack) for plan in plans]
+            return [
+                self._write_file(plan, handles, info, details, [q for q in quarantine if q["file"] == info["path"]])
+                for plan, handles, info in zip(plans, opened, files, strict=True)
+            ]
+
+    def _write_file(
+        self,
+        plan: Outputs,
+        handles: dict[str, IO[bytes]],
+        info: InputFile,
+        details: Iterator[tuple[int, ScoreLine]],
+        quarantine: Sequence[Quarantined],
+    ) -> Outputs:
+        path, scored = info["path"], np.flatnonzero(self.arrays["file"] == plan.index)
+        bad = {q["line"]: q for q in quarantine}
+        digest, in_lines, as_scored = hashlib.sha256(), plan.kept.suffix != parquet.ENDING, True
+        keep, n_removed, n_bad = np.zeros(info["rows"], bool), 0, 0
+        # Rows that need more than their bytes: removed ones, and those that are watched.
+        special = scored[(self.gone | self._watched)[scored]]
+        todo = zip(special.tolist(), self.arrays["line"][special].tolist(), strict=True)
+        position, at = next(todo, (-1, -1))
+        for number, line in enumerate(read_lines(Path(path)), start=1):
+            digest.update(line)
+            if number > info["rows"]:
+                continue  # past --limit: not scanned, so in no output; said on every report
+            if number in bad:
+                handles["quarantined"].write(dumps(bad[number]))
+                n_bad += 1
+                continue
+            gone = False
+            if number == at:
+                gone = bool(self.gone[position])
+                found, detail = next(details, (-1, None))
+                if found != position or detail is None or detail.get("line") != number:
+                    raise self._damaged()
+                as_scored &= self._special(position, line, detail, handles["removed"])
+                position, at = next(todo, (-1, -1))
+            if gone:
+                n_removed += 1
+            else:
+                keep[number - 1] = True
+                if in_lines:
+                    handles["kept"].write(line)
+        if digest.hexdigest() != info["sha256"]:
+            raise RunError(f"{path}: has changed since the scan; scan it again, then filter")
+        if not as_scored:
+            raise self._damaged()
+        done = replace(plan, n_kept=int(keep.sum()), n_removed=n_removed, n_quarantined=n_bad)
+        done.check(path, info["rows"], len(scored), int(self.gone[scored].sum()), len(bad))
+        if not in_lines:
+            parquet.write_rows(Path(path), keep, handles["kept"])
+        return done
+
+    def _special(self, position: int, line: bytes, detail: ScoreLine, out: IO[bytes]) -> bool:
+        """Write a removed row and show a watched one; False where it is not the row that was scored."""
+        if hashlib.sha256(line.rstrip(b"\r\n")).hexdigest() != detail["sha256"]:
+            return False
+        if self.gone[position]:
+            out.write(_removed_line(line, detail, int(self.rank[position])))
+            if self.watcher is not None:
+                self.watcher.removed(detail)
+        if self._watched[position] and self.watcher is not None:
+            row = parse_line(line, detail["file"], detail["line"], self._fields)
+            if not isinstance(row, Row):
+                return False
+            self.watcher.row(position, detail, row)
+        return True
+
+    def _damaged(self) -> RunError:
+        return RunError(f"{self.run.path}: scores.jsonl is damaged; run geofilter scan again")
+
+
+def _refuse_taken(plans: Sequence[Outputs], inputs: Sequence[Path]) -> None:
+    taken = {path.resolve() for path in inputs}
+    for path in (path for plan in plans for path in plan.paths):
+        if not path.name or (path.exists() and not path.is_file()):
+            raise InputError(f"{path}: is not a file that can be written; choose another name")
+        if path.resolve() in taken:
+            raise InputError(
+                f"{path}: would overwrite an input or another output; rename one of the inputs, scan them in runs "
+                "of their own, or give another --out"
+            )
+        taken.add(path.resolve())
+
+
+def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
     record = json.loads(line.decode("utf-8-sig"))
-    note = {k: detail[k] for k in ("score", "percentile", "bank", "banks", "topic", "topics", "top_features")} | {
-        "rank": rank
+    note: dict[str, Any] = {
+        "score": detail["score"],
+        "percentile": detail["percentile"],
+        "bank": detail["bank"],
+        "banks": detail["banks"],
+        "topic": detail["topic"],
+        "topics": detail["topics"],
+        "top_features": detail["top_features"],
+        "rank": rank,
+        "reason": reason(detail),
     }
-    note["reason"] = reason(detail)
     if "geofilter" in record:
         note["previous"] = record["geofilter"]  # of an earlier removal; nothing in the row is lost
     return dumps({**record, "geofilter": note})
 
 
-def reason(detail: dict[str, Any]) -> str:
+def reason(detail: ScoreLine) -> str:
     """Why a row scores as it does, in one sentence."""
     text = f"scores above {detail['percentile']:.1%} of ordinary rows under {detail['bank']}"
     if detail["topic"]:

@@ -39,8 +39,9 @@ class FeatureEncoder:
     """TopK, JumpReLU or ReLU ("standard") SAE; computes in float32.
 
     Only the encoder is held in memory: decoder directions are read from the file where they are needed
-    (`decode`, `sae_folder.unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened
-    block by block, so that products and sums are float32 as ever and only the weights are rounded.
+    Only the encoder is held in memory: decoder directions are read from the file where they are needed (`decode`,
+    `sae_folder.unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened block
+    by block, so that products and sums are float32 as ever and only the weights are rounded.
 
     Args:
         path: SAELens folder.

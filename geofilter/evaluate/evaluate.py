@@ -41,6 +41,7 @@ from geofilter.evaluate.rankings import Ranked
 from geofilter.files import Notify
 from geofilter.labels.labelled import Labelled, of_run
 from geofilter.labels.source import parse
+from geofilter.run.manifest import Manifest
 from geofilter.run.store import Run
 from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
 from geofilter.version import __version__
@@ -259,7 +260,7 @@ def _shown(line: dict[str, Any], name: str, form: str = ".2f") -> str:
     return f"{line[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
-def _notes(manifest: dict[str, Any], rows: Labelled) -> list[str]:
+def _notes(manifest: Manifest, rows: Labelled) -> list[str]:
     about, notes = rows.about, []
     if about["without_label"]:
         notes.append(f"{about['without_label']:,} of {about['scored']:,} scored rows have no label and are left out.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,14 +13,30 @@ from geofilter.run.rows import scored_rows
 from geofilter.stats import auroc
 
 
-def check_labels(labelling: Labelling, given: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class OtherRows:
+    """AUROC on labelled rows that were not shown, of the scan's scores and of the bank learnt last."""
+
+    bad: int
+    good: int
+    before: float
+    after: float | None
+    """None where nothing has been learnt"""
+
+    def text(self, given: str) -> str:
+        """One sentence; `given`: where their labels are."""
+        after = "no bank was learnt" if self.after is None else f"{self.after:.2f} by the bank learnt"
+        return (
+            f"on the other {self.bad + self.good} rows that {given} labels ({self.bad} bad): AUROC {self.before:.2f} "
+            f"by the scan's scores, {after}"
+        )
+
+
+def check_labels(labelling: Labelling, given: str) -> OtherRows:
     """AUROC of the scan's scores, and of the bank learnt last, on labelled rows that it was not shown.
 
     Args:
         given: where their labels are, see `source.parse`.
-
-    Returns:
-        `bad` and `good` rows, `before` and `after`; `after` is None when nothing has been learnt.
 
     Raises:
         InputError: fewer than five such rows of a kind.
@@ -36,9 +52,9 @@ def check_labels(labelling: Labelling, given: str) -> dict[str, Any]:
     n_bad = sum(bad)
     check_sides(f"--check {given}: of the rows not labelled here", n_bad, len(bad) - n_bad, labeller.seen())
     truth, learnt = np.array(bad), labelling.learnt
-    return {
-        "bad": n_bad,
-        "good": len(bad) - n_bad,
-        "before": round(auroc(labelling.scanned[position], truth), 4),
-        "after": None if learnt is None else round(auroc(learnt.standard[position], truth), 4),
-    }
+    return OtherRows(
+        bad=n_bad,
+        good=len(bad) - n_bad,
+        before=round(auroc(labelling.scanned[position], truth), 4),
+        after=None if learnt is None else round(auroc(learnt.standard[position], truth), 4),
+    )

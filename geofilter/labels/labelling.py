@@ -11,28 +11,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F32, F64, Positions
 from geofilter.bank import geometry
+from geofilter.bank.about import BankCheck, BankMeta
 from geofilter.bank.bank import Bank
+from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.learn import learn
 from geofilter.bank.scorer import Scorer
 from geofilter.cut.cut import Cut
 from geofilter.errors import BankError, InputError, RunError
-from geofilter.files import atomic, dumps, file_sha256, locked
-from geofilter.labels.label import LABELLED, Label, bank_path, given_labels
+from geofilter.labels.label import LABELLED, Label, LabelFile, bank_path
 from geofilter.labels.labelled import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
 from geofilter.labels.source import Labeller
 from geofilter.rows.records import Row
-from geofilter.run.banks import find_banks
+from geofilter.run.banks import about_in, find_banks
+from geofilter.run.manifest import Manifest
 from geofilter.run.rows import reread, scored_rows
 from geofilter.run.score import score
-from geofilter.run.store import LABELS, Run
+from geofilter.run.store import Run
 from geofilter.stats import auroc
 from geofilter.target.sae_folder import unit_decoder
 
@@ -59,10 +60,9 @@ class Learnt:
     """AUROC of the scan's own scores on the labelled rows"""
 
     @property
-    def check(self) -> dict[str, Any]:
+    def check(self) -> BankCheck:
         """Its check on held-out labelled rows, see `validate.validate`."""
-        evaluation: dict[str, Any] = self.bank.meta["evaluation"]
-        return evaluation
+        return self.bank.meta["evaluation"]
 
 
 class Labelling:
@@ -97,10 +97,7 @@ class Labelling:
         for i, sha in enumerate(self.shas):
             if self._first.setdefault(sha.tobytes().hex(), i) != i:
                 self._again.append(i)
-        self.labels = self._stored()
-        """by the row's sha256, in the order in which they were given"""
-        self._changed: dict[str, Label | None] = {}
-        """what has been given, or taken back, since labels.jsonl was read"""
+        self._file = LabelFile(run, self._first)
         self._skipped: set[str] = set()
         self._known: dict[int, Row] = {}
         """rows read already"""
@@ -118,56 +115,22 @@ class Labelling:
         return np.concatenate(hashes), np.concatenate(scores)
 
     @property
-    def path(self) -> Path:
-        """Where the labels are kept."""
-        return self.run.path / LABELS
-
-    def _stored(self) -> dict[str, Label]:
-        labels = given_labels(self.path)
-        other = next((sha for sha in labels if sha not in self._first), None)
-        if other is not None:
-            raise RunError(
-                f"{self.path}: {other[:12]}... is no row of this run; move the file away and take labels from it with "
-                "--from"
-            )
-        return labels
+    def labels(self) -> dict[str, Label]:
+        """By the row's sha256, in the order in which they were given."""
+        return self._file.labels
 
     def save(self) -> None:
-        """Write labels.jsonl; what another session has written meanwhile stays, unless it is of the same row.
-
-        Raises:
-            RunError: the run folder cannot be written, or another session holds the file for long.
-        """
-        arrays, files = self.run.arrays(), [f["path"] for f in self._manifest["data"]]
-        taken = f"{self.run.path}: another geofilter label is writing its labels; try again"
-        with locked(self.run.path / f"{LABELS}.lock", taken, wait=30):
-            self.labels = self._stored()
-            for sha, label in self._changed.items():
-                self.labels.pop(sha, None)
-                if label is not None:
-                    self.labels[sha] = label
-            self._changed = {}
-            with atomic(self.path) as handle:
-                for sha, label in self.labels.items():
-                    i = self._first[sha]
-                    said = None if label.bad is None else "bad" if label.bad else "good"
-                    handle.write(
-                        dumps({
-                            "sha256": sha, "file": files[arrays["file"][i]], "line": int(arrays["line"][i]),
-                            "label": said, "by": label.by, "why": label.why,
-                        })
-                    )  # fmt: skip
+        """Write labels.jsonl, see `LabelFile.save`."""
+        self._file.save()
 
     def add(self, row: Row, label: Label) -> None:
         """Take a label; a later one of the same row replaces it. What was learnt before holds no longer."""
-        self.labels.pop(row.sha256, None)
-        self.labels[row.sha256] = self._changed[row.sha256] = label
+        self._file.set(row.sha256, label)
         self.learnt = None
 
     def remove(self, row: Row) -> None:
         """Take a label back."""
-        self.labels.pop(row.sha256, None)
-        self._changed[row.sha256] = None
+        self._file.set(row.sha256, None)
         self.learnt = None
 
     def skip(self, row: Row) -> None:
@@ -232,14 +195,15 @@ class Labelling:
         prior = self.priors[0]
         # What no bank of the scan may count, the learnt one may not either.
         excluded = sorted(set.intersection(*(set(p.excluded) for p in self.priors)))
-        bank = learn(
-            LABELLED, prior.target, self._directions, self.run.features(positions)[0].without(excluded), bad,
-            [group_of(row) for row in rows], [row.response for row in rows], prior.reference, labels=prior.labels,
-            priors=self.priors, meta={
-                "description": "learnt from labelled rows of the run", "dtype": prior.meta.get("dtype"),
-                "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
-            },
-        ).excluding(excluded)  # fmt: skip
+        pooled = self.run.features(positions)[0].without(excluded)
+        examples = Examples(pooled, bad, [group_of(row) for row in rows], [row.response for row in rows])
+        meta: BankMeta = {
+            "description": "learnt from labelled rows of the run",
+            "dtype": prior.meta.get("dtype"),
+            "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
+        }
+        options = LearnOptions(priors=self.priors, labels=prior.labels, meta=meta)
+        bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
         self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self.scanned[positions], bad))
@@ -274,13 +238,13 @@ class Labelling:
             manifest.setdefault("scanned_banks", manifest["banks"])
             self.learnt.bank.save(folder)
             # As in a scan: not complete until all of what scoring writes is there.
-            self.run.write_manifest({**manifest, "complete": False})
-            about = self.learnt.bank.about(str(folder), file_sha256(folder / "bank.safetensors"))
-            manifest["banks"] = [about]
+            unfinished: Manifest = {**manifest, "complete": False}
+            self.run.write_manifest(unfinished)
             learnt = frozenset(sha for sha, label in self.labels.items() if label.bad is not None)
             files = [f["path"] for f in manifest["data"]]
-            manifest |= score(self.run, [self.learnt.bank], self.scorer, files, learnt)
-            self.run.write_manifest(manifest)
+            scored = score(self.run, [self.learnt.bank], self.scorer, files, learnt)
+            finished: Manifest = {**manifest, "banks": [about_in(self.learnt.bank, str(folder))], **scored}
+            self.run.write_manifest(finished)
 
     def changed(self) -> tuple[int, int]:
         """How many rows `COMPARED` removes by the scan's scores, and how many of them by the learnt ones too."""

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import F32, Bools
 from geofilter.cut.cut import Selection
+from geofilter.report.document import Category
 from geofilter.rows.shapes import SHAPES
 from geofilter.rows.style import STYLE
 
@@ -33,12 +35,12 @@ class Dimension:
     of: npt.NDArray[np.uint8]
     """(n,) category of each scored row"""
 
-    def counts(self, chosen: npt.NDArray[np.bool_]) -> list[int]:
+    def counts(self, chosen: Bools) -> list[int]:
         """Chosen rows in each category."""
         counted: list[int] = np.bincount(self.of[chosen], minlength=len(self.categories)).tolist()
         return counted
 
-    def table(self, removed: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    def table(self, removed: Bools) -> list[Category]:
         """Rows and removed rows of each category."""
         total, gone = self.counts(np.ones(len(removed), bool)), self.counts(removed)
         return [
@@ -85,7 +87,7 @@ def _binned(key: str, title: str, ends: tuple[int, ...], of: Labels) -> Dimensio
     return _present(key, title, names, np.searchsorted(ends, of))
 
 
-def _looks(style: npt.NDArray[np.float32]) -> Dimension:
+def _looks(style: F32) -> Dimension:
     code, digits, bullets = (style[:, STYLE.index(name)] for name in ("code", "digits", "bullets"))
     of = np.select([code >= CODE, bullets >= LISTS, digits >= NUMBERS], [1, 2, 3], 0)
     return _present("looks", "looks like", ["prose", "code", "a list", "numbers"], of)

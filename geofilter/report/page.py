@@ -19,6 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from geofilter.report.content import FLAGGED, Report
+from geofilter.report.document import Histogram, ShownExcerpt
 from geofilter.text import shorten
 
 MOST_LISTED = 250_000
@@ -61,7 +62,7 @@ def _inert(value: Any) -> Any:
     return {k: _inert(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _marked(example: dict[str, Any]) -> Markup:
+def _marked(example: ShownExcerpt) -> Markup:
     """A text with the tokens in bold that a feature is strongest on."""
     out, end = Markup(), 0
     for start, stop in example["strong"]:
@@ -119,7 +120,7 @@ def _column(values: npt.NDArray[Any], kind: str) -> str:
     return base64.b64encode(values.astype(kind).tobytes()).decode()
 
 
-def _bars(histogram: dict[str, list[float]]) -> list[dict[str, float]]:
+def _bars(histogram: Histogram) -> list[dict[str, float]]:
     """Heights in per cent of the highest bar, on a square-root scale so that a thin tail stays visible."""
     n = [k + r for k, r in zip(histogram["kept"], histogram["removed"], strict=True)]
     ordinary = np.array(histogram["ordinary_chat"], float) * sum(n) / max(1, sum(histogram["ordinary_chat"]))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from geofilter.report.content import BINS
+from geofilter.report.document import Histogram, ReportDocument
 from geofilter.run.banks import exclusions_said
 from geofilter.text import markdown_cell
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: ReportDocument) -> str:
     """The report as Markdown; row text is put where it cannot act as markup."""
     c = report["counts"]
     lines: list[str] = []
@@ -29,8 +29,8 @@ def markdown(report: dict[str, Any]) -> str:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
     add("\n## Toxic features behind the removed rows\n")
     add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
-    for f in report["features"]:
-        add(f"| {cell(f['bank'])} | {f['feature']} | {cell(f['label'])} | {f['share']:.2f} | {f['rows']} |")
+    for t in report["features"]:
+        add(f"| {cell(t['bank'])} | {t['feature']} | {cell(t['label'])} | {t['share']:.2f} | {t['rows']} |")
     control = report["controls"]
     add("\n## Controls\n")
     add(
@@ -54,7 +54,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def summary(report: dict[str, Any]) -> Iterator[str]:
+def summary(report: ReportDocument) -> Iterator[str]:
     """The terminal summary, line by line, plain text."""
     c, control = report["counts"], report["controls"]
     yield report["headline"]
@@ -88,7 +88,7 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _text_histogram(histogram: dict[str, list[float]], rows: int = 12, width: int = 48) -> Iterator[str]:
+def _text_histogram(histogram: Histogram, rows: int = 12, width: int = 48) -> Iterator[str]:
     step = BINS // rows + 1
     top = 1.0
     groups = []

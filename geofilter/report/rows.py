@@ -1,15 +1,19 @@
-"""The rows that a report shows: which ones, their texts and why they score as they do."""
+"""What a report needs of the rows, gathered while they are written: those it shows, and the features behind all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import Positions
+from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import reason
+from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
+from geofilter.rows.records import Row
+from geofilter.run.manifest import ScoreLine
 from geofilter.run.rows import reread
 from geofilter.text import shorten
 
@@ -19,6 +23,8 @@ AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
 """rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
+TOP_FEATURES = 15
+NEURONPEDIA = "https://www.neuronpedia.org"
 
 
 def shown_ranks(n: int, n_removed: int) -> list[int]:
@@ -36,36 +42,131 @@ def shown_ranks(n: int, n_removed: int) -> list[int]:
     return sorted(ranks | {others[i] for i in spread})
 
 
-def read(selection: Selection, ranks: Sequence[int], position: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Some scored rows, with their texts.
+class GatheredRows:
+    """The rows of a cut as its report sees them; a `RowWatcher` of `Selection.write`."""
 
-    Args:
-        ranks: 0-based.
-        position: (ranks,) which of the scored rows each is.
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        order = selection.order()
+        ranks = shown_ranks(len(order), int(selection.removed.sum()))
+        self._rank = {int(order[rank]): rank + 1 for rank in ranks}
+        self.wanted: Positions = np.sort(order[ranks])
+        """the scored rows that are shown, ascending"""
+        self.tally = Tally()
+        self._rows: list[ShownRow] = []
 
-    Raises:
-        InputError, RunError: see `rows.reread`.
-    """
-    details = dict(selection.run.score_lines(position))
-    texts = reread(details.values(), selection.run.fields)
-    out = []
-    for rank, i in zip(ranks, position.tolist(), strict=True):
-        d = details[i]
-        row = texts[d["file"], d["line"]]
-        out.append(
+    @classmethod
+    def again(cls, selection: Selection) -> GatheredRows:
+        """Gather the rows of a cut whose files are written already: the inputs are read for those that are shown.
+
+        Raises:
+            InputError, RunError: see `rows.reread`.
+        """
+        gathered, run = cls(selection), selection.run
+        shown = set(gathered.wanted.tolist())
+        lines: dict[int, ScoreLine] = {}
+        watched = np.union1d(np.flatnonzero(selection.removed), gathered.wanted)
+        for position, line in run.score_lines(watched):
+            if selection.removed[position]:
+                gathered.removed(line)
+            if position in shown:
+                lines[position] = line
+        texts = reread(lines.values(), run.fields)
+        for position, line in lines.items():
+            gathered.row(position, line, texts[line["file"], line["line"]])
+        return gathered
+
+    def removed(self, line: ScoreLine) -> None:
+        """Count a removed row."""
+        self.tally.add(line)
+
+    def row(self, position: int, line: ScoreLine, row: Row) -> None:
+        """Keep a row that is shown."""
+        self._rows.append(
             {
-                **{
-                    k: d[k]
-                    for k in (
-                        *("file", "line", "sha256", "score", "percentile", "bank", "topic", "topics", "n_tokens"),
-                        "top_features",
-                    )
-                },
-                "rank": rank + 1,
-                "removed": bool(selection.removed[i]),
-                "reason": reason(d),
+                "file": line["file"],
+                "line": line["line"],
+                "sha256": line["sha256"],
+                "score": line["score"],
+                "percentile": line["percentile"],
+                "bank": line["bank"],
+                "topic": line["topic"],
+                "topics": line["topics"],
+                "n_tokens": line["n_tokens"],
+                "top_features": line["top_features"],
+                "rank": self._rank[position],
+                "removed": bool(self._selection.removed[position]),
+                "reason": reason(line),
                 "prompt": shorten(row.prompt),
                 "response": shorten(row.response),
             }
         )
-    return out
+
+    def rows(self) -> list[ShownRow]:
+        """The rows that are shown, by rank."""
+        return sorted(self._rows, key=lambda row: row["rank"])
+
+
+@dataclass(slots=True)
+class _Total:
+    label: str
+    share: float = 0.0
+    closeness: float = 0.0
+    rows: int = 0
+    through: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+
+class Tally:
+    """Toxic features behind the removed rows, summed up row by row."""
+
+    def __init__(self) -> None:
+        self._total: dict[tuple[str, int], _Total] = {}
+
+    def add(self, line: ScoreLine) -> None:
+        """Count a removed row's line of scores.jsonl."""
+        near = set()
+        for t in line["top_features"]:
+            key = (line["bank"], t["nearest_toxic"])
+            total = self._total.setdefault(key, _Total(t["nearest_label"]))
+            near.add(key)
+            total.share += t["share"]
+            total.closeness += t["share"] * t["closeness"]
+            label, share = total.through.get(t["feature"], (t["label"], 0.0))
+            total.through[t["feature"]] = (label, share + t["share"])
+        for key in near:
+            self._total[key].rows += 1
+
+    def largest(self, page: str | None, banks: Mapping[str, Bank]) -> list[ToxicFeature]:
+        """Those with the largest sum of the shares of the features nearest to them.
+
+        Args:
+            page: the SAE's name on neuronpedia.org.
+            banks: by name, those that are still there; they have the texts that show a feature.
+        """
+        ordered = sorted(self._total.items(), key=lambda item: (-item[1].share, item[0][1]))[:TOP_FEATURES]
+        return [
+            {
+                "bank": bank,
+                "feature": feature,
+                "label": total.label,
+                "share": round(total.share, 4),
+                # Shares are rounded where they are stored, some to nothing.
+                "closeness": round(total.closeness / total.share, 4) if total.share else 0.0,
+                "rows": total.rows,
+                "through": [
+                    {"feature": f, "label": label, "share": round(s, 4)}
+                    for f, (label, s) in sorted(total.through.items(), key=lambda kv: -kv[1][1])[:3]
+                ],
+                "examples": _excerpts(banks.get(bank), feature),
+                "link": f"{NEURONPEDIA}/{page}/{feature}" if page else None,
+            }
+            for (bank, feature), total in ordered
+        ]
+
+
+def _excerpts(bank: Bank | None, feature: int) -> list[ShownExcerpt]:
+    """Texts of a bank's own rows in which a toxic feature is strongest."""
+    if bank is None:
+        return []
+    places = np.flatnonzero(bank.toxic == feature).tolist()
+    return [{"text": e["text"], "strong": e["strong"], "bad": e["bad"]} for p in places for e in bank.examples[p]]

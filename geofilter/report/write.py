@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.outputs import Outputs
 from geofilter.errors import InputError
 from geofilter.files import atomic, file_sha256, write_json
-from geofilter.report.content import NEAREST, Report, Tally, build
+from geofilter.report.content import NEAREST, Report, build
+from geofilter.report.document import ReportDocument, Tokens
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
+from geofilter.report.rows import GatheredRows
+from geofilter.run.manifest import RowScore
 from geofilter.run.store import SCORES, Run
 
 CUT = "cut.json"
 """in a run folder: its last cut"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filtered:
+    """What a cut came to."""
+
+    outputs: list[Outputs]
+    """the files of rows"""
+    report: Report
+    pages: list[Path]
+    """HTML reports: beside each input's kept rows, and in the run"""
+
+
+def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None = None) -> Filtered:
+    """Cut a run: write the kept, removed and quarantined rows of every input, and the reports.
+
+    Args:
+        out: file for the kept rows (one input), or a folder for all outputs; by default beside the inputs.
+        removed: file for the removed rows (one input).
+
+    Raises:
+        InputError: a folder cannot be written, or options that do not fit the run.
+        RunError: the run is in use, or an input has changed since the scan.
+    """
+    with run.lock():
+        selection = Selection.of(run, cut)
+        gathered = GatheredRows(selection)
+        outputs = selection.write(out, removed, gathered)
+        report = build(selection, outputs, gathered)
+        return Filtered(outputs, report, write(report))
 
 
 def write(report: Report, again: bool = False) -> list[Path]:
@@ -70,18 +101,17 @@ def remake(run: Run) -> Report:
     for i, f in enumerate(written["files"]):
         kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))
         outputs.append(Outputs(i, kept, removed, quarantined, f["kept"], f["removed"], f["quarantined"]))
-    tally = Tally()
-    for _, detail in run.score_lines(np.flatnonzero(selection.removed)):
-        tally.add(detail)
-    return build(selection, outputs, tally)
+    return build(selection, outputs, GatheredRows.again(selection))
 
 
-def write_shaded(run: Run, most: int, shade: Callable[[Run, list[dict[str, Any]]], None]) -> tuple[list[Path], int]:
+def write_shaded(
+    run: Run, most: int, shade: Callable[[Run, Sequence[RowScore]], list[Tokens]]
+) -> tuple[list[Path], int]:
     """Make the report of a run's last cut again, with the tokens of some rows shaded.
 
     Args:
         most: highest removed rows that are shaded; of kept ones the nearest, up to `NEAREST`.
-        shade: adds `tokens` to the rows, see `scanning.explain.shade`.
+        shade: see `scanning.explain.shade`.
 
     Returns:
         the HTML pages, and how many rows were shaded.
@@ -93,11 +123,12 @@ def write_shaded(run: Run, most: int, shade: Callable[[Run, list[dict[str, Any]]
         report = remake(run)
         removed = [row for row in report.rows if row["removed"]][:most]
         rows = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
-        shade(run, rows)
+        for row, tokens in zip(rows, shade(run, rows), strict=True):
+            row["tokens"] = tokens
         return write(report, again=True), len(rows)
 
 
-def scored_anew(run: Run, written: Mapping[str, Any]) -> bool:
+def scored_anew(run: Run, written: ReportDocument) -> bool:
     """Whether a run's scores are no longer those of its report."""
     return bool(file_sha256(run.path / SCORES) != written["made_with"]["scores"])
 

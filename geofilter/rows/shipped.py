@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
-from geofilter.files import file_sha256, package_data
+from geofilter.files import package_data
 from geofilter.rows.records import Row
 from geofilter.rows.shapes import Turn
 
@@ -42,9 +41,3 @@ def example_file() -> Path:
 def domain_files() -> list[Path]:
     """The paired health, career and legal answers."""
     return sorted(_example("domains").glob("*.jsonl"))
-
-
-def built_in_sources(name: str) -> dict[str, Any]:
-    """Provenance of a built-in bank."""
-    files = {"contrast": f"{name}.jsonl", "topics": "topics.toml", "background": "background.jsonl"}
-    return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from geofilter.bank.about import BankAbout, ExcludedFeature
 from geofilter.bank.bank import Bank, built_in_folder
 from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
 from geofilter.files import file_sha256
+from geofilter.run.manifest import Manifest
 from geofilter.run.store import Run
 
 
-def bank_folder(manifest: dict[str, Any], bank: dict[str, Any]) -> Path:
+def bank_folder(manifest: Manifest, bank: BankAbout) -> Path:
     """Where a bank of a finished run lies: its own folder, or that of a built-in one in package or cache."""
     if bank["path"]:
         return Path(bank["path"])
     target, encoding = manifest["target"], manifest["encoding"]
     read_in = precision(encoding["dtype"], encoding["sae_dtype"])
-    return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"])
+    return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"] or {})
 
 
 def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
@@ -40,14 +41,40 @@ def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
         if not arrays.is_file():
             gone.append(f"The bank {about['name']} is no longer at {folder}")
             continue
-        if about["sha256"] and file_sha256(arrays) != about["sha256"]:
-            raise changed(folder)
+        _check_unchanged(folder, about)
         bank = Bank.load(folder, manifest["target"]["fingerprint"])
         banks.append(bank.excluding(excluded_features(about)))
     return banks, gone
 
 
-def excluded_features(about: dict[str, Any]) -> list[int]:
+def _check_unchanged(folder: Path, about: BankAbout) -> None:
+    arrays = folder / "bank.safetensors"
+    if about["sha256"] and arrays.is_file() and file_sha256(arrays) != about["sha256"]:
+        raise changed(folder)
+
+
+def named_banks(run: Run, names: Sequence[str] | None = None) -> dict[str, BankAbout]:
+    """What the manifest says of the banks a run was scored with, all or the named ones.
+
+    Raises:
+        InputError: the run was not scored with a bank of that name.
+        RunError: a bank's folder has changed since the scan.
+    """
+    used = {b["name"]: b for b in run.manifest["banks"]}
+    for name in names or used:
+        if name not in used:
+            raise InputError(f"--bank {name}: the run was scored with {', '.join(used)}")
+        if folder := used[name]["path"]:
+            _check_unchanged(Path(folder), used[name])
+    return {name: used[name] for name in names or used}
+
+
+def about_in(bank: Bank, folder: str) -> BankAbout:
+    """What a manifest says of a bank that lies in a folder."""
+    return bank.about(folder, file_sha256(Path(folder, "bank.safetensors")))
+
+
+def excluded_features(about: BankAbout) -> list[int]:
     """Features that count nothing under a bank, of what the manifest says of it."""
     return [f["feature"] for f in about["excluded_features"]]
 
@@ -83,12 +110,12 @@ def changed(place: Path | str) -> RunError:
     return RunError(f"{place}: the bank has changed since the scan; scan again")
 
 
-def said_without(features: Sequence[dict[str, Any]]) -> str:
+def said_without(features: Sequence[ExcludedFeature]) -> str:
     """What is said of features that count nothing."""
     named = ", ".join(f"{f['feature']} ({f['label']})" for f in features)
     return f"without the feature{'s' if len(features) > 1 else ''} {named}"
 
 
-def exclusions_said(banks: Iterable[dict[str, Any]]) -> list[str]:
+def exclusions_said(banks: Iterable[BankAbout]) -> list[str]:
     """The same for each bank of a manifest that leaves features out."""
     return [f"{b['name']}, {said_without(b['excluded_features'])}" for b in banks if b["excluded_features"]]

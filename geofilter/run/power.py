@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import F64
+from geofilter.arrays import F32, F64
 from geofilter.bank.bank import Bank
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.stats import spearman
@@ -80,44 +79,50 @@ def in_words(likely: float) -> str:
     return "reacts" if likely >= SURE else "no power" if likely <= 1 - SURE else "unclear"
 
 
-def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32]) -> dict[str, Any]:
+class PowerVerdict(TypedDict):
+    """Whether a bank's scores on a run mean anything."""
+
+    bank: str
+    verdict: str
+    """reacts, unclear, or no power"""
+    demonstrated: bool
+    """True where it reacts"""
+    chance: float
+    """that the bank ranks these rows, see `chance`"""
+    tail: float
+    random_tails: list[float]
+    """of the 20 random banks, ascending"""
+    standing_out: float
+    bimodality: float
+    follows: dict[str, float]
+    """rank correlation with each of `style.SHOWN`"""
+    weak: bool
+    """its own held-out check did not beat random banks"""
+    text: str
+
+
+def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
     """Whether a bank's scores on a run mean anything, from what can be seen without labels.
+
+    The verdict is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less, else "unclear"; "unclear"
+    too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when a correlation with length or
+    format reaches 0.5.
 
     Args:
         standard: (n,) the bank's standard scores, of rows that it was not learnt from.
-        null: (n, 20) those of its null on the same rows, see `Bank.null`.
+        null: (n, 20) those of its null on the same rows, see `Scorer.null_scores`.
         style: (n, 9), see `style.STYLE`.
-
-    Returns:
-        A JSON-able verdict. `verdict` is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less,
-        else "unclear"; "unclear" too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when
-        a correlation with length or format reaches 0.5. `demonstrated` is True for "reacts".
     """
     if not len(standard):
         return _nothing_left(bank)
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
-    most = max(follows, key=lambda name: abs(follows[name]))
     out, shape = standing_out(own, others), bimodality(standard)
     likely = chance(out, shape, bank.weak)
-    verdict = in_words(likely)
-    caveats = []
-    if bank.weak:
-        caveats.append("its own held-out check did not beat random banks")
-    if abs(follows[most]) >= FOLLOWS:
-        caveats.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
-        verdict = "unclear" if verdict == "reacts" else verdict
-    if len(standard) < FEW:
-        caveats.append(f"{len(standard)} rows are too few to say")
-        verdict = "unclear"
-    said = {
-        "reacts": f"{bank.name} reacts to this data",
-        "no power": f"{bank.name} has no demonstrated power on this data",
-        "unclear": f"{bank.name}: unclear whether it has power on this data",
-    }
+    verdict, caveats = _with_caveats(in_words(likely), bank, follows, len(standard))
     text = (
-        f"{said[verdict]} (chance {likely:.2f} that its ranking means something here): its highest scores (tail "
-        f"{own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} standard deviations, its "
+        f"{_said(bank, verdict)} (chance {likely:.2f} that its ranking means something here): its highest scores "
+        f"(tail {own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} standard deviations, its "
         f"scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate groups)"
     )
     text += "".join(f"; {caveat}" for caveat in caveats)
@@ -143,7 +148,30 @@ def assess(bank: Bank, standard: F64, null: F64, style: npt.NDArray[np.float32])
     }
 
 
-def _nothing_left(bank: Bank) -> dict[str, Any]:
+def _with_caveats(verdict: str, bank: Bank, follows: dict[str, float], n: int) -> tuple[str, list[str]]:
+    """The verdict on n rows after what speaks against being sure of it, and that in words."""
+    caveats = []
+    if bank.weak:
+        caveats.append("its own held-out check did not beat random banks")
+    most = max(follows, key=lambda name: abs(follows[name]))
+    if abs(follows[most]) >= FOLLOWS:
+        caveats.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
+        verdict = "unclear" if verdict == "reacts" else verdict
+    if n < FEW:
+        caveats.append(f"{n} rows are too few to say")
+        verdict = "unclear"
+    return verdict, caveats
+
+
+def _said(bank: Bank, verdict: str) -> str:
+    if verdict == "reacts":
+        return f"{bank.name} reacts to this data"
+    if verdict == "no power":
+        return f"{bank.name} has no demonstrated power on this data"
+    return f"{bank.name}: unclear whether it has power on this data"
+
+
+def _nothing_left(bank: Bank) -> PowerVerdict:
     """The verdict where the bank was learnt from every row."""
     return {
         "bank": bank.name, "verdict": "unclear", "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
@@ -152,7 +180,7 @@ def _nothing_left(bank: Bank) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def headline(verdicts: list[dict[str, Any]]) -> str:
+def headline(verdicts: Sequence[PowerVerdict]) -> str:
     """The first line of every report: what the banks showed, and how to learn more."""
     order = ("reacts", "unclear", "no power")
     said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))

@@ -14,6 +14,7 @@ from geofilter.errors import RunError
 from geofilter.rows.fields import Fields
 from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Row, parse_line
+from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run
 
 
@@ -70,3 +71,17 @@ def scored_rows(run: Run) -> Iterator[Row]:
                 n += 1
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{info['path']}: has changed since the scan; scan it again")
+
+
+def check_unchanged(info: InputFile) -> None:
+    """Refuse an input whose rows are not those that were scanned.
+
+    Raises:
+        InputError: it is gone.
+        RunError: it has changed since the scan.
+    """
+    digest = hashlib.sha256()
+    for line in read_lines(Path(info["path"])):
+        digest.update(line)
+    if digest.hexdigest() != info["sha256"]:
+        raise RunError(f"{info['path']}: has changed since the scan; scan it again")

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32
+from geofilter.arrays import F32, F64, I32, Positions
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
-from geofilter.bank.linear import Linear, Share
+from geofilter.bank.linear import FeatureShare, Linear
 from geofilter.bank.scorer import Scorer
 from geofilter.errors import InputError
 from geofilter.files import atomic, dumps
-from geofilter.run.power import SAMPLE, assess, headline
-from geofilter.run.store import SCORES, Run
+from geofilter.run.manifest import BankScore, NamedFeature, Scored, ScoreLine
+from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
+from geofilter.run.store import SCORES, Run, Shard
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-
 
 TOP_FEATURES = 5
 """features named for each row"""
@@ -30,7 +31,63 @@ OTHER_SOURCES = "(other sources)"
 """stands for all sources past the first `MAX_SOURCES`"""
 
 
-class _Excess:
+def score(
+    run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str], learnt: frozenset[str] = frozenset()
+) -> Scored:
+    """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
+
+    A row's score is its largest standard score over the banks; its topics are those of that bank.
+
+    Args:
+        paths: of the run's inputs, as its lines are to name them.
+        learnt: hashes of the rows that the banks were learnt from; the verdicts are on the others.
+
+    Raises:
+        InputError: no row could be scored.
+    """
+    total, n_quarantined = sum(len(shard.pooled) for shard in run.shards()), _write_quarantine(run)
+    if not total:
+        first = run.quarantine()[0]
+        raise InputError(
+            f"{first['file']}: no row can be scored; line {first['line']}: {first['error']} "
+            f"(all {n_quarantined} reasons: {run.path / 'quarantine.jsonl'})"
+        )
+    scorers = [Scorer(bank, scorer) for bank in banks]
+    sample = _Sample(scorers, math.ceil(total / SAMPLE), learnt)
+    columns = _Columns([name for bank in banks for name in bank.topics.names])
+    with atomic(run.path / "scores.jsonl") as lines:
+        for shard in run.shards():
+            scored = score_shard(shard, scorers)
+            lines.writelines(dumps(line) for line in scored.lines(scorers, paths))
+            columns.add(scored)
+            sample.add(scored)
+    arrays = columns.write(run)
+    verdicts = sample.verdicts()
+    return {
+        "scorer": scorer,
+        "topics": columns.topics,
+        "counts": {
+            "rows": total + n_quarantined,
+            "scored": total,
+            "quarantined": n_quarantined,
+            "truncated": columns.n_truncated,
+            "tokens": int(arrays["n_tokens"].sum()),
+        },
+        "sources": list(columns.sources),
+        "reference_scores": _reference(scorers),
+        "power": verdicts,
+        "headline": headline(verdicts),
+    }
+
+
+def _write_quarantine(run: Run) -> int:
+    quarantine = run.quarantine()
+    with atomic(run.path / "quarantine.jsonl") as handle:
+        handle.writelines(dumps(q) for q in quarantine)
+    return len(quarantine)
+
+
+class Excess:
     """`Linear.excess` of a shard's rows, computed once for all scores and banks that see them the same way."""
 
     def __init__(self, pooled: Pooled) -> None:
@@ -38,142 +95,178 @@ class _Excess:
         self._known: dict[tuple[str, bytes, bytes], sp.csr_matrix] = {}
 
     def of(self, linear: Linear) -> sp.csr_matrix:
+        """(n, d_sae) of the rows under a score."""
         key = (linear.of, linear.background.mean.tobytes(), linear.background.sd.tobytes())
         if key not in self._known:
             self._known[key] = linear.excess(self._pooled)
         return self._known[key]
 
 
-def score(
-    run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str], learnt: frozenset[str] = frozenset()
-) -> dict[str, Any]:
-    """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardScores:
+    """What the banks make of the n rows of a shard."""
 
-    A row's score is its largest standard score over the banks; its topics are those of that bank.
+    shard: Shard
+    shas: list[str]
+    excess: Excess
+    standard: F64
+    """(banks, n) standard scores"""
+    percentile: F64
+    """(banks, n)"""
+    best: Positions
+    """(n,) the bank with the largest standard score"""
+    top: list[list[FeatureShare]]
+    """(n,) the features with the largest shares, under that bank"""
+    topics: list[dict[str, float]]
+    """(n,) scores of that bank's topics"""
 
-    Args:
-        learnt: hashes of the rows that the banks were learnt from; the verdicts are on the others.
+    @property
+    def topic(self) -> list[str | None]:
+        """(n,) the closest topic; None under a bank without topics."""
+        return [max(of, key=of.__getitem__) if of else None for of in self.topics]
 
-    Raises:
-        InputError: no row could be scored.
-    """
-    from safetensors.numpy import save
-
-    scorers = [Scorer(bank, scorer) for bank in banks]
-    shares = [s.shares for s in scorers]
-    closeness = [bank.closeness.contrast for bank in banks]  # made anew at each call
-    total = sum(len(shard.pooled) for shard in run.shards())
-    quarantine = run.quarantine()
-    with atomic(run.path / "quarantine.jsonl") as handle:
-        handle.writelines(dumps(q) for q in quarantine)
-    if not total:
-        first = quarantine[0]
-        raise InputError(
-            f"{first['file']}: no row can be scored; line {first['line']}: {first['error']} "
-            f"(all {len(quarantine)} reasons: {run.path / 'quarantine.jsonl'})"
-        )
-    stride = math.ceil(total / SAMPLE)
-    topics = list(dict.fromkeys(name for bank in banks for name in bank.topics.names))
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    sources: dict[str, int] = {}
-    sampled: list[list[Any]] = [[] for _ in banks]
-    style: list[Any] = []
-    n_truncated, seen = 0, 0
-    with atomic(run.path / "scores.jsonl") as out:
-        for shard in run.shards():
-            shas = shard.shas()
-            excess = _Excess(shard.pooled)
-            own = [None if split is None else excess.of(split.linear) for split in shares]
-            raw = [s.raw(shard.pooled, shas, x) for s, x in zip(scorers, own, strict=True)]
-            standard = np.stack([s.scale.standard(r) for s, r in zip(scorers, raw, strict=True)])
-            percentile = np.stack([s.scale.percentile(r) for s, r in zip(scorers, raw, strict=True)])
-            best = standard.argmax(0)
-            each = np.arange(len(best))
-            others = np.array([sha not in learnt for sha in shas], bool)
-            picked = np.flatnonzero(((each + seen) % stride == 0) & others)
-            style.append(shard.style[picked])
-            top: list[list[Share]] = [[] for _ in each]
-            by_topic: list[dict[str, float]] = [{} for _ in each]
-            for b, bank in enumerate(banks):
-                null = scorers[b].null
-                sampled[b].append((standard[b, picked], null.standard(excess.of(null.linear)[picked])))
-                mine, split = np.flatnonzero(best == b), shares[b]
-                if split is not None:
-                    named = split.top(excess.of(split.linear)[mine], TOP_FEATURES)
-                    for row, shared in zip(mine.tolist(), named, strict=True):
-                        top[row] = shared
-                if bank.topics.names:
-                    of_topics = scorers[b].topic_scores(standard[b, mine], excess.of(scorers[b].topics)[mine])
-                    for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
-                        by_topic[row] = dict(zip(bank.topics.names, values, strict=True))
-            topic = [max(of, key=of.__getitem__) if of else None for of in by_topic]
-            for i, b in enumerate(best.tolist()):
-                record = {
+    def lines(self, scorers: Sequence[Scorer], paths: Sequence[str]) -> list[ScoreLine]:
+        """The rows' lines of scores.jsonl."""
+        shard, topic = self.shard, self.topic
+        # Made anew at each call, so once for all rows.
+        closeness = [s.bank.closeness.contrast for s in scorers]
+        names = [s.bank.name for s in scorers]
+        out: list[ScoreLine] = []
+        for i, b in enumerate(self.best.tolist()):
+            each = [_rounded(self.standard[j, i], self.percentile[j, i]) for j in range(len(names))]
+            out.append(
+                {
                     "file": paths[shard.file[i]],
                     "line": int(shard.line[i]),
-                    "sha256": shas[i],
-                    **_rounded(standard[b, i], percentile[b, i]),
-                    "bank": banks[b].name,
-                    "banks": {o.name: _rounded(standard[j, i], percentile[j, i]) for j, o in enumerate(banks)},
+                    "sha256": self.shas[i],
+                    "score": each[b]["score"],
+                    "percentile": each[b]["percentile"],
+                    "bank": names[b],
+                    "banks": dict(zip(names, each, strict=True)),
                     "topic": topic[i],
-                    "topics": by_topic[i],
+                    "topics": self.topics[i],
                     "n_tokens": int(shard.pooled.n_tokens[i]),
                     "truncated": bool(shard.truncated[i]),
-                    "top_features": [_named(s, banks[b], closeness[b]) for s in top[i]],
-                }
-                out.write(dumps(record))
-            parts.append(
-                {
-                    "file": shard.file,
-                    "line": shard.line,
-                    "score": np.round(standard[best, each], 6),
-                    "percentile": np.round(percentile[best, each], 6),
-                    "bank": best.astype(np.int32),
-                    "topic": np.array([-1 if t is None else topics.index(t) for t in topic], np.int32),
-                    "style": shard.style,
-                    "n_tokens": shard.pooled.n_tokens,
-                    "n_turns": shard.n_turns,
-                    "shape": shard.shape,
-                    "source": _numbered(shard.source, sources),
+                    "top_features": [named_feature(s, scorers[b].bank, closeness[b]) for s in self.top[i]],
                 }
             )
-            n_truncated += int(shard.truncated.sum())
-            seen += len(best)
-    arrays = {k: np.ascontiguousarray(np.concatenate([part[k] for part in parts])) for k in parts[0]}
-    with atomic(run.path / SCORES) as handle:
-        handle.write(save(arrays))
-    verdicts = [
-        assess(
-            bank,
-            np.concatenate([s for s, _ in sampled[b]]),
-            np.concatenate([n for _, n in sampled[b]]),
-            np.concatenate(style),
+        return out
+
+
+def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
+    """Score the rows of a shard under every bank."""
+    shas, excess = shard.shas(), Excess(shard.pooled)
+    raw = [s.raw(shard.pooled, shas, None if s.linear is None else excess.of(s.linear)) for s in scorers]
+    standard = np.stack([s.scale.standard(r) for s, r in zip(scorers, raw, strict=True)])
+    percentile = np.stack([s.scale.percentile(r) for s, r in zip(scorers, raw, strict=True)])
+    best = standard.argmax(0)
+    top: list[list[FeatureShare]] = [[] for _ in shas]
+    topics: list[dict[str, float]] = [{} for _ in shas]
+    for b, scorer in enumerate(scorers):
+        mine = np.flatnonzero(best == b)
+        if scorer.shares is not None:
+            found = scorer.shares.top(excess.of(scorer.shares.linear)[mine], TOP_FEATURES)
+            for row, shares in zip(mine.tolist(), found, strict=True):
+                top[row] = shares
+        names = scorer.bank.topics.names
+        if names:
+            of_topics = scorer.topic_scores(standard[b, mine], excess.of(scorer.topics)[mine])
+            for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
+                topics[row] = dict(zip(names, values, strict=True))
+    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics)
+
+
+class _Columns:
+    """The scores as arrays, shard by shard; written as one file, for fast cuts."""
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self.topics = list(dict.fromkeys(topics))
+        self.sources: dict[str, int] = {}
+        """where rows say they come from -> number"""
+        self.n_truncated = 0
+        self._parts: list[dict[str, npt.NDArray[Any]]] = []
+
+    def add(self, scored: ShardScores) -> None:
+        """Take in a shard."""
+        shard, best, each = scored.shard, scored.best, np.arange(len(scored.best))
+        topic = [-1 if t is None else self.topics.index(t) for t in scored.topic]
+        self._parts.append(
+            {
+                "file": shard.file,
+                "line": shard.line,
+                "score": np.round(scored.standard[best, each], 6),
+                "percentile": np.round(scored.percentile[best, each], 6),
+                "bank": best.astype(np.int32),
+                "topic": np.array(topic, np.int32),
+                "style": shard.style,
+                "n_tokens": shard.pooled.n_tokens,
+                "n_turns": shard.n_turns,
+                "shape": shard.shape,
+                "source": self._numbered(shard.source),
+            }
         )
-        for b, bank in enumerate(banks)
-    ]
-    return {
-        "scorer": scorer,
-        "topics": topics,
-        "counts": {
-            "rows": total + len(quarantine),
-            "scored": total,
-            "quarantined": len(quarantine),
-            "truncated": n_truncated,
-            "tokens": int(arrays["n_tokens"].sum()),
-        },
-        "sources": list(sources),
-        "reference_scores": _reference(scorers),
-        "power": verdicts,
-        "headline": headline(verdicts),
-    }
+        self.n_truncated += int(shard.truncated.sum())
+
+    def _numbered(self, names: Sequence[str]) -> I32:
+        """(n,) the number of each source; new ones are entered."""
+        known = self.sources
+        numbers = []
+        for name in names:
+            shown = name if name in known or len(known) < MAX_SOURCES else OTHER_SOURCES
+            numbers.append(known.setdefault(shown, len(known)))
+        return np.array(numbers, np.int32)
+
+    def write(self, run: Run) -> dict[str, npt.NDArray[Any]]:
+        """Write all of it into the run's folder, and return it."""
+        from safetensors.numpy import save
+
+        arrays = {k: np.ascontiguousarray(np.concatenate([p[k] for p in self._parts])) for k in self._parts[0]}
+        with atomic(run.path / SCORES) as handle:
+            handle.write(save(arrays))
+        return arrays
 
 
-def _rounded(score: float, percentile: float) -> dict[str, float]:
+class _Sample:
+    """Rows spaced evenly over the run, on which each bank's verdict is given."""
+
+    def __init__(self, scorers: Sequence[Scorer], stride: int, learnt: frozenset[str]) -> None:
+        self._scorers, self._stride, self._learnt = scorers, stride, learnt
+        self._seen = 0
+        self._style: list[F32] = []
+        self._standard: list[list[F64]] = [[] for _ in scorers]
+        self._null: list[list[F64]] = [[] for _ in scorers]
+
+    def add(self, scored: ShardScores) -> None:
+        """Take some of a shard's rows."""
+        n = len(scored.best)
+        others = np.array([sha not in self._learnt for sha in scored.shas], bool)
+        picked = np.flatnonzero(((np.arange(n) + self._seen) % self._stride == 0) & others)
+        self._seen += n
+        self._style.append(scored.shard.style[picked])
+        for b, scorer in enumerate(self._scorers):
+            null = scorer.null
+            self._standard[b].append(scored.standard[b, picked])
+            self._null[b].append(null.standard(scored.excess.of(null.linear)[picked]))
+
+    def verdicts(self) -> list[PowerVerdict]:
+        """Assess each bank."""
+        style = np.concatenate(self._style)
+        return [
+            assess(scorer.bank, np.concatenate(standard), np.concatenate(null), style)
+            for scorer, standard, null in zip(self._scorers, self._standard, self._null, strict=True)
+        ]
+
+
+def _rounded(score: float, percentile: float) -> BankScore:
     return {"score": round(float(score), 6), "percentile": round(float(percentile), 6)}
 
 
-def _named(share: Share, bank: Bank, closeness: F32) -> dict[str, Any]:
-    """What is said of a feature that a row scores by."""
+def named_feature(share: FeatureShare, bank: Bank, closeness: F32) -> NamedFeature:
+    """What is said of a feature that a row scores by.
+
+    Args:
+        closeness: (d_sae,) see `Closeness.contrast`.
+    """
     near = int(bank.toxic[bank.closeness.nearest[share.feature]])
     return {
         "feature": share.feature,
@@ -183,17 +276,6 @@ def _named(share: Share, bank: Bank, closeness: F32) -> dict[str, Any]:
         "nearest_toxic": near,
         "nearest_label": bank.labels[near],
     }
-
-
-def _numbered(names: Sequence[str], numbers: dict[str, int]) -> npt.NDArray[np.int32]:
-    """The number (n,) of each name; new names are entered into `numbers`."""
-    return np.array(
-        [
-            numbers.setdefault(name if name in numbers or len(numbers) < MAX_SOURCES else OTHER_SOURCES, len(numbers))
-            for name in names
-        ],
-        np.int32,
-    )
 
 
 def _reference(scorers: Sequence[Scorer]) -> list[float]:

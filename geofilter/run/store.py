@@ -12,7 +12,7 @@ A finished shard is never computed again; it is the unit of resume.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import F32, I32, Bools, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import RUNS, atomic, locked, write_json
 from geofilter.rows.fields import Fields
 from geofilter.rows.records import Rejected
+from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started
 
 LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
@@ -38,19 +40,19 @@ FORMAT = 3
 class Shard:
     """Consecutive input lines: the features of the scored ones and the rejected ones."""
 
-    file: npt.NDArray[np.int32]
+    file: I32
     """(n,) position of the row's file in the manifest's list"""
     line: npt.NDArray[np.int64]
     """(n,) 1-based"""
     sha256: npt.NDArray[np.uint8]
     """(n, 32)"""
-    truncated: npt.NDArray[np.bool_]
+    truncated: Bools
     """(n,)"""
-    style: npt.NDArray[np.float32]
+    style: F32
     """(n, 9), see `style.STYLE`"""
-    n_turns: npt.NDArray[np.int32]
+    n_turns: I32
     """(n,) messages of the row"""
-    shape: npt.NDArray[np.int32]
+    shape: I32
     """(n,) position of its shape in `shapes.SHAPES`"""
     source: tuple[str, ...]
     """(n,) where the row says it comes from, see `records.source_of`"""
@@ -117,7 +119,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
 
 
-def rejected_of(path: Path) -> list[dict[str, Any]]:
+def rejected_of(path: Path) -> list[Quarantined]:
     """The quarantine records a shard carries."""
     with _opened(path) as handle:
         return _unpacked(handle.get_tensor("rejected"))
@@ -164,14 +166,14 @@ class Run:
         return cls.open(manifests[-1].parent)
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """The manifest as it stands on disk.
 
         Raises:
             RunError: it is damaged.
         """
         try:
-            value: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
+            value: Manifest = json.loads((self.path / "manifest.json").read_text("utf-8"))
         except ValueError as error:
             raise RunError(f"{self.path / 'manifest.json'}: damaged ({error}); scan again into a new folder") from None
         return value
@@ -179,10 +181,9 @@ class Run:
     @property
     def fields(self) -> Fields:
         """Columns of the rows that the scan was told; every later reading of them goes by these."""
-        fields: Fields = self.manifest["encoding"].get("fields", {})
-        return fields
+        return self.manifest["encoding"].get("fields", {})
 
-    def write_manifest(self, value: Mapping[str, Any]) -> None:
+    def write_manifest(self, value: Started) -> None:
         """Replace the manifest."""
         write_json(self.path / "manifest.json", value)
 
@@ -200,7 +201,7 @@ class Run:
         for path in self.parts:
             yield Shard.load(path)
 
-    def features(self, position: npt.NDArray[np.int64]) -> tuple[Pooled, list[str]]:
+    def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
         order = np.argsort(position, kind="stable")
         ascending = position[order]
@@ -232,14 +233,14 @@ class Run:
             raise RunError(f"{self.path}: scores are missing or damaged ({error}); run geofilter scan again") from None
         return arrays
 
-    def scores(self) -> Iterator[dict[str, Any]]:
+    def scores(self) -> Iterator[ScoreLine]:
         """The lines of scores.jsonl."""
         import jsonlines
 
         with jsonlines.open(self.path / "scores.jsonl") as reader:
             yield from reader
 
-    def score_lines(self, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def score_lines(self, wanted: Positions) -> Iterator[tuple[int, ScoreLine]]:
         """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest."""
         ascending = iter(np.unique(wanted).tolist())
         following = next(ascending, None)
@@ -251,7 +252,7 @@ class Run:
                     yield i, json.loads(line)
                     following = next(ascending, None)
 
-    def quarantine(self) -> list[dict[str, Any]]:
+    def quarantine(self) -> list[Quarantined]:
         """The records of rows that could not be scored, in input order."""
         return [record for path in self.parts for record in rejected_of(path)]
 

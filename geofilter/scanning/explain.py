@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from geofilter.bank.about import ExcludedFeature
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import Shares
 from geofilter.bank.scorer import Scorer
@@ -18,6 +19,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.files import Notify
 from geofilter.rows.records import Row
 from geofilter.run.banks import exclude
+from geofilter.run.manifest import RowScore, ScoreLine
 from geofilter.run.rows import reread
 from geofilter.run.store import Run
 from geofilter.scanning.reopen import banks_of, target_of
@@ -47,7 +49,7 @@ class Piece(NamedTuple):
 class Explanation:
     """A row taken apart under the bank that gave its score."""
 
-    detail: dict[str, Any]
+    detail: RowScore
     """its line of scores.jsonl"""
     score: float
     """recomputed now"""
@@ -63,7 +65,7 @@ class Explanation:
     """recomputed now"""
     topics: dict[str, float]
     """scores of the bank's topics, highest first"""
-    excluded: list[dict[str, Any]]
+    excluded: list[ExcludedFeature]
     """features that count nothing, with their labels"""
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class Explanation:
         }
 
 
-def find_row(run: Run, line: int, file: str | None) -> dict[str, Any]:
+def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
     """The scores.jsonl record of a row.
 
     Raises:
@@ -132,7 +134,7 @@ class Explainer:
             self._scorers[name] = scorer, scorer.shares
         return self._scorers[name]
 
-    def explain(self, detail: dict[str, Any], row: Row, bank_name: str | None = None) -> Explanation:
+    def explain(self, detail: RowScore, row: Row, bank_name: str | None = None) -> Explanation:
         """Run the model on one row and split its score.
 
         Args:
@@ -240,11 +242,11 @@ def _pieces(
     return out
 
 
-def shade(run: Run, rows: Sequence[dict[str, Any]], notify: Notify) -> None:
-    """Add `tokens` to rows of a report: pieces of the response with their share of the score. Runs the model on them.
+def shade(run: Run, rows: Sequence[RowScore], notify: Notify) -> list[list[tuple[str, float, bool]]]:
+    """Run the model on some rows of a run; of each the pieces of its response.
 
-    Args:
-        rows: those with their line of scores.jsonl in them, see `report.rows.read`.
+    Returns:
+        for each row: text, share of the score, and whether unscored tokens stand before it.
 
     Raises:
         RunError: the scorer has no feature shares, or data, model or SAE has changed since the scan.
@@ -252,6 +254,5 @@ def shade(run: Run, rows: Sequence[dict[str, Any]], notify: Notify) -> None:
     """
     texts = reread(rows, run.fields)
     explainer = Explainer(run, notify)
-    for row in rows:
-        pieces = explainer.explain(row, texts[row["file"], row["line"]]).tokens
-        row["tokens"] = [[shorten(p.text), round(p.share, 4), p.gap] for p in pieces]
+    found = (explainer.explain(row, texts[row["file"], row["line"]]).tokens for row in rows)
+    return [[(shorten(p.text), round(p.share, 4), p.gap) for p in pieces] for pieces in found]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from geofilter.bank.bank import Bank
 from geofilter.build.banks import find
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import precision_here
 from geofilter.encode.reader import FeatureReader
-from geofilter.errors import InputError, RunError
-from geofilter.files import Notify, file_sha256
-from geofilter.run.banks import excluded_features
+from geofilter.errors import RunError
+from geofilter.files import Notify
+from geofilter.run.banks import excluded_features, named_banks
 from geofilter.run.store import Run
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
@@ -53,16 +52,7 @@ def banks_of(
         InputError: the run was not scored with a bank of that name.
         RunError: a bank's folder has changed since the scan.
     """
-    used = {b["name"]: b for b in run.manifest["banks"]}
-    sources = []
-    for name in names or used:
-        if name not in used:
-            raise InputError(f"--bank {name}: the run was scored with {', '.join(used)}")
-        path = used[name]["path"]
-        if path:
-            arrays = Path(path, "bank.safetensors")
-            if arrays.is_file() and file_sha256(arrays) != used[name]["sha256"]:
-                raise RunError(f"{path}: the bank has changed since the scan; scan again")
-        sources.append(path or name)
+    used = named_banks(run, names)
+    sources = [about["path"] or name for name, about in used.items()]
     found = find(sources, target, precision_here(loading), make_reader, notify)
     return [bank.excluding(excluded_features(used[bank.name])) for bank in found]

@@ -20,6 +20,7 @@ from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
 from geofilter.rows.shapes import SHAPES, RowError
 from geofilter.rows.style import STYLE, style_features
+from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run, Shard, rejected_of, shard_lines
 
 SHARD_BYTES = 1 << 20
@@ -32,7 +33,7 @@ Progress = Callable[[int, int], None]
 def encode_shards(
     config: ScanConfig,
     run: Run,
-    files: list[dict[str, Any]],
+    files: Sequence[InputFile],
     reader: Callable[[], FeatureReader],
     started: Callable[[int, int], None],
     progress: Progress,
@@ -63,7 +64,7 @@ def _failing(file: str, line: int, error: str) -> str:
 Line = tuple[int, int, bytes]
 
 
-def _lines(files: list[dict[str, Any]]) -> Iterator[Line]:
+def _lines(files: Sequence[InputFile]) -> Iterator[Line]:
     """(file, 1-based line, bytes) of everything to scan, in input order."""
     for i, info in enumerate(files):
         for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
@@ -92,7 +93,7 @@ class _Ready:
     style: list[npt.NDArray[np.float32]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
-    def add(self, lines: Sequence[Line], config: ScanConfig, files: list[dict[str, Any]], tokenizer: Any) -> None:
+    def add(self, lines: Sequence[Line], config: ScanConfig, files: Sequence[InputFile], tokenizer: Any) -> None:
         """Parse and tokenise some of the shard's lines."""
         parsed = [
             (index, line, parse_line(line, files[index]["path"], number, config.fields))
@@ -137,7 +138,7 @@ class _Ready:
 def _prepared(
     config: ScanConfig,
     run: Run,
-    files: list[dict[str, Any]],
+    files: Sequence[InputFile],
     lines: Iterator[Line],
     present: set[Path],
     reader: Callable[[], FeatureReader],

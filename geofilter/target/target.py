@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from geofilter.config import TargetChoice
 from geofilter.target.hooks import Hook
-from geofilter.target.sae_folder import source_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +39,3 @@ class Target:
     def layer(self) -> int:
         """0-based decoder layer the SAE reads."""
         return self.hook.layer
-
-    def about(self) -> dict[str, Any]:
-        """For manifests and reports."""
-        return {
-            "name": self.name,
-            "model": self.model,
-            "model_revision": self.revision,
-            "sae": self.sae,
-            "sae_model": self.sae_model,
-            "llama_scope_gate": source_of(self.sae_dir).get("llama_scope_gate"),
-            "sae_files": [
-                {k: f[k] for k in ("repo", "name", "commit")} for f in source_of(self.sae_dir).get("files", ())
-            ],
-            "hook": str(self.hook),
-            "neuronpedia": self.neuronpedia,
-            "fingerprint": self.fingerprint,
-            "notes": list(self.notes),
-            "choice": self.choice.to_json(),
-        }

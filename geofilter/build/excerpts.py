@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import I32
+from geofilter.arrays import F64, I32
+from geofilter.bank.about import Excerpt
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
+from geofilter.build.seeds import Seed
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded
+from geofilter.rows.records import Row
 from geofilter.text import inert
 
 PER_FEATURE = 2
@@ -26,16 +28,19 @@ ENOUGH = 0.5
 """share of the strongest row's activation below which another row is no example"""
 
 
-def exhibits(
-    reader: FeatureReader, features: I32, row: Callable[[int], Encoded], pooled: Pooled, background: Background
-) -> list[list[dict[str, Any]]]:
-    """For each feature up to two pieces of the rows that it is strongest in, strongest first.
+def excerpts(
+    reader: FeatureReader,
+    features: I32,
+    seeds: Sequence[Seed],
+    encode: Callable[[Row], Encoded],
+    pooled: Pooled,
+    background: Background,
+) -> list[list[Excerpt]]:
+    """For each feature up to two pieces of the seed rows that it is strongest in, strongest first.
 
     Args:
-        row: gives a row, by its place in `pooled`.
-
-    Returns:
-        for each feature a list of `row` (its place), `text` and `strong`: [start, end) of the strongest tokens in it.
+        encode: tokenises a row as it was when its features were pooled.
+        pooled: features of the seed rows.
     """
     x = background.log_matrix(pooled).tocsc()
     wanted: dict[int, list[tuple[int, int]]] = {}
@@ -45,24 +50,28 @@ def exhibits(
         for rank, i in enumerate(np.argsort(-value, kind="stable")[:PER_FEATURE].tolist()):
             if value[i] >= ENOUGH * value.max():
                 wanted.setdefault(int(rows[i]), []).append((place, rank))
-    found: list[dict[int, dict[str, Any]]] = [{} for _ in features]
+    found: list[dict[int, Excerpt]] = [{} for _ in features]
     for i, places in sorted(wanted.items()):
-        encoded = row(i)
+        seed, encoded = seeds[i], encode(seeds[i].row)
         _, tokens = reader.read_tokens(encoded)
         for place, rank in places:
             mine = tokens.feature == features[place]
             value = np.zeros(len(encoded.ids))
             value[tokens.position[tokens.token[mine]]] = tokens.value[mine]
             if value.any():
-                found[place][rank] = {"row": i, **piece(reader.tokenizer, encoded, value)}
+                text, strong = piece(reader.tokenizer, encoded, value)
+                found[place][rank] = {"text": text, "strong": strong, "bad": seed.bad, "topic": seed.kind}
     return [[by_rank[rank] for rank in sorted(by_rank)] for by_rank in found]
 
 
-def piece(tokenizer: Any, row: Encoded, value: npt.NDArray[np.float64]) -> dict[str, Any]:
+def piece(tokenizer: Any, row: Encoded, value: F64) -> tuple[str, list[list[int]]]:
     """The text around the strongest token: whole tokens on one line, what is no character of a text replaced.
 
     Args:
         value: (tokens of the row,) activation, 0 outside the response.
+
+    Returns:
+        the text, and [start, end) of the strongest tokens in it.
     """
 
     def text(first: int, end: int) -> str:
@@ -89,4 +98,4 @@ def piece(tokenizer: Any, row: Encoded, value: npt.NDArray[np.float64]) -> dict[
                 strong[-1][1] = b
             elif b:  # a token that is a part of a character has no width of its own
                 strong.append([min(a, b - 1), b])
-    return {"text": whole, "strong": strong}
+    return whole, strong

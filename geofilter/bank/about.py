@@ -1,0 +1,113 @@
+"""What is written of a bank: bank.json, and what a run's manifest says of the banks it was scored with."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class BankTarget(TypedDict):
+    """The target that a bank belongs to."""
+
+    name: str
+    fingerprint: str
+    hook: str
+    d_sae: int
+
+
+class Sides(TypedDict):
+    """Labelled rows of each kind."""
+
+    bad: int
+    good: int
+
+
+class Source(TypedDict, total=False):
+    """Where a bank's rows come from: a file, or labels of a run's own rows."""
+
+    file: str
+    sha256: str
+    rows: int
+    fields: dict[str, str]
+    """columns of the rows, see `rows.fields.Fields`"""
+    bad: int
+    good: int
+    by: dict[str, int]
+    """who labelled how many"""
+
+
+class RandomBanks(TypedDict):
+    """AUROC of banks that know nothing, on the same held-out rows."""
+
+    mean: float
+    best_either_way: float
+
+
+class BankCheck(TypedDict):
+    """What a bank is worth on held-out labelled rows, see `validate.validate`; AUROCs but for the counts."""
+
+    rows: Sides
+    auroc: float
+    interval: list[float]
+    contrast: float
+    bag_of_words: float
+    style: float
+    shorter_is_worse: float
+    random_banks: RandomBanks
+    weak: bool
+
+
+class Excerpt(TypedDict):
+    """A piece of a bank's own rows in which a feature is strongest."""
+
+    text: str
+    strong: list[list[int]]
+    """[start, end) of the strongest tokens in it"""
+    bad: bool
+    """whether its row is one of the bad ones"""
+    topic: str
+
+
+class BankMeta(TypedDict, total=False):
+    """What bank.json says besides the names of target, topics and features."""
+
+    description: str
+    dtype: str | None
+    """how its numbers were read, see `config.precision`"""
+    max_tokens: int
+    system: str
+    sources: dict[str, Source]
+    created: str
+    """ISO 8601"""
+    geofilter: str
+    """version"""
+    priors: list[str]
+    """banks whose weights it builds on"""
+    evaluation: BankCheck
+    examples: list[list[Excerpt]]
+    """for each toxic feature up to two"""
+
+
+class ExcludedFeature(TypedDict):
+    """A feature that counts nothing."""
+
+    feature: int
+    label: str
+
+
+class BankAbout(TypedDict):
+    """What a run's manifest says of a bank."""
+
+    name: str
+    toxic_features: int
+    aligned_features: int
+    reference_rows: int
+    topics: list[str]
+    excluded_features: list[ExcludedFeature]
+    description: NotRequired[str | None]
+    created: NotRequired[str | None]
+    sources: dict[str, Source] | None
+    evaluation: NotRequired[BankCheck | None]
+    path: str | None
+    """its folder; None for a built-in one, which is found by its name"""
+    sha256: str | None
+    """of bank.safetensors there"""

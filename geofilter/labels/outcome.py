@@ -1,0 +1,117 @@
+"""What labelling came to: whether the run is scored with a bank learnt from its labels, and what to say of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geofilter.bank.about import BankCheck
+from geofilter.errors import InputError
+from geofilter.files import atomic, dumps
+from geofilter.labels.labelled import MIN_SIDE
+from geofilter.labels.labelling import COMPARED, Labelling
+from geofilter.text import inert
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What `conclude` did."""
+
+    run: Path
+    bad: int
+    good: int
+    check: BankCheck | None = None
+    """of the bank learnt; None with too few labels to learn from"""
+    before: float = 0.0
+    """AUROC of the scan's scores on the labelled rows"""
+    applied: bool = False
+    """the run is scored with the bank now"""
+    removed: int = 0
+    """rows that `COMPARED` removed before"""
+    same: int = 0
+    """of them, rows that it still removes"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        out: dict[str, Any] = {
+            "run": str(self.run), "labels": {"bad": self.bad, "good": self.good}, "applied": self.applied
+        }  # fmt: skip
+        if self.check is not None:
+            out |= {"check": self.check, "before": round(self.before, 4)}
+        if self.applied:
+            out |= {"removed_before": self.removed, "removed_still": self.same}
+        return out | {"text": list(self.text())}
+
+    def text(self) -> Iterator[str]:
+        """In sentences."""
+        check = self.check
+        if check is None:
+            yield (
+                f"{self.bad} bad and {self.good} good labels: {MIN_SIDE} of each are needed to learn from; the run "
+                "keeps its scores. Label more rows."
+            )
+            return
+        low, high = check["interval"]
+        yield (
+            f"{self.bad} bad and {self.good} good labels. Bank learnt from them, cross-validated on them: AUROC "
+            f"{check['auroc']:.2f} ({low:.2f} to {high:.2f}); bag of words {check['bag_of_words']:.2f}, style "
+            f"{check['style']:.2f}; the scan's scores on the same rows {self.before:.2f}"
+        )
+        if not self.applied:
+            yield "That does not beat random banks: the run keeps its scores. Label more rows."
+            return
+        if low <= self.before:
+            yield (
+                "That is not clearly better than the scan's scores: compare what each cut takes, label more rows, or "
+                "go back to them by scanning again."
+            )
+        yield f"of the {self.removed:,} rows that {COMPARED} removed, {self.same:,} still go"
+        yield f"the run is scored with this bank now; next: geofilter filter {quoted(self.run)} --drop 10%"
+
+
+def conclude(labelling: Labelling) -> Outcome:
+    """Score the run with what was learnt last, unless it was shown to be worth nothing.
+
+    Raises:
+        RunError: the run is in use.
+    """
+    run, (bad, good), learnt = labelling.run.path, labelling.counts(), labelling.learnt
+    if learnt is None:
+        return Outcome(run, bad, good)
+    if learnt.bank.weak:
+        return Outcome(run, bad, good, learnt.check, learnt.before)
+    removed, same = labelling.changed()
+    labelling.apply()
+    return Outcome(run, bad, good, learnt.check, learnt.before, True, removed, same)
+
+
+def write_sheet(labelling: Labelling, sheet: Path, count: int) -> int:
+    """Write rows to label to a file that is to be filled in; return how many.
+
+    Raises:
+        InputError: the file is there already, or no row is left.
+    """
+    if sheet.exists():
+        raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")
+    labelling.learn()  # from what earlier calls have left
+    picked = labelling.next(count)
+    if not picked:
+        raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
+    with atomic(sheet) as handle:
+        for _, row in picked:
+            handle.write(
+                dumps({
+                    # Not what the row was chosen for: who labels should not know how it scores.
+                    "label": None, "prompt": row.prompt, "response": row.response,
+                    "file": row.file, "line": row.line, "sha256": row.sha256,
+                })
+            )  # fmt: skip
+    return len(picked)
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it."""
+    return inert(shlex.quote(str(path)))

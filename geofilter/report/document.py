@@ -1,0 +1,177 @@
+"""What a report says: report.json, whose form docs/report.md describes and data/report.schema.json checks."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from geofilter.bank.about import BankAbout
+from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
+from geofilter.run.power import PowerVerdict
+
+SCHEMA = 2
+
+
+class ReportCounts(Counts):
+    """Rows of the run and of the cut."""
+
+    removed: int
+    kept: int
+    flagged: int
+    not_scanned: int
+
+
+class WrittenTo(TypedDict):
+    """Where an input's rows went."""
+
+    kept: str
+    removed: str
+    quarantined: str
+
+
+class FileReport(TypedDict):
+    """One input and its outputs."""
+
+    input: str
+    rows: int
+    not_scanned: int
+    kept: int
+    removed: int
+    quarantined: int
+    outputs: WrittenTo
+
+
+class Histogram(TypedDict):
+    """Scores in bins of equal width."""
+
+    edges: list[float]
+    kept: list[float]
+    removed: list[float]
+    ordinary_chat: list[float]
+
+
+class Category(TypedDict):
+    """A part of the rows, see `composition.Dimension`."""
+
+    name: str
+    rows: int
+    removed: int
+
+
+class ShownExcerpt(TypedDict):
+    """A piece of a bank's rows, see `about.Excerpt`."""
+
+    text: str
+    strong: list[list[int]]
+    bad: bool
+
+
+class Through(TypedDict):
+    """A feature by which removed rows come near a toxic one."""
+
+    feature: int
+    label: str
+    share: float
+
+
+class ToxicFeature(TypedDict):
+    """A toxic feature behind the removed rows."""
+
+    bank: str
+    feature: int
+    label: str
+    share: float
+    """of the removed rows' scores, through the features nearest to it"""
+    closeness: float
+    """of those features, weighted by share"""
+    rows: int
+    through: list[Through]
+    examples: list[ShownExcerpt]
+    link: str | None
+    """its page on neuronpedia.org"""
+
+
+class MeanScore(TypedDict):
+    """Mean scores, before and after."""
+
+    all: float
+    kept: float | None
+    kept_after_random_removal: float
+
+
+class Flagged(TypedDict):
+    """Rows from the 99th percentile of ordinary chat on."""
+
+    all: int
+    kept: int
+    kept_after_random_removal: float
+
+
+class StyleMeans(TypedDict):
+    """Mean of a column of `style.STYLE`."""
+
+    removed: float | None
+    kept: float | None
+
+
+class Controls(TypedDict):
+    """The cut beside a random removal of equal size, and its overlap with cuts by length and format."""
+
+    mean_score: MeanScore
+    flagged: Flagged
+    removed_share: float
+    overlap_with_equal_cut_by: dict[str, float]
+    style: dict[str, StyleMeans]
+
+
+Tokens = list[tuple[str, float, bool]]
+"""pieces of a response, each with its share of the score and whether unscored ones stand before it"""
+
+
+class ShownRow(RowScore):
+    """A scored row with its texts."""
+
+    rank: int
+    removed: bool
+    reason: str
+    prompt: str
+    response: str
+    tokens: NotRequired[Tokens]
+
+
+class MadeWith(TypedDict):
+    """The run, and what it was made with."""
+
+    geofilter: str
+    run: str
+    scores: str
+    """sha256 of its score arrays"""
+    target: TargetAbout
+    scorer: str
+    encoding: Encoding
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    banks: list[BankAbout]
+    seed: int
+
+
+class ReportDocument(TypedDict):
+    """report.json."""
+
+    schema: int
+    headline: str
+    cut: str
+    cutoff_score: float | None
+    counts: ReportCounts
+    files: list[FileReport]
+    tail: str
+    power: list[PowerVerdict]
+    histogram: Histogram
+    composition: dict[str, list[Category]]
+    features: list[ToxicFeature]
+    controls: Controls
+    by_bank: dict[str, int]
+    removed_rows: list[ShownRow]
+    nearest_kept_rows: list[ShownRow]
+    removed_rows_shown: int
+    quarantine: list[Quarantined]
+    made_with: MadeWith

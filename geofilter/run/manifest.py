@@ -1,0 +1,188 @@
+"""What stands in a run's JSON files: manifest.json, and a line of scores.jsonl."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from geofilter.bank.about import BankAbout
+from geofilter.run.power import PowerVerdict
+
+
+class InputFile(TypedDict):
+    """One input of a scan."""
+
+    path: str
+    """as given"""
+    sha256: str
+    """of its lines; of a Parquet file of the JSON lines it is read as"""
+    lines: int
+    rows: int
+    """lines that were scanned: all, or the first ones of --limit"""
+    origin: NotRequired[dict[str, str]]
+    """id, config, split and revision of a data set of the hub"""
+
+
+class Encoding(TypedDict):
+    """Everything that the stored features depend on; its hash is the run's fingerprint."""
+
+    data: list[list[str]]
+    """path and sha256 of each input"""
+    target: str
+    """fingerprint"""
+    device: str
+    """type of it: cpu or cuda"""
+    dtype: str
+    sae_dtype: str
+    system: str
+    max_tokens: int
+    limit: int | None
+    shard_rows: int
+    token_budget: int
+    """padded tokens in one forward pass"""
+    format: int
+    fields: NotRequired[dict[str, str]]
+    """columns of the rows, see `rows.fields.Fields`"""
+
+
+class SaeFile(TypedDict):
+    """A file that an SAE was made from."""
+
+    repo: str
+    name: str
+    commit: str
+
+
+class TargetAbout(TypedDict):
+    """Model, SAE and hook."""
+
+    name: str
+    model: str
+    model_revision: str | None
+    sae: str
+    sae_model: str
+    llama_scope_gate: str | None
+    sae_files: list[SaeFile]
+    hook: str
+    neuronpedia: str | None
+    fingerprint: str
+    notes: list[str]
+    choice: dict[str, Any]
+    """what opens the same target again, see `config.TargetChoice`"""
+
+
+class LoadingAbout(TypedDict):
+    """Where and how model and SAE were held, see `config.Loading`."""
+
+    device: str
+    dtype: str
+    sae_dtype: str
+    device_map: str | None
+
+
+class Counts(TypedDict):
+    """Rows of a run."""
+
+    rows: int
+    scored: int
+    quarantined: int
+    truncated: int
+    tokens: int
+
+
+class Scored(TypedDict):
+    """What scoring writes into the manifest."""
+
+    scorer: str
+    topics: list[str]
+    """of all banks"""
+    counts: Counts
+    sources: list[str]
+    """where rows say they come from, in the order of their numbers"""
+    reference_scores: list[float]
+    """scores of ordinary chat, ascending"""
+    power: list[PowerVerdict]
+    headline: str
+
+
+class Started(TypedDict):
+    """A manifest before anything is scored."""
+
+    format: int
+    complete: bool
+    geofilter: str
+    """version"""
+    versions: dict[str, str]
+    """of Python and of the packages that decide a number"""
+    fingerprint: str
+    encoding: Encoding
+    target: TargetAbout
+    sae_folder: str
+    loading: LoadingAbout
+    data: list[InputFile]
+    scorer: str
+    seed: int
+    scanned_banks: NotRequired[list[BankAbout]]
+    """the banks of the scan, where one learnt from labels has taken their place"""
+
+
+class Manifest(Started, Scored):
+    """manifest.json of a finished run; an unfinished one is `Started`."""
+
+    banks: list[BankAbout]
+    seconds: dict[str, float]
+    """of each stage"""
+    tokens_encoded_now: int
+    """by the last call; the rest were there already"""
+
+
+class BankScore(TypedDict):
+    """Score and percentile of a row under a bank."""
+
+    score: float
+    percentile: float
+
+
+class NamedFeature(TypedDict):
+    """A feature that a row scores by."""
+
+    feature: int
+    label: str
+    share: float
+    """of the score"""
+    closeness: float
+    nearest_toxic: int
+    nearest_label: str
+
+
+class RowScore(BankScore):
+    """A scored row, under the bank that gives it the largest score."""
+
+    file: str
+    line: int
+    """1-based"""
+    sha256: str
+    bank: str
+    topic: str | None
+    """closest one; None under a bank without topics"""
+    topics: dict[str, float]
+    n_tokens: int
+    """response tokens"""
+    top_features: list[NamedFeature]
+
+
+class ScoreLine(RowScore):
+    """A line of scores.jsonl."""
+
+    banks: dict[str, BankScore]
+    truncated: bool
+
+
+class Quarantined(TypedDict):
+    """A line of quarantine.jsonl: a row that could not be scored."""
+
+    file: str
+    line: int
+    error: str
+    raw: NotRequired[str]
+    raw_base64: NotRequired[str]
+    """where its bytes are not UTF-8"""

@@ -1,0 +1,162 @@
+"""What a scan records of itself: its inputs, all that its features depend on, and the manifest it starts with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from geofilter.config import Loading, ScanConfig, fingerprint
+from geofilter.encode.model import choose_device, resolved_dtype
+from geofilter.encode.reader import token_budget
+from geofilter.errors import InputError, RunError
+from geofilter.files import RUNS
+from geofilter.rows.lines import read_lines, split_name
+from geofilter.run.manifest import Encoding, InputFile, LoadingAbout, Started, TargetAbout
+from geofilter.run.store import FORMAT, Run
+from geofilter.target.sae_folder import source_of
+from geofilter.target.target import Target
+from geofilter.version import __version__
+
+
+def refuse_twice(data: Sequence[str]) -> None:
+    """Refuse a file that is given twice, by whatever name.
+
+    Raises:
+        InputError: one is.
+    """
+    given: dict[Path, str] = {}
+    for path in data:
+        if (first := given.get(Path(path).resolve())) is not None:
+            also = "" if first == path else f" (also as {first})"
+            raise InputError(f"{path}: is given twice{also}, by name or through a pattern; give each file once")
+        given[Path(path).resolve()] = path
+
+
+def describe(path: str, config: ScanConfig) -> InputFile:
+    """Count the lines of an input and hash them.
+
+    Raises:
+        InputError: it cannot be read, or is empty.
+    """
+    digest, lines = hashlib.sha256(), 0
+    for line in read_lines(Path(path)):
+        digest.update(line)
+        lines += 1
+    if not lines:
+        raise InputError(f"{path}: the file is empty; nothing to read")
+    rows = lines if config.limit is None else min(config.limit, lines)
+    about: InputFile = {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows}
+    if path in config.origins:
+        about["origin"] = dict(config.origins[path])
+    return about
+
+
+def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) -> Encoding:
+    """Everything the stored features depend on."""
+    out: Encoding = {
+        "data": [[f["path"], f["sha256"]] for f in files],
+        "target": target.fingerprint,
+        "device": choose_device(config.loading.device).type,
+        "dtype": resolved_dtype(config.loading),
+        "sae_dtype": config.loading.sae_dtype,
+        "system": config.system,
+        "max_tokens": config.max_tokens,
+        "limit": config.limit,
+        "shard_rows": config.shard_rows,
+        "token_budget": token_budget(choose_device(config.loading.device)),
+        "format": FORMAT,
+    }
+    if config.fields:
+        out["fields"] = dict(config.fields)
+    return out
+
+
+def claim(config: ScanConfig, encoding: Encoding, run_dir: Path | None) -> Run:
+    """The run's folder, made if need be; refused when it holds a run of another configuration.
+
+    Raises:
+        InputError: it cannot be made.
+        RunError: it holds another run.
+    """
+    name = f"{split_name(Path(config.data[0]))[0]}-{fingerprint(encoding)[:8]}"
+    run = Run(run_dir or Path(RUNS) / name)
+    try:
+        (run.path / "features").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{run.path}: the run folder cannot be made ({error.strerror}); give a writable one with --run"
+        ) from None
+    if (run.path / "manifest.json").is_file():
+        differ = list(_differences(run.manifest["encoding"], encoding))
+        if differ:
+            raise RunError(
+                f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
+            )
+    return run
+
+
+def _differences(old: Encoding, new: Encoding) -> Iterator[str]:
+    if old["data"] != new["data"]:
+        was, now = ([path for path, _ in found["data"]] for found in (old, new))
+        changed = [path for path, sha in new["data"] if dict(old["data"]).get(path, sha) != sha]
+        yield (
+            f"data: {_abbreviated(was)}, now {_abbreviated(now)}"
+            if was != now
+            else f"data: {_abbreviated(changed)} changed since"
+        )
+    for key in {**old, **new}:
+        if key != "data" and old.get(key) != new.get(key):
+            yield f"{key}: {_abbreviated(old.get(key))}, now {_abbreviated(new.get(key))}"
+
+
+def _abbreviated(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 90 else text[:87] + "..."
+
+
+def begin(config: ScanConfig, encoding: Encoding, files: list[InputFile], target: Target) -> Started:
+    """Make the manifest that a scan starts with."""
+    packages = ("torch", "transformers", "safetensors", "numpy", "scipy")
+    return {
+        "format": FORMAT,
+        "complete": False,
+        "geofilter": __version__,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "fingerprint": fingerprint(encoding),
+        "encoding": encoding,
+        "target": _about(target),
+        "sae_folder": str(target.sae_dir),
+        "loading": _loading(config.loading),
+        "data": files,
+        "scorer": config.scorer,
+        "seed": 0,
+    }
+
+
+def _loading(loading: Loading) -> LoadingAbout:
+    return {
+        "device": loading.device, "dtype": loading.dtype, "sae_dtype": loading.sae_dtype,
+        "device_map": loading.device_map,
+    }  # fmt: skip
+
+
+def _about(target: Target) -> TargetAbout:
+    source = source_of(target.sae_dir)
+    return {
+        "name": target.name,
+        "model": target.model,
+        "model_revision": target.revision,
+        "sae": target.sae,
+        "sae_model": target.sae_model,
+        "llama_scope_gate": source.get("llama_scope_gate"),
+        "sae_files": [{"repo": f["repo"], "name": f["name"], "commit": f["commit"]} for f in source.get("files", ())],
+        "hook": str(target.hook),
+        "neuronpedia": target.neuronpedia,
+        "fingerprint": target.fingerprint,
+        "notes": list(target.notes),
+        "choice": target.choice.to_json(),
+    }
