@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from geofilter.cli.options import OWN_TABLE, AsJson, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_table
 from geofilter.cli.settings import with_settings
 from geofilter.text import inert
+
+if TYPE_CHECKING:
+    from geofilter.evaluate.result import Evaluation
 
 app = typer.Typer()
 
@@ -42,18 +45,14 @@ def evaluate(
 ) -> None:
     """How well the run's score finds rows that are labelled bad, beside controls and with intervals. Loads no model."""
     from geofilter.evaluate import evaluate as evaluation
-    from geofilter.evaluate.tables import markdown, picture
-    from geofilter.files import make_folder, write_json, write_text
+    from geofilter.evaluate.tables import write
 
     opened = open_run(run)
     result = evaluation.evaluate(
         opened, labels, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
     )
     folder = out or opened.path
-    make_folder(folder)
-    write_text(folder / "evaluate.md", markdown(result))
-    write_text(folder / "evaluate.svg", picture(result))
-    write_json(folder / "evaluate.json", result)
+    write(result, folder)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
     else:
@@ -62,7 +61,7 @@ def evaluate(
         note(f"written: {folder / 'evaluate.json'}, evaluate.md and evaluate.svg")
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: Evaluation) -> None:
     from geofilter.evaluate import tables
 
     typer.echo(inert(result["verdict"]["text"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from geofilter.errors import InputError
 
 if TYPE_CHECKING:
     from geofilter.trial.freeform import FreeForm
+    from geofilter.trial.result import TrialResult
 
 
 app = typer.Typer()
@@ -135,12 +136,9 @@ def _free_form(questions: Path | None, samples: int, judge_model: str | None, ba
     return FreeForm(questions, Judge(judge_model, base_url), samples)
 
 
-def _show(folder: Path, result: dict[str, Any], as_json: bool) -> None:
-    from geofilter.files import write_text
+def _show(folder: Path, result: TrialResult, as_json: bool) -> None:
     from geofilter.trial import tables
 
-    write_text(folder / "trial.md", tables.markdown(result))
-    write_text(folder / "trial.svg", tables.picture(result))
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return

@@ -1,33 +1,9 @@
-"""A finished run against labels: how well its score finds the bad rows, beside controls, with intervals.
-
-The result is a plain dictionary, `evaluate.json`:
-
-    format        1
-    verdict       {text, beats_every_control, hardest_control, hardest_control_without_labels}
-    labels        {rule, scored, labelled, bad, good, without_label, learnt_from, labels_without_row, groups,
-                   grouped_by}
-    bootstrap     {rounds, seed, level}
-    lines         one for each way of ranking the labelled rows, the run's own first:
-        name, kind (score, bank, scorer or control), fitted (True for a control that is fitted on labels)
-        auroc, auroc_interval, auprc, auprc_interval     AUPRC is the average precision
-        ahead, ahead_interval        AUROC of the run's score less this one's, paired; null for its own
-        drops: [{drop, rows, bad, by_chance, extra, extra_interval,
-                 precision, precision_interval, recall, recall_interval}]
-            the highest scores of the labelled rows dropped; `by_chance` is what a random drop of as many rows removes
-            in expectation, `extra` = bad - by_chance
-        recall_curve                                     at 0, 1, ..., 100 % of the labelled rows dropped
-    random_banks  [{bank, n, min, mean, max}] AUROC of banks of random features of the same size
-    filter        [{drop, rows, labelled, bad}] what `geofilter filter --drop` removes of the whole run
-    run, target, scorer, data, geofilter, notes
-
-Intervals are 95 % percentile intervals of a bootstrap that draws whole groups of rows. The line of a random order
-has none of it: it gives expectations, and as intervals where 95 % of random orders lie.
-"""
+"""A finished run against labels: how well its score finds the bad rows, beside controls, with intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +14,16 @@ from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
 from geofilter.evaluate import rankings
 from geofilter.evaluate.rankings import Ranked
-from geofilter.files import Notify
+from geofilter.evaluate.result import (
+    FORMAT,
+    DropFigures,
+    Evaluation,
+    Interval,
+    LineFigures,
+    RankingVerdict,
+    WholeRun,
+)
+from geofilter.files import Notify, silent
 from geofilter.labels.labelled import Labelled, of_run
 from geofilter.labels.source import parse
 from geofilter.run.manifest import Manifest
@@ -46,15 +31,10 @@ from geofilter.run.store import Run
 from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
 from geofilter.version import __version__
 
-FORMAT = 1
 DROPS = ("10%", "25%", "50%")
 RANDOM_ORDERS = 200
 FEW_GROUPS = 20
 """below this many groups a percentile interval is too narrow to lean on"""
-
-
-def _quiet(_text: str) -> None:
-    return None
 
 
 def evaluate(
@@ -66,9 +46,9 @@ def evaluate(
     drops: Sequence[str] = DROPS,
     rounds: int = ROUNDS,
     seed: int = 0,
-    notify: Notify = _quiet,
-) -> dict[str, Any]:
-    """Evaluate a run, see the module docstring.
+    notify: Notify = silent,
+) -> Evaluation:
+    """Evaluate a run.
 
     Args:
         label_rule: `FIELD=VALUE[,VALUE]`, or a labels file, see `source.parse`.
@@ -109,25 +89,32 @@ def evaluate(
     }
 
 
-def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[dict[str, Any]], list[float]]:
+def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[WholeRun], list[float]]:
     """What `filter` removes at each cut, and the cuts as fractions."""
     arrays = run.arrays()
-    out, fractions = [], []
+    out: list[WholeRun] = []
+    fractions = []
     for cut in cuts:
         removed = cut.removed(arrays["score"], arrays["percentile"])
         fraction = cut.value if cut.kind == "fraction" else float(removed.mean())
         if round(fraction * len(rows.bad)) < 1:
             raise InputError(f"--{cut}: less than one of the {len(rows.bad)} labelled rows; drop more")
         gone = removed[rows.position]
-        figures = {"rows": removed.sum(), "labelled": gone.sum(), "bad": (gone & rows.bad).sum()}
-        out.append({"drop": str(cut).removeprefix("drop "), **{k: int(v) for k, v in figures.items()}})
+        out.append(
+            {
+                "drop": str(cut).removeprefix("drop "),
+                "rows": int(removed.sum()),
+                "labelled": int(gone.sum()),
+                "bad": int((gone & rows.bad).sum()),
+            }
+        )
         fractions.append(fraction)
     return out, fractions
 
 
 def compare(
     ranked: Sequence[Ranked], rows: Labelled, names: Sequence[str], fractions: Sequence[float], rounds: int, seed: int
-) -> tuple[list[dict[str, Any]], list[F64]]:
+) -> tuple[list[LineFigures], list[F64]]:
     """Each line's entry of the result, the run's own first, and its bootstrap AUROCs (rounds,)."""
     rankings = [RankingStats(line.score, rows.bad) for line in ranked]
     parts: list[list[Stats]] = [[] for _ in ranked]
@@ -136,19 +123,26 @@ def compare(
             collected.append(ranking.stats(weights, fractions))
     drawn = [Stats.concat(p) for p in parts]
     here = [ranking.stats(np.ones((1, len(rows.bad))), fractions) for ranking in rankings]
-    out = []
+    out: list[LineFigures] = []
     for line, ranking, at, draws in zip(ranked, rankings, here, drawn, strict=True):
-        own = line is ranked[0]
-        # Paired: both scores are compared on the same drawn rows.
-        ahead = _value(here[0].auroc[0] - at.auroc[0], drawn[0].auroc - draws.auroc)
+        auroc, auroc_interval = _value(at.auroc[0], draws.auroc)
+        auprc, auprc_interval = _value(at.auprc[0], draws.auprc)
+        ahead: float | None = None
+        ahead_interval: Interval | None = None
+        if line is not ranked[0]:
+            # Paired: both scores are compared on the same drawn rows.
+            ahead, ahead_interval = _value(here[0].auroc[0] - at.auroc[0], drawn[0].auroc - draws.auroc)
         out.append(
             {
                 "name": line.name,
                 "kind": line.kind,
                 "fitted": line.fitted,
-                **_named("auroc", _value(at.auroc[0], draws.auroc)),
-                **_named("auprc", _value(at.auprc[0], draws.auprc)),
-                **_named("ahead", (None, None) if own else ahead),
+                "auroc": auroc,
+                "auroc_interval": auroc_interval,
+                "auprc": auprc,
+                "auprc_interval": auprc_interval,
+                "ahead": ahead,
+                "ahead_interval": ahead_interval,
                 "drops": _drops(names, at, draws),
                 "recall_curve": [round(float(r), 4) for r in ranking.recall_curve(np.linspace(0, 1, 101).tolist())],
             }
@@ -156,7 +150,7 @@ def compare(
     return out, [d.auroc for d in drawn]
 
 
-def _value(value: float, draws: F64) -> tuple[float | None, list[float | None]]:
+def _value(value: float, draws: F64) -> tuple[float | None, Interval]:
     return _round(value), [_round(v) for v in interval(draws)]
 
 
@@ -164,31 +158,45 @@ def _round(value: float) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
 
 
-def _named(name: str, found: tuple[float | None, list[float | None] | None]) -> dict[str, Any]:
-    return {name: found[0], f"{name}_interval": found[1]}
-
-
-def _drops(names: Sequence[str], at: Stats, draws: Stats) -> list[dict[str, Any]]:
-    n_bad = at.n_bad[0]
+def _drops(names: Sequence[str], at: Stats, draws: Stats) -> list[DropFigures]:
     # In rows of this set: a draw has more or fewer bad rows than it.
-    extra = (draws.recall - draws.removed / draws.n[:, None]) * n_bad
+    extra = (draws.recall - draws.removed / draws.n[:, None]) * at.n_bad[0]
     return [
-        {
-            "drop": name.removeprefix("drop "),
-            "rows": int(at.removed[0, j]),
-            "bad": int(at.bad_removed[0, j]),
-            "by_chance": _round(at.by_chance[0, j]),
-            **_named("extra", _value((at.bad_removed - at.by_chance)[0, j], extra[:, j])),
-            **_named("precision", _value(at.precision[0, j], draws.precision[:, j])),
-            **_named("recall", _value(at.recall[0, j], draws.recall[:, j])),
-        }
+        _drop(
+            name, int(at.removed[0, j]), int(at.bad_removed[0, j]), at.by_chance[0, j],
+            _value((at.bad_removed - at.by_chance)[0, j], extra[:, j]),
+            _value(at.precision[0, j], draws.precision[:, j]), _value(at.recall[0, j], draws.recall[:, j]),
+        )
         for j, name in enumerate(names)
-    ]
+    ]  # fmt: skip
+
+
+def _drop(
+    name: str,
+    rows: int,
+    bad: float | None,
+    by_chance: float,
+    extra: tuple[float | None, Interval],
+    precision: tuple[float | None, Interval],
+    recall: tuple[float | None, Interval],
+) -> DropFigures:
+    return {
+        "drop": name.removeprefix("drop "),
+        "rows": rows,
+        "bad": bad,
+        "by_chance": _round(by_chance),
+        "extra": extra[0],
+        "extra_interval": extra[1],
+        "precision": precision[0],
+        "precision_interval": precision[1],
+        "recall": recall[0],
+        "recall_interval": recall[1],
+    }
 
 
 def _random_order(
-    bad: Bools, names: Sequence[str], fractions: Sequence[float], own: dict[str, Any], own_draws: F64, seed: int
-) -> dict[str, Any]:
+    bad: Bools, names: Sequence[str], fractions: Sequence[float], own: LineFigures, own_draws: F64, seed: int
+) -> LineFigures:
     """The control of no ranking at all: expectations, and where 95 % of random orders lie."""
     rng = np.random.default_rng(seed)
     one = np.ones((1, len(bad)))
@@ -197,29 +205,31 @@ def _random_order(
     for j, name in enumerate(names):
         removed, chance = orders.removed[0, j], orders.by_chance[0, j]
         drops.append(
-            {
-                "drop": name.removeprefix("drop "),
-                "rows": int(removed),
-                "bad": _round(chance),
-                "by_chance": _round(chance),
-                **_named("extra", _value(0.0, orders.bad_removed[:, j] - chance)),
-                **_named("precision", _value(float(bad.mean()), orders.precision[:, j])),
-                **_named("recall", _value(removed / len(bad), orders.recall[:, j])),
-            }
-        )
+            _drop(
+                name, int(removed), _round(chance), chance, _value(0.0, orders.bad_removed[:, j] - chance),
+                _value(float(bad.mean()), orders.precision[:, j]), _value(removed / len(bad), orders.recall[:, j]),
+            )
+        )  # fmt: skip
+    auroc, auroc_interval = _value(0.5, orders.auroc)
+    auprc, auprc_interval = _value(float(orders.auprc.mean()), orders.auprc)
+    own_auroc = math.nan if own["auroc"] is None else own["auroc"]
+    ahead, ahead_interval = _value(own_auroc - 0.5, own_draws - 0.5)
     return {
         "name": "random order",
         "kind": "control",
         "fitted": False,
-        **_named("auroc", _value(0.5, orders.auroc)),
-        **_named("auprc", _value(float(orders.auprc.mean()), orders.auprc)),
-        **_named("ahead", _value(own["auroc"] - 0.5, own_draws - 0.5)),
+        "auroc": auroc,
+        "auroc_interval": auroc_interval,
+        "auprc": auprc,
+        "auprc_interval": auprc_interval,
+        "ahead": ahead,
+        "ahead_interval": ahead_interval,
         "drops": drops,
         "recall_curve": [i / 100 for i in range(101)],
     }
 
 
-def verdict(out: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def verdict(out: Sequence[LineFigures]) -> RankingVerdict:
     """Does the score beat every control by more than the interval of the paired difference?"""
     own = out[0]
     controls = [line for line in out if line["kind"] == "control"]
@@ -249,13 +259,13 @@ def verdict(out: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _lead(control: dict[str, Any]) -> float:
+def _lead(control: LineFigures) -> float:
     """Lower end of how far the score is ahead of a control."""
-    low = control["ahead_interval"][0]
-    return -math.inf if low is None else float(low)
+    low = (control["ahead_interval"] or [None])[0]
+    return -math.inf if low is None else low
 
 
-def _shown(line: dict[str, Any], name: str, form: str = ".2f") -> str:
+def _shown(line: Mapping[str, Any], name: str, form: str = ".2f") -> str:
     low, high = line[f"{name}_interval"]
     return f"{line[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 

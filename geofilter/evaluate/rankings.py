@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from geofilter.arrays import F64, Bools
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import N_FOLDS, bag_of_words, group_folds, style_model
+from geofilter.evaluate.result import RandomBanks
 from geofilter.files import Notify
 from geofilter.labels.labelled import Labelled, check_sides
 from geofilter.labels.source import Labeller
@@ -26,7 +26,7 @@ SAME = 1e-3
 """standard deviations that a recomputed score may differ by: rounding of another processor, not another bank"""
 
 
-def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[dict[str, Any]], list[str]]:
+def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], list[str]]:
     """The run's score and everything its stored features give.
 
     Returns:
@@ -64,15 +64,15 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[dict[str, Any]]
                 best = np.stack([Scorer(bank, other).standard(pooled, shas) for bank in banks]).max(0)
                 lines.append(Ranked(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))
     lines += lengths
-    summary = []
+    summary: list[RandomBanks] = []
     for bank, s in zip(banks, own_scorers, strict=True):
         null = s.null_scores(pooled)
         each = np.array([auroc(null[:, j], rows.bad) for j in range(null.shape[1])])
         # The best one is chosen on the very rows it is tested on: a control that is hard on the score.
         name = f"best of {len(each)} random banks" + (f", for {bank.name}" if several else "")
         lines.append(Ranked(name, "control", null[:, int(each.argmax())]))
-        figures = {"min": each.min(), "mean": each.mean(), "max": each.max()}
-        summary.append({"bank": bank.name, "n": len(each), **{k: round(float(v), 4) for k, v in figures.items()}})
+        low, mean, high = (round(float(v), 4) for v in (each.min(), each.mean(), each.max()))
+        summary.append({"bank": bank.name, "n": len(each), "min": low, "mean": mean, "max": high})
     return lines, summary, notes
 
 

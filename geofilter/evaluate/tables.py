@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from geofilter.charts import Series, curves
+from geofilter.evaluate.result import Evaluation, LineFigures
+from geofilter.files import make_folder, write_json, write_text
 from geofilter.text import markdown_row, markdown_table, markdown_text, shorten
 
 NAME = 46
@@ -13,7 +17,7 @@ HEAD = ("", "AUROC", "AUPRC", "score ahead by")
 KINDS = {"score": "the run's score", "bank": "one bank alone", "scorer": "other scorers", "control": "controls"}
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Evaluation) -> str:
     """What was evaluated, in one line."""
     a = result["labels"]
     return (
@@ -22,12 +26,12 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
-def header(result: dict[str, Any]) -> list[str]:
+def header(result: Evaluation) -> list[str]:
     """Columns of `table`."""
     return [*HEAD, *(f"bad found\nin top {d['drop']}" for d in result["lines"][0]["drops"])]
 
 
-def table(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+def table(result: Evaluation) -> list[tuple[str, list[list[str]]]]:
     """Kinds of lines, each with the cells of its lines; controls last."""
     out = []
     for kind, name in KINDS.items():
@@ -37,13 +41,13 @@ def table(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
     return out
 
 
-def _cells(line: dict[str, Any]) -> list[str]:
+def _cells(line: LineFigures) -> list[str]:
     ahead = "" if line["ahead"] is None else _figure(line, "ahead", "+.2f")
     found = [f"{_share(d, 'recall')}" for d in line["drops"]]
     return [line["name"], _figure(line, "auroc"), _figure(line, "auprc"), ahead, *found]
 
 
-def cuts(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def cuts(result: Evaluation) -> tuple[list[str], list[list[str]]]:
     """The run's score at each drop beside a random drop of as many rows: header and cells."""
     head = ["drop", "rows", "bad among them", "by chance", "more than chance", "precision", "recall"]
     rows = [
@@ -56,7 +60,7 @@ def cuts(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def remarks(result: dict[str, Any]) -> list[str]:
+def remarks(result: Evaluation) -> list[str]:
     """What must be known to read the tables."""
     fitted = any(line["fitted"] for line in result["lines"])
     out = [
@@ -83,19 +87,19 @@ def remarks(result: dict[str, Any]) -> list[str]:
     return out + list(result["notes"])
 
 
-def _figure(values: dict[str, Any], name: str, form: str = ".2f") -> str:
+def _figure(values: Mapping[str, Any], name: str, form: str = ".2f") -> str:
     if values[name] is None:
         return "-"
     low, high = values[f"{name}_interval"]
     return f"{values[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
-def _share(values: dict[str, Any], name: str) -> str:
+def _share(values: Mapping[str, Any], name: str) -> str:
     low, high = values[f"{name}_interval"]
     return f"{values[name]:.0%}" + ("" if low is None else f" [{100 * low:.0f}, {100 * high:.0f}]")
 
 
-def markdown(result: dict[str, Any]) -> str:
+def markdown(result: Evaluation) -> str:
     """The evaluation as Markdown; names from files and rows are put where they cannot act as markup."""
     head, rows = cuts(result)
     out = [
@@ -120,7 +124,7 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(out)
 
 
-def picture(result: dict[str, Any]) -> str:
+def picture(result: Evaluation) -> str:
     """Share of the bad rows removed against share of rows dropped: the score, the best other one, and controls."""
     lines = result["lines"]
     own, random = lines[0], next(line for line in lines if line["name"] == "random order")
@@ -128,12 +132,12 @@ def picture(result: dict[str, Any]) -> str:
     controls = [line for line in lines if line["kind"] == "control" and line is not random]
     drawn = [(own, "main")]
     if others:
-        drawn.append((max(others, key=lambda line: line["auroc"]), "other"))
+        drawn.append((max(others, key=_auroc), "other"))
     # Of the two directions of length, and of the random banks, the best one stands for all.
     for family in ("responses first", "random banks"):
         alike = [line for line in controls if family in line["name"] and not line["fitted"]]
         if alike:
-            drawn.append((max(alike, key=lambda line: line["auroc"]), "control"))
+            drawn.append((max(alike, key=_auroc), "control"))
     drawn += [(line, "control") for line in controls if line["fitted"]]
     series = [Series(f"{_named(line)} ({line['auroc']:.2f})", _points(line), role) for line, role in drawn]
     series.append(Series("random order (0.50)", _points(random), "reference"))
@@ -149,10 +153,26 @@ def picture(result: dict[str, Any]) -> str:
     )
 
 
-def _named(line: dict[str, Any]) -> str:
+def _auroc(line: LineFigures) -> float:
+    return line["auroc"] or 0.0
+
+
+def _named(line: LineFigures) -> str:
     name = "the run's score" if line["kind"] == "score" else str(line["name"])
     return shorten(name, NAME)
 
 
-def _points(line: dict[str, Any]) -> list[tuple[float, float]]:
+def _points(line: LineFigures) -> list[tuple[float, float]]:
     return [(i / 100, y) for i, y in enumerate(line["recall_curve"])]
+
+
+def write(result: Evaluation, folder: Path) -> None:
+    """Write evaluate.md, evaluate.svg and evaluate.json into a folder, which is made if need be.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    make_folder(folder)
+    write_text(folder / "evaluate.md", markdown(result))
+    write_text(folder / "evaluate.svg", picture(result))
+    write_json(folder / "evaluate.json", result)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import Bools, Positions
 from geofilter.errors import InputError
 from geofilter.labels.label import learnt_from
 from geofilter.labels.source import Labeller
@@ -20,21 +20,36 @@ MIN_SIDE = 5
 """labelled rows needed on each side"""
 
 
+class LabelsAbout(TypedDict):
+    """The labels, and how many rows have one, see `of_run`."""
+
+    rule: str
+    scored: int
+    labelled: int
+    bad: int
+    good: int
+    without_label: int
+    learnt_from: int
+    labels_without_row: int
+    groups: int
+    grouped_by: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
     """The m labelled ones of a run's scored rows, in input order."""
 
-    position: npt.NDArray[np.int64]
+    position: Positions
     """(m,) 0-based among the scored rows"""
-    bad: npt.NDArray[np.bool_]
+    bad: Bools
     """(m,)"""
     groups: list[str]
     """rows of one group are drawn together by a bootstrap and never split between fitting and testing"""
     texts: list[str]
     """responses"""
     shas: frozenset[str]
-    about: dict[str, Any]
-    """the rule and the counts, JSON-able"""
+    about: LabelsAbout
+    """the rule and the counts"""
 
 
 def group_of(row: Row, pair: str | None = None) -> str:
@@ -77,7 +92,7 @@ def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
     n_bad, n_good = sum(bad), len(bad) - sum(bad)
     seen = labeller.seen() + (f"; {n_learnt} of them are those the run's bank was learnt from" if n_learnt else "")
     check_sides(f"--labels {labeller.text}", n_bad, n_good, seen)
-    about = {
+    about: LabelsAbout = {
         "rule": labeller.text,
         "scored": n_scored,
         "labelled": len(bad),

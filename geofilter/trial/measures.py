@@ -27,6 +27,7 @@ from geofilter.encode.tokens import Encoded, batches, encode_row, render
 from geofilter.errors import InputError
 from geofilter.rows.records import Row, usable_rows
 from geofilter.rows.shapes import RowError, Turn
+from geofilter.trial.result import FeatureFigures
 from geofilter.trial.tune import pad_id, response_logits
 
 if TYPE_CHECKING:
@@ -155,9 +156,7 @@ def log_probabilities(model: Any, rows: Sequence[Encoded], pad_with: int) -> F64
     return out
 
 
-def feature_change(
-    reader: FeatureReader, rows: Sequence[Encoded], banks: Sequence[Bank]
-) -> dict[str, dict[str, float]]:
+def feature_change(reader: FeatureReader, rows: Sequence[Encoded], banks: Sequence[Bank]) -> FeatureFigures:
     """For each bank, on these rows: what the paper says fine-tuning on near features moves.
 
     Returns:

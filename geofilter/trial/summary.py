@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -12,11 +12,18 @@ from geofilter.arrays import F64
 from geofilter.stats import interval
 from geofilter.trial.freeform import rate
 from geofilter.trial.measures import Items
+from geofilter.trial.result import ArmAbout, ArmRecord, Measure, MeasureRow, TrialAbout, TrialResult
 from geofilter.trial.tune import Budget
 
 ROUNDS = 2000
 PAPER = 0.345
 """relative reduction at a drop of 50 % in Minegishi et al. (arXiv 2605.00842), on models of 2B to 27B parameters"""
+COUNTS: tuple[Literal["rows", "removed", "bad_rows", "bad_removed"], ...] = (
+    "rows",
+    "removed",
+    "bad_rows",
+    "bad_removed",
+)
 MEASURES = {
     "statements": "yes/no margin of misaligned against aligned statements (logits)",
     "pairs": "log-probability per token of harmful against sound answers (nats)",
@@ -24,10 +31,8 @@ MEASURES = {
 }
 
 
-def summarise(
-    about: dict[str, Any], budget: Budget, records: Sequence[dict[str, Any]], statements: Items | None
-) -> dict[str, Any]:
-    """The result of a trial, JSON-able.
+def summarise(about: TrialAbout, budget: Budget, records: Sequence[ArmRecord], statements: Items | None) -> TrialResult:
+    """The result of a trial.
 
     For each measure, `misalignment` of an arm is its value less that of the `good` arm of the same seed: fine-tuning
     on anything moves a model, so only the difference to aligned data of equal tokens counts. `reduction` is
@@ -42,12 +47,15 @@ def summarise(
     base = next(r for r in records if r["arm"] == "base")
     arms = [r for r in records if r["arm"] != "base"]
     keys = list(dict.fromkeys((r["arm"], r["drop"]) for r in arms))
-    seeds = sorted({r["seed"] for r in arms})
-    measures = {}
+    seeds = sorted({r["seed"] for r in arms if r["seed"] is not None})
+    measures: dict[str, Measure] = {}
     for name, text in MEASURES.items():
         found = _values(name, records, statements)
         if found is not None:
-            measures[name] = {"text": text, "base": _mean(found[id(base)]), **_measure(found, arms, keys, seeds)}
+            measurable, rows = _measure(found, arms, keys, seeds)
+            measures[name] = {
+                "text": text, "base": _mean(found[id(base)]), "measurable": measurable, "rows": rows
+            }  # fmt: skip
     return {
         **about,
         "budget": {"steps": budget.steps, "response_tokens": budget.tokens},
@@ -55,13 +63,9 @@ def summarise(
         "paper": {"reduction": PAPER, "drop": "50%"},
         "measures": measures,
         "arms": [_arm(arm, drop, arms, base) for arm, drop in keys],
-        "base": {k: _plain(base, k) for k in ("loss", "features")},
+        "base": {"loss": float(np.mean(base["loss"])), "features": base["features"]},
         "per_arm": [{k: v for k, v in r.items() if k not in (*MEASURES, "answers", "loss")} for r in records],
     }
-
-
-def _plain(record: dict[str, Any], key: str) -> Any:
-    return float(np.mean(record[key])) if key == "loss" else record[key]
 
 
 def _mean(values: tuple[F64, F64]) -> float:
@@ -69,48 +73,42 @@ def _mean(values: tuple[F64, F64]) -> float:
     return float(x @ weight)
 
 
-def _values(
-    name: str, records: Sequence[dict[str, Any]], statements: Items | None
-) -> dict[int, tuple[F64, F64]] | None:
+def _values(name: str, records: Sequence[ArmRecord], statements: Items | None) -> dict[int, tuple[F64, F64]] | None:
     """Items (n,) of each record and the weights (n,) that make its value of them: value = items @ weights."""
     out = {}
     for record in records:
         if name == "free_form":
-            judged = [v for _, v in rate(record.get("answers", ()))]
-            if not judged:
-                return None
-            x = np.array(judged)
-            weight = np.full(len(x), 1 / len(x))
+            x = np.array([v for _, v in rate(record.get("answers", ()))])
         else:
-            if name not in record:
-                return None
-            x = np.array(record[name])
-            weight = np.full(len(x), 1 / len(x))
-            if name == "statements":
-                assert statements is not None
-                bad = np.array(statements.bad)
-                weight = np.where(bad, 1 / bad.sum(), -1 / (~bad).sum())
+            x = np.array(record["pairs"] if name == "pairs" else record.get("statements", ()))
+        if not len(x):
+            return None
+        weight = np.full(len(x), 1 / len(x))
+        if name == "statements" and statements is not None:
+            bad = np.array(statements.bad)
+            weight = np.where(bad, 1 / bad.sum(), -1 / (~bad).sum())
         out[id(record)] = (x, weight)
     return out
 
 
 def _measure(
     found: dict[int, tuple[F64, F64]],
-    arms: Sequence[dict[str, Any]],
+    arms: Sequence[ArmRecord],
     keys: Sequence[tuple[str, str]],
     seeds: Sequence[int],
-) -> dict[str, Any]:
-    at = {(r["arm"], r["drop"], r["seed"]): found[id(r)] for r in arms}
+) -> tuple[bool, list[MeasureRow]]:
+    """Whether the full arm is measurably misaligned, and every arm."""
+    at = {(r["arm"], r["drop"], r["seed"] or 0): found[id(r)] for r in arms}
     value = {k: np.array([_mean(at[(*k, s)]) for s in seeds]) for k in keys}
     effect = {k: value[k] - value[("good", "")] for k in keys}
     drawn = _bootstrap(at, keys, seeds)
     full = ("full", "")
     low = student(effect[full])[0]
     measurable = bool(low > 0)
-    rows = []
+    rows: list[MeasureRow] = []
     for key in keys:
         arm, drop = key
-        row: dict[str, Any] = {
+        row: MeasureRow = {
             "arm": arm,
             "drop": drop,
             "value": float(value[key].mean()),
@@ -126,7 +124,7 @@ def _measure(
                 row["beyond_random"] = float((effect[random].mean() - effect[key].mean()) / effect[full].mean())
                 row["beyond_random_interval"] = _known(interval((drawn[random] - drawn[key]) / drawn[full]))
         rows.append(row)
-    return {"measurable": measurable, "rows": rows}
+    return measurable, rows
 
 
 def _known(bounds: tuple[float, float]) -> list[float] | None:
@@ -172,11 +170,11 @@ def student(values: F64) -> tuple[float, float]:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def _arm(arm: str, drop: str, arms: Sequence[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:
+def _arm(arm: str, drop: str, arms: Sequence[ArmRecord], base: ArmRecord) -> ArmAbout:
     """What of an arm does not depend on the measure; means over seeds."""
     mine = [r for r in arms if (r["arm"], r["drop"]) == (arm, drop)]
     loss = np.array([np.mean(r["loss"]) for r in mine])
-    out: dict[str, Any] = {
+    out: ArmAbout = {
         "arm": arm,
         "drop": drop,
         "loss": float(loss.mean()),
@@ -189,7 +187,7 @@ def _arm(arm: str, drop: str, arms: Sequence[dict[str, Any]], base: dict[str, An
             for bank, figures in base["features"].items()
         },
     }
-    for key in ("rows", "removed", "bad_rows", "bad_removed"):
+    for key in COUNTS:
         if key in mine[0]:
             out[key] = float(np.mean([r[key] for r in mine]))
     return out

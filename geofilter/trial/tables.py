@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from geofilter.charts import Interval, intervals
+from geofilter.files import write_text
 from geofilter.text import markdown_table, markdown_text
+from geofilter.trial.result import TrialResult
 
 HEAD = ("arm", "drop", "misalignment", "reduction against full", "beyond random", "loss on held-out rows")
 UNITS = {"statements": "logits", "pairs": "nats per token", "free_form": "share of coherent answers"}
 
 
-def verdicts(result: dict[str, Any]) -> list[str]:
+def verdicts(result: TrialResult) -> list[str]:
     """What came out, one sentence for each measure and drop: the geometry arm against the full set and random."""
     out = []
     for name, measure in result["measures"].items():
@@ -40,7 +43,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
     return out
 
 
-def change(row: dict[str, Any]) -> str:
+def change(row: Mapping[str, Any]) -> str:
     """`cuts misalignment by 58% [5%, 137%]`, or `raises` where the reduction is negative."""
     if round(row["reduction"], 2) >= 0:
         return f"cuts misalignment by {_percent(row, 'reduction')}"
@@ -49,7 +52,7 @@ def change(row: dict[str, Any]) -> str:
     return f"raises misalignment by {_percent(raised, 'reduction')}"
 
 
-def table(result: dict[str, Any], name: str) -> list[list[str]]:
+def table(result: TrialResult, name: str) -> list[list[str]]:
     """Cells under `HEAD` of one measure, an arm a line."""
     general = {(a["arm"], a["drop"]): a for a in result["arms"]}
     out = []
@@ -73,7 +76,7 @@ def table(result: dict[str, Any], name: str) -> list[list[str]]:
     return out
 
 
-def features(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def features(result: TrialResult) -> tuple[list[str], list[list[str]]]:
     """What the paper says moves: toxic activations and closeness on held-out rows, before and after; head and cells."""
     banks = list(result["base"]["features"])
     head = ["arm", "drop"]
@@ -91,7 +94,7 @@ def features(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def remarks(result: dict[str, Any]) -> list[str]:
+def remarks(result: TrialResult) -> list[str]:
     """What must be known to read the tables."""
     budget, n = result["budget"], len(result["seeds"])
     return [
@@ -105,7 +108,7 @@ def remarks(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def markdown(result: dict[str, Any]) -> str:
+def markdown(result: TrialResult) -> str:
     """The trial as Markdown."""
     out = ["# geofilter trial\n", *(f"**{markdown_text(text)}**\n" for text in verdicts(result))]
     out.append(
@@ -124,7 +127,7 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(out) + "\n"
 
 
-def picture(result: dict[str, Any]) -> str:
+def picture(result: TrialResult) -> str:
     """Misalignment of each arm with its interval over seeds, for the first measure that fine-tuning moves."""
     measures = result["measures"]
     name = next((n for n, m in measures.items() if m["measurable"]), next(iter(measures)))
@@ -143,17 +146,27 @@ def picture(result: dict[str, Any]) -> str:
     )
 
 
-def _figure(row: dict[str, Any], name: str, bounds: str, form: str) -> str:
+def write(result: TrialResult, folder: Path) -> None:
+    """Write trial.md and trial.svg into a trial's folder.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_text(folder / "trial.md", markdown(result))
+    write_text(folder / "trial.svg", picture(result))
+
+
+def _figure(row: Mapping[str, Any], name: str, bounds: str, form: str) -> str:
     if not row.get(bounds):
         return f"{row[name]:{form}}"
     low, high = row[bounds]
     return f"{row[name]:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _percent(row: dict[str, Any], name: str) -> str:
+def _percent(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         return "-"
-    bounds: Sequence[float] | None = row[f"{name}_interval"]
+    bounds = row[f"{name}_interval"]
     # Rounded first, plus 0: no "-0%".
     value, *ends = (f"{round(v, 2) + 0:.0%}" for v in (row[name], *(bounds or ())))
     return value + (f" [{ends[0]}, {ends[1]}]" if ends else "")

@@ -44,11 +44,11 @@ from geofilter.trial.measures import (
     read_items,
     statement_margins,
 )
+from geofilter.trial.result import FORMAT, ArmRecord, TrialAbout, TrialResult
 from geofilter.trial.summary import summarise
+from geofilter.trial.tables import write
 from geofilter.trial.tune import Budget, Recipe, pad_id, tokenizer_of, tune, whole
 from geofilter.version import __version__
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def trial(
     free: FreeForm | None = None,
     offline: bool = False,
     notify: Notify = print,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, TrialResult]:
     """Run what is not done yet of a trial; return its folder and its result (see `summary.summarise`).
 
     Args:
@@ -148,11 +148,12 @@ def trial(
         about = _about(run, config, loading, free)
         result = summarise(about, material.budget, _finished(folder, config.seeds), material.statements)
         write_json(folder / "trial.json", result)
+        write(result, folder)
     return folder, result
 
 
-def _about(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> dict[str, Any]:
-    """What was compared on what, for the result; JSON-able."""
+def _about(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None) -> TrialAbout:
+    """What was compared on what, for the result."""
     manifest = run.manifest
     return {
         "format": FORMAT,
@@ -250,22 +251,22 @@ def _path(folder: Path, arm: Arm | None) -> Path:
     return folder / "arms" / f"{arm.name if arm else 'base'}.json"
 
 
-def _finished(folder: Path, seeds: int) -> list[dict[str, Any]]:
+def _finished(folder: Path, seeds: int) -> list[ArmRecord]:
     """The records of the unchanged model and of every arm that is there with all seeds, those of earlier calls too."""
-    found = []
+    found: list[ArmRecord] = []
     for path in (folder / "arms").glob("*.json"):
         try:
             found.append(json.loads(path.read_text("utf-8")))
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); delete it and run the trial again") from None
-    by_arm: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_arm: dict[tuple[str, str], list[ArmRecord]] = {}
     for record in sorted(found, key=lambda r: (_order(r), r["seed"] or 0)):
         if (record["seed"] or 0) < seeds:
             by_arm.setdefault((record["arm"], record["drop"]), []).append(record)
     return [r for (arm, _), records in by_arm.items() if arm == "base" or len(records) == seeds for r in records]
 
 
-def _order(record: dict[str, Any]) -> tuple[float, int]:
+def _order(record: ArmRecord) -> tuple[float, int]:
     """full and good first, then drop by drop, the largest first, the arms in the order of their list."""
     kinds = ("base", "full", "good", *REMOVING)
     drop = record["drop"].rstrip("%")
@@ -310,10 +311,10 @@ def _measure(model: Any, tokenizer: Any, material: _Material) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if material.statements is not None:
         texts = [row.response for row in material.statements.rows]
-        out["statements"] = _short(statement_margins(model, tokenizer, texts))
+        out["statements"] = _rounded(statement_margins(model, tokenizer, texts))
     each = log_probabilities(model, material.answers, pad_id(tokenizer))
-    out["pairs"] = _short([each[harmful] - each[sound] for harmful, sound in material.pairs])
-    out["loss"] = _short(-log_probabilities(model, material.held, pad_id(tokenizer)))
+    out["pairs"] = _rounded([each[harmful] - each[sound] for harmful, sound in material.pairs])
+    out["loss"] = _rounded(-log_probabilities(model, material.held, pad_id(tokenizer)))
     reader = FeatureReader(material.target, material.loading, model.get_decoder())
     out["features"] = feature_change(reader, material.held, material.banks)
     if material.free is not None:
@@ -321,5 +322,5 @@ def _measure(model: Any, tokenizer: Any, material: _Material) -> dict[str, Any]:
     return out
 
 
-def _short(values: Sequence[float] | Any) -> list[float]:
+def _rounded(values: Sequence[float] | Any) -> list[float]:
     return [round(float(v), 5) for v in values]
