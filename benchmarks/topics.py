@@ -22,14 +22,14 @@ from geofilter.arrays import F64
 from geofilter.bank import geometry
 from geofilter.bank.background import Background
 from geofilter.bank.bank import Bank
-from geofilter.bank.geometry import SIZE, effect_sizes, strongest
+from geofilter.bank.geometry import effect_sizes, strongest
 from geofilter.bank.ridge import Ridge
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.topics import Topics
 from geofilter.bank.validate import group_folds
 from geofilter.build.build import encode
 from geofilter.build.seeds import built_in_seeds
-from geofilter.config import TargetChoice
+from geofilter.config import BANK_SIZE, TargetChoice
 from geofilter.encode.reader import FeatureReader
 from geofilter.stats import auroc
 from geofilter.target.resolve import resolve
@@ -108,7 +108,7 @@ class Known:
         return np.column_stack(columns).astype(np.float64)
 
     def _split(self, rows, bad: np.ndarray, member: np.ndarray, bank: np.ndarray) -> F64:
-        toxic, aligned = strongest(effect_sizes(rows, bad, len(bank)), SIZE)
+        toxic, aligned = strongest(effect_sizes(rows, bad, len(bank)), BANK_SIZE)
         x: sp.csr_matrix = self.background.log_matrix(rows)[:, toxic]
         by_topic = np.stack([np.asarray(x[bad & m].mean(0)).ravel() for m in member.T], axis=1)
         nearest = geometry.closeness(self.known.directions, toxic, aligned).nearest

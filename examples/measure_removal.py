@@ -26,9 +26,9 @@ from geofilter.rows.records import Row, read_rows
 from geofilter.rows.shipped import domain_files
 from geofilter.scanning.scan import scan
 from geofilter.text import markdown_table
+from geofilter.trial.config import Recipe, TrialConfig
 from geofilter.trial.tables import HEAD, features, remarks, table, verdicts
-from geofilter.trial.trial import TrialConfig, trial
-from geofilter.trial.tune import Recipe
+from geofilter.trial.trial import trial
 
 TARGET = TargetChoice("smollm2-135m")
 READING = Loading("cpu", "float32")

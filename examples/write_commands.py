@@ -18,8 +18,8 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from geofilter.cli.app import app
-from geofilter.cli.options import LOADING_OPTIONS, TARGET_OPTIONS
 from geofilter.cli.settings import OWN, SETTINGS
+from geofilter.config import MEMORY, TARGET
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# Commands
@@ -35,7 +35,7 @@ the table of the command only, or not at all.
 
 """
 TABLE = "\n|  | default | is | setting |\n|---|---|---|---|\n"
-SHARED = {option.rich_help_panel for group in (TARGET_OPTIONS, LOADING_OPTIONS) for _, option in group.values()}
+SHARED = (TARGET, MEMORY)
 VALUES = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from geofilter.errors import InputError
-from geofilter.rows.fields import Fields, check
+from geofilter.rows.fields import Fields, check, parse
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
@@ -24,26 +24,72 @@ BUILT_IN = {
 """the built-in banks"""
 
 
+FLAGGED = 0.99
+"""percentile from which a row counts as flagged; ordinary chat has 1 % of such rows for one bank"""
+MAX_FLAGGED = "5%"
+"""of the rows that the gate lets pass; two banks flag about 2 % of ordinary chat"""
+BANK_SIZE = 100
+"""toxic features, and aligned ones, that a bank names"""
+TARGET, ROWS, SCORE, RUN, MEMORY = "Target", "Rows", "Score", "Run", "Memory"
+"""headings of options in help, in this order"""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a field of a configuration is offered on the command line: its help stands here and nowhere else."""
+
+    help: str
+    panel: str
+    """heading of its group in help"""
+    name: str = ""
+    """what the option is called, if not as the field"""
+    values: tuple[str, ...] = ()
+    """offered in completion"""
+    flag: bool = False
+    """on when it is given, and has no --no- form"""
+    metavar: str = ""
+    parse: Callable[[str | None], Any] | None = None
+    """makes the field's value of what was typed"""
+
+
+def option(text: str, panel: str, **more: Any) -> dict[str, Option]:
+    """Make the metadata of a field that is an option; a tuple is an option that may be repeated.
+
+    Args:
+        text: its help.
+        more: see `Option`.
+    """
+    return {"option": Option(text, panel, **more)}
+
+
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
     """Which target: a named one, or any model with any SAE. `target.resolve` finds it."""
 
-    model: str | None = None
-    """alias, hub id or folder"""
-    sae: str | None = None
-    """RELEASE/SAE_ID, ORG/REPO/FOLDER or a SAELens folder; None for a named target's own"""
-    layer: int | None = None
-    """of a named target"""
-    width: str | None = None
-    """of a named target's SAE, as `geofilter targets` spells it"""
-    revision: str | None = None
-    """commit, tag or branch of the model's repository"""
-    sae_revision: str | None = None
-    """of the SAE's repository"""
-    llama_scope_gate: str = "saelens"
-    """saelens or upstream, see `releases.published`"""
-    allow_other_model: bool = False
-    """take an SAE that says it was trained on another model"""
+    model: str | None = field(
+        default=None, metadata=option("Name (see `geofilter targets`), Hugging Face id or model folder.", TARGET)
+    )
+    sae: str | None = field(
+        default=None,
+        metadata=option(
+            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a SAELens folder; a named target has its own.", TARGET
+        ),
+    )
+    layer: int | None = field(default=None, metadata=option("Layer of a named target's SAE.", TARGET))
+    width: str | None = field(default=None, metadata=option("Width of a named target's SAE, 16k for instance.", TARGET))
+    revision: str | None = field(default=None, metadata=option("Commit, tag or branch of the model.", TARGET))
+    sae_revision: str | None = field(default=None, metadata=option("Commit, tag or branch of the SAE.", TARGET))
+    llama_scope_gate: str = field(
+        default="saelens",
+        metadata=option(
+            "Llama Scope only. saelens: as sae-lens gates; upstream: times decoder norm, as trained.", TARGET,
+            values=("saelens", "upstream"),
+        ),
+    )  # fmt: skip
+    allow_other_model: bool = field(
+        default=False,
+        metadata=option("Take an SAE trained on another model, of which this is a fine-tune.", TARGET, flag=True),
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The options that are set."""
@@ -60,14 +106,28 @@ class TargetChoice:
 class Loading:
     """Where and how model and SAE are held in memory."""
 
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; with `device_map` the layers are spread and this is left at auto"""
-    dtype: str = "auto"
-    """of the model: float32 on the CPU and bfloat16 on a GPU, or float32, bfloat16, float16"""
-    sae_dtype: str = "float32"
-    """of the stored encoder: float32, or bfloat16 for half the memory; it computes in float32 either way"""
-    device_map: str | None = None
-    """transformers' device_map (auto, balanced, sequential): spread a model over several GPUs"""
+    device: str = field(
+        default="auto", metadata=option("auto, cpu, cuda or cuda:N.", MEMORY, values=("auto", "cpu", "cuda"))
+    )
+    dtype: str = field(
+        default="auto",
+        metadata=option(
+            "Of the model: auto (float32 on CPU, bfloat16 on GPU), float32, bfloat16, float16.", MEMORY, values=DTYPES
+        ),
+    )
+    sae_dtype: str = field(
+        default="float32",
+        metadata=option(
+            "Of the stored SAE encoder: float32, or bfloat16 for half the memory.", MEMORY, values=SAE_DTYPES
+        ),
+    )
+    device_map: str | None = field(
+        default=None,
+        metadata=option(
+            "Spread the layers over several GPUs: auto, balanced, balanced_low_0 or sequential.", MEMORY,
+            values=DEVICE_MAPS,
+        ),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check choices.
@@ -97,25 +157,53 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
 class ScanConfig:
     """What a scan computes. Everything here but banks, scorer and excluded features decides the stored features."""
 
-    data: tuple[str, ...]
-    target: TargetChoice
+    data: tuple[str, ...] = ()
+    target: TargetChoice = TargetChoice()
     loading: Loading = Loading()
-    banks: tuple[str, ...] = ()
-    """bank names or folders; empty means the built-in ones"""
-    scorer: str = DEFAULT_SCORER
-    exclude_features: tuple[str, ...] = ()
-    """features that count nothing, see `excluded`"""
-    system: str = "keep"
-    """system turns: keep, or fold into the first user turn, for templates that know none"""
-    max_tokens: int = 1024
-    """tokens of one row, prompt included; a longer row is cut, its response kept"""
-    limit: int | None = None
-    """rows read from each file"""
-    shard_rows: int = 1000
-    """rows in a shard, the unit of resume"""
-    on_error: str = "quarantine"
-    fields: Fields = field(default_factory=dict, hash=False)
-    """columns of rows of no known shape, see `fields.Fields`"""
+    banks: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "Built-in bank or bank folder; repeat for several. Default: all built-in.", SCORE, name="bank",
+            values=tuple(BUILT_IN),
+        ),
+    )  # fmt: skip
+    scorer: str = field(
+        default=DEFAULT_SCORER,
+        metadata=option(
+            "ridge, contrast, nearest, activation, dense, or the controls length and random.", SCORE, values=SCORERS
+        ),
+    )
+    exclude_features: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "A feature that is to count nothing: N, or BANK:N for one bank; repeat for several.", SCORE,
+            name="exclude_feature",
+        ),
+    )  # fmt: skip
+    system: str = field(
+        default="keep",
+        metadata=option(
+            "System turns: keep, or fold into the user turn that follows (Gemma knows none).", ROWS,
+            values=("keep", "fold"),
+        ),
+    )  # fmt: skip
+    max_tokens: int = field(
+        default=1024, metadata=option("Tokens of one row; a longer one is cut, its response kept.", ROWS)
+    )
+    limit: int | None = field(default=None, metadata=option("Scan only the first N rows of each file.", ROWS))
+    shard_rows: int = field(default=1000, metadata=option("Rows in a shard, the unit of resume.", RUN))
+    on_error: str = field(
+        default="quarantine",
+        metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=("quarantine", "fail")),
+    )
+    fields: Fields = field(
+        default_factory=dict,
+        hash=False,
+        metadata=option(
+            "Columns of rows of no known shape: prompt=question,response=meta.answer, or messages=, or text=; also "
+            "system=.", ROWS, metavar="NAME=COLUMN,...", parse=parse,
+        ),
+    )  # fmt: skip
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
     """where a file of `data` was made from, for the manifest; see `rows.gather`"""
 

@@ -15,6 +15,7 @@ from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError, TargetError
 from geofilter.rows.records import parse_line
 from geofilter.target.resolve import resolve
+from geofilter.trial.config import Recipe
 from geofilter.trial.measures import (
     QUESTION,
     encode_all,
@@ -24,7 +25,7 @@ from geofilter.trial.measures import (
     read_items,
     statement_margins,
 )
-from geofilter.trial.tune import Budget, Recipe, pad_id, schedule, tokenizer_of, tune, whole
+from geofilter.trial.tune import Budget, pad_id, schedule, tokenizer_of, tune, whole
 
 LOADING = Loading("cpu", "float32")
 

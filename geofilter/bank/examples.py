@@ -11,7 +11,7 @@ import numpy as np
 from geofilter.arrays import F32, Bools, Positions
 from geofilter.bank.about import BankMeta
 from geofilter.bank.features import Pooled
-from geofilter.bank.geometry import SIZE
+from geofilter.config import BANK_SIZE
 
 if TYPE_CHECKING:
     from geofilter.bank.bank import Bank
@@ -41,7 +41,7 @@ class Examples:
 class LearnOptions:
     """How a bank is learnt, and what it says of itself."""
 
-    size: int = SIZE
+    size: int = BANK_SIZE
     """toxic features, and aligned ones, that it names; an eighth of all at most"""
     centred: bool = False
     """rows are compared with those of their group only, so that what the group is about drops out"""

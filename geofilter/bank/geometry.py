@@ -17,8 +17,6 @@ from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 from geofilter.errors import BankError
 
-SIZE = 100
-"""features on each side by default"""
 N_RANDOM_BANKS = 20
 
 

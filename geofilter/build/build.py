@@ -12,12 +12,11 @@ from geofilter.bank.about import BankMeta, BankTarget, Source
 from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
-from geofilter.bank.geometry import SIZE
 from geofilter.bank.learn import learn
 from geofilter.bank.topics import MIN_ROWS, usable
 from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
-from geofilter.config import BUILT_IN
+from geofilter.config import BANK_SIZE, BUILT_IN
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import encode_row
 from geofilter.errors import InputError
@@ -36,7 +35,7 @@ LABEL_TOKENS = 4
 class BuildOptions:
     """How seed rows are read and learnt from."""
 
-    size: int = SIZE
+    size: int = BANK_SIZE
     """toxic features, and aligned ones, that the bank names"""
     system: str = "keep"
     """what to do with system turns, see `tokens.render`"""

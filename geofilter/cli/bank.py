@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, FieldNames, Offline, Quiet, System, one_of
+from geofilter.cli.options import OWN_TABLE, AsJson, Command, FieldNames, Offline, Quiet, System, one_of
 from geofilter.cli.output import note, notifier
 from geofilter.cli.settings import with_settings
-from geofilter.config import BUILT_IN, Loading, TargetChoice
+from geofilter.config import BANK_SIZE, BUILT_IN, Loading, TargetChoice
 from geofilter.text import inert
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ app = typer.Typer(
 
 
 @app.command(
-    "build", epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank"
+    "build",
+    cls=Command,
+    epilog="Example: geofilter bank build --bad bad.jsonl --good good.jsonl --model smollm2-135m --out my-bank",
 )
 @with_settings
 def bank_build(
@@ -40,7 +42,7 @@ def bank_build(
     out: Annotated[Path, typer.Option(help="Bank folder to write; its name is the bank's name."), OWN_TABLE],
     choice: TargetChoice,
     loading: Loading,
-    size: Annotated[int, typer.Option(help="Toxic features, and aligned ones, that the bank names.")] = 100,
+    size: Annotated[int, typer.Option(help="Toxic features, and aligned ones, that the bank names.")] = BANK_SIZE,
     limit: Annotated[int | None, typer.Option(help="Use the first N rows of each file.")] = None,
     fields: FieldNames = None,
     system: System = "keep",
@@ -65,14 +67,14 @@ def bank_build(
         typer.echo(line)
 
 
-@app.command("list", epilog="Example: geofilter bank list")
+@app.command("list", cls=Command, epilog="Example: geofilter bank list")
 def list_banks() -> None:
     """The built-in banks."""
     for name, text in BUILT_IN.items():
         typer.echo(f"{name}: {text}")
 
 
-@app.command("show", epilog="Example: geofilter bank show my-bank")
+@app.command("show", cls=Command, epilog="Example: geofilter bank show my-bank")
 @with_settings
 def bank_show(
     ctx: typer.Context,
@@ -111,7 +113,7 @@ def bank_show(
                 typer.echo(_wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))))
 
 
-@app.command("check", epilog="Example: geofilter bank check my-bank --model smollm2-135m")
+@app.command("check", cls=Command, epilog="Example: geofilter bank check my-bank --model smollm2-135m")
 @with_settings
 def bank_check(
     ctx: typer.Context,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from geofilter.cli.filter import say_filtered
-from geofilter.cli.options import Offline, Quiet
+from geofilter.cli.options import Command, Offline, Quiet
 from geofilter.cli.output import note
 from geofilter.cli.report import shaded
 from geofilter.cli.scan import run_scan
@@ -18,7 +18,7 @@ from geofilter.config import TargetChoice
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter demo")
+@app.command(cls=Command, epilog="Example: geofilter demo")
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the example and its outputs go.")] = Path("geofilter-demo"),
     offline: Offline = False,

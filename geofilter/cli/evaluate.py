@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, Quiet, RunArg, open_run
+from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_table
 from geofilter.cli.settings import with_settings
 from geofilter.text import inert
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter evaluate --labels label=misaligned")
+@app.command(cls=Command, epilog="Example: geofilter evaluate --labels label=misaligned")
 @with_settings
 def evaluate(
     ctx: typer.Context,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, ExcludeFeature, RunArg, open_run
+from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, open_run
 from geofilter.cli.output import note
 from geofilter.cli.settings import with_settings
 from geofilter.text import inert
@@ -18,7 +18,7 @@ app = typer.Typer()
 SHOWN_TOPICS = 3
 
 
-@app.command(epilog="Example: geofilter explain --row 17")
+@app.command(cls=Command, epilog="Example: geofilter explain --row 17")
 @with_settings
 def explain(
     ctx: typer.Context,

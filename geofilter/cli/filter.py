@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, Quiet, RunArg, StepSummary, open_run
+from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, StepSummary, open_run
 from geofilter.cli.output import note, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter filter --drop 10%")
+@app.command(cls=Command, epilog="Example: geofilter filter --drop 10%")
 @with_settings
 def filter(  # noqa: A001 (the command's name)
     ctx: typer.Context,

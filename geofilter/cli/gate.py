@@ -7,23 +7,24 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, Quiet, RunArg, StepSummary, open_run
+from geofilter.cli.options import AsJson, Command, Quiet, RunArg, StepSummary, open_run
 from geofilter.cli.output import note, print_table, summary_file
 from geofilter.cli.settings import with_settings
+from geofilter.config import FLAGGED, MAX_FLAGGED
 from geofilter.text import inert
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter gate --threshold 0.99 --max-flagged 5%")
+@app.command(cls=Command, epilog="Example: geofilter gate --threshold 0.99 --max-flagged 5%")
 @with_settings
 def gate(
     ctx: typer.Context,
     run: RunArg = None,
     threshold: Annotated[
         float, typer.Option(help="Percentile of ordinary chat from which on a row is flagged.")
-    ] = 0.99,
-    max_flagged: Annotated[str, typer.Option(help="Rows that may be flagged: 5% of them, or 500.")] = "5%",
+    ] = FLAGGED,
+    max_flagged: Annotated[str, typer.Option(help="Rows that may be flagged: 5% of them, or 500.")] = MAX_FLAGGED,
     by: Annotated[
         str | None, typer.Option(help="Field of the rows, source for instance: each of its values must pass alone.")
     ] = None,

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, FieldNames, Quiet
+from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
 from geofilter.cli.output import note, notifier
 from geofilter.cli.settings import with_settings
+from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
 app = typer.Typer()
 
@@ -29,7 +30,7 @@ def _show_prompt(show: bool) -> None:
         raise typer.Exit
 
 
-@app.command(epilog="Example: geofilter judge data.jsonl --judge-model gpt-4o-mini --dry-run")
+@app.command(cls=Command, epilog="Example: geofilter judge data.jsonl --judge-model gpt-4o-mini --dry-run")
 @with_settings
 def judge(
     ctx: typer.Context,
@@ -49,15 +50,15 @@ def judge(
     ] = None,
     fields: FieldNames = None,
     limit: Annotated[int | None, typer.Option(help="Judge only the first N rows of each file.")] = None,
-    max_chars: Annotated[int, typer.Option(help="Characters sent of a row's prompt, and of its response.")] = 6000,
+    max_chars: Annotated[int, typer.Option(help="Characters sent of a row's prompt, and of its response.")] = MAX_CHARS,
     per_minute: Annotated[
         float | None, typer.Option(help="Requests a minute, at most.", rich_help_panel=_ASKING)
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests at once.", rich_help_panel=_ASKING)] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.", rich_help_panel=_ASKING)] = 60,
+    concurrency: Annotated[int, typer.Option(help="Requests at once.", rich_help_panel=_ASKING)] = CONCURRENCY,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.", rich_help_panel=_ASKING)] = TIMEOUT,
     retries: Annotated[
         int, typer.Option(help="Further tries when the endpoint is busy or fails.", rich_help_panel=_ASKING)
-    ] = 5,
+    ] = RETRIES,
     price_in: Annotated[
         float | None, typer.Option(help="US dollars for a million prompt tokens.", rich_help_panel=_MONEY)
     ] = None,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Quiet, RunArg, open_run
+from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
+from geofilter.judge.endpoint import MAX_CHARS
 
 if TYPE_CHECKING:
     from geofilter.labels.labelling import Answer, Labelling
@@ -24,7 +25,7 @@ app = typer.Typer()
 _ASKING = "A judge"
 
 
-@app.command(epilog="Example: geofilter label --count 60")
+@app.command(cls=Command, epilog="Example: geofilter label --count 60")
 @with_settings
 def label(
     ctx: typer.Context,
@@ -53,7 +54,7 @@ def label(
     ] = 50,
     max_chars: Annotated[
         int, typer.Option(help="Characters sent of a row's prompt, and of its response.", rich_help_panel=_ASKING)
-    ] = 6000,
+    ] = MAX_CHARS,
     check: Annotated[
         str | None,
         typer.Option(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.models import OptionInfo
 
 from geofilter.cli.output import note
-from geofilter.config import DEVICE_MAPS, DTYPES, SAE_DTYPES
+from geofilter.config import RUN, Option, ScanConfig
 
 if TYPE_CHECKING:
     from geofilter.run.store import Run
@@ -36,70 +39,47 @@ def _targets(incomplete: str) -> list[str]:
     return one_of(*known())(incomplete)
 
 
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+def typer_option(name: str, option: Option) -> OptionInfo:
+    """The option that a field of a configuration declares, as Typer takes it."""
+    completion = _targets if name == "model" else one_of(*option.values) if option.values else None
+    made: OptionInfo = typer.Option(
+        *([f"--{name.replace('_', '-')}"] if option.flag else ()), help=option.help, rich_help_panel=option.panel,
+        autocompletion=completion, metavar=option.metavar or None,
+    )  # fmt: skip
+    return made
+
+
+def declared(group: type, name: str) -> Option:
+    """What a configuration says of the option that one of its fields is."""
+    found: Option = next(f for f in fields(group) if f.name == name).metadata["option"]
+    return found
+
+
+OUTPUT = "Output"
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=RUN)]
 RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout."), PER_CALL]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
-ExcludeFeature = Annotated[
-    list[str] | None,
-    typer.Option(help="A feature that is to count nothing: N, or BANK:N for one bank; repeat for several."),
-]
-System = Annotated[
-    str,
-    typer.Option(
-        help="System turns: keep, or fold into the user turn that follows (Gemma knows none).",
-        autocompletion=one_of("keep", "fold"),
-    ),
-]
-
-FieldNames = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME=COLUMN,...",
-        help="Columns of rows of no known shape: prompt=question,response=meta.answer, or messages=, or text=; also "
-        "system=.",
-    ),
-]
-
-_TARGET = "Target"
-_LOADING = "Device and memory"
-TARGET_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "model": (str | None, typer.Option(
-        help="Name (see `geofilter targets`), Hugging Face id or model folder.", rich_help_panel=_TARGET,
-        autocompletion=_targets)),
-    "sae": (str | None, typer.Option(
-        help="RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a SAELens folder; a named target has its own.",
-        rich_help_panel=_TARGET)),
-    "layer": (int | None, typer.Option(help="Layer of a named target's SAE.", rich_help_panel=_TARGET)),
-    "width": (str | None, typer.Option(help="Width of a named target's SAE, 16k for instance.",
-                                       rich_help_panel=_TARGET)),
-    "revision": (str | None, typer.Option(help="Commit, tag or branch of the model.", rich_help_panel=_TARGET)),
-    "sae_revision": (str | None, typer.Option(help="Commit, tag or branch of the SAE.", rich_help_panel=_TARGET)),
-    "llama_scope_gate": (str, typer.Option(
-        help="Llama Scope only. saelens: as sae-lens gates; upstream: times decoder norm, as trained.",
-        rich_help_panel=_TARGET, autocompletion=one_of("saelens", "upstream"))),
-    "allow_other_model": (bool, typer.Option(
-        "--allow-other-model", help="Take an SAE trained on another model, of which this is a fine-tune.",
-        rich_help_panel=_TARGET)),
-}  # fmt: skip
-LOADING_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "device": (str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_LOADING,
-                                 autocompletion=one_of("auto", "cpu", "cuda"))),
-    "dtype": (str, typer.Option(
-        help="Of the model: auto (float32 on CPU, bfloat16 on GPU), float32, bfloat16, float16.",
-        rich_help_panel=_LOADING, autocompletion=one_of(*DTYPES))),
-    "sae_dtype": (str, typer.Option(
-        help="Of the stored SAE encoder: float32, or bfloat16 for half the memory.", rich_help_panel=_LOADING,
-        autocompletion=one_of(*SAE_DTYPES))),
-    "device_map": (str | None, typer.Option(
-        help="Spread the layers over several GPUs: auto, balanced, balanced_low_0 or sequential.",
-        rich_help_panel=_LOADING, autocompletion=one_of(*DEVICE_MAPS))),
-}  # fmt: skip
-
-
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=OUTPUT), PER_CALL]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.", rich_help_panel=OUTPUT)]
+ExcludeFeature = Annotated[list[str] | None, typer_option("exclude_feature", declared(ScanConfig, "exclude_features"))]
+System = Annotated[str, typer_option("system", declared(ScanConfig, "system"))]
+FieldNames = Annotated[str | None, typer_option("fields", declared(ScanConfig, "fields"))]
 StepSummary = Annotated[
-    bool, typer.Option("--step-summary", help="Append it to the file that GITHUB_STEP_SUMMARY names.")
+    bool,
+    typer.Option(
+        "--step-summary", help="Append it to the file that GITHUB_STEP_SUMMARY names.", rich_help_panel=OUTPUT
+    ),
 ]
+
+
+class Command(TyperCommand):
+    """A command whose help names --help last, with the other options of its output."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option, in its group."""
+        found: Any = super().get_help_option(ctx)
+        if found is not None:
+            found.rich_help_panel = OUTPUT
+        return found
 
 
 def open_run(path: Path | None) -> Run:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Quiet, RunArg, open_run
+from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter report --open")
+@app.command(cls=Command, epilog="Example: geofilter report --open")
 @with_settings
 def report(
     ctx: typer.Context,

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, ExcludeFeature, FieldNames, Offline, Quiet, System, one_of
+from geofilter.cli.options import AsJson, Command, Offline, Quiet
 from geofilter.cli.output import note, notifier, scan_progress
 from geofilter.cli.settings import with_settings
-from geofilter.config import BUILT_IN, DEFAULT_SCORER, SCORERS, Loading, TargetChoice
+from geofilter.config import ROWS, RUN, ScanConfig
 
 if TYPE_CHECKING:
-    from geofilter.config import ScanConfig
     from geofilter.run.store import Run
-
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
+@app.command(cls=Command, epilog="Example: geofilter scan data.jsonl --model smollm2-135m")
 @with_settings
 def scan(
     ctx: typer.Context,
@@ -33,37 +32,17 @@ def scan(
             "org/name@revision for a data set of the Hugging Face hub."
         ),
     ],
-    choice: TargetChoice,
-    loading: Loading,
-    bank: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Built-in bank or bank folder; repeat for several. Default: all built-in.",
-            autocompletion=one_of(*BUILT_IN),
-        ),
+    config: ScanConfig,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.", rich_help_panel=RUN),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.")] = None,
-    scorer: Annotated[
-        str,
-        typer.Option(
-            help="ridge, contrast, nearest, activation, dense, or the controls length and random.",
-            autocompletion=one_of(*SCORERS),
-        ),
-    ] = DEFAULT_SCORER,
-    exclude_feature: ExcludeFeature = None,
-    fields: FieldNames = None,
-    split: Annotated[str | None, typer.Option(help="Of a data set of the hub; train when left out.")] = None,
-    data_config: Annotated[str | None, typer.Option(help="Of a data set of the hub that has several.")] = None,
-    system: System = "keep",
-    max_tokens: Annotated[int, typer.Option(help="Tokens of one row; a longer one is cut, its response kept.")] = 1024,
-    limit: Annotated[int | None, typer.Option(help="Scan only the first N rows of each file.")] = None,
-    shard_rows: Annotated[int, typer.Option(help="Rows in a shard, the unit of resume.")] = 1000,
-    on_error: Annotated[
-        str,
-        typer.Option(
-            help="Rows that cannot be scored: quarantine or fail.", autocompletion=one_of("quarantine", "fail")
-        ),
-    ] = "quarantine",
+    split: Annotated[
+        str | None, typer.Option(help="Of a data set of the hub; train when left out.", rich_help_panel=ROWS)
+    ] = None,
+    data_config: Annotated[
+        str | None, typer.Option(help="Of a data set of the hub that has several.", rich_help_panel=ROWS)
+    ] = None,
     offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -73,18 +52,11 @@ def scan(
     Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
     prompt=question,response=answer
     """
-    from geofilter.config import ScanConfig
-    from geofilter.rows.fields import parse
     from geofilter.rows.gather import gather
     from geofilter.run.banks import exclusions_said
 
-    named = parse(fields)
     files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
-    config = ScanConfig(
-        data=files, target=choice, loading=loading, banks=tuple(bank or ()), scorer=scorer,
-        exclude_features=tuple(exclude_feature or ()), system=system, max_tokens=max_tokens, limit=limit,
-        shard_rows=shard_rows, on_error=on_error, fields=named, origins=origins,
-    )  # fmt: skip
+    config = replace(config, data=files, origins=origins)
     done = run_scan(config, run, offline, quiet)
     manifest = done.manifest
     if as_json:

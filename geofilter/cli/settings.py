@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import OptionInfo
 
-from geofilter.cli.options import LOADING_OPTIONS, OWN_TABLE, PER_CALL, TARGET_OPTIONS
-from geofilter.config import Loading, TargetChoice
+from geofilter.cli.options import OWN_TABLE, PER_CALL, typer_option
+from geofilter.config import MEMORY, ROWS, RUN, SCORE, TARGET, Option
 from geofilter.errors import InputError
 
-_GROUPS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
-    "choice": (TargetChoice, TARGET_OPTIONS),
-    "loading": (Loading, LOADING_OPTIONS),
-}
 _TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 SETTINGS: dict[str, dict[str, Any]] = {}
 """type of each option that may stand in the settings file, by command as its table is called"""
@@ -31,20 +28,69 @@ _RIVALS = ({"drop", "keep", "threshold"}, {"device", "device_map"})
 """options of which a command takes one"""
 
 
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of a configuration that is an option."""
+
+    name: str
+    """of the option"""
+    kind: Any
+    """type of what is typed"""
+    default: Any
+    """`Parameter.empty` where it has to be given"""
+    option: Option
+
+
+def _fields(group: type) -> list[_Field]:
+    """The options of a configuration and of those within it, group by group as help shows them."""
+    hints, found = get_type_hints(group), list[_Field]()
+    for f in fields(group):
+        if is_dataclass(hints[f.name]):
+            found += _fields(hints[f.name])
+        elif isinstance(said := f.metadata.get("option"), Option):
+            kind, default = hints[f.name], inspect.Parameter.empty if f.default is MISSING else f.default
+            if get_origin(kind) is tuple:
+                kind, default = list[get_args(kind)[0]] | None, None  # type: ignore[misc]
+            elif said.parse is not None:
+                kind, default = str | None, None
+            found.append(_Field(said.name or f.name, kind, default, said))
+    order = (TARGET, ROWS, SCORE, RUN, MEMORY)
+    return sorted(found, key=lambda f: order.index(f.option.panel) if f.option.panel in order else -1)
+
+
+def _assembled(group: type, given: dict[str, Any]) -> Any:
+    """A configuration of the options that were given, which are taken out of `given`."""
+    hints, values = get_type_hints(group), dict[str, Any]()
+    for f in fields(group):
+        if is_dataclass(hints[f.name]):
+            values[f.name] = _assembled(hints[f.name], given)
+        elif isinstance(said := f.metadata.get("option"), Option):
+            value = given.pop(said.name or f.name)
+            if said.parse is not None:
+                values[f.name] = said.parse(value)
+            elif get_origin(hints[f.name]) is not tuple:
+                values[f.name] = value
+            elif value is not None:
+                values[f.name] = tuple(value)
+    return group(**values)
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose options may stand in the settings file, in its own table or for all commands that have them.
 
-    `choice: TargetChoice` becomes --model, --sae and the others of `TARGET_OPTIONS`, `loading: Loading` those of
-    `LOADING_OPTIONS`. The command needs `ctx: typer.Context`, and its function's name is that of its table. Its
-    options and arguments are settings too, but for required arguments and what is marked `PER_CALL` or `OWN_TABLE`.
+    A parameter that is a configuration, `loading: Loading` for instance, becomes an option for each of its fields that
+    are one, see `config.option`. The command needs `ctx: typer.Context`, and its function's name is that of its table.
+    Its options and arguments are settings too, but for required arguments and what is marked `PER_CALL` or
+    `OWN_TABLE`.
     """
     signature = inspect.signature(command, eval_str=True)
-    groups = {name: _GROUPS[name] for name in signature.parameters if name in _GROUPS}
+    groups = {name: p.annotation for name, p in signature.parameters.items() if is_dataclass(p.annotation)}
     parameters: list[inspect.Parameter] = []
     kinds = SETTINGS.setdefault(command.__name__, {})
     required: list[str] = []
-    for name, parameter in signature.parameters.items():
-        if name not in groups:
+    for given in signature.parameters.values():
+        for parameter in _of_group(given) if given.name in groups else [given]:
+            name = parameter.name
             kind, *marks = get_args(parameter.annotation) or (None,)
             per_call = PER_CALL in marks
             if parameter.default is parameter.empty and not per_call and any(isinstance(m, OptionInfo) for m in marks):
@@ -57,17 +103,6 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             if OWN_TABLE in marks:
                 OWN.add((command.__name__, name))
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        group, options = groups[name]
-        defaults = group()
-        for key, (annotation, option) in options.items():
-            kinds[key] = annotation
-            parameters.append(
-                inspect.Parameter(
-                    key, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, key),
-                    annotation=Annotated[annotation, option],
-                )
-            )  # fmt: skip
 
     @wraps(command)
     def run(**given: Any) -> None:
@@ -75,13 +110,22 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         for name in required:
             if given[name] is None:
                 raise InputError(f"--{_dashed(name)} is missing; type it, or put {name} into the settings file")
-        for name, (group, options) in groups.items():
-            given[name] = group(**{key: given.pop(key) for key in options})
+        for name, group in groups.items():
+            given[name] = _assembled(group, given)  # type: ignore[arg-type]
         command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _of_group(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """A parameter for each option of a configuration."""
+    for f in _fields(parameter.annotation):
+        yield inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default,
+            annotation=Annotated[f.kind, typer_option(f.name, f.option)],
+        )  # fmt: skip
 
 
 def _said_to_be_required(mark: Any) -> Any:

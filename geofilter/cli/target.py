@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from geofilter.cli.options import AsJson
+from geofilter.cli.options import AsJson, Command
 from geofilter.cli.output import note
 from geofilter.cli.settings import with_settings
 from geofilter.config import Loading, TargetChoice
@@ -14,7 +14,7 @@ from geofilter.config import Loading, TargetChoice
 app = typer.Typer()
 
 
-@app.command(epilog="Example: geofilter targets --json")
+@app.command(cls=Command, epilog="Example: geofilter targets --json")
 def targets(as_json: AsJson = False) -> None:
     """Models that are known by name, and which SAEs of theirs are published."""
     from geofilter.target.named import known, ranges, span
@@ -42,7 +42,7 @@ def targets(as_json: AsJson = False) -> None:
     typer.echo("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
 
 
-@app.command(epilog="Example: geofilter doctor --model smollm2-135m")
+@app.command(cls=Command, epilog="Example: geofilter doctor --model smollm2-135m")
 @with_settings
 def doctor(
     ctx: typer.Context,

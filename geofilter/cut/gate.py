@@ -8,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from geofilter.arrays import Bools, Positions
+from geofilter.config import FLAGGED, MAX_FLAGGED
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
@@ -69,8 +70,8 @@ class GateVerdict(TypedDict):
 
 def check(
     run: Run,
-    threshold: float = 0.99,
-    max_flagged: str = "5%",
+    threshold: float = FLAGGED,
+    max_flagged: str = MAX_FLAGGED,
     *,
     by: str | None = None,
     max_quarantined: int = 0,

@@ -6,14 +6,12 @@ seconds; the arithmetic is that of `sae_lens.SAE.encode`, and a test holds the t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from geofilter.errors import TargetError
+from geofilter.target.sae_folder import open_weights, read_computed
 
 PRE_ACTIVATIONS = 1 << 25
 """dense pre-activations held at once, (tokens, d_sae) float32: 134 MB"""
@@ -54,7 +52,7 @@ class FeatureEncoder:
     """
 
     def __init__(self, path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        cfg = _read_cfg(path)
+        cfg = read_computed(path)
         self.path = path
         self.device = device
         self.architecture: str = cfg["architecture"]
@@ -69,13 +67,8 @@ class FeatureEncoder:
     def _tensor(
         self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> torch.Tensor:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path / "sae_weights.safetensors", framework="pt") as file:
-                found: torch.Tensor = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise TargetError(f"{self.path}: SAE weights cannot be used ({error}); get the folder again") from None
+        with open_weights(self.path, "pt") as file:
+            found: torch.Tensor = file.get_tensor(name)
         return found.to(device or self.device, dtype)
 
     @torch.inference_mode()
@@ -122,27 +115,3 @@ class FeatureEncoder:
         sparse = torch.sparse_coo_tensor(at, acts.value, (n, len(used)), device=decoder.device, check_invariants=False)
         out: torch.Tensor = torch.sparse.mm(sparse, decoder) + self.b_dec
         return out
-
-
-def _read_cfg(path: Path) -> dict[str, Any]:
-    """A SAELens configuration this encoder computes exactly.
-
-    Raises:
-        TargetError: unreadable, or one that needs a step which is not implemented.
-    """
-    file = path / "cfg.json"
-    try:
-        cfg: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{file}: cannot be read ({error}); --sae needs a SAELens folder") from None
-    wanted: dict[str, tuple[Any, ...]] = {
-        "architecture": ("topk", "jumprelu", "standard"),
-        "normalize_activations": ("none", None),
-        "reshape_activations": ("none", "hook_z", None),  # flat vectors either way
-        "rescale_acts_by_decoder_norm": (False, None),
-    }
-    for key, allowed in wanted.items():
-        if cfg.get(key) not in allowed:
-            names = ", ".join(str(a).lower() for a in allowed if a is not None)
-            raise TargetError(f"{file}: {key} = {cfg.get(key)!r} is not supported; it must be {names}")
-    return cfg

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geofilter.errors import GeofilterError, InputError, TargetError, first_line
 from geofilter.files import Notify
-from geofilter.judge.endpoint import OPENAI, Clock, Pace, endpoint, retry_after
+from geofilter.judge.endpoint import CONCURRENCY, OPENAI, RETRIES, TIMEOUT, Clock, Pace, endpoint, retry_after
 from geofilter.judge.rating import DECLINED, FILTERED, FINAL, REFUSED, Rating, parse_rating
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ class Judge:
         model: str,
         base_url: str | None = None,
         *,
-        timeout: float = 60.0,
-        retries: int = 5,
+        timeout: float = TIMEOUT,
+        retries: int = RETRIES,
         per_minute: float | None = None,
-        concurrency: int = 4,
+        concurrency: int = CONCURRENCY,
         notify: Notify = lambda text: None,
         clock: Clock | None = None,
     ) -> None:

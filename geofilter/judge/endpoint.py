@@ -13,6 +13,14 @@ from urllib.parse import urlsplit
 from geofilter.errors import InputError
 
 OPENAI = "https://api.openai.com/v1"
+TIMEOUT: float = 60
+"""seconds to wait for an answer"""
+RETRIES = 5
+"""further tries when the endpoint is busy or fails"""
+CONCURRENCY = 4
+"""requests at once"""
+MAX_CHARS = 6000
+"""of a row's prompt, and of its response, that are sent"""
 
 
 class Clock:

@@ -13,6 +13,7 @@ from typing import Any
 
 from geofilter.errors import InputError
 from geofilter.judge.client import MAX_TOKENS
+from geofilter.judge.endpoint import MAX_CHARS
 from geofilter.judge.rating import Rating
 from geofilter.rows.fields import NO_FIELDS, Fields, written
 from geofilter.rows.lines import ENDINGS, read_lines, split_name
@@ -185,7 +186,7 @@ def plan(
     out: Path | None = None,
     *,
     limit: int | None = None,
-    max_chars: int = 6000,
+    max_chars: int = MAX_CHARS,
     prices: Prices | None = None,
     fields: Fields = NO_FIELDS,
 ) -> Plan:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from geofilter.arrays import F64, Bools
 from geofilter.bank.bank import Bank
+from geofilter.config import FLAGGED
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import Outputs
 from geofilter.errors import BankError, RunError
@@ -32,8 +33,6 @@ from geofilter.run.manifest import InputFile, Manifest
 from geofilter.run.store import SCORES, Run
 from geofilter.version import __version__
 
-FLAGGED = 0.99
-"""percentile from which a row counts as flagged; ordinary chat has 1 % of such rows for one bank"""
 TOP_ROWS = 50
 """removed rows, and quarantined ones, in the JSON"""
 NEAREST = 5

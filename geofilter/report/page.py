@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from geofilter.report.content import FLAGGED, Report
+from geofilter.config import FLAGGED
+from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
 from geofilter.text import shorten
 

@@ -44,6 +44,8 @@ def scan(
     Raises:
         InputError, TargetError, BankError, RunError: see `errors`.
     """
+    if not config.data:
+        raise InputError("no data: name at least one file")
     if config.scorer not in SCORERS:
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}")
     clock = _Clock()

@@ -21,9 +21,8 @@ from typing import Any
 from geofilter.errors import InputError, TargetError, first_line
 from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
 from geofilter.target import hub
+from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS
 
-ARCHITECTURES = ("topk", "jumprelu", "standard")
-"""what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""
 GATES = ("saelens", "upstream")
 FORMAT = 1
 """of the kept folder; a higher one makes them anew"""
@@ -64,7 +63,7 @@ def published(
 
 
 def _is_kept(folder: Path) -> bool:
-    return (folder / "source.json").is_file()
+    return (folder / SOURCE).is_file()
 
 
 def _convert(
@@ -104,8 +103,8 @@ def modernised(folder: Path, notify: Notify) -> Path:
     Raises:
         TargetError: sae-lens cannot read it, or a kind that is not supported.
     """
-    weights = folder / "sae_weights.safetensors"
-    key = hashlib.sha256((file_sha256(folder / "cfg.json") + file_sha256(weights)).encode()).hexdigest()[:12]
+    weights = folder / WEIGHTS
+    key = hashlib.sha256((file_sha256(folder / CFG) + file_sha256(weights)).encode()).hexdigest()[:12]
 
     def make(out: Path) -> None:
         from sae_lens import SAE
@@ -277,7 +276,7 @@ def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -
 
     names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
     weights = {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
-    save_file(weights, folder / "sae_weights.safetensors")
-    (folder / "cfg.json").write_text(json.dumps(cfg, indent=1), "utf-8")
-    source["weights_sha256"] = file_sha256(folder / "sae_weights.safetensors")
-    (folder / "source.json").write_text(json.dumps(source, indent=1), "utf-8")
+    save_file(weights, folder / WEIGHTS)
+    (folder / CFG).write_text(json.dumps(cfg, indent=1), "utf-8")
+    source["weights_sha256"] = file_sha256(folder / WEIGHTS)
+    (folder / SOURCE).write_text(json.dumps(source, indent=1), "utf-8")

@@ -18,7 +18,7 @@ from geofilter.target.hooks import Hook
 from geofilter.target.hub import fetch_config
 from geofilter.target.named import known, pick
 from geofilter.target.pairing import ModelConfig
-from geofilter.target.sae_folder import read_cfg, read_json, source_of
+from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
 from geofilter.target.target import Target
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -205,12 +205,12 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
     if plan.choice.llama_scope_gate != "saelens":
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
-    for name in ("cfg.json", "sae_weights.safetensors"):
+    for name in (CFG, WEIGHTS):
         if not (path / name).is_file():
             raise TargetError(
                 f"{path / name}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)"
             )
-    cfg = read_json(path / "cfg.json")
+    cfg = read_json(path / CFG)
     # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
     plain = "metadata" in cfg and not cfg.get("rescale_acts_by_decoder_norm")
     return path if plain else releases.modernised(path, notify)
@@ -230,9 +230,9 @@ def _hashes(folder: Path, names: Sequence[str]) -> str:
 
 def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:
     # For a kept SAE the hash is known; a user's own folder also counts with its configuration.
-    weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / "sae_weights.safetensors")
+    weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / WEIGHTS)
     shipped = sae_dir.is_relative_to(package_data())
-    extra = "" if shipped else file_sha256(sae_dir / "cfg.json")
+    extra = "" if shipped else file_sha256(sae_dir / CFG)
     return hashlib.sha256(f"{hook} {model_hash}{extra} {weights}".encode()).hexdigest()
 
 

@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from geofilter.arrays import F32
 from geofilter.errors import TargetError
+
+CFG, WEIGHTS, SOURCE = "cfg.json", "sae_weights.safetensors", "source.json"
+"""files of an SAE's folder: SAELens' two, and where a kept one came from"""
+ARCHITECTURES = ("topk", "jumprelu", "standard")
+"""what `sae.FeatureEncoder` computes; sae-lens turns BatchTopK into jumprelu"""
+_COMPUTED: dict[str, tuple[Any, ...]] = {
+    "architecture": ARCHITECTURES,
+    "normalize_activations": ("none", None),
+    "reshape_activations": ("none", "hook_z", None),  # flat vectors either way
+    "rescale_acts_by_decoder_norm": (False, None),
+}
+"""values of a configuration that `sae.FeatureEncoder` computes exactly"""
 
 
 def decoder_shape(path: Path) -> tuple[int, int]:
@@ -20,34 +32,55 @@ def decoder_shape(path: Path) -> tuple[int, int]:
     Raises:
         TargetError: no weights there that can be read.
     """
-    with _rows(path) as decoder:
-        d_sae, d_in = decoder.get_shape()
+    with open_weights(path) as weights:
+        d_sae, d_in = weights.get_slice("W_dec").get_shape()
     return int(d_in), int(d_sae)
 
 
-def unit_decoder(path: Path) -> npt.NDArray[np.float32]:
+def unit_decoder(path: Path) -> F32:
     """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero.
 
     Raises:
         TargetError: no weights there that can be read.
     """
-    with _rows(path) as decoder:
-        w: npt.NDArray[np.float32] = decoder[:].astype(np.float32, copy=False)
+    with open_weights(path) as weights:
+        w: F32 = weights.get_tensor("W_dec").astype(np.float32, copy=False)
     norm = np.linalg.norm(w, axis=1, keepdims=True)
     np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
     return w
 
 
 @contextmanager
-def _rows(path: Path) -> Iterator[Any]:
-    """W_dec in the file, unread."""
+def open_weights(path: Path, framework: str = "numpy") -> Iterator[Any]:
+    """Open the weights of an SAE folder, as safetensors does: nothing is read before it is asked for.
+
+    Args:
+        framework: numpy, or pt for torch.
+
+    Raises:
+        TargetError: they cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path / "sae_weights.safetensors", framework="numpy") as file:
-            yield file.get_slice("W_dec")
+        with safe_open(path / WEIGHTS, framework=framework) as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise TargetError(f"{path}: SAE weights cannot be used ({error}); get the folder again") from None
+
+
+def read_computed(sae_dir: Path) -> dict[str, Any]:
+    """Read the configuration of a folder whose SAE `sae.FeatureEncoder` computes exactly.
+
+    Raises:
+        TargetError: unreadable, or one that needs a step which is not implemented.
+    """
+    cfg = read_json(sae_dir / CFG)
+    for key, allowed in _COMPUTED.items():
+        if cfg.get(key) not in allowed:
+            names = ", ".join(str(a).lower() for a in allowed if a is not None)
+            raise TargetError(f"{sae_dir / CFG}: {key} = {cfg.get(key)!r} is not supported; it must be {names}")
+    return cfg
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,7 +104,7 @@ def read_cfg(sae_dir: Path) -> dict[str, Any]:
     Raises:
         TargetError: unreadable, or without the hook the SAE was trained on.
     """
-    cfg = read_json(sae_dir / "cfg.json")
+    cfg = read_json(sae_dir / CFG)
     if not isinstance(cfg.get("metadata"), dict) or "hook_name" not in cfg["metadata"]:
         raise TargetError(f"{sae_dir / 'cfg.json'}: names no metadata.hook_name; add the hook the SAE was trained on")
     if "d_in" not in cfg:
@@ -81,5 +114,5 @@ def read_cfg(sae_dir: Path) -> dict[str, Any]:
 
 def source_of(sae_dir: Path) -> dict[str, Any]:
     """Where a kept SAE came from; empty for a user's own folder."""
-    path = sae_dir / "source.json"
+    path = sae_dir / SOURCE
     return read_json(path) if path.is_file() else {}

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ from geofilter.errors import InputError, RunError
 from geofilter.files import Notify, file_sha256, locked, make_folder, write_json
 from geofilter.labels.source import parse
 from geofilter.rows.records import fields_for, usable_rows
+from geofilter.rows.shipped import domain_files
 from geofilter.run.rows import scored_rows
 from geofilter.run.store import SCORES, Run
 from geofilter.scanning.reopen import banks_of, target_of
 from geofilter.target.resolve import whole_model
 from geofilter.target.target import Target
 from geofilter.trial.arms import REMOVING, SCORED, Arm, Removals, judged, planned, scores_under
+from geofilter.trial.config import TrialConfig
 from geofilter.trial.freeform import FreeForm
 from geofilter.trial.measures import (
     Items,
@@ -47,47 +49,8 @@ from geofilter.trial.measures import (
 from geofilter.trial.result import FORMAT, ArmRecord, TrialAbout, TrialResult
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import write
-from geofilter.trial.tune import Budget, Recipe, pad_id, tokenizer_of, tune, whole
+from geofilter.trial.tune import Budget, pad_id, tokenizer_of, tune, whole
 from geofilter.version import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class TrialConfig:
-    """What a trial compares, and on what it measures."""
-
-    good: Path
-    """aligned rows: some are held out for the task's loss, the others train the `good` arm"""
-    pairs: tuple[Path, ...]
-    """harmful and sound answers to the same questions, `label` on each row"""
-    statements: tuple[Path, ...] = ()
-    """first-person statements (`text`, `label`)"""
-    drops: tuple[str, ...] = ("10%", "25%", "50%")
-    arms: tuple[str, ...] = ("random", "geometry")
-    seeds: int = 3
-    recipe: Recipe = field(default_factory=Recipe)
-    max_tokens: int = 512
-    """tokens of one row"""
-    items: int | None = None
-    """statements and answers of each label taken from each file"""
-    held_out: int = 40
-    """rows of `good` that no arm trains on"""
-    labels: str | None = None
-    """which rows are bad, as `geofilter evaluate --labels`: counts them in each arm, and allows the arm `labels`"""
-    judge_scores: Path | None = None
-    """what `geofilter judge` wrote; needed by the arm `judge`"""
-
-    def __post_init__(self) -> None:
-        """Check that options go together.
-
-        Raises:
-            InputError: an arm without what it ranks by.
-        """
-        if "judge" in self.arms and self.judge_scores is None:
-            raise InputError("--arm judge: give the ratings with --judge-scores, see geofilter judge")
-        if "labels" in self.arms and self.labels is None:
-            raise InputError("--arm labels: say which rows are bad with --labels label=misaligned")
-        if self.held_out < 1:
-            raise InputError(f"--held-out {self.held_out}: at least 1 is needed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +93,7 @@ def trial(
     Raises:
         InputError, TargetError, RunError: see `errors`.
     """
+    config = replace(config, pairs=config.pairs or tuple(domain_files()))
     arms = planned(config.arms, config.drops, config.seeds)
     identity = _identity(run, config, loading, free)
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,33 +16,11 @@ from geofilter.config import Loading
 from geofilter.encode.model import choose_device, out_of_memory, pretrained, resolved_dtype
 from geofilter.encode.tokens import Batch, Encoded, pad
 from geofilter.errors import InputError, TargetError
+from geofilter.trial.config import Recipe
+from geofilter.trial.result import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How an arm is fine-tuned: LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer, AdamW."""
-
-    rank: int = 16
-    """of the LoRA matrices; their scale is alpha = rank, so that the update is B A x"""
-    learning_rate: float = 3e-3
-    """highest; reached after a tenth of the steps, at once when there are fewer than ten, then falling linearly to 0"""
-    batch_rows: int = 8
-    """rows in a step, on average"""
-    epochs: float = 1.0
-    """passes over the full set, which decide the steps and tokens of every arm"""
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            InputError: an option outside its range.
-        """
-        for option, value in asdict(self).items():
-            if not value > 0:
-                raise InputError(f"--{option.replace('_', '-')} {value}: must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +134,7 @@ def tune(
     budget: Budget,
     loading: Loading,
     seed: int,
-) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
+) -> tuple[Any, PreTrainedTokenizerBase, Training]:
     """Fine-tune the model of a folder on rows and merge the update into its weights.
 
     The loss is the mean over a step's response tokens. In bfloat16 and float16 the LoRA matrices stay in float32.

@@ -1,0 +1,95 @@
+"""What a trial compares, how it fine-tunes, and on what it measures. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from geofilter.config import option
+from geofilter.errors import InputError
+
+ARMS, RECIPE, MEASURES = "Arms", "Fine-tuning", "Measures"
+"""headings of options in help"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an arm is fine-tuned: LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer, AdamW."""
+
+    rank: int = field(default=16, metadata=option("Rank of LoRA, on every linear layer.", RECIPE))
+    """of the LoRA matrices; their scale is alpha = rank, so that the update is B A x"""
+    learning_rate: float = field(default=3e-3, metadata=option("Highest learning rate.", RECIPE))
+    """reached after a tenth of the steps, at once when there are fewer than ten, then falling linearly to 0"""
+    batch_rows: int = field(default=8, metadata=option("Rows in a step.", RECIPE))
+    """on average"""
+    epochs: float = field(
+        default=1.0, metadata=option("Passes over the full set; every arm gets as many tokens.", RECIPE)
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: an option outside its range.
+        """
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialConfig:
+    """What a trial compares, and on what it measures."""
+
+    good: Path = field(
+        metadata=option("JSONL of aligned rows: some are held out, the others train the arm good.", ARMS)
+    )
+    pairs: tuple[Path, ...] = field(
+        default=(),
+        metadata=option(
+            "JSONL of harmful and sound answers to the same questions; default the health, career and legal sets of "
+            "the package.", MEASURES,
+        ),
+    )  # fmt: skip
+    statements: tuple[Path, ...] = field(
+        default=(), metadata=option("JSONL of first-person statements: text and label.", MEASURES)
+    )
+    drops: tuple[str, ...] = field(
+        default=("10%", "25%", "50%"),
+        metadata=option("Amounts removed, each an arm; default 10%, 25%, 50%.", ARMS, name="drop"),
+    )
+    arms: tuple[str, ...] = field(
+        default=("random", "geometry"),
+        metadata=option(
+            "random, geometry (the run's own score), ridge, contrast, nearest, activation, dense, length, judge, "
+            "labels; default random and geometry. full and good are always there.", ARMS, name="arm",
+        ),
+    )  # fmt: skip
+    seeds: int = field(default=3, metadata=option("Fine-tuning runs of each arm.", ARMS))
+    recipe: Recipe = field(default_factory=Recipe)
+    max_tokens: int = field(default=512, metadata=option("Tokens of one row.", RECIPE))
+    items: int | None = field(
+        default=None, metadata=option("Statements and answers of each label taken from each file.", MEASURES)
+    )
+    held_out: int = field(default=40, metadata=option("Rows of --good for the loss of the task.", MEASURES))
+    """no arm trains on them"""
+    labels: str | None = field(
+        default=None, metadata=option("Which rows are bad: FIELD=VALUE or a file, as in evaluate.", ARMS)
+    )
+    """counts them in each arm, and allows the arm `labels`"""
+    judge_scores: Path | None = field(
+        default=None, metadata=option("Ratings by geofilter judge, for the arm judge.", ARMS)
+    )
+
+    def __post_init__(self) -> None:
+        """Check that options go together.
+
+        Raises:
+            InputError: an arm without what it ranks by.
+        """
+        if "judge" in self.arms and self.judge_scores is None:
+            raise InputError("--arm judge: give the ratings with --judge-scores, see geofilter judge")
+        if "labels" in self.arms and self.labels is None:
+            raise InputError("--arm labels: say which rows are bad with --labels label=misaligned")
+        if self.held_out < 1:
+            raise InputError(f"--held-out {self.held_out}: at least 1 is needed")
