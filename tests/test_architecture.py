@@ -21,9 +21,9 @@ MAY_IMPORT = {
     "target": {"config"},
     "bank": {"config", "rows.style"},
     "run": {"config", "bank", "rows"},
-    "cut": {"run", "rows"},
+    "cut": {"config", "run", "rows"},
     "labels": {"cut", "run", "bank", "target.sae_folder", "rows"},
-    "report": {"cut", "run", "bank", "rows"},
+    "report": {"config", "cut", "run", "bank", "rows"},
     "evaluate": {"labels", "cut", "run", "bank", "rows"},
     # Only these four may import torch; nothing above imports them.
     "encode": {"config", "target", "bank.features", "rows"},

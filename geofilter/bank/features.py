@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-
-
-class _RowFeatures(Protocol):
-    @property
-    def indices(self) -> npt.NDArray[np.int32]: ...
-    @property
-    def values(self) -> npt.NDArray[np.float32]: ...
-    @property
-    def n_tokens(self) -> int: ...
-    @property
-    def residual(self) -> npt.NDArray[np.float16]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +32,7 @@ class Pooled:
         return len(self.indptr) - 1
 
     @classmethod
-    def of(cls, rows: Sequence[_RowFeatures], d_in: int) -> Pooled:
+    def of(cls, rows: Sequence[RowFeatures], d_in: int) -> Pooled:
         """Stack row features."""
         if not rows:
             empty = np.zeros(0)

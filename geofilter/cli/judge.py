@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +10,7 @@ from typing import Annotated
 import typer
 
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
-from geofilter.cli.output import note, notifier
+from geofilter.cli.output import note, notifier, progress
 from geofilter.cli.settings import with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
@@ -110,8 +107,9 @@ def judge(
         # Also when quiet: rows leave this machine.
         note(f"sending rows to {asked.base_url} for {judge_model} ...")
     try:
-        with _progress(todo.requests, quiet) as advance:
-            result = judge_files(todo, asked, max_cost=max_cost, notify=notify, progress=advance)
+        with progress("judging", quiet or not todo.requests) as (started, advance):
+            started(todo.requests, 0)
+            result = judge_files(todo, asked, max_cost=max_cost, notify=notify, progress=lambda rows: advance(rows, 0))
     except KeyboardInterrupt:
         note("geofilter: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None
@@ -129,18 +127,3 @@ def judge(
         notify(f"{asked.tokens_in:,} prompt and {asked.tokens_out:,} answer tokens by the endpoint's count{money}")
     for path in dict.fromkeys(todo.outs):
         note(f"written: {path}")
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=quiet or not total or not sys.stderr.isatty(), transient=True,
-    )  # fmt: skip
-    task = bar.add_task("judge", total=total)
-    with bar:
-        yield lambda n: bar.advance(task, n)

@@ -15,17 +15,27 @@ from geofilter.text import inert
 
 
 @contextmanager
-def scan_progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
-    """A progress bar with rows/s, tokens/s and time left on stderr."""
+def progress(
+    doing: str, quiet: bool, rates: bool = False
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
+    """A progress bar on stderr, if that is a terminal.
+
+    Args:
+        doing: what is said before it.
+        rates: show rows/s and tokens/s.
+
+    Yields:
+        what to call once with the number of rows and how many are done already, and what to call with the rows and
+        tokens done since the last call.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
         console=Console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True,
     )  # fmt: skip
-    task = bar.add_task("scan", total=None, rate="")
+    task = bar.add_task(doing, total=None, rate="")
     state = {"start": 0.0, "rows": 0, "tokens": 0}
 
     def started(total: int, done: int) -> None:
@@ -37,7 +47,7 @@ def scan_progress(quiet: bool) -> Iterator[tuple[Callable[[int, int], None], Cal
         state["rows"] += rows
         state["tokens"] += tokens
         spent = max(1e-6, bar.get_time() - state["start"])
-        rate = f"{state['rows'] / spent:.1f} rows/s {state['tokens'] / spent:,.0f} tokens/s"
+        rate = f"{state['rows'] / spent:.1f} rows/s {state['tokens'] / spent:,.0f} tokens/s" if rates else ""
         bar.update(task, advance=rows, rate=rate)
 
     try:

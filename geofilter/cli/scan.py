@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import AsJson, Command, Offline, Quiet
-from geofilter.cli.output import note, notifier, scan_progress
+from geofilter.cli.output import note, notifier, progress
 from geofilter.cli.settings import with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
 
@@ -79,7 +79,7 @@ def run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -
     from geofilter.scanning.scan import scan as encode_and_score
 
     try:
-        with scan_progress(quiet) as (started, advance):
+        with progress("scanning", quiet, rates=True) as (started, advance):
             return encode_and_score(
                 config, run, offline=offline, notify=notifier(quiet), started=started, progress=advance
             )

@@ -239,14 +239,15 @@ def verdict(out: Sequence[LineFigures]) -> RankingVerdict:
     beaten = _lead(hardest) > 0
     start = "The score beats every control" if beaten else "The score does not beat every control"
     text = (
-        f"{start}: its AUROC is {_shown(own, 'auroc')}, that of the hardest one ({hardest['name']}) "
-        f"{_shown(hardest, 'auroc')}, the difference {_shown(hardest, 'ahead', '+.2f')}."
+        f"{start}: its AUROC is {_with_interval(own, 'auroc')}, that of the hardest one ({hardest['name']}) "
+        f"{_with_interval(hardest, 'auroc')}, the difference {_with_interval(hardest, 'ahead', '+.2f')}."
     )
     if not beaten and hardest_blind is not hardest:
         word = "beats" if _lead(hardest_blind) > 0 else "does not beat"
         text += (
             f" It {word} the controls that are not fitted on labels: the hardest of them ({hardest_blind['name']}) has "
-            f"{_shown(hardest_blind, 'auroc')}, the difference is {_shown(hardest_blind, 'ahead', '+.2f')}."
+            f"{_with_interval(hardest_blind, 'auroc')}, the difference is "
+            f"{_with_interval(hardest_blind, 'ahead', '+.2f')}."
         )
     high = own["auroc_interval"][1]
     if high is not None and high < 0.5:
@@ -265,7 +266,7 @@ def _lead(control: LineFigures) -> float:
     return -math.inf if low is None else low
 
 
-def _shown(line: Mapping[str, Any], name: str, form: str = ".2f") -> str:
+def _with_interval(line: Mapping[str, Any], name: str, form: str = ".2f") -> str:
     low, high = line[f"{name}_interval"]
     return f"{line[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 

@@ -139,7 +139,7 @@ def picture(result: Evaluation) -> str:
         if alike:
             drawn.append((max(alike, key=_auroc), "control"))
     drawn += [(line, "control") for line in controls if line["fitted"]]
-    series = [Series(f"{_named(line)} ({line['auroc']:.2f})", _points(line), role) for line, role in drawn]
+    series = [Series(f"{_legend(line)} ({line['auroc']:.2f})", _points(line), role) for line, role in drawn]
     series.append(Series("random order (0.50)", _points(random), "reference"))
     a = result["labels"]
     largest = max(d["rows"] for d in own["drops"]) / a["labelled"]
@@ -157,7 +157,7 @@ def _auroc(line: LineFigures) -> float:
     return line["auroc"] or 0.0
 
 
-def _named(line: LineFigures) -> str:
+def _legend(line: LineFigures) -> str:
     name = "the run's score" if line["kind"] == "score" else str(line["name"])
     return shorten(name, NAME)
 

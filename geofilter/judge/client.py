@@ -129,16 +129,9 @@ class Judge:
         jobs: queue.SimpleQueue[tuple[Key, str] | None] = queue.SimpleQueue()
         results: queue.SimpleQueue[tuple[Key, Rating | Exception]] = queue.SimpleQueue()
 
-        def work() -> None:
-            while (job := jobs.get()) is not None:
-                try:
-                    results.put((job[0], self._rate(job[1], stop)))
-                except Exception as error:
-                    results.put((job[0], error))
-
         # Daemons: after an interrupt the process need not wait for an endpoint that hangs.
         for _ in range(self.concurrency):
-            threading.Thread(target=work, daemon=True).start()
+            threading.Thread(target=self._work, args=(jobs, results, stop), daemon=True).start()
         under_way = silent = 0
 
         def take() -> None:
@@ -177,6 +170,19 @@ class Judge:
         finally:
             for _ in range(self.concurrency):
                 jobs.put(None)
+
+    def _work(
+        self,
+        jobs: queue.SimpleQueue[tuple[Key, str] | None],
+        results: queue.SimpleQueue[tuple[Key, Rating | Exception]],
+        stop: threading.Event,
+    ) -> None:
+        """Rate prompts until there is None, in a thread of its own."""
+        while (job := jobs.get()) is not None:
+            try:
+                results.put((job[0], self._rate(job[1], stop)))
+            except Exception as error:
+                results.put((job[0], error))
 
     def _rate(self, prompt: str, stop: threading.Event) -> Rating:
         first = self._ask(prompt, stop)

@@ -54,14 +54,14 @@ def row_prompt(row: Row, max_chars: int) -> str:
 
     The fence is a hash of the very text it surrounds, so no row can hold the fence that closes it.
     """
-    prompt, response = _shorten(row.prompt, max_chars), _shorten(row.response, max_chars)
+    prompt, response = _ends(row.prompt, max_chars), _ends(row.response, max_chars)
     fence = hashlib.sha256(f"{prompt}\0{response}".encode()).hexdigest()[:16]
     parts = {"fence": fence, "prompt": prompt or "(nothing)", "response": response}
     # In one pass: a row that says {response} is not filled in.
     return _FILLED.sub(lambda m: parts[m[1]], ROW_PROMPT)
 
 
-def _shorten(text: str, max_chars: int) -> str:
+def _ends(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
     head = max_chars // 2

@@ -53,20 +53,20 @@ def dimensions(selection: Selection) -> list[Dimension]:
     """Source, input, shape, looks, length, turns, bank and topic: those in which the rows differ."""
     a, manifest = selection.arrays, selection.run.manifest
     found = [
-        _named("source", "source", [name or "(none given)" for name in manifest["sources"]], a["source"]),
-        _named("input", "input file", [f["path"] for f in manifest["data"]], a["file"]),
-        _named("shape", "row shape", list(SHAPES), a["shape"]),
+        _occurring("source", "source", [name or "(none given)" for name in manifest["sources"]], a["source"]),
+        _occurring("input", "input file", [f["path"] for f in manifest["data"]], a["file"]),
+        _occurring("shape", "row shape", list(SHAPES), a["shape"]),
         _looks(a["style"]),
         _binned("length", "response tokens", LENGTHS, a["n_tokens"]),
         _binned("turns", "messages", TURNS, a["n_turns"]),
-        _named("bank", "scored by bank", [b["name"] for b in manifest["banks"]], a["bank"]),
+        _occurring("bank", "scored by bank", [b["name"] for b in manifest["banks"]], a["bank"]),
         # -1 stands for a bank without topics, and -1 is the last name.
-        _named("topic", "closest topic", [*manifest["topics"], "(no topics)"], a["topic"]),
+        _occurring("topic", "closest topic", [*manifest["topics"], "(no topics)"], a["topic"]),
     ]
     return [dimension for dimension in found if len(dimension.categories) > 1]
 
 
-def _named(key: str, title: str, names: list[str], of: Labels) -> Dimension:
+def _occurring(key: str, title: str, names: list[str], of: Labels) -> Dimension:
     """Categories that occur, most rows first."""
     of = np.where(of < 0, len(names) - 1, of)
     counts = np.bincount(of, minlength=len(names))

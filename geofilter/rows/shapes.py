@@ -55,7 +55,7 @@ def parse_record(record: Mapping[str, Any], fields: Fields = NO_FIELDS) -> tuple
         RowError: no known shape, a column missing, no response, or content that is not text.
     """
     if fields:
-        shape, turns = _named(record, fields)
+        shape, turns = _of_columns(record, fields)
     elif "messages" in record:
         shape, turns = "messages", _turns(record["messages"], "messages", *CHAT)
     elif "conversations" in record:
@@ -82,7 +82,7 @@ def parse_record(record: Mapping[str, Any], fields: Fields = NO_FIELDS) -> tuple
     return shape, turns
 
 
-def _named(record: Mapping[str, Any], fields: Fields) -> tuple[str, tuple[Turn, ...]]:
+def _of_columns(record: Mapping[str, Any], fields: Fields) -> tuple[str, tuple[Turn, ...]]:
     """Shape and turns of a row whose columns are named; a row without a system text has no system turn."""
     values = {name: lookup(record, column) for name, column in fields.items()}
     for name, column in fields.items():

@@ -9,13 +9,23 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from geofilter.config import Loading, ScanConfig, fingerprint
+from geofilter.bank.bank import Bank
+from geofilter.config import BUILT_IN, Loading, ScanConfig, fingerprint
 from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.reader import token_budget
 from geofilter.errors import InputError, RunError
 from geofilter.files import RUNS
 from geofilter.rows.lines import read_lines, split_name
-from geofilter.run.manifest import Encoding, InputFile, LoadingAbout, Started, TargetAbout
+from geofilter.run.banks import about_in
+from geofilter.run.manifest import (
+    Encoding,
+    InputFile,
+    LoadingAbout,
+    Manifest,
+    Scored,
+    Started,
+    TargetAbout,
+)
 from geofilter.run.store import FORMAT, Run
 from geofilter.target.sae_folder import source_of
 from geofilter.target.target import Target
@@ -134,6 +144,27 @@ def begin(config: ScanConfig, encoding: Encoding, files: list[InputFile], target
         "data": files,
         "scorer": config.scorer,
         "seed": 0,
+    }
+
+
+def finish(
+    begun: Started, banks: Sequence[tuple[Bank, str]], scored: Scored, seconds: dict[str, float], tokens: int
+) -> Manifest:
+    """Make the manifest of a scan that is done.
+
+    Args:
+        banks: each with its folder, or the name of a built-in one.
+        seconds: of each stage.
+        tokens: encoded by this call.
+    """
+    return {
+        **begun,
+        # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
+        "banks": [bank.about() if folder in BUILT_IN else about_in(bank, folder) for bank, folder in banks],
+        **scored,
+        "seconds": seconds,
+        "tokens_encoded_now": tokens,
+        "complete": True,
     }
 
 

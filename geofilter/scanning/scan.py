@@ -14,11 +14,10 @@ from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
 from geofilter.rows.records import check_fields
-from geofilter.run.banks import about_in, exclude
-from geofilter.run.manifest import Manifest
+from geofilter.run.banks import exclude
 from geofilter.run.score import score
 from geofilter.run.store import LABELS, Run
-from geofilter.scanning.record import begin, claim, describe, encoding_of, refuse_twice
+from geofilter.scanning.record import begin, claim, describe, encoding_of, finish, refuse_twice
 from geofilter.scanning.shards import Progress, encode_shards
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
@@ -74,19 +73,8 @@ def scan(
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
         scored = score(run, banks, config.scorer, [f["path"] for f in files])
         clock.lap("score")
-        finished: Manifest = {
-            **begun,
-            "banks": [
-                # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
-                bank.about() if folder in BUILT_IN else about_in(bank, folder)
-                for bank, folder in zip(banks, config.banks or BUILT_IN, strict=True)
-            ],
-            **scored,
-            "seconds": clock.laps,
-            "tokens_encoded_now": tokens,
-            "complete": True,
-        }
-        run.write_manifest(finished)
+        used = list(zip(banks, config.banks or BUILT_IN, strict=True))
+        run.write_manifest(finish(begun, used, scored, clock.laps, tokens))
     return run
 
 

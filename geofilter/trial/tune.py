@@ -20,7 +20,7 @@ from geofilter.trial.config import Recipe
 from geofilter.trial.result import Training
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,38 @@ def response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tenso
     return out.float(), ids[:, 1:][kept].to(out.device), kept.nonzero()[:, 0].to(out.device)
 
 
+def _lora() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise InputError("fine-tuning needs peft: pip install 'geofilter[trial]'") from None
+    return peft
+
+
+def _adapted(peft: Any, model: Any, recipe: Recipe) -> Any:
+    with warnings.catch_warnings():
+        # Of transformers about a name that peft uses; nothing that a user could act on.
+        warnings.simplefilter("ignore", FutureWarning)
+        lora = peft.LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules="all-linear")
+        return peft.get_peft_model(model, lora)
+
+
+def _arguments(scratch: str, recipe: Recipe, budget: Budget, loading: Loading, seed: int) -> TrainingArguments:
+    """How transformers' loop trains: one batch a step, nothing logged, nothing kept."""
+    from transformers import TrainingArguments
+
+    dtype = resolved_dtype(loading)
+    arguments = TrainingArguments(
+        scratch, max_steps=budget.steps, per_device_train_batch_size=1, learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear", warmup_steps=budget.steps // 10, seed=seed,
+        bf16=dtype == "bfloat16", fp16=dtype == "float16", use_cpu=choose_device(loading.device).type == "cpu",
+        report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        remove_unused_columns=False, dataloader_pin_memory=False,
+    )  # fmt: skip
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one batch is one step; more GPUs only through --device-map
+    return arguments
+
+
 def tune(
     folder: Path,
     rows: Sequence[Encoded],
@@ -149,18 +181,12 @@ def tune(
         InputError: no rows, or peft is not installed.
         TargetError: not a loadable model, not enough memory, or a loss that is not finite.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise InputError("fine-tuning needs peft: pip install 'geofilter[trial]'") from None
-    from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+    peft = _lora()  # before the model is loaded
+    from transformers import PrinterCallback, Trainer, set_seed
 
     set_seed(seed)
     model, tokenizer = whole(folder, loading)
-    with warnings.catch_warnings():
-        # Of transformers about a name that peft uses; nothing that a user could act on.
-        warnings.simplefilter("ignore", FutureWarning)
-        adapted = get_peft_model(model, LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules="all-linear"))
+    adapted = _adapted(peft, model, recipe)
     plan = schedule([sum(row.mask) for row in rows], budget, seed)
     losses: list[float] = []
 
@@ -176,16 +202,8 @@ def tune(
             losses.append(loss.item())
             return loss
 
-    dtype = resolved_dtype(loading)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            scratch, max_steps=budget.steps, per_device_train_batch_size=1, learning_rate=recipe.learning_rate,
-            lr_scheduler_type="linear", warmup_steps=budget.steps // 10, seed=seed,
-            bf16=dtype == "bfloat16", fp16=dtype == "float16", use_cpu=choose_device(loading.device).type == "cpu",
-            report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-            remove_unused_columns=False, dataloader_pin_memory=False,
-        )  # fmt: skip
-        arguments._n_gpu = min(1, arguments.n_gpu)  # one batch is one step; more GPUs only through --device-map
+        arguments = _arguments(scratch, recipe, budget, loading, seed)
         trainer = ResponseTrainer(
             adapted, arguments, train_dataset=plan,
             data_collator=lambda steps: {"batch": pad(rows, steps[0], pad_id(tokenizer))},
@@ -197,11 +215,15 @@ def tune(
             raise TargetError(out_of_memory(str(choose_device(loading.device)))) from None
     if not np.isfinite(losses).all():
         raise TargetError(f"{folder}: the loss is not finite; use a lower --learning-rate or --dtype float32")
+    return adapted.merge_and_unload().eval(), tokenizer, _training(losses, plan, rows)
+
+
+def _training(losses: Sequence[float], plan: Sequence[Sequence[int]], rows: Sequence[Encoded]) -> Training:
     tenth = max(1, len(losses) // 10)
-    return adapted.merge_and_unload().eval(), tokenizer, {
+    return {
         "steps": len(losses),
         "tokens": sum(sum(rows[i].mask) for step in plan for i in step),
         "rows_seen": sum(map(len, plan)),
         "first_loss": float(np.mean(losses[:tenth])),
         "last_loss": float(np.mean(losses[-tenth:])),
-    }  # fmt: skip
+    }
