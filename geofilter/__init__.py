@@ -7,6 +7,7 @@
     selection = geofilter.Selection.of(run, geofilter.Cut.parse("10%"))
     selection.write()               # data.filtered.jsonl and the others, beside the data
     selection.kept()                # or the rows that stay, by their number
+    geofilter.filter_run(run, geofilter.Cut.parse("10%"))   # or the files and the reports, as `geofilter filter` does
 
 What fails raises a `GeofilterError` whose message names the remedy.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from geofilter.errors import GeofilterError as GeofilterError
     from geofilter.labels.label import Label as Label
     from geofilter.labels.labelling import Labelling as Labelling
+    from geofilter.report.write import filter_run as filter_run
     from geofilter.run.store import Run as Run
     from geofilter.scanning.scan import scan as scan
 
@@ -40,6 +42,7 @@ _HOMES = {
     "ScanConfig": "config",
     "Selection": "cut.cut",
     "TargetChoice": "config",
+    "filter_run": "report.write",
     "scan": "scanning.scan",
 }
 __all__ = ["__version__", *_HOMES]

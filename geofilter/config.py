@@ -1,4 +1,4 @@
-"""Options of a scan, the fingerprint they give a run, and the settings file."""
+"""Options: of a target, of loading it, of a scan; with their defaults, and their help on the command line."""
 
 from __future__ import annotations
 

@@ -1,139 +1,15 @@
-"""Tiny random targets of the real architectures, made on the fly."""
+"""Fixtures that tests of several packages share."""
 
-from __future__ import annotations
-
-import io
-import json
-import sys
-from collections.abc import Sequence
-from contextlib import chdir, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
+from helpers.command import chat, geofilter, use_hub, write_rows
+from helpers.tiny import D_SAE, directions, fit_sae, make_model, random_pooled
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-D_IN, D_SAE, N_LAYERS, LAYER = 32, 128, 4, 2
-
-
-def make_tokenizer(
-    template: str | None = CHATML,
-    special: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-    bos: str = "<|im_start|>",
-    eos: str = "<|im_end|>",
-    vocab: int = 400,
-    texts: Sequence[str] = ("the answer to the question is that you should ask the doctor",) * 4,
-):
-    """A byte-level BPE trained on a few sentences; special tokens are the embedded model's, if no others are given."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        special_tokens=list(special),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=bos, eos_token=eos, pad_token=eos, additional_special_tokens=list(special)
-    )
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def make_model(path: Path, kind: str = "llama", template: str | None = CHATML) -> Path:
-    """A random model of a real architecture, saved as a Hugging Face folder."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    common = {
-        "vocab_size": 400,
-        "hidden_size": D_IN,
-        "intermediate_size": 64,
-        "num_hidden_layers": N_LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-    }
-    config, build = {"llama": (LlamaConfig, LlamaForCausalLM), "gemma2": (Gemma2Config, Gemma2ForCausalLM)}[kind]
-    model = build(config(**common))
-    model.save_pretrained(path)
-    make_tokenizer(template).save_pretrained(path)
-    return path
-
-
-def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int = LAYER, **cfg) -> Path:
-    """A random SAE in SAELens layout."""
-    generator = torch.Generator().manual_seed(seed)
-    path.mkdir(parents=True, exist_ok=True)
-    decoder = torch.nn.functional.normalize(torch.randn(D_SAE, D_IN, generator=generator), dim=1)
-    weights = {
-        "W_enc": decoder.T.contiguous(),
-        "b_enc": 0.01 * torch.randn(D_SAE, generator=generator),
-        "W_dec": decoder.contiguous(),
-        "b_dec": 0.1 * torch.randn(D_IN, generator=generator),
-    }
-    if architecture == "jumprelu":
-        weights["threshold"] = torch.rand(D_SAE, generator=generator)
-    save_file(weights, path / "sae_weights.safetensors")
-    config = {
-        "architecture": architecture,
-        "d_in": D_IN,
-        "d_sae": D_SAE,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": {"model_name": "tiny", "hook_name": f"blocks.{layer}.hook_resid_post"},
-        **({"k": 8, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
-        **cfg,
-    }
-    (path / "cfg.json").write_text(json.dumps(config))
-    return path
-
-
-def hook_vectors(model_dir: Path, layer: int, kind: str = "hook_resid_post") -> torch.Tensor:
-    """(n_tokens, d_in) vectors at a hook, of the response tokens of sixty background rows."""
-    from geofilter.config import Loading
-    from geofilter.encode.model import ResidualModel
-    from geofilter.encode.tokens import batches, encode_row
-    from geofilter.rows.shipped import background_rows
-
-    model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"), kind)
-    rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
-    return torch.cat(
-        [model.residuals(b.input_ids, b.attention_mask)[layer][b.response_mask] for b in batches(rows, 2048, 0)]
-    )
-
-
-def fit_sae(model_dir: Path, path: Path, layer: int = LAYER) -> Path:
-    """An SAE that really fits the tiny model's layer: its directions are the layer's own token residuals."""
-    x = hook_vectors(model_dir, layer)
-    mean = x.mean(0)
-    centred = x - mean
-    picks = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:D_SAE]
-    decoder = torch.nn.functional.normalize(centred[picks], dim=1)
-    path.mkdir(parents=True, exist_ok=True)
-    weights = {"W_enc": decoder.T.contiguous(), "W_dec": decoder.contiguous(), "b_dec": mean.contiguous()}
-    save_file({**weights, "b_enc": torch.zeros(D_SAE)}, path / "sae_weights.safetensors")
-    make_sae(path / "unused", "topk")
-    config = json.loads((path / "unused" / "cfg.json").read_text())
-    config["k"] = 1
-    config["metadata"]["hook_name"] = f"blocks.{layer}.hook_resid_post"
-    (path / "cfg.json").write_text(json.dumps(config))
-    return path
+from geofilter.bank.examples import Examples, LearnOptions
+from geofilter.bank.learn import fit
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +45,7 @@ def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def filled_hub(tmp_path_factory: pytest.TempPathFactory):
     """A Hugging Face cache with a tiny model and SAE of every named target and a few more, see families.py."""
-    from families import Hub, fill
+    from helpers.families import Hub, fill
 
     return fill(Hub(tmp_path_factory.mktemp("hub")))
 
@@ -181,78 +57,10 @@ def hub(filled_hub, monkeypatch):
     return filled_hub
 
 
-def use_hub(hub, monkeypatch) -> None:
-    from families import shrink_fixed_sizes
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.root))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    shrink_fixed_sizes(monkeypatch)
-
-
-def chat(prompt: str, answer: str, **extra) -> dict:
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **extra}
-
-
-def write_rows(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
-    return path
-
-
-@dataclass
-class Done:
-    """What a command left: its exit code and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def geofilter(*args: object, cwd: Path | None = None) -> Done:
-    """The command line's own entry point, called in this process: importing torch anew costs seconds each time."""
-    from geofilter.cli.app import main
-
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    argv, sys.argv = sys.argv, ["geofilter", *map(str, args)]
-    try:
-        with chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
-            main()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    finally:
-        sys.argv = argv
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def random_pooled(n: int, d_sae: int = D_SAE, d_in: int = D_IN, seed: int = 0):
-    """Random sparse rows."""
-    from geofilter.bank.features import Pooled
-
-    rng = np.random.default_rng(seed)
-    dense = np.where(rng.random((n, d_sae)) < 0.2, rng.random((n, d_sae)), 0).astype(np.float32)
-    indptr = np.concatenate([[0], np.cumsum((dense > 0).sum(1))]).astype(np.int64)
-    indices = np.concatenate([np.flatnonzero(r) for r in dense]).astype(np.int32)
-    values = dense[dense > 0].astype(np.float32)
-    residual = rng.standard_normal((n, d_in)).astype(np.float16)
-    return Pooled(indptr, indices, values, np.full(n, 5, np.int32), residual), dense
-
-
-def quiet(_text: str) -> None:
-    """A `notify` that nobody listens to."""
-
-
-def scan_one(tmp_path: Path, *args: Any) -> tuple[int, str]:
-    """Scan one row from the command line: exit code and the last line on stderr."""
-    write_rows(tmp_path / "d.jsonl", [chat("q", "the answer")])
-    done = geofilter("scan", "d.jsonl", *args, cwd=tmp_path)
-    return done.returncode, done.stderr.splitlines()[-1].removeprefix("geofilter: error: ")
-
-
 @pytest.fixture
 def serve():
     """Endpoints that answer as a script says, see endpoint.py."""
-    from endpoint import Endpoint
+    from helpers.endpoint import Endpoint
 
     opened: list[Endpoint] = []
 
@@ -265,3 +73,12 @@ def serve():
         endpoint.released.set()
         endpoint.server.shutdown()
         endpoint.server.server_close()
+
+
+@pytest.fixture(scope="session")
+def bank():
+    seeds, _ = random_pooled(40, seed=1)
+    reference, _ = random_pooled(60, seed=2)
+    bad = np.arange(40) < 20
+    target = {"name": "t", "fingerprint": "f" * 64, "hook": "blocks.2.hook_resid_post", "d_sae": D_SAE}
+    return fit("b", target, directions(), Examples(seeds, bad), reference, LearnOptions(6, labels=["x"] * D_SAE))

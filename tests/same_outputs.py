@@ -18,7 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import chat, fit_sae, make_model, write_rows
+from helpers.command import chat, write_rows
+from helpers.tiny import fit_sae, make_model
 
 MASKED = [
     (re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00)?"), b"DATE"),

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import chat, write_rows
+from helpers.command import chat, write_rows
 
 import geofilter
 

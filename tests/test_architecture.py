@@ -1,19 +1,19 @@
 """The plan of the package: which package may import which, and what may load torch."""
 
 import ast
-import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers.processes import HEAVY, loaded
 
 import geofilter as package
 
 SOURCE = Path(package.__file__).parent
+
 GROUND = {"errors", "arrays", "text", "version", "stats", "files", "charts"}
 """modules that every other may import"""
+
 MAY_IMPORT = {
     "rows": set(),
     "config": {"rows.fields"},
@@ -36,8 +36,9 @@ MAY_IMPORT = {
     },
 }
 """a package may import the ground, itself and these; the order is that in which a row travels"""
+
 LOADS_TORCH = ("encode", "build", "scanning", "trial")
-HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
+
 MOST_LINES = 340
 
 
@@ -105,15 +106,6 @@ def test_modules_stay_small_and_say_what_they_are_for(name: str):
     assert ast.get_docstring(ast.parse(text))
 
 
-def loaded(code: str) -> set[str]:
-    """Modules that are loaded after running code in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return set(json.loads(done.stdout.splitlines()[-1]))
-
-
 def test_what_stands_above_the_line_loads_no_torch():
     above = [n for n in MODULES if n and n.split(".")[0] not in (*LOADS_TORCH, "cli", "__main__")]
     code = "\n".join(f"import geofilter.{name}" for name in above)
@@ -136,6 +128,6 @@ def test_what_needs_no_model_imports_nothing_heavy(args: list[str]):
 def test_public_names_are_what_they_say_after_every_module_was_imported():
     code = "\n".join(f"import geofilter.{name}" for name in MODULES if name and name != "__main__")
     check = "import geofilter\nassert {n: type(getattr(geofilter, n)).__name__ for n in geofilter.__all__} == "
-    kinds = {"__version__": "str", "scan": "function"}
+    kinds = {"__version__": "str", "scan": "function", "filter_run": "function"}
     wanted = {name: kinds.get(name, "type") for name in package.__all__}
     loaded(f"{code}\n{check}{wanted!r}")

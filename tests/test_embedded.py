@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import geofilter
+from helpers.command import geofilter
 
 from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.build.banks import bank_folder_for
@@ -22,6 +22,7 @@ from geofilter.stats import auroc
 from geofilter.target.resolve import resolve
 
 pytestmark = pytest.mark.embedded
+
 MODEL = "smollm2-135m"
 
 

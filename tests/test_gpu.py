@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import chat, geofilter, write_rows
-from families import CASES
+from helpers.command import chat, geofilter, write_rows
+from helpers.families import CASES
 
 from geofilter.bank.geometry import max_cosine
 from geofilter.config import Loading, TargetChoice

@@ -1,4 +1,4 @@
-"""Feature geometry: how close the SAE's features are to a bank's, and how unusual an activation is. No model.
+"""Feature geometry: which features a bank holds, and how close all others of the SAE are to them. No model.
 
 Closeness follows Minegishi et al. (arXiv 2605.00842): a gradient step that amplifies feature i moves feature j in
 proportion to cos(d_i, d_j), d the unit decoder directions.

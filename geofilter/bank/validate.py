@@ -1,4 +1,4 @@
-"""Controls a score must be set beside: a bag of words and a style model fitted on the same labelled rows."""
+"""What a seed bank is worth: held-out AUROC beside random banks, a bag of words and a style model."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def check(
         "reasons": [],
         "threshold": threshold,
         "max_flagged": max_flagged,
-        "parts": [_part(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))],
+        "parts": [part_of(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))],
         "quarantined": int(manifest["counts"]["quarantined"]),
         "max_quarantined": max_quarantined,
         "not_scanned": sum(f["lines"] - f["rows"] for f in manifest["data"]),
@@ -137,7 +137,8 @@ def _reasons(verdict: GateVerdict) -> Iterator[str]:
         yield "no bank reacts to these rows, so that nothing is flagged says little"
 
 
-def _part(name: str, flagged: Bools, allowed: Cut) -> GatePart:
+def part_of(name: str, flagged: Bools, allowed: Cut) -> GatePart:
+    """Judge some of the rows (n,), as many of which may be flagged as `allowed` says."""
     n, count = len(flagged), int(flagged.sum())
     most = allowed.value * n if allowed.kind == "fraction" else allowed.value
     share = round(count / n, 6) if n else 0.0

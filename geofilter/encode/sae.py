@@ -58,15 +58,13 @@ class FeatureEncoder:
         self.architecture: str = cfg["architecture"]
         self.k = int(cfg.get("k") or 0)
         self.subtract_b_dec = bool(cfg.get("apply_b_dec_to_input", False))
-        self.W_enc = self._tensor("W_enc", dtype)
-        self.b_enc, self.b_dec = self._tensor("b_enc"), self._tensor("b_dec")
-        self.threshold = self._tensor("threshold") if self.architecture == "jumprelu" else None
+        self.W_enc = self.tensor("W_enc", dtype)
+        self.b_enc, self.b_dec = self.tensor("b_enc"), self.tensor("b_dec")
+        self.threshold = self.tensor("threshold") if self.architecture == "jumprelu" else None
         self.d_in, self.d_sae = self.W_enc.shape
         self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
 
-    def _tensor(
-        self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-    ) -> torch.Tensor:
+    def tensor(self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> torch.Tensor:
         with open_weights(self.path, "pt") as file:
             found: torch.Tensor = file.get_tensor(name)
         return found.to(device or self.device, dtype)
@@ -110,7 +108,7 @@ class FeatureEncoder:
     def decode(self, acts: Activations, n: int) -> torch.Tensor:
         """Reconstruction (n, d_in) float32 of n encoded tokens; reads the decoder rows it needs from the file."""
         used, row = acts.feature.unique(return_inverse=True)
-        decoder = self._tensor("W_dec", device=torch.device("cpu"))[used.cpu()].to(self.device)
+        decoder = self.tensor("W_dec", device=torch.device("cpu"))[used.cpu()].to(self.device)
         at = torch.stack([acts.token, row])
         sparse = torch.sparse_coo_tensor(at, acts.value, (n, len(used)), device=decoder.device, check_invariants=False)
         out: torch.Tensor = torch.sparse.mm(sparse, decoder) + self.b_dec

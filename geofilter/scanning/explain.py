@@ -186,7 +186,7 @@ class Explainer:
                 }
             )
         shown = sum(float(share[i]) for i in order)
-        pieces = _pieces(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
+        pieces = pieces_of(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
         return Explanation(
             detail, score, features, float(share.sum()) - shown, shares.absent(pooled.indices), pieces,
             percentile=float(scorer.scale.percentile(raw)[0]),
@@ -218,7 +218,7 @@ def explain(
     return Explainer(run, notify, excluded).explain(detail, row, bank_name)
 
 
-def _pieces(
+def pieces_of(
     ids: Sequence[int], positions: Sequence[int], shares: Sequence[float], tokenizer: PreTrainedTokenizerBase
 ) -> list[Piece]:
     """The text of the scored tokens; those that only together make a character are one piece."""

@@ -47,7 +47,7 @@ def encode_shards(
         if config.on_error == "fail" and (found := rejected_of(part)):
             raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
     started(sum(f["rows"] for f in files), done)
-    ahead = _Ahead(_prepared(config, run, files, lines, present, reader))
+    ahead = Ahead(_prepared(config, run, files, lines, present, reader))
     tokens = 0
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
@@ -83,7 +83,7 @@ def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
 
 
 @dataclass(slots=True)
-class _Ready:
+class Ready:
     """The rows of a shard, tokenised."""
 
     path: Path
@@ -142,7 +142,7 @@ def _prepared(
     lines: Iterator[Line],
     present: set[Path],
     reader: Callable[[], FeatureReader],
-) -> Iterator[_Ready | None]:
+) -> Iterator[Ready | None]:
     """Every shard that is not there yet, made ready; None after each slice of its lines but the last."""
     for number in itertools.count():
         path = run.part(number)
@@ -153,7 +153,7 @@ def _prepared(
         chunk = _next_chunk(lines, config.shard_rows)
         if not chunk:
             return
-        ready = _Ready(path, len(chunk))
+        ready = Ready(path, len(chunk))
         for start in range(0, len(chunk), SLICE):
             if start:
                 yield None
@@ -161,15 +161,15 @@ def _prepared(
         yield ready
 
 
-class _Ahead:
+class Ahead:
     """Makes the next shard ready while the GPU is busy with this one; on one thread, in small steps.
 
     A second thread would take turns with the one that feeds the GPU at every operation, and slow it down.
     """
 
-    def __init__(self, prepared: Iterator[_Ready | None]) -> None:
+    def __init__(self, prepared: Iterator[Ready | None]) -> None:
         self._prepared = prepared
-        self._next: _Ready | None = None
+        self._next: Ready | None = None
         self._failed: Exception | None = None
 
     def step(self) -> None:
@@ -180,7 +180,7 @@ class _Ahead:
             except Exception as error:  # of the next shard: this one is kept first
                 self._failed = error
 
-    def take(self) -> _Ready | None:
+    def take(self) -> Ready | None:
         """The next shard; None when there is none."""
         if self._failed is not None:
             raise self._failed

@@ -81,7 +81,7 @@ def _convert(
     if gate != "saelens" and not llama_scope:
         raise InputError(f"--llama-scope-gate {gate}: {spec} is not a Llama Scope SAE; leave the option out")
     path = info.saes_map[sae_id] if info else sae_id
-    with _pinned(revision, offline, path) as files:
+    with pinned(revision, offline, path) as files:
         sae, cfg = _load(release, sae_id, spec, check)
         scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
         if gate == "upstream":
@@ -139,7 +139,7 @@ def _find(spec: str) -> tuple[str, str, Any]:
 
 
 @contextmanager
-def _pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[dict[str, str]]]:
+def pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[dict[str, str]]]:
     """sae-lens' loaders fetch at this revision, and offline if so asked, for this block; yields the files they took.
 
     Its functions know neither, and their errors are the hub's raw ones. All of them fetch by one name of one module,

@@ -1,0 +1,127 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import D_SAE, directions, random_pooled
+
+from geofilter.bank.background import Background
+from geofilter.bank.geometry import closeness, max_cosine
+from geofilter.bank.linear import Scale, contrast
+from geofilter.bank.scorer import Scorer
+from geofilter.errors import BankError
+
+
+def test_faiss_equals_a_torch_matmul():
+    all_directions, some = directions(500, 24), directions(37, 24, seed=1)
+    cosine, which = max_cosine(all_directions, some)
+    expected = (torch.from_numpy(all_directions) @ torch.from_numpy(some).T).max(dim=1)
+    np.testing.assert_allclose(cosine, expected.values.numpy(), atol=1e-6)
+    assert which.tolist() == expected.indices.tolist()
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf])
+def test_faiss_never_sees_a_number_that_is_none(damage: float):
+    broken = directions(5)
+    broken[2, 0] = damage
+    with pytest.raises(BankError, match="not a number"):
+        max_cosine(directions(), broken)
+
+
+def test_faiss_never_sees_a_direction_without_length():
+    broken = directions(5)
+    broken[2] = 0
+    with pytest.raises(BankError, match="zero norm"):
+        max_cosine(directions(), broken)
+
+
+def test_the_score_by_hand():
+    # Two features on the axes; the bank's toxic feature is 0, its aligned one is 1.
+    table = closeness(np.eye(2, dtype=np.float32), np.array([0], np.int32), np.array([1], np.int32))
+    assert table.contrast.tolist() == [1.0, -1.0]
+    background = Background(np.array([1.0, 2.0], np.float32), np.array([1.0, 1.0], np.float32))
+    pooled, _ = random_pooled(1, 2, 2)
+    pooled = type(pooled)(
+        np.array([0, 2]), np.array([0, 1], np.int32), np.array([3.4, 0.8], np.float32),
+        np.array([1], np.int32), np.zeros((1, 2), np.float16),
+    )  # fmt: skip
+    # z = (3.4 - 1) / 1.2 = 2 and (0.8 - 2) / 1.2 = -1; s = (2 * 1 + -1 * -1) / 2 = 1.5
+    assert contrast(background, table.contrast).scores(pooled) == pytest.approx([1.5])
+
+
+def test_the_sparse_score_equals_the_dense_formula(bank):
+    pooled, dense = random_pooled(30, seed=5)
+    b = bank.background
+    z = np.clip((dense - b.mean) / (b.sd + 0.2 * np.median(b.sd[b.sd > 0])), -3, 6)
+    expected = (z * bank.closeness.contrast).mean(1)
+    np.testing.assert_allclose(contrast(b, bank.closeness.contrast).scores(pooled), expected, atol=1e-6)
+    several = contrast(b, bank.random).scores(pooled)
+    np.testing.assert_allclose(several, (z[:, :, None] * bank.random).mean(1), atol=1e-6)
+
+
+def test_background_counts_absent_features_as_zero():
+    pooled, dense = random_pooled(50, seed=6)
+    background = Background.of(pooled, D_SAE)
+    np.testing.assert_allclose(background.mean, dense.mean(0), atol=1e-6)
+    np.testing.assert_allclose(background.sd, dense.std(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("scorer", ["ridge", "contrast"])
+def test_a_row_s_score_does_not_depend_on_its_neighbours(bank, scorer: str):
+    pooled, _ = random_pooled(30, seed=7)
+    score = Scorer(bank, scorer).linear
+    together = score.scores(pooled)
+    for i in (0, 11, 29):
+        assert score.scores(pooled.take(np.array([i])))[0] == together[i]
+
+
+@pytest.mark.parametrize("scorer", ["ridge", "contrast", "activation"])
+def test_shares_sum_to_the_score(bank, scorer: str):
+    pooled, _ = random_pooled(10, seed=8)
+    shares = Scorer(bank, scorer).shares
+    _, active = shares.active(shares.linear.excess(pooled))
+    standard = Scorer(bank, scorer).standard(pooled, [""] * 10)
+    for i in range(10):
+        span = slice(pooled.indptr[i], pooled.indptr[i + 1])
+        total = active[span].sum() + shares.absent(pooled.indices[span])
+        assert total == pytest.approx(standard[i], abs=1e-6)
+    top = shares.top(shares.linear.excess(pooled), 3)
+    assert all(len(t) <= 3 and all(s.share > 0 for s in t) for t in top)
+    assert all(a.share >= b.share for t in top for a, b in itertools.pairwise(t))
+    best = max(active[: pooled.indptr[1]])
+    assert top[0][0].share == pytest.approx(best)
+
+
+def test_nearest_is_the_mean_cosine_of_the_strongest_features(bank):
+    pooled, dense = random_pooled(4, seed=9)
+    expected = [bank.closeness.toxic[np.argsort(-row)[: min(32, (row > 0).sum())]].mean() for row in dense]
+    np.testing.assert_allclose(Scorer(bank, "nearest").raw(pooled, [""] * 4), expected, atol=1e-6)
+
+
+def test_activation_is_the_difference_of_mean_z(bank):
+    pooled, dense = random_pooled(4, seed=10)
+    z = np.clip((dense - bank.background.mean) / bank.background.scale, -3, 6)
+    expected = z[:, bank.toxic].mean(1) - z[:, bank.aligned].mean(1)
+    np.testing.assert_allclose(Scorer(bank, "activation").raw(pooled, [""] * 4), expected, atol=1e-5)
+
+
+def test_the_control_scorers(bank):
+    pooled, _ = random_pooled(3, seed=11)
+    assert Scorer(bank, "length").raw(pooled, [""] * 3).tolist() == [-5, -5, -5]
+    shas = ["a", "b", "a"]
+    random = Scorer(bank, "random").raw(pooled, shas)
+    assert random[0] == random[2] != random[1]
+    assert all(0 <= r < 1 for r in random)
+    dense = Scorer(bank, "dense").raw(pooled, shas)
+    np.testing.assert_allclose(dense, pooled.residual.astype(np.float64) @ bank.dense, atol=1e-6)
+    with pytest.raises(BankError) as caught:
+        Scorer(bank, "magic").raw(pooled, shas)
+    assert str(caught.value) == (
+        "scorer magic: unknown; use ridge, contrast, nearest, activation, dense, length, random"
+    )
+
+
+def test_percentile_is_the_share_of_reference_rows_scoring_lower():
+    scale = Scale(np.array([1.0, 2.0, 2.0, 4.0]))
+    assert scale.percentile(np.array([0.0, 2.0, 3.0, 9.0])).tolist() == [0.0, 0.25, 0.75, 1.0]
+    assert scale.standard(np.array([2.25]))[0] == 0

@@ -1,0 +1,232 @@
+"""The gate: what passes, what it says, and the exit codes that a CI job goes by."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from helpers.command import chat, geofilter, write_rows
+
+from geofilter.cut.cut import Cut
+from geofilter.cut.gate import check, markdown, part_of, text
+from geofilter.errors import InputError, RunError
+from geofilter.run.store import Run
+
+CI = Path(__file__).parents[2] / "examples" / "ci"
+
+
+@pytest.fixture(scope="module")
+def scanned(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files of ten and thirty rows in one run, every row with a source; a third row cannot be scored."""
+    folder = tmp_path_factory.mktemp("gate")
+    write_rows(folder / "a.jsonl", [chat(f"q {i}", f"answer {i}", source="web") for i in range(10)])
+    sources = ["web", "<b>|x", None]
+    rows = [chat(f"p {i}", f"you fool, {i} no", **({"source": s} if (s := sources[i % 3]) else {})) for i in range(30)]
+    write_rows(folder / "b.jsonl", [*rows, {"nothing": 1}])
+    done = geofilter(
+        "scan", "a.jsonl", "b.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run(scanned: Path, monkeypatch) -> Run:
+    """The run, its percentiles replaced: eight of the forty scored rows are at 0.995, one of them in a.jsonl."""
+    monkeypatch.chdir(scanned)
+    opened = Run.open(Path("run"))
+    arrays = opened.arrays()
+    percentile = np.full(40, 0.5)
+    percentile[[0, *range(10, 17)]] = 0.995
+    monkeypatch.setattr(Run, "arrays", lambda self: {**arrays, "percentile": percentile})
+    return opened
+
+
+def passed(run: Run, *args: object, **options: object) -> bool:
+    return bool(check(run, *args, max_quarantined=1, **options)["passed"])
+
+
+def test_a_share_is_of_each_part_and_a_number_is_a_number(run: Run):
+    verdict = check(run, 0.99, "20%", max_quarantined=1)
+    assert [(p["name"], p["rows"], p["flagged"], p["passed"]) for p in verdict["parts"]] == [
+        ("all rows", 40, 8, True),
+        ("a.jsonl", 10, 1, True),
+        ("b.jsonl", 30, 7, False),  # 7 of 30 are more than a fifth
+    ]
+    assert verdict["passed"] is False
+    assert verdict["reasons"] == [
+        "b.jsonl: 7 of 30 rows (23.3%) are at or above the 99.0% percentile of ordinary chat; 20% may be"
+    ]
+    assert passed(run, 0.99, "8")
+    assert not passed(run, 0.99, "7")
+    assert passed(run, 0.996, "0")
+    assert not passed(run, 0.995, "0")  # at or above
+
+
+def test_a_share_is_not_off_by_the_last_bit():
+    for count, share in ((29, "29%"), (57, "57%"), (58, "58%")):
+        flagged = np.arange(100) < count
+        assert part_of("all", flagged, Cut.parse(share))["passed"]
+        assert not part_of("all", np.arange(100) <= count, Cut.parse(share))["passed"]
+
+
+def test_data_that_have_changed_since_the_scan_are_not_passed(run: Run, monkeypatch):
+    data = [{**f, "sha256": "0" * 64} for f in run.manifest["data"]]
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "data": data})
+    with pytest.raises(RunError, match=r"a\.jsonl: has changed since the scan; scan it again"):
+        check(run)
+
+
+def test_each_value_of_a_field_is_checked_alone(run: Run):
+    parts = {p["name"]: p for p in check(run, 0.99, "50%", by="source", max_quarantined=1)["parts"]}
+    assert {name: p["rows"] for name, p in parts.items()} == {
+        "all rows": 40, "source = web": 20, "source = <b>|x": 10, "without source": 10,
+    }  # fmt: skip
+    assert sum(p["flagged"] for name, p in parts.items() if name != "all rows") == 8
+
+
+def test_rows_that_were_not_scored_do_not_pass_unseen(run: Run):
+    verdict = check(run, 0.99, "100%")
+    assert verdict["reasons"] == ["1 rows could not be scored, so they were not checked; --max-quarantined allows 0"]
+    assert check(run, 0.99, "100%", max_quarantined=1)["passed"]
+
+
+def test_rows_left_out_by_a_limit_do_not_pass_unseen(run: Run, monkeypatch):
+    data = [{**f, "lines": f["lines"] + 3} for f in run.manifest["data"]]
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "data": data})
+    verdict = check(run, 0.99, "100%", max_quarantined=1)
+    assert verdict["reasons"] == ["6 rows were left out by --limit, so they were not checked; scan all of them"]
+
+
+def test_a_run_of_an_earlier_version_is_named(run: Run, monkeypatch):
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "power": [{"bank": "b", "demonstrated": True}]})
+    with pytest.raises(RunError, match="run: scored by an earlier version; run the same geofilter scan again"):
+        check(run)
+
+
+def test_a_blind_bank_can_be_refused(run: Run):
+    assert all(v["verdict"] != "reacts" for v in run.manifest["power"])  # forty rows are too few to say
+    verdict = check(run, 0.99, "100%", max_quarantined=1, require_power=True)
+    assert verdict["reasons"] == ["no bank reacts to these rows, so that nothing is flagged says little"]
+
+
+def test_text_and_markdown_say_the_same_and_nothing_in_them_acts(run: Run):
+    verdict = check(run, 0.99, "10%", by="source", max_quarantined=1)
+    assert text(verdict).startswith("gate NOT passed: all rows: 8 of 40 rows (20.0%)")
+    page = markdown(verdict)
+    assert page.startswith("### geofilter: NOT passed")
+    assert page.count("source = ") >= 3  # in the table, and of those that do not pass in the reasons too
+    assert not re.search(r"(?<!\\)(<b>|\|x)", page)
+    good = check(run, 0.99, "60%", max_quarantined=1)
+    assert text(good) == (
+        "gate passed: 8 of 40 rows (20.0%) are at or above the 99.0% percentile of ordinary chat, 60% may be"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_flagged": "many"}, "--max-flagged many: not an amount"),
+        ({"max_flagged": "101%"}, "--max-flagged 101%: more than everything"),
+        ({"threshold": 99.0}, "--threshold 99.0: a percentile is between 0 and 1"),
+        ({"max_quarantined": -1}, "--max-quarantined -1: give 0 or more rows"),
+        ({"by": "nothing"}, "--by nothing: no row has this field"),
+        ({"by": "messages"}, "a.jsonl, line 1: the field messages holds a list, not one value"),
+    ],
+)
+def test_options_that_cannot_be_used(run: Run, options: dict, said: str):
+    with pytest.raises(InputError, match=said):
+        check(run, **options)
+
+
+# The command, and the files for CI, in a shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path):
+    """Runs a command with `geofilter` on the path; returns its exit code and what it printed."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "geofilter").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m geofilter "$@"\n')
+    (bin_folder / "geofilter").chmod(0o755)
+
+    def call(command: str, cwd: Path, **environment: str) -> tuple[int, str]:
+        environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", **environment}
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return call
+
+
+@pytest.fixture
+def project(tiny, tiny_bank: Path, tmp_path: Path) -> Path:
+    """A folder with a geofilter.toml of the tiny target, good.jsonl and bad.jsonl."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    settings = f'model = "{tiny[0]}"\nsae = "{tiny[1]}"\nbank = "{tiny_bank}"\nthreshold = 0.9\nmax_flagged = "50%"\n'
+    (folder / "geofilter.toml").write_text(settings)
+    write_rows(folder / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(8)])
+    write_rows(folder / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(8)])
+    return folder
+
+
+def test_exit_codes_in_a_shell(project: Path, shell):
+    gate = f"{CI / 'gate.sh'}"
+    code, said = shell(f"{gate} good.jsonl", project)
+    assert (code, "gate passed" in said) == (0, True), said
+    code, said = shell(f"{gate} bad.jsonl", project)
+    assert (code, "gate NOT passed" in said) == (1, True), said
+    assert shell(f"{gate} absent.jsonl", project)[0] == 2
+    assert shell(f"{gate} good.jsonl", project, MAX_FLAGGED="lots")[0] == 2
+    assert shell(f"{gate} good.jsonl", project, MODEL="no-such-model")[0] == 3
+    assert shell("geofilter gate nowhere", project)[0] == 4
+    # What is typed wins over the settings file.
+    assert shell(f"{gate} bad.jsonl", project, MAX_FLAGGED="100%")[0] == 0
+
+
+def test_the_makefile_stops_at_a_bad_drop(project: Path, shell):
+    make = f"make -f {CI / 'geofilter.mk'} check-data"
+    assert shell(f"{make} DATA=good.jsonl", project)[0] == 0
+    code, said = shell(f"{make} DATA=bad.jsonl", project)
+    assert code == 2  # make's own code for a recipe that failed
+    assert "gate NOT passed" in said
+
+
+def test_the_pre_commit_hook_runs_the_script_on_the_files_it_names():
+    (repository,) = yaml.safe_load((CI / "pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    (hook,) = repository["hooks"]
+    assert (repository["repo"], hook["language"]) == ("local", "script")
+    assert (CI.parent.parent / hook["entry"]).samefile(CI / "gate.sh")
+    assert os.access(CI / "gate.sh", os.X_OK)
+    names = ["data/a.jsonl", "data/b/a.jsonl.zst", "data/a.jsonl.gz", "data/a.parquet", "src/a.jsonl", "data/a.json"]
+    assert [bool(re.search(hook["files"], name)) for name in names] == [True] * 4 + [False] * 2
+
+
+def test_the_workflow_s_steps_run_and_leave_a_summary(project: Path, shell):
+    workflow = yaml.safe_load((CI / "github-workflow.yml").read_text("utf-8"))
+    steps = [s["run"] for s in workflow["jobs"]["geofilter"]["steps"] if s.get("run", "").startswith("geofilter")]
+    assert [s.split()[1] for s in steps] == ["scan", "gate"]
+    (project / "data").mkdir()
+    (project / "data" / "new").mkdir()
+    (project / "bad.jsonl").rename(project / "data" / "new" / "bad.jsonl")
+    # The tiny target stands in for the embedded one, which the workflow names.
+    (project / "geofilter.toml").write_text((project / "geofilter.toml").read_text().replace("threshold = 0.9\n", ""))
+    scan = steps[0].replace("--model smollm2-135m ", "")
+    assert shell(scan, project)[0] == 0
+    summary = project / "summary.md"
+    code, said = shell(steps[1].replace("0.99", "0.9"), project, GITHUB_STEP_SUMMARY=str(summary))
+    assert code == 1, said
+    assert "### geofilter: NOT passed" in summary.read_text("utf-8")
+    assert shell("geofilter filter --drop 2 -q --step-summary", project, GITHUB_STEP_SUMMARY=str(summary))[0] == 0
+    assert summary.read_text("utf-8").endswith((project / "data" / "new" / "bad.report.md").read_text("utf-8"))
+    code, said = shell(steps[1], project, GITHUB_STEP_SUMMARY="")
+    assert code == 2
+    assert "GITHUB_STEP_SUMMARY is not set" in said

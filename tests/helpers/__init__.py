@@ -1,0 +1,1 @@
+"""What tests share: tiny targets, the command line, scripted endpoints and hubs."""

@@ -1,0 +1,123 @@
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+from helpers.command import chat, geofilter, write_rows
+from helpers.hostile import HOSTILE
+
+from geofilter.files import package_data
+from geofilter.report.rows import Tally
+
+
+def test_hostile_rows_are_inert_text(tiny, tiny_bank: Path, tmp_path: Path):
+    rows = [chat(HOSTILE, HOSTILE + f" {i}") for i in range(4)]
+    rows += [{"messages": [{"role": HOSTILE, "content": "x"}]}]
+    write_rows(tmp_path / "d.jsonl", rows)
+    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("filter", "--drop", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stderr
+    page = (tmp_path / "d.report.html").read_text("utf-8")
+    assert page.count("<script") == 2  # the data and the page's own
+    assert "<img" not in page
+    assert 'content="default-src &#39;none&#39;; ' in page
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", page)
+    text = (tmp_path / "d.report.md").read_text("utf-8")
+    assert "<script" not in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", text)
+    done = geofilter("explain", "--row", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b[31m" not in done.stdout
+
+
+def without_others(schema):
+    """The schema with no field allowed that it does not name: one that comes to reports comes into it too."""
+    if isinstance(schema, list):
+        return [without_others(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {k: without_others(v) for k, v in schema.items()}
+    return {"additionalProperties": False, **strict} if "properties" in schema else strict
+
+
+def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path):
+    schema = json.loads((package_data() / "report.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    schema = without_others(schema)
+    rows = [chat(f"q {i}", f"the answer {i} " * (1 + i % 4), source="ab"[i % 2]) for i in range(40)]
+    write_rows(tmp_path / "d.jsonl", [*rows, {"nothing": 1}])
+    geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    for cut in (["--drop", "0"], ["--keep", "0"], ["--threshold", "0.9"], ["--drop", "25%"]):
+        done = geofilter("filter", *cut, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        jsonschema.validate(json.loads(done.stdout), schema)
+    done = geofilter("report", "--shade", "3", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, schema)
+    assert "tokens" in report["nearest_kept_rows"][0]
+    assert all(-2 <= f["closeness"] <= 2 for f in report["features"])
+    texts = [e["text"] for f in report["features"] for e in f["examples"]]
+    assert texts
+    assert all(e["strong"] for f in report["features"] for e in f["examples"])
+    page = (tmp_path / "d.report.html").read_text("utf-8")
+    assert '<div class="example" title="a bad row of the bank">' in page
+    assert {c["name"]: c["rows"] for c in report["composition"]["source"]} == {"a": 20, "b": 20}
+    del report["headline"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report, schema)
+
+
+def test_shading_leaves_the_report_of_another_run_alone(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i} " * (1 + i % 4)) for i in range(20)])
+    target = ["--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
+    for run, drop in (("one", "2"), ("two", "10")):
+        geofilter("scan", "d.jsonl", *target, "--run", run, cwd=tmp_path)
+        geofilter("filter", run, "--drop", drop, cwd=tmp_path)
+    before = (tmp_path / "d.report.json").read_bytes()
+    done = geofilter("report", "one", "--shade", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d.report.json").read_bytes() == before
+    assert "tokens" in json.loads((tmp_path / "one" / "report.json").read_text("utf-8"))["removed_rows"][0]
+    geofilter("scan", "d.jsonl", *target, "--run", "one", "--scorer", "contrast", cwd=tmp_path)
+    done = geofilter("report", "one", cwd=tmp_path)
+    assert "the run has been scored anew since this report" in done.stderr
+    done = geofilter("report", "one", "--shade", "1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "one: scored anew since it was cut; run geofilter filter one --drop 10% first" in done.stderr
+
+
+def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i} " * (1 + i % 4)) for i in range(40)])
+    geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
+    missing = geofilter("report", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert missing.stderr.splitlines()[-1].endswith("not cut yet; run geofilter filter --drop 10% first")
+    done = geofilter("filter", "--drop", "25%", cwd=tmp_path)
+    report = json.loads((tmp_path / "d.report.json").read_text("utf-8"))
+    lines = done.stderr.splitlines()
+    assert lines[1] == report["headline"]  # after the note that names the run
+    assert (tmp_path / "d.report.md").read_text("utf-8").splitlines()[2].startswith("**")
+    assert report["counts"]["kept"] + report["counts"]["removed"] == 40
+    assert sum(report["histogram"]["kept"]) == 30
+    assert sum(report["histogram"]["removed"]) == 10
+    assert report["controls"]["flagged"]["kept_after_random_removal"] == round(report["counts"]["flagged"] * 0.75, 1)
+    assert set(report["controls"]["overlap_with_equal_cut_by"]) == {
+        *("longest", "shortest", "most bullets", "fewest bullets"),
+        *("most digits", "fewest digits", "most code", "least code"),
+    }
+    done = geofilter("report", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == report
+
+
+def test_a_share_that_was_rounded_to_nothing_is_counted():
+    tally = Tally()
+    near = {"feature": 1, "label": "a", "share": 0.0, "closeness": 0.5, "nearest_toxic": 2, "nearest_label": "b"}
+    tally.add({"bank": "one", "top_features": [near]})
+    tally.add({"bank": "one", "top_features": [{**near, "nearest_toxic": 3, "share": 0.5}, near]})
+    first, second = tally.largest(None, {})
+    assert (first["feature"], first["rows"], first["closeness"]) == (3, 1, 0.5)
+    assert (second["feature"], second["rows"], second["closeness"]) == (2, 2, 0.0)

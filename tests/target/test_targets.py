@@ -1,0 +1,294 @@
+"""The table of targets against sae-lens' own, choices within it, pairs that do not fit, the settings file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.command import geofilter, quiet, scan_one, use_hub
+from helpers.families import Hub, fitted, put_native
+from helpers.tiny import make_sae
+
+from geofilter.config import Loading, TargetChoice
+from geofilter.errors import InputError, TargetError
+from geofilter.target.hooks import Hook
+from geofilter.target.hub import SMALL_FILES
+from geofilter.target.named import known, pick, ranges, span
+from geofilter.target.pairing import same_model
+from geofilter.target.resolve import resolve
+
+NAMES = ", ".join(known())
+
+
+# The table
+
+
+@pytest.mark.parametrize("name", [n for n, row in known().items() if "sae" in row])
+def test_the_table_is_what_sae_lens_publishes(name: str):
+    """Every layer and width offered exists in sae-lens' directory, and none that exists is left out."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    row, directory = known()[name], get_pretrained_saes_directory()
+    offered: dict[str, set[str]] = {}
+    for width, layers in row["widths"].items():
+        for layer in span(layers):
+            release, _, sae_id = row["sae"].format(layer=layer, width=width).partition("/")
+            offered.setdefault(release, set()).add(sae_id)
+    for release, ids in offered.items():
+        assert ids == set(directory[release].saes_map)
+        # sae-lens' directory names the wrong model for gemma-scope-9b-it-res, not for its canonical release.
+        assert same_model(directory[release].model, row["sae_model"])[0]
+    assert row["layer"] in span(row["widths"][row["width"]])
+
+
+@pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope")])
+def test_hook_width_and_model_are_what_sae_lens_says(name: str):
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    row = known()[name]
+    for layer in span(row["widths"][row["width"]]):
+        cfg = load_sae_config_from_huggingface(*row["sae"].format(layer=layer, width=row["width"]).split("/", 1))
+        assert cfg["metadata"]["hook_name"] == row["hook"].format(layer=layer)
+        assert cfg["d_in"] == row["d_in"]
+        assert same_model(cfg["metadata"]["model_name"], row["sae_model"])[0]
+
+
+def test_pick_within_a_target():
+    row = known()["gemma-2-2b"]
+    assert pick("gemma-2-2b", row, None, None) == (12, "16k")
+    assert pick("gemma-2-2b", row, 25, None) == (25, "16k")
+    assert pick("gemma-2-2b", row, None, "65k") == (12, "65k")
+    assert pick("gemma-2-2b", row, 5, "1m") == (5, "1m")
+    with pytest.raises(TargetError) as caught:
+        pick("gemma-2-2b", row, 26, None)
+    assert str(caught.value) == "--layer 26: gemma-2-2b offers 0 to 25"
+    with pytest.raises(TargetError) as caught:
+        pick("gemma-2-2b", row, 6, "1m")
+    assert str(caught.value) == "--layer 6: gemma-2-2b at width 1m offers 5, 12, 19"
+    with pytest.raises(TargetError) as caught:
+        pick("gemma-2-2b", row, None, "17k")
+    assert str(caught.value) == "--width 17k: gemma-2-2b offers 16k, 65k, 32k, 262k, 524k, 1m"
+    with pytest.raises(TargetError) as caught:
+        pick("gemma-2-27b", known()["gemma-2-27b"], 12, None)
+    assert str(caught.value) == "--layer 12: gemma-2-27b offers 10, 22, 34"
+
+
+def test_spans_and_ranges():
+    assert span("0-3") == [0, 1, 2, 3]
+    assert span("5,12,19") == [5, 12, 19]
+    assert (ranges([0, 1, 2, 3]), ranges([5, 12]), ranges([7])) == ("0 to 3", "5, 12", "7")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("google/gemma-2-2b", "gemma-2-2b", (True, True)),
+        ("meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-8B", (True, True)),
+        ("gemma-2-2b", "google/gemma-2-2b-it", (False, True)),
+        ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B", (False, True)),
+        ("gemma-2-2b", "gemma-2-9b", (False, False)),
+        ("gemma-2-2b", "gemma-2b", (False, False)),
+    ],
+)
+def test_model_names(a: str, b: str, expected: tuple[bool, bool]):
+    assert same_model(a, b) == expected
+
+
+# Choices that do not go together
+
+
+def test_options_that_exclude_each_other(tmp_path: Path, tiny):
+    pair = ["--model", tiny[0], "--sae", tiny[1]]
+    for args, code, text in [
+        (["--model", "gemma-2-2b", "--layer", 12, "--sae", "x/y"], 2,
+         "--layer and --width choose the SAE, and so does --sae; give one or the other"),
+        ([*pair, "--layer", 2], 2,
+         f"--layer and --width choose within a named target ({NAMES}); name the SAE by --sae"),
+        ([*pair, "--revision", "main"], 2,
+         f"--revision main: {tiny[0]} is a folder; revisions are of hub repositories"),
+        ([*pair, "--llama-scope-gate", "upstream"], 2,
+         f"--llama-scope-gate upstream: {tiny[1]} is a folder, gated as it says"),
+        ([*pair, "--device", "cpu", "--device-map", "auto"], 2,
+         "--device cpu: --device-map chooses the devices; leave one of them out"),
+        ([*pair, "--sae-dtype", "float16"], 2, "--sae-dtype float16: use float32 or bfloat16"),
+        ([*pair, "--system", "drop"], 2, "--system drop: use keep or fold"),
+        (["--model", "gemma-2-2b", "--layer", 26], 3, "--layer 26: gemma-2-2b offers 0 to 25"),
+        (["--model", tmp_path, "--sae", tiny[1]], 3,
+         f"--model {tmp_path}: the folder holds no config.json; give a Hugging Face model folder"),
+        (["--model", tiny[0], "--sae", "/nowhere"], 3, "--sae /nowhere: no such folder"),
+    ]:  # fmt: skip
+        assert scan_one(tmp_path, *args) == (code, text)
+
+
+# Pairs that do not fit
+
+
+def test_pairs_that_do_not_fit(tmp_path: Path, hub):
+    instruct = "meta-llama/Llama-3.1-8B-Instruct"
+    wide = make_sae(tmp_path / "wide", d_in=48)
+    beyond = make_sae(tmp_path / "beyond", layer=32)
+    embed = make_sae(tmp_path / "embed", metadata={"model_name": "x", "hook_name": "hook_embed"})
+    for args, text in [
+        (["--model", instruct, "--sae", wide],
+         f"{wide}: the SAE reads 48 dimensions, blocks.2.hook_resid_post of {instruct} has 32; "
+         "they do not belong together"),
+        (["--model", instruct, "--sae", beyond],
+         f"{beyond}: reads blocks.32.hook_resid_post, but {instruct} has layers 0 to 31"),
+        (["--model", instruct, "--sae", embed],
+         "hook hook_embed: not supported; the SAE must read one of blocks.L.hook_resid_pre, blocks.L.hook_resid_post, "
+         "blocks.L.hook_attn_out, blocks.L.hook_mlp_out, blocks.L.attn.hook_z"),
+        (["--model", "google/gemma-2-2b", "--sae", "llama_scope_lxr_8x/l15r_8x"],
+         "llama_scope_lxr_8x/l15r_8x: was trained on meta-llama/Llama-3.1-8B, not on google/gemma-2-2b; choose an SAE "
+         "of that model, or, if it is a fine-tune of the same, pass --allow-other-model"),
+    ]:  # fmt: skip
+        assert scan_one(tmp_path, *args, "--offline") == (3, text)
+
+
+def test_a_fine_tune_is_allowed_when_it_is_said(hub):
+    choice = TargetChoice("meta-llama/Llama-3.1-8B", "someone/llama-saes/blocks.15.hook_resid_post")
+    assert resolve(choice, offline=True, notify=quiet).notes == ()
+    hub.snapshot("me/my-llama")
+    folder = hub.snapshot("me/my-llama")
+    if not any(folder.iterdir()):
+        hub.model("me/my-llama", "llama", 32, False, shard="50MB")
+    tuned = TargetChoice("me/my-llama", choice.sae)
+    with pytest.raises(TargetError, match=r"was trained on meta-llama/Llama-3\.1-8B, not on me/my-llama"):
+        resolve(tuned, offline=True, notify=quiet)
+    target = resolve(TargetChoice("me/my-llama", choice.sae, allow_other_model=True), offline=True, notify=quiet)
+    assert target.notes == ("the SAE was trained on meta-llama/Llama-3.1-8B and reads me/my-llama here, as allowed",)
+
+
+def test_the_default_layer_does_not_change_a_pinned_choice(hub):
+    target = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet)
+    assert target.choice.to_json() == {
+        "model": "gemma-2-2b", "layer": 12, "width": "16k", "llama_scope_gate": "saelens",
+        "revision": hub.snapshot("google/gemma-2-2b").name,
+    }  # fmt: skip
+    again = resolve(TargetChoice.from_json(target.choice.to_json()), offline=True, notify=quiet)
+    assert again.fingerprint == target.fingerprint
+
+
+def test_the_gate_is_part_of_the_fingerprint(hub):
+    gates = [resolve(TargetChoice("llama-3.1-8b", llama_scope_gate=g), offline=True, notify=quiet).fingerprint
+             for g in ("saelens", "upstream")]  # fmt: skip
+    assert gates[0] != gates[1]
+
+
+def test_a_chat_model_without_its_template_is_not_read_as_plain_turns(tmp_path: Path, monkeypatch):
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    hub.model("google/gemma-2-2b-it", "gemma2", 14, chat=False)
+    assert scan_one(tmp_path, "--model", "gemma-2-2b-it", "--offline") == (
+        3,
+        "google/gemma-2-2b-it: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
+        f"get it where there is a network: hf download google/gemma-2-2b-it {SMALL_FILES}",
+    )
+
+
+def test_hook_names():
+    assert Hook.parse("blocks.12.attn.hook_z") == Hook(12, "attn.hook_z")
+    assert str(Hook.parse("blocks.3.hook_mlp_out")) == "blocks.3.hook_mlp_out"
+    for name in ("blocks.3.hook_q", "hook_embed", "blocks.x.hook_resid_post", "3.hook_resid_post"):
+        with pytest.raises(TargetError, match=f"hook {name}: not supported"):
+            Hook.parse(name)
+
+
+def test_loading_checks_its_values():
+    for options, text in [
+        ({"dtype": "int8"}, "--dtype int8: use auto, float32, bfloat16 or float16"),
+        ({"device_map": "all"}, "--device-map all: use auto, balanced, balanced_low_0 or sequential"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            Loading(**options)
+        assert str(caught.value) == text
+
+
+# What must not happen
+
+
+def test_a_model_s_own_python_code_is_never_run_and_never_asked_about(tmp_path: Path, tiny, monkeypatch):
+    import io
+    import shutil
+
+    shutil.copytree(tiny[0], tmp_path / "evil")
+    config = json.loads((tmp_path / "evil" / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "conf.Evil", "AutoModel": "conf.Evil"}}
+    (tmp_path / "evil" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil" / "conf.py").write_text("open('ran', 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    monkeypatch.chdir(tmp_path)
+    code, text = scan_one(tmp_path, "--model", tmp_path / "evil", "--sae", tiny[1])
+    assert code == 3
+    assert text.startswith(f"{tmp_path / 'evil'}: not a decoder-only language model that transformers knows (")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_each_way_of_reading_has_its_own_built_in_bank(tiny):
+    from geofilter.build.banks import bank_folder_for
+    from geofilter.encode.model import precision_here
+
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    dtypes = [("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")]
+    ways = [precision_here(Loading("cpu", dtype, sae_dtype)) for dtype, sae_dtype in dtypes]
+    assert ways == ["float32", "bfloat16", "float32-sae-bfloat16"]
+    assert len({bank_folder_for("toxic-text", target, way) for way in ways}) == 3
+
+
+def test_revisions_of_what_is_no_repository_are_refused(tiny, tmp_path: Path):
+    assert scan_one(tmp_path, "--model", tiny[0], "--sae", tiny[1], "--sae-revision", "x") == (
+        2,
+        "--sae-revision x: the SAE is a folder; revisions are of hub repositories",
+    )
+    assert scan_one(tmp_path, "--model", "smollm2-135m", "--revision", "x") == (
+        2,
+        "--revision x: HuggingFaceTB/SmolLM2-135M-Instruct is embedded; revisions are of hub repositories",
+    )
+
+
+def test_a_template_that_appears_later_is_another_target(tmp_path: Path, monkeypatch):
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    folder = hub.model("org/gemma-2-2b", "gemma2", 14, chat=True)
+    put_native(tmp_path / "sae", fitted(folder, 12), "blocks.12.hook_resid_post", "google/gemma-2-2b")
+    choice = TargetChoice("org/gemma-2-2b", str(tmp_path / "sae"))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    without = resolve(choice, offline=True, notify=quiet)
+    (folder / "chat_template.jinja").write_text(template)
+    assert resolve(choice, offline=True, notify=quiet).fingerprint != without.fingerprint
+
+
+def test_damaged_files_of_model_and_sae(tiny, tmp_path: Path):
+    import shutil
+
+    for name, text in [
+        ("model.safetensors", "m: not a loadable model ("),
+        ("tokenizer.json", "m: its configuration or tokenizer cannot be read ("),
+        ("config.json", "m: not a decoder-only language model that transformers knows ("),
+    ]:
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+        shutil.copytree(tiny[0], tmp_path / "m")
+        (tmp_path / "m" / name).write_text("{}")
+        code, found = scan_one(tmp_path, "--model", "m", "--sae", tiny[1])
+        assert (code, found[: len(text)]) == (3, text)
+    shutil.copytree(tiny[1], tmp_path / "sae")
+    (tmp_path / "sae" / "sae_weights.safetensors").write_bytes(b"half")
+    done = geofilter("doctor", "--model", tiny[0], "--sae", tmp_path / "sae")
+    assert done.returncode == 3
+    assert f"FAIL target: {tmp_path / 'sae'}: SAE weights cannot be used (" in done.stdout
+
+
+def test_what_is_typed_rules_out_the_file_s_target(tiny, tmp_path: Path):
+    """A layer, a revision or an SAE in the settings file belongs to the model there, not to one that is typed."""
+    (tmp_path / "geofilter.toml").write_text(
+        'model = "gemma-2-2b"\nlayer = 12\nrevision = "abc"\nllama-scope-gate = "upstream"\n'
+    )
+    code, text = scan_one(tmp_path, "--model", tiny[0], "--sae", tiny[1], "--bank", "nothing")
+    assert (code, text) == (3, "--bank nothing: neither a built-in bank (toxic-text, harmful-answers) nor a folder")
+    (tmp_path / "geofilter.toml").write_text(f'model = "{tiny[0]}"\nsae = "/nowhere"\nsae-revision = "x"\n')
+    code, text = scan_one(tmp_path, "--sae", tiny[1], "--bank", "nothing")
+    assert (code, text) == (3, "--bank nothing: neither a built-in bank (toxic-text, harmful-answers) nor a folder")
+    (tmp_path / "geofilter.toml").write_text('model = "gemma-2-2b"\nsae = "/nowhere"\n')
+    code, text = scan_one(tmp_path, "--layer", 99)
+    assert (code, text) == (3, "--layer 99: gemma-2-2b offers 0 to 25")

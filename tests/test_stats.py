@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from geofilter.stats import RankingStats, Stats, cluster_bootstrap, draw_weights, interval
+
+# Ranking statistics and the bootstrap
+
+
+def test_the_figures_of_a_ranking_worked_by_hand():
+    ranking = RankingStats(np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False]))
+    at = ranking.stats(np.ones((1, 4)), [0.25, 0.5])
+    assert at.auroc[0] == pytest.approx(3 / 4)  # of four pairs one is the wrong way round
+    assert at.auprc[0] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert at.removed.tolist() == [[1, 2]]
+    assert at.precision.tolist() == [[1.0, 0.5]]
+    assert at.recall.tolist() == [[0.5, 0.5]]
+    assert at.by_chance.tolist() == [[0.5, 1.0]]
+    assert ranking.recall_curve([0, 0.25, 0.5, 0.75, 1]).tolist() == [0, 0.5, 0.5, 1, 1]
+
+
+def test_weighted_figures_are_those_of_the_drawn_rows_ties_included():
+    rng = np.random.default_rng(1)
+    score, bad = rng.integers(0, 12, 80).astype(float), rng.random(80) < 0.3
+    groups = [str(g) for g in rng.integers(0, 30, 80)]
+    drawn = list(cluster_bootstrap(groups, 25, seed=5))
+    weights = np.concatenate(list(draw_weights(groups, 25, seed=5)))
+    got = RankingStats(score, bad).stats(weights, [0.1, 0.5])
+    for i, rows in enumerate(drawn):
+        assert got.auroc[i] == pytest.approx(roc_auc_score(bad[rows], score[rows]))
+        assert got.auprc[i] == pytest.approx(average_precision_score(bad[rows], score[rows]))
+        rows = np.sort(rows)  # equal scores leave in the order of the data
+        for j, fraction in enumerate((0.1, 0.5)):
+            gone = np.argsort(-score[rows], kind="stable")[: round(fraction * len(rows))]
+            assert got.removed[i, j] == len(gone)
+            assert got.bad_removed[i, j] == bad[rows][gone].sum()
+
+
+def test_a_draw_without_one_kind_of_row_has_no_figures_and_is_passed_over():
+    ranking = RankingStats(np.array([3.0, 2.0, 1.0]), np.array([True, False, False]))
+    at = ranking.stats(np.array([[1.0, 1, 1], [0, 2, 1], [3, 0, 0]]), [0.5])
+    assert at.auroc.tolist()[0] == 1
+    assert np.isnan(at.auroc[1:]).all()
+    assert np.isnan(at.auprc[1:]).all()
+    assert interval(at.auroc) == (1.0, 1.0)
+    assert np.isnan(interval([np.nan])).all()
+
+
+def test_whole_groups_are_drawn_and_as_many_as_there_are():
+    groups = ["a", "b", "a", "c", "b", "a", "d"]
+    counts = np.array([np.bincount(d, minlength=7) for d in cluster_bootstrap(groups, 200, seed=0)])
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 0] == counts[:, 5]).all()
+    assert (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3, 6]].sum(1) == 4).all()
+    assert len({tuple(c) for c in counts.tolist()}) > 20
+    again = np.array([np.bincount(d, minlength=7) for d in cluster_bootstrap(groups, 200, seed=0)])
+    assert (again == counts).all()
+
+
+def test_the_clustered_interval_is_wider_where_rows_are_repeated():
+    rng = np.random.default_rng(2)
+    once, kind = rng.normal(size=60), np.arange(60) < 30
+    score, bad = np.repeat(once + kind, 6), np.repeat(kind, 6)
+
+    def width(groups: list[str]) -> float:
+        parts = [RankingStats(score, bad).stats(w, [0.5]) for w in draw_weights(groups, 400, seed=0)]
+        low, high = interval(Stats.concat(parts).auroc)
+        return high - low
+
+    clustered = width([str(i // 6) for i in range(360)])
+    naive = width([str(i) for i in range(360)])
+    # Six copies of a row are one row: the honest interval is wider by about the root of six.
+    assert 1.9 < clustered / naive < 3.1
