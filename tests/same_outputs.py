@@ -26,27 +26,8 @@ MASKED = [
     (re.compile(rb'"seconds": ?(\{[^}]*\}|[\d.]+)'), b'"seconds": 0'),
     (re.compile(rb"[\d.]+ (seconds|s|min)( left)?\b"), b"TIME"),
 ]
-WORDS = [
-    "the",
-    "doctor",
-    "answers",
-    "a",
-    "question",
-    "about",
-    "money",
-    "and",
-    "the",
-    "law",
-    "with",
-    "care",
-    "you",
-    "fool",
-    "never",
-    "ask",
-    "again",
-    "it",
-    "works",
-]
+SENTENCE = "the doctor answers a question about money and the law with care you fool never ask again it works"
+WORDS = SENTENCE.split()
 
 
 def _sentence(i: int, n: int) -> str:

@@ -65,6 +65,11 @@ class FeatureEncoder:
         self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
 
     def tensor(self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> torch.Tensor:
+        """Read one of the folder's weights.
+
+        Raises:
+            TargetError: it cannot be read.
+        """
         with open_weights(self.path, "pt") as file:
             found: torch.Tensor = file.get_tensor(name)
         return found.to(device or self.device, dtype)

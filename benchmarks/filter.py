@@ -1,0 +1,133 @@
+"""Time and memory of `geofilter filter` on a run of made-up scores, with this checkout and another one in turn.
+
+    python -m benchmarks.filter --rows 1000000 --work DIR --other CHECKOUT
+
+From the repository's root. The run is made once in DIR (a few minutes, 2 GB for a million rows). Each call cuts 10 %
+and writes rows and reports, as a process of its own; the two take turns, so that a machine that gets slower gets
+slower for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from geofilter.files import dumps, write_json
+from geofilter.rows.shapes import SHAPES
+from geofilter.rows.style import STYLE
+from geofilter.run.store import FORMAT
+
+SENTENCE = "the answer to your question is that it depends on what you want to know and how much time there is"
+WORDS = SENTENCE.split()
+
+
+def make_run(folder: Path, n: int) -> None:
+    """A run folder with what `filter` reads of it: manifest, score lines and arrays; no shards."""
+    rng = np.random.default_rng(0)
+    data, run = folder / "data.jsonl", folder / "run"
+    (run / "features").mkdir(parents=True)
+    score = np.round(rng.normal(size=(n, 2)), 6)
+    percentile = np.round(rng.random((n, 2)), 6)
+    best = score.argmax(1)
+    digest = hashlib.sha256()
+    feature = rng.integers(0, 4096, (n, 5, 2))
+    with data.open("wb") as rows, (run / "scores.jsonl").open("wb") as lines:
+        for i in range(n):
+            answer = " ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(40 + i % 60))
+            line = dumps({"prompt": f"question {i}?", "response": answer, "source": f"source {i % 30}"})
+            rows.write(line)
+            digest.update(line)
+            b = int(best[i])
+            each = [{"score": float(score[i, k]), "percentile": float(percentile[i, k])} for k in (0, 1)]
+            lines.write(
+                dumps({
+                    "file": "data.jsonl", "line": i + 1, "sha256": hashlib.sha256(line.rstrip(b"\n")).hexdigest(),
+                    **each[b], "bank": ("one", "two")[b], "banks": {"one": each[0], "two": each[1]},
+                    "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": 40 + i % 60, "truncated": False,
+                    "top_features": [
+                        {"feature": int(f), "label": "you · a fool · never", "share": 0.1, "closeness": 0.5,
+                         "nearest_toxic": int(t) % 100, "nearest_label": "fool · idiot"}
+                        for f, t in feature[i]
+                    ],
+                })
+            )  # fmt: skip
+    each = np.arange(n)
+    columns = {
+        "file": np.zeros(n, np.int32), "line": each + 1, "score": score[each, best],
+        "percentile": percentile[each, best], "bank": best.astype(np.int32), "topic": np.zeros(n, np.int32),
+        "style": rng.random((n, len(STYLE)), np.float32), "n_tokens": (40 + each % 60).astype(np.int32),
+        "n_turns": np.full(n, 2, np.int32), "shape": np.full(n, SHAPES.index("completion"), np.int32),
+        "source": (each % 30).astype(np.int32),
+    }  # fmt: skip
+    save_file({k: np.ascontiguousarray(v) for k, v in columns.items()}, run / "scores.safetensors")
+    bank = {"toxic_features": 100, "aligned_features": 100, "reference_rows": 3, "topics": ["a", "b"],
+            "excluded_features": [], "description": "", "created": "", "sources": {}, "evaluation": None,
+            "path": "no-such-bank", "sha256": "0"}  # fmt: skip
+    counts = {"rows": n, "scored": n, "quarantined": 0, "truncated": 0, "tokens": int(columns["n_tokens"].sum())}
+    target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
+              "sae_model": "t", "sae_files": [], "llama_scope_gate": None, "notes": [], "neuronpedia": None,
+              "fingerprint": "f", "choice": {}}  # fmt: skip
+    write_json(
+        run / "manifest.json",
+        {
+            "format": FORMAT, "complete": True, "headline": "Made up.", "counts": counts, "power": [],
+            "banks": [{"name": name, **bank} for name in ("one", "two")], "topics": ["a", "b"],
+            "data": [{"path": "data.jsonl", "lines": n, "rows": n, "sha256": digest.hexdigest()}], "target": target,
+            "scorer": "ridge", "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024}, "versions": {},
+            "seconds": {}, "seed": 0, "fingerprint": "f", "reference_scores": sorted(rng.normal(size=300).tolist()),
+            "sources": [f"source {i}" for i in range(30)],
+        },
+    )  # fmt: skip
+
+
+def once(tree: Path, folder: Path) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory in MB of one call."""
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    command = [sys.executable, "-m", "geofilter", "filter", "run", "--drop", "10%", "--quiet"]
+    start = time.monotonic()
+    pid = os.fork()
+    if not pid:
+        os.chdir(folder)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.execve(command[0], command, env)
+    _, status, used = os.wait4(pid, 0)
+    if status:
+        raise SystemExit(f"{tree}: filter failed, run it by hand in {folder}")
+    return time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--other", type=Path, help="Another checkout, called in turn with this one.")
+    parser.add_argument("--times", type=int, default=3)
+    args = parser.parse_args()
+    folder = args.work / f"filter-{args.rows}"
+    if not (folder / "run" / "manifest.json").is_file():
+        make_run(folder, args.rows)
+    trees = {"this": Path(__file__).parents[1]} | ({"other": args.other.resolve()} if args.other else {})
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in trees}
+    for _ in range(args.times):
+        for name, tree in trees.items():
+            found[name].append(once(tree, folder))
+    medians = {
+        name: dict(zip(("seconds", "cpu", "mb"), (round(statistics.median(v), 1) for v in zip(*calls, strict=True)),
+                       strict=True))
+        for name, calls in found.items()
+    }  # fmt: skip
+    print(json.dumps({"rows": args.rows, "times": args.times, **medians}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
