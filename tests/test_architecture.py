@@ -130,4 +130,9 @@ def test_public_names_are_what_they_say_after_every_module_was_imported():
     check = "import geofilter\nassert {n: type(getattr(geofilter, n)).__name__ for n in geofilter.__all__} == "
     kinds = {"__version__": "str", "scan": "function", "filter_run": "function"}
     wanted = {name: kinds.get(name, "type") for name in package.__all__}
-    loaded(f"{code}\n{check}{wanted!r}")
+    # Called, too: it refuses what it is given before it loads anything.
+    call = (
+        "try:\n    geofilter.scan(geofilter.ScanConfig(('d.jsonl',), scorer='magic'))\n"
+        "except geofilter.GeofilterError as error:\n    assert 'magic' in str(error)"
+    )
+    loaded(f"{code}\n{check}{wanted!r}\n{call}")

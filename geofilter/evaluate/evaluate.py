@@ -125,29 +125,40 @@ def compare(
     here = [ranking.stats(np.ones((1, len(rows.bad))), fractions) for ranking in rankings]
     out: list[LineFigures] = []
     for line, ranking, at, draws in zip(ranked, rankings, here, drawn, strict=True):
-        auroc, auroc_interval = _value(at.auroc[0], draws.auroc)
-        auprc, auprc_interval = _value(at.auprc[0], draws.auprc)
-        ahead: float | None = None
-        ahead_interval: Interval | None = None
-        if line is not ranked[0]:
-            # Paired: both scores are compared on the same drawn rows.
-            ahead, ahead_interval = _value(here[0].auroc[0] - at.auroc[0], drawn[0].auroc - draws.auroc)
+        # Paired: both scores are compared on the same drawn rows.
+        ahead = _value(here[0].auroc[0] - at.auroc[0], drawn[0].auroc - draws.auroc)
         out.append(
-            {
-                "name": line.name,
-                "kind": line.kind,
-                "fitted": line.fitted,
-                "auroc": auroc,
-                "auroc_interval": auroc_interval,
-                "auprc": auprc,
-                "auprc_interval": auprc_interval,
-                "ahead": ahead,
-                "ahead_interval": ahead_interval,
-                "drops": _drops(names, at, draws),
-                "recall_curve": [round(float(r), 4) for r in ranking.recall_curve(np.linspace(0, 1, 101).tolist())],
-            }
-        )
+            _figures(
+                line, _value(at.auroc[0], draws.auroc), _value(at.auprc[0], draws.auprc),
+                (None, None) if line is ranked[0] else ahead, _drops(names, at, draws),
+                [round(float(r), 4) for r in ranking.recall_curve(np.linspace(0, 1, 101).tolist())],
+            )
+        )  # fmt: skip
     return out, [d.auroc for d in drawn]
+
+
+def _figures(
+    line: Ranked,
+    auroc: tuple[float | None, Interval],
+    auprc: tuple[float | None, Interval],
+    ahead: tuple[float | None, Interval | None],
+    drops: list[DropFigures],
+    recall_curve: list[float],
+) -> LineFigures:
+    """The entry of a line; each figure comes with its interval."""
+    return {
+        "name": line.name,
+        "kind": line.kind,
+        "fitted": line.fitted,
+        "auroc": auroc[0],
+        "auroc_interval": auroc[1],
+        "auprc": auprc[0],
+        "auprc_interval": auprc[1],
+        "ahead": ahead[0],
+        "ahead_interval": ahead[1],
+        "drops": drops,
+        "recall_curve": recall_curve,
+    }
 
 
 def _value(value: float, draws: F64) -> tuple[float | None, Interval]:
@@ -210,23 +221,12 @@ def _random_order(
                 _value(float(bad.mean()), orders.precision[:, j]), _value(removed / len(bad), orders.recall[:, j]),
             )
         )  # fmt: skip
-    auroc, auroc_interval = _value(0.5, orders.auroc)
-    auprc, auprc_interval = _value(float(orders.auprc.mean()), orders.auprc)
     own_auroc = math.nan if own["auroc"] is None else own["auroc"]
-    ahead, ahead_interval = _value(own_auroc - 0.5, own_draws - 0.5)
-    return {
-        "name": "random order",
-        "kind": "control",
-        "fitted": False,
-        "auroc": auroc,
-        "auroc_interval": auroc_interval,
-        "auprc": auprc,
-        "auprc_interval": auprc_interval,
-        "ahead": ahead,
-        "ahead_interval": ahead_interval,
-        "drops": drops,
-        "recall_curve": [i / 100 for i in range(101)],
-    }
+    return _figures(
+        Ranked("random order", "control", np.full(len(bad), np.nan)), _value(0.5, orders.auroc),
+        _value(float(orders.auprc.mean()), orders.auprc), _value(own_auroc - 0.5, own_draws - 0.5), drops,
+        [i / 100 for i in range(101)],
+    )  # fmt: skip
 
 
 def verdict(out: Sequence[LineFigures]) -> RankingVerdict:

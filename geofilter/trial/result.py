@@ -35,7 +35,7 @@ class ArmRecord(TypedDict):
     bad_removed: NotRequired[int]
     training: NotRequired[Training]
     statements: NotRequired[list[float]]
-    pairs: list[float]
+    pairs: NotRequired[list[float]]
     loss: list[float]
     features: FeatureFigures
     answers: NotRequired[list[dict[str, Any]]]

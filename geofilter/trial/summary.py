@@ -80,7 +80,7 @@ def _values(name: str, records: Sequence[ArmRecord], statements: Items | None) -
         if name == "free_form":
             x = np.array([v for _, v in rate(record.get("answers", ()))])
         else:
-            x = np.array(record["pairs"] if name == "pairs" else record.get("statements", ()))
+            x = np.array(record.get("pairs", ()) if name == "pairs" else record.get("statements", ()))
         if not len(x):
             return None
         weight = np.full(len(x), 1 / len(x))

@@ -15,10 +15,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.bank.scorer import Scorer
-from geofilter.build import build as seeding
 from geofilter.build.banks import bank_folder_for
 from geofilter.evaluate.evaluate import compare, verdict
 from geofilter.evaluate.rankings import Ranked
+from geofilter.files import package_data
 from geofilter.labels.labelled import Labelled
 from geofilter.labels.source import parse
 from geofilter.run.banks import bank_folder
@@ -279,6 +279,7 @@ def test_the_picture_holds_one_series_for_each_line_it_names(base: Path, result:
 
 
 def test_changed_data_is_refused(place: Path):
+    (place / "r" / "evaluate.json").unlink(missing_ok=True)
     path = place / "two.jsonl"
     path.write_text(path.read_text().replace("odd 3?", "odd 4?"))
     done = geofilter("evaluate", "r", *KIND, cwd=place)
@@ -334,7 +335,7 @@ def test_a_built_in_bank_is_sought_where_a_scan_puts_it():
             about = {"name": "toxic-text", "path": None, "sources": built_in_sources("toxic-text")}
             target = SimpleNamespace(name=name, fingerprint=fingerprint)
             assert bank_folder(manifest, about) == bank_folder_for("toxic-text", target, precision)
-    shipped = Path(seeding.package_data("banks", "smollm2-135m", "toxic-text"))
+    shipped = Path(package_data("banks", "smollm2-135m", "toxic-text"))
     manifest["target"] = json.loads((shipped / "bank.json").read_text("utf-8"))["target"]
     manifest["encoding"] = {"dtype": "float32", "sae_dtype": "float32"}
     assert bank_folder(manifest, about) == shipped

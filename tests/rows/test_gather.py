@@ -173,7 +173,7 @@ def test_a_data_set_of_the_hub_is_fetched_once_scanned_and_filtered(pair, data_h
 ASK = """
 import json, sys
 from geofilter.errors import GeofilterError
-from geofilter.sources import gather
+from geofilter.rows.gather import gather
 out = []
 offline = sys.argv[2] == "offline"
 for text, split, config in json.loads(sys.argv[1]):
