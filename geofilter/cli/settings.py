@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -41,7 +41,8 @@ class _Field:
     option: Option
 
 
-def _fields(group: type) -> list[_Field]:
+@cache
+def _fields(group: type) -> tuple[_Field, ...]:
     """The options of a configuration and of those within it, group by group as help shows them."""
     hints, found = get_type_hints(group), list[_Field]()
     for f in fields(group):
@@ -55,7 +56,7 @@ def _fields(group: type) -> list[_Field]:
                 kind, default = str | None, None
             found.append(_Field(said.name or f.name, kind, default, said))
     order = (TARGET, ROWS, SCORE, RUN, MEMORY)
-    return sorted(found, key=lambda f: order.index(f.option.panel) if f.option.panel in order else -1)
+    return tuple(sorted(found, key=lambda f: order.index(f.option.panel) if f.option.panel in order else -1))
 
 
 def _assembled(group: type, given: dict[str, Any]) -> Any:

@@ -7,8 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 from geofilter.errors import InputError
 
@@ -72,6 +70,8 @@ def endpoint(base_url: str | None) -> str:
     Raises:
         InputError: not an http address, or one that carries a password.
     """
+    from urllib.parse import urlsplit
+
     given = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).strip()
     if any(c in given for c in "@?#"):
         # Not repeated here: it may hold a password.
@@ -92,6 +92,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
+        from email.utils import parsedate_to_datetime
+
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):

@@ -161,7 +161,8 @@ def test_gate_errors(hub):
 def test_a_second_start_needs_neither_sae_lens_nor_the_hub(hub):
     folder = published(SAES["gemma_2"], accept, offline=True, notify=quiet)
     code = (
-        "import sys, torch\nfrom geofilter.target.releases import published\nfrom geofilter.encode.sae import FeatureEncoder\n"
+        "import sys, torch\nfrom geofilter.encode.sae import FeatureEncoder\n"
+        "from geofilter.target.releases import published\n"
         f"print(published({SAES['gemma_2']!r}, lambda cfg: None, offline=True))\n"
         "assert not {'sae_lens', 'transformer_lens', 'huggingface_hub'} & set(sys.modules), 'imported'"
     )
