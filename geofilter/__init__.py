@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from geofilter.cut.cut import Cut as Cut
     from geofilter.cut.cut import Selection as Selection
     from geofilter.errors import GeofilterError as GeofilterError
-    from geofilter.labels.label import Label as Label
+    from geofilter.labels.label_file import Label as Label
     from geofilter.labels.labelling import Labelling as Labelling
     from geofilter.report.write import filter_run as filter_run
     from geofilter.run.store import Run as Run
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Cut": "cut.cut",
     "GeofilterError": "errors",
-    "Label": "labels.label",
+    "Label": "labels.label_file",
     "Labelling": "labels.labelling",
     "Loading": "config",
     "Run": "run.store",

@@ -15,6 +15,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 SCORERS = ("ridge", "contrast", "nearest", "activation", "dense", "length", "random")
+"""what `bank.scorer.Scorer` computes; every other list of scorers is made of this one"""
+CONTROLS = ("length", "random")
+"""scorers that know no bank"""
 DEFAULT_SCORER = "ridge"
 BUILT_IN = {
     "toxic-text": "insult, malice and dehumanising statements against neutral rewrites; for toxic text, "
@@ -170,7 +173,9 @@ class ScanConfig:
     scorer: str = field(
         default=DEFAULT_SCORER,
         metadata=option(
-            "ridge, contrast, nearest, activation, dense, or the controls length and random.", SCORE, values=SCORERS
+            f"{', '.join(s for s in SCORERS if s not in CONTROLS)}, or the controls {' and '.join(CONTROLS)}.",
+            SCORE,
+            values=SCORERS,
         ),
     )
     exclude_features: tuple[str, ...] = field(

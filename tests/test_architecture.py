@@ -35,7 +35,7 @@ MAY_IMPORT = {
         *("encode", "build", "scanning", "trial"),
     },
 }
-"""a package may import the ground, itself and these; the order is that in which a row travels"""
+"""a package may import the ground, itself and these, which all stand above it"""
 
 LOADS_TORCH = ("encode", "build", "scanning", "trial")
 

@@ -1,1 +1,1 @@
-"""A bank of toxic features, what is learnt for it, and the scores it gives. Imports config and rows.style."""
+"""A bank of toxic features, what is learnt for it, and the scores it gives."""

@@ -82,13 +82,13 @@ class Scale:
         return result
 
     def percentile(self, raw: F64) -> F64:
-        """FeatureShare in [0, 1] of the reference rows that score lower."""
+        """Share in [0, 1] of the reference rows that score lower."""
         result: F64 = np.searchsorted(self.sorted, raw, side="left") / len(self.sorted)
         return result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scales:
+class NullScales:
     """Several sums over features at once, made comparable by the bank's reference rows."""
 
     linear: Linear
@@ -98,7 +98,7 @@ class Scales:
     sd: F64
 
     @classmethod
-    def of(cls, linear: Linear, reference: Pooled) -> Scales:
+    def of(cls, linear: Linear, reference: Pooled) -> NullScales:
         """Of the scores of the reference rows; those that do not vary are not divided."""
         scores = linear.scores(reference)
         return cls(linear, scores.mean(0), np.where(scores.std(0) > 0, scores.std(0), 1.0))

@@ -29,7 +29,7 @@ import numpy as np
 from geofilter.arrays import F32, F64
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
-from geofilter.bank.linear import Linear, Scale, Scales, Shares, contrast
+from geofilter.bank.linear import Linear, NullScales, Scale, Shares, contrast
 from geofilter.config import SCORERS
 from geofilter.errors import BankError
 
@@ -87,7 +87,9 @@ class Scorer:
             return projected
         if self.name == "length":
             return -pooled.n_tokens.astype(np.float64)
-        return np.array([int(hashlib.sha256(s.encode()).hexdigest()[:13], 16) / 16**13 for s in shas])
+        if self.name == "random":
+            return np.array([int(hashlib.sha256(s.encode()).hexdigest()[:13], 16) / 16**13 for s in shas])
+        raise BankError(f"scorer {self.name}: has no formula")
 
     @cached_property
     def scale(self) -> Scale:
@@ -100,7 +102,7 @@ class Scorer:
         return self.scale.standard(self.raw(pooled, shas))
 
     @cached_property
-    def null(self) -> Scales:
+    def null(self) -> NullScales:
         """Twenty scores that know nothing: what the bank's score must beat.
 
         Of ridge: weights learnt from the same rows with their labels shuffled. Of all others: contrast scores of
@@ -110,7 +112,7 @@ class Scorer:
             score = Linear(self.bank.background, self.bank.shuffled.astype(np.float64), "log")
         else:
             score = contrast(self.bank.background, self.bank.random)
-        return Scales.of(score, self.bank.reference)
+        return NullScales.of(score, self.bank.reference)
 
     def null_scores(self, pooled: Pooled) -> F64:
         """(n, 20) standard scores of rows under scores that know nothing."""

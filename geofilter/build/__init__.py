@@ -1,1 +1,1 @@
-"""Making banks from labelled rows. Imports encode, bank, target and rows."""
+"""Making banks from labelled rows."""

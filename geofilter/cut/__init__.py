@@ -1,1 +1,1 @@
-"""Which rows go, the files that are written, and the gate. Imports run and rows."""
+"""Which rows go, the files that are written, and the gate."""

@@ -24,7 +24,7 @@ from geofilter.evaluate.result import (
     WholeRun,
 )
 from geofilter.files import Notify, silent
-from geofilter.labels.labelled import Labelled, of_run
+from geofilter.labels.labelled_rows import Labelled, of_run
 from geofilter.labels.source import parse
 from geofilter.run.manifest import Manifest
 from geofilter.run.store import Run

@@ -11,9 +11,10 @@ import numpy as np
 from geofilter.arrays import F64, Bools
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import N_FOLDS, bag_of_words, group_folds, style_model
+from geofilter.config import CONTROLS, SCORERS
 from geofilter.evaluate.result import RandomBanks
 from geofilter.files import Notify
-from geofilter.labels.labelled import Labelled, check_sides
+from geofilter.labels.labelled_rows import Labelled, check_sides
 from geofilter.labels.source import Labeller
 from geofilter.rows.fields import NO_FIELDS, Fields
 from geofilter.rows.records import Row, fields_for, read_rows
@@ -21,7 +22,7 @@ from geofilter.run.banks import changed, find_banks
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 
-OTHER_SCORERS = ("ridge", "contrast", "nearest", "activation", "dense")
+OTHER_SCORERS = tuple(scorer for scorer in SCORERS if scorer not in CONTROLS)
 SAME = 1e-3
 """standard deviations that a recomputed score may differ by: rounding of another processor, not another bank"""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from geofilter.labels.labelled import LabelsAbout
+from geofilter.labels.labelled_rows import LabelsAbout
 
 FORMAT = 1
 

@@ -1,1 +1,1 @@
-"""A language model that rates rows, over any OpenAI-compatible endpoint. Imports rows."""
+"""A language model that rates rows, over any OpenAI-compatible endpoint."""

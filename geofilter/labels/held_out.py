@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geofilter.labels.labelled import check_sides
+from geofilter.labels.labelled_rows import check_sides
 from geofilter.labels.labelling import Labelling
 from geofilter.labels.source import parse
 from geofilter.run.rows import scored_rows

@@ -22,10 +22,11 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.learn import learn
 from geofilter.bank.scorer import Scorer
+from geofilter.config import CONTROLS
 from geofilter.cut.cut import Cut
 from geofilter.errors import BankError, InputError, RunError
-from geofilter.labels.label import LABELLED, Label, LabelFile, bank_path
-from geofilter.labels.labelled import MIN_SIDE, group_of
+from geofilter.labels.label_file import LABELLED, Label, LabelFile, bank_path
+from geofilter.labels.labelled_rows import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
 from geofilter.labels.source import Labeller
 from geofilter.rows.records import Row
@@ -41,7 +42,6 @@ BATCH = 10
 """labels after which the bank is learnt again"""
 COMPARED = Cut.parse("10%")
 """whose removed rows are compared before and after"""
-KNOWS_NO_BANK = ("length", "random")
 
 Answer = Callable[[Sequence[Row], Callable[[int, bool | None], None]], None]
 """labels rows: tells of each, by its place among those given, True for bad, False for good, None for cannot say"""
@@ -78,7 +78,7 @@ class Labelling:
         self.run, self.seed = run, seed
         self._manifest = run.manifest
         self.scorer: str = self._manifest["scorer"]
-        if self.scorer in KNOWS_NO_BANK:
+        if self.scorer in CONTROLS:
             raise InputError(f"{run.path}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
         if "sae_folder" not in self._manifest:
             raise RunError(f"{run.path}: scanned by an earlier version; run the same geofilter scan again")

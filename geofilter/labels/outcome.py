@@ -11,7 +11,7 @@ from typing import Any
 from geofilter.bank.about import BankCheck
 from geofilter.errors import InputError
 from geofilter.files import atomic, dumps
-from geofilter.labels.labelled import MIN_SIDE
+from geofilter.labels.labelled_rows import MIN_SIDE
 from geofilter.labels.labelling import COMPARED, Labelling
 from geofilter.text import inert
 

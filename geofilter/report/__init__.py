@@ -1,1 +1,1 @@
-"""Reports of a cut, as JSON, Markdown, an HTML page and a summary. Imports cut, run, bank and rows."""
+"""Reports of a cut, as JSON, Markdown, an HTML page and a summary."""

@@ -1,1 +1,1 @@
-"""Rows in: data files, their lines, and what each line is made of. Imports nothing but the ground."""
+"""Rows in: data files, their lines, and what each line is made of."""

@@ -1,1 +1,1 @@
-"""The run folder: shards, scores, verdicts, and its rows read again. Imports bank and rows."""
+"""The run folder: shards, scores, verdicts, and its rows read again."""

@@ -1,1 +1,1 @@
-"""The scan, and a finished run's target opened again. Imports build, encode, run, bank, target and rows."""
+"""The scan, and a finished run's target opened again."""

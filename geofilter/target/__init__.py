@@ -1,1 +1,1 @@
-"""Which model and which SAE, and do they fit; files only, no torch. Imports config."""
+"""Which model and which SAE, and do they fit; files only, no torch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from geofilter.config import option
+from geofilter.config import SCORERS, option
 from geofilter.errors import InputError
 
 ARMS, RECIPE, MEASURES = "Arms", "Fine-tuning", "Measures"
@@ -61,8 +61,8 @@ class TrialConfig:
     arms: tuple[str, ...] = field(
         default=("random", "geometry"),
         metadata=option(
-            "random, geometry (the run's own score), ridge, contrast, nearest, activation, dense, length, judge, "
-            "labels; default random and geometry. full and good are always there.", ARMS, name="arm",
+            f"random, geometry (the run's own score), {', '.join(s for s in SCORERS if s != 'random')}, judge, labels; "
+            "default random and geometry. full and good are always there.", ARMS, name="arm",
         ),
     )  # fmt: skip
     seeds: int = field(default=3, metadata=option("Fine-tuning runs of each arm.", ARMS))

@@ -19,7 +19,7 @@ from geofilter.build.banks import bank_folder_for
 from geofilter.evaluate.evaluate import compare, verdict
 from geofilter.evaluate.rankings import Ranked
 from geofilter.files import package_data
-from geofilter.labels.labelled import Labelled
+from geofilter.labels.labelled_rows import Labelled
 from geofilter.labels.source import parse
 from geofilter.run.banks import bank_folder
 from geofilter.run.store import Run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geofilter.labels.labelled import Labelled
+from geofilter.labels.labelled_rows import Labelled
 
 SVG = "{http://www.w3.org/2000/svg}"
 

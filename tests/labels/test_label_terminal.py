@@ -13,7 +13,7 @@ from rich.console import Console
 
 from geofilter.cli.label_terminal import at_terminal
 from geofilter.errors import InputError, RunError
-from geofilter.labels.label import Label
+from geofilter.labels.label_file import Label
 from geofilter.labels.labelling import Labelling, ask
 from geofilter.run.store import Run
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from geofilter.arrays import Bools, Positions
 from geofilter.errors import InputError
-from geofilter.labels.label import learnt_from
+from geofilter.labels.label_file import learnt_from
 from geofilter.labels.source import Labeller
 from geofilter.rows.fields import lookup
 from geofilter.rows.records import Row

@@ -1,0 +1,34 @@
+"""The run folder: what is refused when it is opened."""
+
+from pathlib import Path
+
+import pytest
+
+from geofilter.errors import RunError
+from geofilter.files import write_json
+from geofilter.run.store import FORMAT, Run
+
+
+def manifest(folder: Path, **changes) -> Path:
+    write_json(folder / "manifest.json", {"format": FORMAT, "complete": True, **changes})
+    return folder
+
+
+def test_a_run_of_another_format_is_refused(tmp_path: Path):
+    with pytest.raises(RunError) as caught:
+        Run.open(manifest(tmp_path, format=FORMAT - 1))
+    assert str(caught.value) == f"{tmp_path}: run format {FORMAT - 1} is not readable here; scan again"
+    assert Run.open(manifest(tmp_path)).path == tmp_path
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path):
+    with pytest.raises(RunError, match="the scan is not complete; run the same geofilter scan command again"):
+        Run.open(manifest(tmp_path, complete=False))
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path):
+    manifest(tmp_path)
+    text = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text[:-5])
+    with pytest.raises(RunError, match=r"manifest.json: damaged \(.*\); scan again into a new folder"):
+        Run.open(tmp_path)
