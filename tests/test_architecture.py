@@ -22,9 +22,9 @@ MAY_IMPORT = {
     "bank": {"config", "rows.style"},
     "run": {"config", "bank", "rows"},
     "cut": {"config", "run", "rows"},
-    "labels": {"cut", "run", "bank", "target.sae_folder", "rows"},
+    "labels": {"config", "cut", "run", "bank", "target.sae_folder", "rows"},
     "report": {"config", "cut", "run", "bank", "rows"},
-    "evaluate": {"labels", "cut", "run", "bank", "rows"},
+    "evaluate": {"config", "labels", "cut", "run", "bank", "rows"},
     # Only these four may import torch; nothing above imports them.
     "encode": {"config", "target", "bank.features", "rows"},
     "build": {"config", "encode", "bank", "target", "rows"},
