@@ -137,24 +137,28 @@ def run_all(tree: Path, work: Path, cache: Path, kept: Path, lines: list[list[st
     work.rename(kept)
 
 
-def masked(path: Path) -> bytes:
-    """A file's bytes without dates and seconds."""
-    content = path.read_bytes()
+def masked(path: Path, tree: Path) -> bytes:
+    """A file's bytes without dates, seconds, and where the checkout lies."""
+    content = path.read_bytes().replace(os.fsencode(tree), b"CHECKOUT")
     if path.suffix not in (".safetensors", ".gz", ".parquet"):
         for pattern, replacement in MASKED:
             content = pattern.sub(replacement, content)
     return content
 
 
-def differences(before: Path, after: Path) -> list[str]:
-    """Files that only one side has, or whose contents differ."""
+def differences(before: Path, after: Path, trees: tuple[Path, Path]) -> list[str]:
+    """Files that only one side has, or whose contents differ.
+
+    Args:
+        trees: the checkouts that wrote them.
+    """
     names = {p.relative_to(root).as_posix() for root in (before, after) for p in root.rglob("*") if p.is_file()}
     out = []
     for name in sorted(names):
         a, b = before / name, after / name
         if not (a.is_file() and b.is_file()):
             out.append(f"only in {'before' if a.is_file() else 'after'}: {name}")
-        elif masked(a) != masked(b):
+        elif masked(a, trees[0]) != masked(b, trees[1]):
             out.append(f"differs: {name}")
     print(f"{len(names)} files compared", flush=True)
     return out
@@ -184,7 +188,8 @@ def main() -> None:
             kept = work / f"{name}-{side}"
             if not (side == "before" and args.keep_before and kept.is_dir()):
                 run_all(tree.resolve(), work / "here", work / "cache", kept, lines, inputs)
-        found += differences(work / f"{name}-before", work / f"{name}-after")
+        trees = (args.before.resolve(), args.after.resolve())
+        found += differences(work / f"{name}-before", work / f"{name}-after", trees)
     print("\n".join(found) or "the same")
     raise SystemExit(bool(found))
 
