@@ -70,9 +70,8 @@ def _section(name: str, function: Callable[..., None], epilog: str, shared: dict
     common = [panel for panel in panels if panel in SHARED]
     shared |= {panel: panels.pop(panel) for panel in common}
     if panels:
-        text += TABLE + "".join(
-            (f"| **{panel}** | | | |\n" if panel else "") + "".join(panels[panel]) for panel in panels
-        )
+        text += TABLE + "".join(panels.pop("", []))  # arguments come first
+        text += "".join(f"| **{panel}** | | | |\n{''.join(rows)}" for panel, rows in panels.items())
     if common:
         text += f"\nAnd the options of {' and '.join(f'[{panel}](#{_anchor(panel)})' for panel in common)}.\n"
     return text

@@ -14,10 +14,13 @@ from geofilter.rows.fields import Fields, check, parse
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+SYSTEM = ("keep", "fold")
+ON_ERROR = ("quarantine", "fail")
 SCORERS = ("ridge", "contrast", "nearest", "activation", "dense", "length", "random")
 """what `bank.scorer.Scorer` computes; every other list of scorers is made of this one"""
 CONTROLS = ("length", "random")
 """scorers that know no bank"""
+BANK_SCORERS = tuple(scorer for scorer in SCORERS if scorer not in CONTROLS)
 DEFAULT_SCORER = "ridge"
 BUILT_IN = {
     "toxic-text": "insult, malice and dehumanising statements against neutral rewrites; for toxic text, "
@@ -34,7 +37,7 @@ MAX_FLAGGED = "5%"
 BANK_SIZE = 100
 """toxic features, and aligned ones, that a bank names"""
 TARGET, ROWS, SCORE, RUN, MEMORY = "Target", "Rows", "Score", "Run", "Memory"
-"""headings of options in help, in this order"""
+"""headings of options in help; a configuration's stand in this order"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class TargetChoice:
             "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a SAELens folder; a named target has its own.", TARGET
         ),
     )
+    """None for a named target's own"""
     layer: int | None = field(default=None, metadata=option("Layer of a named target's SAE.", TARGET))
     width: str | None = field(default=None, metadata=option("Width of a named target's SAE, 16k for instance.", TARGET))
     revision: str | None = field(default=None, metadata=option("Commit, tag or branch of the model.", TARGET))
@@ -89,6 +93,7 @@ class TargetChoice:
             values=("saelens", "upstream"),
         ),
     )  # fmt: skip
+    """see `releases.published`, which checks it"""
     allow_other_model: bool = field(
         default=False,
         metadata=option("Take an SAE trained on another model, of which this is a fine-tune.", TARGET, flag=True),
@@ -112,6 +117,7 @@ class Loading:
     device: str = field(
         default="auto", metadata=option("auto, cpu, cuda or cuda:N.", MEMORY, values=("auto", "cpu", "cuda"))
     )
+    """with `device_map` the layers are spread and this is left at auto"""
     dtype: str = field(
         default="auto",
         metadata=option(
@@ -124,6 +130,7 @@ class Loading:
             "Of the stored SAE encoder: float32, or bfloat16 for half the memory.", MEMORY, values=SAE_DTYPES
         ),
     )
+    """it computes in float32 either way"""
     device_map: str | None = field(
         default=None,
         metadata=option(
@@ -170,10 +177,11 @@ class ScanConfig:
             values=tuple(BUILT_IN),
         ),
     )  # fmt: skip
+    """names or folders; empty means the built-in ones"""
     scorer: str = field(
         default=DEFAULT_SCORER,
         metadata=option(
-            f"{', '.join(s for s in SCORERS if s not in CONTROLS)}, or the controls {' and '.join(CONTROLS)}.",
+            f"{', '.join(BANK_SCORERS)}, or the controls {' and '.join(CONTROLS)}.",
             SCORE,
             values=SCORERS,
         ),
@@ -185,21 +193,23 @@ class ScanConfig:
             name="exclude_feature",
         ),
     )  # fmt: skip
+    """see `excluded`"""
     system: str = field(
         default="keep",
         metadata=option(
             "System turns: keep, or fold into the user turn that follows (Gemma knows none).", ROWS,
-            values=("keep", "fold"),
+            values=SYSTEM,
         ),
     )  # fmt: skip
     max_tokens: int = field(
         default=1024, metadata=option("Tokens of one row; a longer one is cut, its response kept.", ROWS)
     )
+    """prompt included"""
     limit: int | None = field(default=None, metadata=option("Scan only the first N rows of each file.", ROWS))
     shard_rows: int = field(default=1000, metadata=option("Rows in a shard, the unit of resume.", RUN))
     on_error: str = field(
         default="quarantine",
-        metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=("quarantine", "fail")),
+        metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=ON_ERROR),
     )
     fields: Fields = field(
         default_factory=dict,
@@ -224,8 +234,8 @@ class ScanConfig:
             raise InputError(f"--limit {self.limit}: must be at least 1")
         if self.shard_rows < 1:
             raise InputError(f"--shard-rows {self.shard_rows}: must be at least 1")
-        _one_of("--on-error", self.on_error, ("quarantine", "fail"))
-        _one_of("--system", self.system, ("keep", "fold"))
+        _one_of("--on-error", self.on_error, ON_ERROR)
+        _one_of("--system", self.system, SYSTEM)
         check(self.fields)
         for text in self.exclude_features:
             excluded(text)

@@ -95,8 +95,12 @@ class RankingStats:
             weights: (r, n) how often each row counts; ones for the rows as they are.
         """
         w, b = self._ordered(weights)
-        step_bad, step_good = self._steps(b), self._steps(w - b)
-        n_bad, n_good = b.sum(1), (w - b).sum(1)
+        return self._auroc(self._steps(b), self._steps(w - b))
+
+    @staticmethod
+    def _auroc(step_bad: F64, step_good: F64) -> F64:
+        """(r,) of the bad and the good rows (r, distinct scores) of each step of the ranking."""
+        n_bad, n_good = step_bad.sum(1), step_good.sum(1)
         below = n_good[:, None] - np.cumsum(step_good, axis=1)
         return _over((step_bad * (below + step_good / 2)).sum(1), n_bad * n_good)
 
@@ -128,7 +132,7 @@ class RankingStats:
         before = np.cumsum(w, axis=1) - w
         removed: F64 = np.round(n[:, None] * np.asarray(drops, np.float64))
         gone = [(np.clip(removed[:, j, None] - before, 0, w) * self._bad).sum(1) for j in range(len(drops))]
-        return Stats(self.auroc(weights), auprc, removed, np.stack(gone, axis=1), n, n_bad)
+        return Stats(self._auroc(step_bad, step - step_bad), auprc, removed, np.stack(gone, axis=1), n, n_bad)
 
     def recall_curve(self, fractions: Sequence[float]) -> F64:
         """Share of the bad rows among the highest `fractions` of the rows."""

@@ -119,7 +119,7 @@ def test_the_command_line_imports_nothing_heavy():
 @pytest.mark.parametrize("args", [["--help"], ["bank", "list"], ["targets"]], ids=" ".join)
 def test_what_needs_no_model_imports_nothing_heavy(args: list[str]):
     code = (
-        f"import sys\nsys.argv = ['geofilter', *{args!r}]\nfrom geofilter.cli import app\n"
+        f"import sys\nsys.argv = ['geofilter', *{args!r}]\nfrom geofilter.cli.app import app\n"
         "try:\n    app()\nexcept SystemExit:\n    pass"
     )
     assert not loaded(code) & set(HEAVY)

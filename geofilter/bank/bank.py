@@ -88,7 +88,7 @@ class Bank:
     @property
     def weak(self) -> bool:
         """True when its own held-out check did not beat random banks; every report repeats it."""
-        return "evaluation" in self.meta and bool(self.meta["evaluation"]["weak"])
+        return "evaluation" in self.meta and bool(self.meta["evaluation"].get("weak"))
 
     @property
     def examples(self) -> list[list[Excerpt]]:
@@ -174,6 +174,7 @@ class Bank:
         }  # fmt: skip
         try:
             path.mkdir(parents=True, exist_ok=True)
+            # Arrays without their bank.json, or of another one, would be a bank that lies.
             with Together() as files:
                 with files.open(path / "bank.safetensors") as handle:
                     handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))

@@ -114,9 +114,6 @@ class FeatureShare:
     """One feature's exact part of a row's score."""
 
     feature: int
-    value: float
-    """x_f, see `Linear`"""
-    weight: float
     share: float
     """in units of the score; over all features the shares sum to it"""
 
@@ -161,15 +158,14 @@ class Shares:
 
     def top(self, excess: sp.csr_matrix, k: int) -> list[list[FeatureShare]]:
         """For each row of `Linear.excess` its k active features with the largest positive shares, largest first."""
-        x, share = self.active(excess)
+        _, share = self.active(excess)
         indices = excess.indices
-        weights = self.linear.weights
         out = []
         for start, end in pairwise(excess.indptr.tolist()):
             part = share[start:end]
             best = np.argpartition(-part, k)[:k] if len(part) > k else np.arange(len(part))
             best = best[np.lexsort((indices[start:end][best], -part[best]))] + start
             best = best[share[best] > 0]
-            columns = (indices[best], x[best], weights[indices[best]], share[best])
-            out.append([FeatureShare(*of_one) for of_one in zip(*(c.tolist() for c in columns), strict=True)])
+            found = zip(indices[best].tolist(), share[best].tolist(), strict=True)
+            out.append([FeatureShare(*of_one) for of_one in found])
         return out

@@ -1,4 +1,3 @@
-"""The command line: parse, call one function, render."""
+"""The command line: parse, call one function, render. What a command needs is imported when it runs."""
 
-from geofilter.cli.app import app as app
 from geofilter.cli.app import main as main

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from geofilter.errors import InputError
+from geofilter.files import silent
 from geofilter.text import inert
 
 
@@ -88,7 +89,7 @@ def notifier(quiet: bool) -> Callable[[str], None]:
         return note
     os.environ |= {"PIP_QUIET": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    return lambda text: None
+    return silent
 
 
 def summary_file(wanted: bool) -> Path | None:

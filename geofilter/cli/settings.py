@@ -6,7 +6,7 @@ import inspect
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
@@ -49,7 +49,7 @@ def _fields(group: type) -> tuple[_Field, ...]:
         if is_dataclass(hints[f.name]):
             found += _fields(hints[f.name])
         elif isinstance(said := f.metadata.get("option"), Option):
-            kind, default = hints[f.name], inspect.Parameter.empty if f.default is MISSING else f.default
+            kind, default = hints[f.name], _default(f)
             if get_origin(kind) is tuple:
                 kind, default = list[get_args(kind)[0]] | None, None  # type: ignore[misc]
             elif said.parse is not None:
@@ -57,6 +57,13 @@ def _fields(group: type) -> tuple[_Field, ...]:
             found.append(_Field(said.name or f.name, kind, default, said))
     order = (TARGET, ROWS, SCORE, RUN, MEMORY)
     return tuple(sorted(found, key=lambda f: order.index(f.option.panel) if f.option.panel in order else -1))
+
+
+def _default(f: Field[Any]) -> Any:
+    """What a field is left out as; `Parameter.empty` where it has to be given."""
+    if f.default_factory is not MISSING:
+        return f.default_factory()
+    return inspect.Parameter.empty if f.default is MISSING else f.default
 
 
 def _assembled(group: type, given: dict[str, Any]) -> Any:
@@ -71,7 +78,7 @@ def _assembled(group: type, given: dict[str, Any]) -> Any:
                 values[f.name] = said.parse(value)
             elif get_origin(hints[f.name]) is not tuple:
                 values[f.name] = value
-            elif value is not None:
+            elif value:  # an empty list of the settings file is the default too
                 values[f.name] = tuple(value)
     return group(**values)
 
@@ -85,7 +92,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     `OWN_TABLE`.
     """
     signature = inspect.signature(command, eval_str=True)
-    groups = {name: p.annotation for name, p in signature.parameters.items() if is_dataclass(p.annotation)}
+    kinds_of = {name: p.annotation for name, p in signature.parameters.items()}
+    groups = {name: kind for name, kind in kinds_of.items() if isinstance(kind, type) and is_dataclass(kind)}
     parameters: list[inspect.Parameter] = []
     kinds = SETTINGS.setdefault(command.__name__, {})
     required: list[str] = []
@@ -112,7 +120,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             if given[name] is None:
                 raise InputError(f"--{_dashed(name)} is missing; type it, or put {name} into the settings file")
         for name, group in groups.items():
-            given[name] = _assembled(group, given)  # type: ignore[arg-type]
+            given[name] = _assembled(group, given)
         command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

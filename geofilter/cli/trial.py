@@ -31,11 +31,12 @@ app = typer.Typer()
 @with_settings
 def trial(
     ctx: typer.Context,
-    config: TrialConfig,
-    loading: Loading,
+    *,
     run: Annotated[
         Path | None, typer.Argument(help="Scored run folder; by default the newest under .geofilter/.")
     ] = None,
+    config: TrialConfig,
+    loading: Loading,
     questions: Annotated[
         Path | None,
         typer.Option(help="YAML of open questions with judge prompts; needs a judge.", rich_help_panel=MEASURES),
@@ -47,12 +48,12 @@ def trial(
     base_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible endpoint of the judge.", rich_help_panel=MEASURES)
     ] = None,
+    offline: Offline = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the trial; by default one in the run.", rich_help_panel=OUTPUT),
         OWN_TABLE,
     ] = None,
-    offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:

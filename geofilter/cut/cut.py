@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def by_score(score: F64) -> Positions:
     return np.argsort(-score, kind="stable")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """A run with a cut applied."""
 
@@ -99,7 +99,13 @@ class Selection:
     """the run's score arrays"""
     removed: Bools
     """(n,) over the scored rows"""
-    _order: Positions
+    ordered: InitVar[Positions | None] = None
+    """what `order` returns, where it is known"""
+    _order: Positions = field(init=False, repr=False)
+
+    def __post_init__(self, ordered: Positions | None) -> None:
+        """Sort the rows once: ranks, outputs and report all need it."""
+        object.__setattr__(self, "_order", by_score(self.arrays["score"]) if ordered is None else ordered)
 
     @classmethod
     def of(cls, run: Run, cut: Cut) -> Selection:
@@ -136,7 +142,7 @@ class Selection:
         return rows
 
     def write(
-        self, out: Path | None = None, removed: Path | None = None, watcher: RowWatcher | None = None
+        self, out: Path | None = None, removed: Path | None = None, *, watcher: RowWatcher | None = None
     ) -> list[Outputs]:
         """Write kept, removed and quarantined rows of every input file; all files appear together at the end.
 

@@ -20,7 +20,7 @@ from geofilter.files import Together, dumps
 from geofilter.rows import parquet
 from geofilter.rows.fields import Fields
 from geofilter.rows.lines import ENDINGS, packing, read_lines, split_name
-from geofilter.rows.records import Row, parse_line
+from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
 from geofilter.run.store import Run
 
@@ -135,6 +135,11 @@ class RowWriter:
         return watched
 
     @cached_property
+    def _special(self) -> Bools:
+        """Rows (n,) that need more than their bytes: removed ones, and those that are watched."""
+        return self.gone | self._watched
+
+    @cached_property
     def _fields(self) -> Fields:
         return self.run.fields
 
@@ -145,7 +150,7 @@ class RowWriter:
         _refuse_taken(plans, [Path(f["path"]) for f in files])
         quarantine = self.run.quarantine()
         # In input order, as the rows are written.
-        details = self.run.score_lines(np.flatnonzero(self.gone | self._watched))
+        details = self.run.score_lines(np.flatnonzero(self._special))
         with Together() as together, ExitStack() as stack:
             opened = [plan.open(together, stack) for plan in plans]
             return [
@@ -165,8 +170,7 @@ class RowWriter:
         bad = {q["line"]: q for q in quarantine}
         digest, in_lines, as_scored = hashlib.sha256(), plan.kept.suffix != parquet.ENDING, True
         keep, n_removed, n_bad = np.zeros(info["rows"], bool), 0, 0
-        # Rows that need more than their bytes: removed ones, and those that are watched.
-        special = scored[(self.gone | self._watched)[scored]]
+        special = scored[self._special[scored]]
         todo = zip(special.tolist(), self.arrays["line"][special].tolist(), strict=True)
         position, at = next(todo, (-1, -1))
         for number, line in enumerate(read_lines(Path(path)), start=1):
@@ -182,8 +186,8 @@ class RowWriter:
                 gone = bool(self.gone[position])
                 found, detail = next(details, (-1, None))
                 if found != position or detail is None or detail.get("line") != number:
-                    raise self._damaged()
-                as_scored &= self._special(position, line, detail, handles["removed"])
+                    raise self.run.damaged()
+                as_scored &= self._take(position, line, detail, handles["removed"])
                 position, at = next(todo, (-1, -1))
             if gone:
                 n_removed += 1
@@ -194,16 +198,16 @@ class RowWriter:
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{path}: has changed since the scan; scan it again, then filter")
         if not as_scored:
-            raise self._damaged()
+            raise self.run.damaged()
         done = replace(plan, n_kept=int(keep.sum()), n_removed=n_removed, n_quarantined=n_bad)
         done.check(path, info["rows"], len(scored), int(self.gone[scored].sum()), len(bad))
         if not in_lines:
             parquet.write_rows(Path(path), keep, handles["kept"])
         return done
 
-    def _special(self, position: int, line: bytes, detail: ScoreLine, out: IO[bytes]) -> bool:
+    def _take(self, position: int, line: bytes, detail: ScoreLine, out: IO[bytes]) -> bool:
         """Write a removed row and show a watched one; False where it is not the row that was scored."""
-        if hashlib.sha256(line.rstrip(b"\r\n")).hexdigest() != detail["sha256"]:
+        if row_sha256(line) != detail["sha256"]:
             return False
         if self.gone[position]:
             out.write(_removed_line(line, detail, int(self.rank[position])))
@@ -215,9 +219,6 @@ class RowWriter:
                 return False
             self.watcher.row(position, detail, row)
         return True
-
-    def _damaged(self) -> RunError:
-        return RunError(f"{self.run.path}: scores.jsonl is damaged; run geofilter scan again")
 
 
 def _refuse_taken(plans: Sequence[Outputs], inputs: Sequence[Path]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from geofilter.evaluate.result import (
     LineFigures,
     RankingVerdict,
     WholeRun,
+    with_interval,
 )
 from geofilter.files import Notify, silent
 from geofilter.labels.labelled_rows import Labelled, of_run
@@ -239,15 +239,15 @@ def verdict(out: Sequence[LineFigures]) -> RankingVerdict:
     beaten = _lead(hardest) > 0
     start = "The score beats every control" if beaten else "The score does not beat every control"
     text = (
-        f"{start}: its AUROC is {_with_interval(own, 'auroc')}, that of the hardest one ({hardest['name']}) "
-        f"{_with_interval(hardest, 'auroc')}, the difference {_with_interval(hardest, 'ahead', '+.2f')}."
+        f"{start}: its AUROC is {with_interval(own, 'auroc')}, that of the hardest one ({hardest['name']}) "
+        f"{with_interval(hardest, 'auroc')}, the difference {with_interval(hardest, 'ahead', '+.2f')}."
     )
     if not beaten and hardest_blind is not hardest:
         word = "beats" if _lead(hardest_blind) > 0 else "does not beat"
         text += (
             f" It {word} the controls that are not fitted on labels: the hardest of them ({hardest_blind['name']}) has "
-            f"{_with_interval(hardest_blind, 'auroc')}, the difference is "
-            f"{_with_interval(hardest_blind, 'ahead', '+.2f')}."
+            f"{with_interval(hardest_blind, 'auroc')}, the difference is "
+            f"{with_interval(hardest_blind, 'ahead', '+.2f')}."
         )
     high = own["auroc_interval"][1]
     if high is not None and high < 0.5:
@@ -264,11 +264,6 @@ def _lead(control: LineFigures) -> float:
     """Lower end of how far the score is ahead of a control."""
     low = (control["ahead_interval"] or [None])[0]
     return -math.inf if low is None else low
-
-
-def _with_interval(line: Mapping[str, Any], name: str, form: str = ".2f") -> str:
-    low, high = line[f"{name}_interval"]
-    return f"{line[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
 def _notes(manifest: Manifest, rows: Labelled) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from geofilter.arrays import F64, Bools
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import N_FOLDS, bag_of_words, group_folds, style_model
-from geofilter.config import CONTROLS, SCORERS
+from geofilter.config import BANK_SCORERS
 from geofilter.evaluate.result import RandomBanks
 from geofilter.files import Notify
 from geofilter.labels.labelled_rows import Labelled, check_sides
@@ -22,7 +22,6 @@ from geofilter.run.banks import changed, find_banks
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 
-OTHER_SCORERS = tuple(scorer for scorer in SCORERS if scorer not in CONTROLS)
 SAME = 1e-3
 """standard deviations that a recomputed score may differ by: rounding of another processor, not another bank"""
 
@@ -60,7 +59,7 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
         if np.abs(s.standard(pooled, shas) - alone[s.bank.name]).max() > SAME:
             raise changed(s.bank.name)
     if len(banks) == len(names):
-        for other in OTHER_SCORERS:
+        for other in BANK_SCORERS:
             if other != scorer:
                 best = np.stack([Scorer(bank, other).standard(pooled, shas) for bank in banks]).max(0)
                 lines.append(Ranked(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))

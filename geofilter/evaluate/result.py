@@ -6,7 +6,8 @@ has none of it: it gives expectations, and as intervals where 95 % of random ord
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from geofilter.labels.labelled_rows import LabelsAbout
 
@@ -108,3 +109,15 @@ class Evaluation(TypedDict):
     notes: list[str]
     geofilter: str
     """version"""
+
+
+def with_interval(values: Mapping[str, Any], name: str, form: str = ".2f") -> str:
+    """A figure that has an interval, as both are printed; a dash where there is none.
+
+    Args:
+        values: of a line or a drop; `name` and `{name}_interval` are in it.
+    """
+    if values[name] is None:
+        return "-"
+    low, high = values[f"{name}_interval"]
+    return f"{values[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.charts import Series, curves
-from geofilter.evaluate.result import Evaluation, LineFigures
+from geofilter.evaluate.result import Evaluation, LineFigures, with_interval
 from geofilter.files import make_folder, write_json, write_text
 from geofilter.text import markdown_row, markdown_table, markdown_text, shorten
 
@@ -42,9 +42,9 @@ def table(result: Evaluation) -> list[tuple[str, list[list[str]]]]:
 
 
 def _cells(line: LineFigures) -> list[str]:
-    ahead = "" if line["ahead"] is None else _figure(line, "ahead", "+.2f")
+    ahead = "" if line["ahead"] is None else with_interval(line, "ahead", "+.2f")
     found = [f"{_share(d, 'recall')}" for d in line["drops"]]
-    return [line["name"], _figure(line, "auroc"), _figure(line, "auprc"), ahead, *found]
+    return [line["name"], with_interval(line, "auroc"), with_interval(line, "auprc"), ahead, *found]
 
 
 def cuts(result: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -52,7 +52,7 @@ def cuts(result: Evaluation) -> tuple[list[str], list[list[str]]]:
     head = ["drop", "rows", "bad among them", "by chance", "more than chance", "precision", "recall"]
     rows = [
         [
-            d["drop"], f"{d['rows']:,}", f"{d['bad']:,}", f"{d['by_chance']:,.1f}", _figure(d, "extra", "+.1f"),
+            d["drop"], f"{d['rows']:,}", f"{d['bad']:,}", f"{d['by_chance']:,.1f}", with_interval(d, "extra", "+.1f"),
             _share(d, "precision"), _share(d, "recall"),
         ]
         for d in result["lines"][0]["drops"]
@@ -85,13 +85,6 @@ def remarks(result: Evaluation) -> list[str]:
         ]
         out.append(f"geofilter filter --drop removes of all scored rows, at {'; '.join(parts)}.")
     return out + list(result["notes"])
-
-
-def _figure(values: Mapping[str, Any], name: str, form: str = ".2f") -> str:
-    if values[name] is None:
-        return "-"
-    low, high = values[f"{name}_interval"]
-    return f"{values[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
 def _share(values: Mapping[str, Any], name: str) -> str:

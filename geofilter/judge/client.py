@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geofilter.errors import GeofilterError, InputError, TargetError, first_line
-from geofilter.files import Notify
+from geofilter.files import Notify, silent
 from geofilter.judge.endpoint import CONCURRENCY, OPENAI, RETRIES, TIMEOUT, Clock, Pace, endpoint, retry_after
 from geofilter.judge.rating import DECLINED, FILTERED, FINAL, REFUSED, Rating, parse_rating
 
@@ -35,7 +35,7 @@ MAX_BACKOFF = 60.0
 """seconds"""
 GRACE = 2.0
 """seconds that answers already asked for may take after an interrupt"""
-MAX_SILENT = 10
+MAX_UNANSWERED = 10
 """answers in a row without any text after which something is wrong with the endpoint, not with the rows"""
 REPLY_CHARS = 500
 """of a reply that are kept"""
@@ -68,7 +68,7 @@ class Judge:
         retries: int = RETRIES,
         per_minute: float | None = None,
         concurrency: int = CONCURRENCY,
-        notify: Notify = lambda text: None,
+        notify: Notify = silent,
         clock: Clock | None = None,
     ) -> None:
         for option, value, good, remedy in (
@@ -132,19 +132,19 @@ class Judge:
         # Daemons: after an interrupt the process need not wait for an endpoint that hangs.
         for _ in range(self.concurrency):
             threading.Thread(target=self._work, args=(jobs, results, stop), daemon=True).start()
-        under_way = silent = 0
+        under_way = unanswered = 0
 
         def take() -> None:
-            nonlocal under_way, silent
+            nonlocal under_way, unanswered
             key, result = results.get()
             under_way -= 1
             if isinstance(result, Exception):
                 raise result
             done(key, result)
-            silent = 0 if result.answered else silent + 1
-            if silent == MAX_SILENT:
+            unanswered = 0 if result.answered else unanswered + 1
+            if unanswered == MAX_UNANSWERED:
                 raise TargetError(
-                    f"{self.base_url}: {silent} rows in a row got no answer (the last: {result.error}); "
+                    f"{self.base_url}: {unanswered} rows in a row got no answer (the last: {result.error}); "
                     "check --base-url and --judge-model"
                 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from geofilter.errors import InputError, RunError
-from geofilter.files import Notify, atomic, dumps, locked
+from geofilter.files import Notify, atomic, dumps, locked, silent
 from geofilter.judge.client import Judge
 from geofilter.judge.plan import Plan, numbered, reuse, row_prompt
 from geofilter.judge.rating import Rating
@@ -62,8 +62,8 @@ def judge_files(
     judge: Judge,
     *,
     max_cost: float | None = None,
-    notify: Notify = lambda text: None,
-    progress: Callable[[int], None] = lambda n: None,
+    notify: Notify = silent,
+    progress: Callable[[int], None] = silent,
 ) -> Summary:
     """Ask for the ratings that a plan lacks, then write its outputs: one line a row, in input order.
 

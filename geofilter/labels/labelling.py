@@ -54,8 +54,6 @@ class Learnt:
     bank: Bank
     standard: F64
     """(rows,) its standard scores"""
-    n_bad: int
-    n_good: int
     before: float
     """AUROC of the scan's own scores on the labelled rows"""
 
@@ -206,7 +204,7 @@ class Labelling:
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
-        self.learnt = Learnt(bank, self._guide, n_bad, n_good, auroc(self.scanned[positions], bad))
+        self.learnt = Learnt(bank, self._guide, auroc(self.scanned[positions], bad))
         return self.learnt
 
     def _by(self) -> dict[str, int]:

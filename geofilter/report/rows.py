@@ -60,7 +60,7 @@ class GatheredRows:
         """Gather the rows of a cut whose files are written already: the inputs are read for those that are shown.
 
         Raises:
-            InputError, RunError: see `rows.reread`.
+            InputError, RunError: see `run.rows.reread`, `Run.score_lines`.
         """
         gathered, run = cls(selection), selection.run
         shown = set(gathered.wanted.tolist())

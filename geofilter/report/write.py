@@ -49,7 +49,7 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
     with run.lock():
         selection = Selection.of(run, cut)
         gathered = GatheredRows(selection)
-        outputs = selection.write(out, removed, gathered)
+        outputs = selection.write(out, removed, watcher=gathered)
         report = build(selection, outputs, gathered)
         return Filtered(outputs, report, write(report))
 

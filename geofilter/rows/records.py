@@ -150,6 +150,11 @@ def _no_such_column(path: Path, name: str, column: str, seen: Iterable[str]) -> 
     return InputError(f"{path}: no row has the column {column} (--fields {name}={column}); there are {listed(seen)}")
 
 
+def row_sha256(line: bytes) -> str:
+    """What a row is known by: the hash of its raw line without the ending."""
+    return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
+
+
 def parse_line(line: bytes, file: str, number: int, fields: Fields = NO_FIELDS) -> Row | Rejected:
     """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not."""
     raw = line.rstrip(b"\r\n")
@@ -158,7 +163,7 @@ def parse_line(line: bytes, file: str, number: int, fields: Fields = NO_FIELDS) 
         shape, turns = parse_record(record, fields)
     except RowError as error:
         return Rejected(file, number, str(error), raw)
-    return Row(file, number, hashlib.sha256(raw).hexdigest(), shape, turns, record)
+    return Row(file, number, row_sha256(raw), shape, turns, record)
 
 
 def _record(raw: bytes, number: int) -> dict[str, Any]:

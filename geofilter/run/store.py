@@ -153,6 +153,10 @@ class Run:
             raise RunError(f"{path}: the scan is not complete; run the same geofilter scan command again to finish it")
         return run
 
+    def damaged(self) -> RunError:
+        """The error of a run whose scores.jsonl does not hold what its score arrays say."""
+        return RunError(f"{self.path}: scores.jsonl is damaged; run geofilter scan again")
+
     @classmethod
     def newest(cls, folder: Path) -> Run:
         """The newest run under `.geofilter/` of a folder.
@@ -241,7 +245,11 @@ class Run:
             yield from reader
 
     def score_lines(self, wanted: Positions) -> Iterator[tuple[int, ScoreLine]]:
-        """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest."""
+        """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest.
+
+        Raises:
+            RunError: it has fewer lines.
+        """
         ascending = iter(np.unique(wanted).tolist())
         following = next(ascending, None)
         with (self.path / "scores.jsonl").open("rb") as handle:
@@ -251,6 +259,8 @@ class Run:
                 if i == following:
                     yield i, json.loads(line)
                     following = next(ascending, None)
+        if following is not None:
+            raise self.damaged()
 
     def quarantine(self) -> list[Quarantined]:
         """The records of rows that could not be scored, in input order."""

@@ -105,7 +105,7 @@ class Explainer:
     """Takes rows of a run apart; model, SAE and banks are loaded once.
 
     Args:
-        excluded: features that are to count nothing besides those of the run, see `banks.exclude`.
+        excluded: features that are to count nothing besides those of the run, see `run.banks.exclude`.
 
     Raises:
         RunError: the run's scorer has no feature shares, or model or SAE has changed.
@@ -207,7 +207,7 @@ def explain(
 
     Args:
         bank_name: explain the score under this bank; by default the one that gave the row's score.
-        excluded: features that are to count nothing besides those of the run, see `banks.exclude`.
+        excluded: features that are to count nothing besides those of the run, see `run.banks.exclude`.
 
     Raises:
         InputError: no such row, bank or feature.

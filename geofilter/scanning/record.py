@@ -6,11 +6,13 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 from geofilter.bank.bank import Bank
-from geofilter.config import BUILT_IN, Loading, ScanConfig, fingerprint
+from geofilter.config import BUILT_IN, ScanConfig, fingerprint
 from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.reader import token_budget
 from geofilter.errors import InputError, RunError
@@ -140,7 +142,7 @@ def begin(config: ScanConfig, encoding: Encoding, files: list[InputFile], target
         "encoding": encoding,
         "target": _about(target),
         "sae_folder": str(target.sae_dir),
-        "loading": _loading(config.loading),
+        "loading": cast("LoadingAbout", asdict(config.loading)),
         "data": files,
         "scorer": config.scorer,
         "seed": 0,
@@ -166,13 +168,6 @@ def finish(
         "tokens_encoded_now": tokens,
         "complete": True,
     }
-
-
-def _loading(loading: Loading) -> LoadingAbout:
-    return {
-        "device": loading.device, "dtype": loading.dtype, "sae_dtype": loading.sae_dtype,
-        "device_map": loading.device_map,
-    }  # fmt: skip
 
 
 def _about(target: Target) -> TargetAbout:

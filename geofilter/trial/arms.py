@@ -12,14 +12,12 @@ import numpy as np
 from geofilter.arrays import F64, Bools
 from geofilter.bank.bank import Bank
 from geofilter.bank.scorer import Scorer
-from geofilter.config import SCORERS
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import Run
+from geofilter.trial.config import SCORED
 
-SCORED = tuple(scorer for scorer in SCORERS if scorer != "random")
-"""arms that cut by another scorer over the run's stored features"""
 _FIRST = ("random", "geometry", "nearest", "activation", "dense", "length", "judge", "labels", "ridge", "contrast")
 REMOVING = (*_FIRST, *(scorer for scorer in SCORED if scorer not in _FIRST))
 """arms that remove rows; `full` and `good` remove none. An arm's place is part of its luck: new ones go to the end."""

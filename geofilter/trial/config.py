@@ -10,6 +10,8 @@ from geofilter.errors import InputError
 
 ARMS, RECIPE, MEASURES = "Arms", "Fine-tuning", "Measures"
 """headings of options in help"""
+SCORED = tuple(scorer for scorer in SCORERS if scorer != "random")
+"""arms that cut by another scorer over the run's stored features"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class TrialConfig:
             "the package.", MEASURES,
         ),
     )  # fmt: skip
+    """with `label` on each row; empty means the package's own, see `shipped.domain_files`"""
     statements: tuple[Path, ...] = field(
         default=(), metadata=option("JSONL of first-person statements: text and label.", MEASURES)
     )
@@ -61,7 +64,7 @@ class TrialConfig:
     arms: tuple[str, ...] = field(
         default=("random", "geometry"),
         metadata=option(
-            f"random, geometry (the run's own score), {', '.join(s for s in SCORERS if s != 'random')}, judge, labels; "
+            f"random, geometry (the run's own score), {', '.join(SCORED)}, judge, labels; "
             "default random and geometry. full and good are always there.", ARMS, name="arm",
         ),
     )  # fmt: skip

@@ -127,7 +127,7 @@ class TrialAbout(TypedDict):
     scorer: str
     banks: list[str]
     options: dict[str, Any]
-    """see `trial.TrialConfig`"""
+    """see `config.TrialConfig`"""
     dtype: str
     free_form: dict[str, Any] | None
     """see `freeform.FreeForm.about`"""

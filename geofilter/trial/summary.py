@@ -84,7 +84,9 @@ def _values(name: str, records: Sequence[ArmRecord], statements: Items | None) -
         if not len(x):
             return None
         weight = np.full(len(x), 1 / len(x))
-        if name == "statements" and statements is not None:
+        if name == "statements":
+            if statements is None:
+                return None
             bad = np.array(statements.bad)
             weight = np.where(bad, 1 / bad.sum(), -1 / (~bad).sum())
         out[id(record)] = (x, weight)

@@ -34,8 +34,8 @@ from geofilter.run.store import SCORES, Run
 from geofilter.scanning.reopen import banks_of, target_of
 from geofilter.target.resolve import whole_model
 from geofilter.target.target import Target
-from geofilter.trial.arms import REMOVING, SCORED, Arm, Removals, judged, planned, scores_under
-from geofilter.trial.config import TrialConfig
+from geofilter.trial.arms import REMOVING, Arm, Removals, judged, planned, scores_under
+from geofilter.trial.config import SCORED, TrialConfig
 from geofilter.trial.freeform import FreeForm
 from geofilter.trial.measures import (
     Items,
@@ -84,11 +84,14 @@ def trial(
     offline: bool = False,
     notify: Notify = print,
 ) -> tuple[Path, TrialResult]:
-    """Run what is not done yet of a trial; return its folder and its result (see `summary.summarise`).
+    """Run what is not done yet of a trial, and write trial.json, trial.md and trial.svg into its folder.
 
     Args:
         out: folder of the trial; by default `trial-<fingerprint>` in the run.
         free: also sample answers to open questions and have them judged.
+
+    Returns:
+        the folder, and the result, see `summary.summarise`.
 
     Raises:
         InputError, TargetError, RunError: see `errors`.

@@ -16,7 +16,7 @@ def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
     code = (
         f"import os, sys\nos.chdir({str(tmp_path)!r})\n"
         "sys.argv = ['geofilter', 'filter', 'r', '--drop', '2', '--quiet']\n"
-        "from geofilter.cli import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code"
+        "from geofilter.cli.app import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code"
     )
     assert not loaded(code) & {"torch", "transformers", "sae_lens"}
     assert (tmp_path / "d.filtered.jsonl").is_file()

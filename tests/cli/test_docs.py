@@ -170,7 +170,7 @@ def test_commands_options_and_values_complete(monkeypatch, capsys):
 def test_completion_imports_nothing_heavy():
     environment = {"_GEOFILTER_COMPLETE": "complete_bash", "COMP_WORDS": "geofilter scan --model ", "COMP_CWORD": "3"}
     code = (
-        f"import os, sys\nos.environ |= {environment!r}\nsys.argv = ['geofilter']\nfrom geofilter.cli import app\n"
+        f"import os, sys\nos.environ |= {environment!r}\nsys.argv = ['geofilter']\nfrom geofilter.cli.app import app\n"
         "try:\n    app()\nexcept SystemExit:\n    print()"
     )
     assert not loaded(code) & set(HEAVY)

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 from helpers.command import chat, geofilter, write_rows
+from typer.testing import CliRunner
+
+from geofilter.cli.app import app
+from geofilter.trial import trial
+from geofilter.trial.config import TrialConfig
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,21 @@ def test_a_required_option_may_stand_in_the_file(scanned: Path):
     done = geofilter("evaluate", "--json", cwd=scanned)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["lines"][0]["drops"][0]["rows"] == 3
+
+
+def test_an_empty_list_is_the_default(scanned: Path, monkeypatch):
+    settings(scanned, "[trial]", 'good = "d.jsonl"', "drop = []", "arm = []")
+    seen: list[TrialConfig] = []
+
+    def take(run, config: TrialConfig, *_, **__):
+        seen.append(config)
+        return Path(), {}
+
+    monkeypatch.setattr(trial, "trial", take)
+    monkeypatch.chdir(scanned)
+    done = CliRunner().invoke(app, ["trial", "--json", "-q"])
+    assert done.exit_code == 0, done.output
+    assert seen == [TrialConfig(good=Path("d.jsonl"))]
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ def test_evaluate_imports_no_torch(base: Path):
     code = (
         f"import os, sys, json\nos.chdir({str(base)!r})\n"
         "sys.argv = ['geofilter', 'evaluate', 'r', '--labels', 'meta.kind=bad', '--out', 'plain', '--quiet']\n"
-        "from geofilter.cli import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "from geofilter.cli.app import app\ntry:\n    app()\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -61,7 +61,8 @@ def test_what_was_learnt_does_not_outlive_a_label_taken_back(base: Path, monkeyp
     assert labelling.learnt is None  # nothing is left to be applied
     labelling, _ = by_keys(base, monkeypatch, "bgbgbgbgbgbg" + "u" + "q")
     assert labelling.learnt is not None
-    assert (labelling.learnt.n_bad, labelling.learnt.n_good) == labelling.counts()
+    learnt_from = labelling.learnt.bank.meta["sources"]["labels"]
+    assert (learnt_from["bad"], learnt_from["good"]) == labelling.counts()
 
 
 def test_two_sessions_keep_each_other_s_labels(base: Path, monkeypatch):

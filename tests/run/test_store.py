@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from geofilter.errors import RunError
@@ -32,3 +33,12 @@ def test_a_damaged_manifest_is_named(tmp_path: Path):
     (tmp_path / "manifest.json").write_text(text[:-5])
     with pytest.raises(RunError, match=r"manifest.json: damaged \(.*\); scan again into a new folder"):
         Run.open(tmp_path)
+
+
+def test_scores_that_lack_lines_are_named(tmp_path: Path):
+    run = Run.open(manifest(tmp_path))
+    (tmp_path / "scores.jsonl").write_text('{"line": 1}\n{"line": 2}\n')
+    assert list(run.score_lines(np.array([1]))) == [(1, {"line": 2})]
+    with pytest.raises(RunError) as caught:
+        list(run.score_lines(np.array([0, 2])))
+    assert str(caught.value) == f"{tmp_path}: scores.jsonl is damaged; run geofilter scan again"
