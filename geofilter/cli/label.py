@@ -80,7 +80,8 @@ def label(
         raise InputError(f"--count {count}: give 1 or more rows")
     from geofilter.labels.held_out import check_labels
     from geofilter.labels.labelling import Labelling, take
-    from geofilter.labels.outcome import conclude, quoted, write_sheet
+    from geofilter.labels.outcome import conclude, quoted
+    from geofilter.labels.sheet import write_sheet
     from geofilter.labels.source import parse
 
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)

@@ -92,8 +92,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     `OWN_TABLE`.
     """
     signature = inspect.signature(command, eval_str=True)
-    kinds_of = {name: p.annotation for name, p in signature.parameters.items()}
-    groups = {name: kind for name, kind in kinds_of.items() if isinstance(kind, type) and is_dataclass(kind)}
+    groups = {
+        name: p.annotation
+        for name, p in signature.parameters.items()
+        if isinstance(p.annotation, type) and is_dataclass(p.annotation)
+    }
     parameters: list[inspect.Parameter] = []
     kinds = SETTINGS.setdefault(command.__name__, {})
     required: list[str] = []

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.bank.about import BankCheck
-from geofilter.errors import InputError
-from geofilter.files import atomic, dumps
 from geofilter.labels.labelled_rows import MIN_SIDE
 from geofilter.labels.labelling import COMPARED, Labelling
 from geofilter.text import inert
@@ -86,30 +84,6 @@ def conclude(labelling: Labelling) -> Outcome:
     removed, same = labelling.changed()
     labelling.apply()
     return Outcome(run, bad, good, learnt.check, learnt.before, True, removed, same)
-
-
-def write_sheet(labelling: Labelling, sheet: Path, count: int) -> int:
-    """Write rows to label to a file that is to be filled in; return how many.
-
-    Raises:
-        InputError: the file is there already, or no row is left.
-    """
-    if sheet.exists():
-        raise InputError(f"{sheet}: is there already, perhaps with labels in it; give another name")
-    labelling.learn()  # from what earlier calls have left
-    picked = labelling.next(count)
-    if not picked:
-        raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
-    with atomic(sheet) as handle:
-        for _, row in picked:
-            handle.write(
-                dumps({
-                    # Not what the row was chosen for: who labels should not know how it scores.
-                    "label": None, "prompt": row.prompt, "response": row.response,
-                    "file": row.file, "line": row.line, "sha256": row.sha256,
-                })
-            )  # fmt: skip
-    return len(picked)
 
 
 def quoted(path: Path) -> str:

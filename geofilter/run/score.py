@@ -119,15 +119,12 @@ class ShardScores:
     """(n,) the features with the largest shares, under that bank"""
     topics: list[dict[str, float]]
     """(n,) scores of that bank's topics"""
-
-    @property
-    def topic(self) -> list[str | None]:
-        """(n,) the closest topic; None under a bank without topics."""
-        return [max(of, key=of.__getitem__) if of else None for of in self.topics]
+    topic: list[str | None]
+    """(n,) the closest of them; None under a bank without topics"""
 
     def lines(self, scorers: Sequence[Scorer], paths: Sequence[str]) -> list[ScoreLine]:
         """The rows' lines of scores.jsonl."""
-        shard, topic = self.shard, self.topic
+        shard = self.shard
         # Made anew at each call, so once for all rows.
         closeness = [s.bank.closeness.contrast for s in scorers]
         names = [s.bank.name for s in scorers]
@@ -143,7 +140,7 @@ class ShardScores:
                     "percentile": each[b]["percentile"],
                     "bank": names[b],
                     "banks": dict(zip(names, each, strict=True)),
-                    "topic": topic[i],
+                    "topic": self.topic[i],
                     "topics": self.topics[i],
                     "n_tokens": int(shard.pooled.n_tokens[i]),
                     "truncated": bool(shard.truncated[i]),
@@ -173,7 +170,8 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
             of_topics = scorer.topic_scores(standard[b, mine], excess.of(scorer.topics)[mine])
             for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
                 topics[row] = dict(zip(names, values, strict=True))
-    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics)
+    topic = [max(of, key=of.__getitem__) if of else None for of in topics]
+    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics, topic)
 
 
 class _Columns:
