@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from geofilter.files import dumps, write_json
-from geofilter.rows.shapes import SHAPES
+from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT
 
@@ -52,7 +52,8 @@ def make_run(folder: Path, n: int) -> None:
                 dumps({
                     "file": "data.jsonl", "line": i + 1, "sha256": hashlib.sha256(line.rstrip(b"\n")).hexdigest(),
                     **each[b], "bank": ("one", "two")[b], "banks": {"one": each[0], "two": each[1]},
-                    "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": 40 + i % 60, "truncated": False,
+                    "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": 40 + i % 60,
+                    "response_tokens": 40 + i % 60, "windows": 1,
                     "top_features": [
                         {"feature": int(f), "label": "you · a fool · never", "share": 0.1, "closeness": 0.5,
                          "nearest_toxic": int(t) % 100, "nearest_label": "fool · idiot"}
@@ -72,7 +73,15 @@ def make_run(folder: Path, n: int) -> None:
     bank = {"toxic_features": 100, "aligned_features": 100, "reference_rows": 3, "topics": ["a", "b"],
             "excluded_features": [], "description": "", "created": "", "sources": {}, "evaluation": None,
             "path": "no-such-bank", "sha256": "0"}  # fmt: skip
-    counts = {"rows": n, "scored": n, "quarantined": 0, "truncated": 0, "tokens": int(columns["n_tokens"].sum())}
+    counts = {
+        "rows": n,
+        "scored": n,
+        "quarantined": 0,
+        "passed_over": 0,
+        "windowed": 0,
+        "response_tokens": 0,
+        "tokens": int(columns["n_tokens"].sum()),
+    }
     target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
               "sae_model": "t", "sae_files": [], "llama_scope_gate": None, "notes": [], "neuronpedia": None,
               "fingerprint": "f", "choice": {}}  # fmt: skip
@@ -82,7 +91,9 @@ def make_run(folder: Path, n: int) -> None:
             "format": FORMAT, "complete": True, "headline": "Made up.", "counts": counts, "power": [],
             "banks": [{"name": name, **bank} for name in ("one", "two")], "topics": ["a", "b"],
             "data": [{"path": "data.jsonl", "lines": n, "rows": n, "sha256": digest.hexdigest()}], "target": target,
-            "scorer": "ridge", "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024}, "versions": {},
+            "scorer": "ridge", "versions": {}, "remarks": {},
+            "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024, "train": "all",
+                         "score_thinking": False},
             "seconds": {}, "seed": 0, "fingerprint": "f", "reference_scores": sorted(rng.normal(size=300).tolist()),
             "sources": [f"source {i}" for i in range(30)],
         },

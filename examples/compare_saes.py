@@ -83,7 +83,7 @@ def collect(rows: dict[str, list], layers: list[int]) -> dict[str, dict[int, tup
     model = ResidualModel(path, layers, Loading("cpu", "bfloat16"))
     out = {}
     for key, members in rows.items():
-        encoded = [encode_row(r, model.tokenizer, MAX_TOKENS) for r in members]
+        encoded = [encode_row(r, model.tokenizer, MAX_TOKENS).cut() for r in members]
         parts: dict[int, list] = {layer: [] for layer in layers}
         for batch in batches(encoded, TOKEN_BUDGET, model.pad_id):
             for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():

@@ -26,9 +26,9 @@ from evaluation_sets import in_training_half
 from geofilter.config import Loading
 from geofilter.encode.model import ResidualModel
 from geofilter.encode.reader import outlier_free
-from geofilter.encode.tokens import Encoded, batches
+from geofilter.encode.tokens import Window, batches
 from geofilter.rows.records import Row, read_rows
-from geofilter.rows.shapes import Turn
+from geofilter.rows.turns import Turn
 from geofilter.target.embedded import embedded_model
 from geofilter.target.named import known
 
@@ -76,7 +76,7 @@ def text_rows(path: Path) -> list[Row]:
     return out
 
 
-def encode_content(row: Row, tokenizer) -> Encoded:
+def encode_content(row: Row, tokenizer) -> Window:
     """All content tokens of a row, user turns too; the template's own words and the first position are out."""
     text, spans = row.turns[0].content, [(0, len(row.turns[0].content))]
     if row.turns[0].role != "text":
@@ -98,10 +98,10 @@ def encode_content(row: Row, tokenizer) -> Encoded:
         ids, mask = [tokenizer.bos_token_id, *ids], [False, *mask]
     ids, mask = ids[:MAX_TOKENS], mask[:MAX_TOKENS]
     mask[0] = False
-    return Encoded(tuple(ids), tuple(mask), False)
+    return Window(tuple(ids), tuple(mask))
 
 
-def gather(model: ResidualModel, rows: list[Encoded]) -> dict[int, np.ndarray]:
+def gather(model: ResidualModel, rows: list[Window]) -> dict[int, np.ndarray]:
     """Residuals (n_tokens, d_in) float16 of the masked tokens, outlier norms left out, per layer."""
     parts: dict[int, list[np.ndarray]] = {layer: [] for layer in model.layers}
     for batch in batches(rows, 4096, model.pad_id):
@@ -115,8 +115,8 @@ def collect(args: argparse.Namespace) -> None:
     path = embedded_model(name, known()[name], offline=False, notify=print)
     model = ResidualModel(path, args.layers, Loading("cpu", args.dtype))
     rng = random.Random(0)
-    train_rows: list[Encoded] = []
-    held_out: dict[str, list[Encoded]] = {"chat": [], "web": []}
+    train_rows: list[Window] = []
+    held_out: dict[str, list[Window]] = {"chat": [], "web": []}
     sources = {}
     for source in [*args.rows, *args.text]:
         rows = text_rows(source) if source in args.text else [r for r in read_rows(source) if isinstance(r, Row)]

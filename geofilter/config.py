@@ -10,6 +10,7 @@ from typing import Any
 
 from geofilter.errors import InputError
 from geofilter.rows.fields import Fields, check, parse
+from geofilter.rows.reading import TRAIN, Reading, parse_only
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
@@ -202,9 +203,28 @@ class ScanConfig:
         ),
     )  # fmt: skip
     max_tokens: int = field(
-        default=1024, metadata=option("Tokens of one row; a longer one is cut, its response kept.", ROWS)
+        default=1024,
+        metadata=option("Tokens that the model reads at once; a longer row is read in several windows.", ROWS),
     )
     """prompt included"""
+    train: str = field(
+        default="all",
+        metadata=option(
+            "Turns of the assistant that are trained: all, less those the row leaves out, or the last.", ROWS,
+            values=TRAIN,
+        ),
+    )  # fmt: skip
+    score_thinking: bool = field(
+        default=False,
+        metadata=option("Score thinking too, where the chat template shows it.", ROWS, flag=True),
+    )
+    only: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "Score only rows with this value, label=true for instance; the others are kept as they are. Repeat for "
+            "several.", ROWS, metavar="COLUMN=VALUE",
+        ),
+    )  # fmt: skip
     limit: int | None = field(default=None, metadata=option("Scan only the first N rows of each file.", ROWS))
     shard_rows: int = field(default=1000, metadata=option("Rows in a shard, the unit of resume.", RUN))
     on_error: str = field(
@@ -236,9 +256,16 @@ class ScanConfig:
             raise InputError(f"--shard-rows {self.shard_rows}: must be at least 1")
         _one_of("--on-error", self.on_error, ON_ERROR)
         _one_of("--system", self.system, SYSTEM)
+        _one_of("--train", self.train, TRAIN)
         check(self.fields)
+        parse_only(self.only)
         for text in self.exclude_features:
             excluded(text)
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        return Reading(self.fields, self.train, self.score_thinking, parse_only(self.only))
 
 
 def excluded(text: str) -> tuple[str, int]:

@@ -25,6 +25,11 @@ def shorten(text: str, most: int = TEXT) -> str:
     return inert(text if len(text) <= most else text[: most - 1] + "…", keep="\n\t")
 
 
+def counted(n: int, what: str) -> str:
+    """A number of things: `1 row`, `2,000 rows`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def markdown_text(text: str) -> str:
     """Escape a text so that it cannot act as Markdown or HTML; it is put on one line and stays whole."""
     return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", inert(re.sub(r"\s+", " ", text)))

@@ -13,7 +13,7 @@ from geofilter.bank.geometry import max_cosine
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel
 from geofilter.encode.reader import FeatureReader
-from geofilter.encode.tokens import Encoded
+from geofilter.encode.tokens import Encoded, Window
 from geofilter.target.resolve import resolve
 
 pytestmark = [
@@ -85,7 +85,7 @@ def test_rows_can_be_made_ready_while_the_gpu_works(hub):
     reader.model.model.layers[target.layer].register_forward_hook(lambda *_: torch.cuda._sleep(10**9))
     still_busy = []
     found = reader.read(
-        [Encoded((1, 2, 3), (False, True, True), False)] * 2,
+        [Encoded((1, 2, 3), (False, True, True), (Window((1, 2, 3), (False, True, True)),))] * 2,
         meanwhile=lambda: still_busy.append(not torch.cuda.current_stream().query()),
     )
     assert still_busy == [True]

@@ -105,3 +105,16 @@ class RowFeatures:
     """response tokens pooled"""
     residual: npt.NDArray[np.float16]
     """(d_in,) mean residual (vector at the hook) of the same tokens"""
+
+    @staticmethod
+    def together(windows: Sequence[RowFeatures]) -> RowFeatures:
+        """Features of a row that was read in several windows: the mean over the tokens of all of them."""
+        if len(windows) == 1:
+            return windows[0]
+        counts = np.array([window.n_tokens for window in windows])
+        total = int(counts.sum())
+        indices, of = np.unique(np.concatenate([window.indices for window in windows]), return_inverse=True)
+        weighted = np.concatenate([window.values * (n / total) for window, n in zip(windows, counts, strict=True)])
+        values = np.bincount(of, weighted, len(indices)).astype(np.float32)
+        residual = np.average([window.residual.astype(np.float32) for window in windows], axis=0, weights=counts)
+        return RowFeatures(indices, values, total, residual.astype(np.float16))

@@ -13,9 +13,10 @@ from geofilter.bank.topics import MIN_ROWS
 from geofilter.errors import InputError
 from geofilter.files import file_sha256, package_data
 from geofilter.rows.fields import NO_FIELDS, Fields
+from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, check_fields, usable_rows
-from geofilter.rows.shapes import Turn
 from geofilter.rows.shipped import contrast_row
+from geofilter.rows.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class SeedFiles:
         seeds = []
         for path, is_bad in ((self.bad, True), (self.good, False)):
             n = 0
-            for row in usable_rows(path, self.fields):
+            for row in usable_rows(path, Reading(self.fields)):
                 # The pair's name, the prompt, or the row itself decides what must stay together.
                 group = str(row.record.get("pair") or row.prompt or row.sha256)
                 topic = row.record.get("topic")

@@ -43,6 +43,14 @@ def scan(
     data_config: Annotated[
         str | None, typer.Option(help="Of a data set of the hub that has several.", rich_help_panel=ROWS)
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only show what would be scored of the rows, by shape; loads no model.",
+            rich_help_panel=ROWS,
+        ),
+    ] = False,
     offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -54,9 +62,13 @@ def scan(
     """
     from geofilter.rows.gather import gather
     from geofilter.run.banks import exclusions_said
+    from geofilter.run.told import reading_said
 
     files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
     config = replace(config, data=files, origins=origins)
+    if check:
+        show_rows(config, as_json)
+        return
     done = run_scan(config, run, offline, quiet)
     manifest = done.manifest
     if as_json:
@@ -64,14 +76,24 @@ def scan(
         return
     c = manifest["counts"]
     note(manifest["headline"])
-    note(
-        f"{c['rows']:,} rows: {c['scored']:,} scored ({c['truncated']:,} cut to length), "
-        f"{c['quarantined']:,} quarantined"
-    )
-    for text in exclusions_said(manifest["banks"]):
+    passed = f", {c['passed_over']:,} passed over" if c["passed_over"] else ""
+    note(f"{c['rows']:,} rows: {c['scored']:,} scored, {c['quarantined']:,} quarantined{passed}")
+    for text in (*reading_said(c, manifest["remarks"], manifest["encoding"]), *exclusions_said(manifest["banks"])):
         note(text)
     note(f"run: {done.path}")
     note(f"next: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
+
+
+def show_rows(config: ScanConfig, as_json: bool) -> None:
+    """Print what would be scored of the rows."""
+    from geofilter.cli.checked import lines
+    from geofilter.rows.check import check_rows
+    from geofilter.rows.records import check_columns
+
+    paths = [Path(path) for path in config.data]
+    check_columns(paths, config.reading, config.limit)
+    checked = check_rows(paths, config.reading, config.limit)
+    typer.echo(json.dumps(checked.to_json(), ensure_ascii=False) if as_json else "\n".join(lines(checked)))
 
 
 def run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:

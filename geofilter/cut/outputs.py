@@ -18,8 +18,8 @@ from geofilter.arrays import Bools, Positions
 from geofilter.errors import InputError, RunError
 from geofilter.files import Together, dumps
 from geofilter.rows import parquet
-from geofilter.rows.fields import Fields
 from geofilter.rows.lines import ENDINGS, packing, read_lines, split_name
+from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
 from geofilter.run.store import Run
@@ -61,14 +61,14 @@ class Outputs:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
         return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")
 
-    def check(self, path: str, rows: int, scored: int, removed: int, quarantined: int) -> None:
+    def check(self, path: str, rows: int, kept: int, removed: int, quarantined: int) -> None:
         """Refuse files that do not hold every row of their input once.
 
         Raises:
             RunError: they do not.
         """
         count = {"kept": self.n_kept, "removed": self.n_removed, "quarantined": self.n_quarantined}
-        expected = {"kept": scored - removed, "removed": removed, "quarantined": quarantined}
+        expected = {"kept": kept, "removed": removed, "quarantined": quarantined}
         if count != expected or sum(count.values()) != rows:
             raise RunError(f"{path}: {count} does not match the run's {expected}; scan it again")
 
@@ -140,8 +140,8 @@ class RowWriter:
         return self.gone | self._watched
 
     @cached_property
-    def _fields(self) -> Fields:
-        return self.run.fields
+    def _reading(self) -> Reading:
+        return self.run.reading
 
     def write(self, out: Path | None, removed: Path | None) -> list[Outputs]:
         """Write every input's rows, see `Selection.write`."""
@@ -200,7 +200,9 @@ class RowWriter:
         if not as_scored:
             raise self.run.damaged()
         done = replace(plan, n_kept=int(keep.sum()), n_removed=n_removed, n_quarantined=n_bad)
-        done.check(path, info["rows"], len(scored), int(self.gone[scored].sum()), len(bad))
+        n_gone = int(self.gone[scored].sum())
+        passed = info["rows"] - len(scored) - len(bad) if self._reading.only else 0
+        done.check(path, info["rows"], len(scored) + passed - n_gone, n_gone, len(bad))
         if not in_lines:
             parquet.write_rows(Path(path), keep, handles["kept"])
         return done
@@ -214,7 +216,7 @@ class RowWriter:
             if self.watcher is not None:
                 self.watcher.removed(detail)
         if self._watched[position] and self.watcher is not None:
-            row = parse_line(line, detail["file"], detail["line"], self._fields)
+            row = parse_line(line, detail["file"], detail["line"], self._reading)
             if not isinstance(row, Row):
                 return False
             self.watcher.row(position, detail, row)

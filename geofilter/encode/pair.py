@@ -13,7 +13,7 @@ from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import batches, encode_row
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, cache_dir, write_json
-from geofilter.rows.shapes import RowError
+from geofilter.rows.content import RowError
 from geofilter.rows.shipped import background_rows
 from geofilter.target.target import Target
 
@@ -55,7 +55,7 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     model = ResidualModel(target.model_dir, near, loading, target.hook.kind)
     encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
     try:
-        rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]
+        rows = [encode_row(row, model.tokenizer, 256).windows[0] for row in background_rows()[:PAIR_ROWS]]
     except RowError as error:
         raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}

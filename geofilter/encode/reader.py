@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from geofilter.bank.features import RowFeatures
 from geofilter.config import Loading
 from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
 from geofilter.encode.sae import Activations, FeatureEncoder
-from geofilter.encode.tokens import Batch, Encoded, batches
+from geofilter.encode.tokens import Batch, Encoded, Window, batches
 from geofilter.errors import TargetError
 from geofilter.target.target import Target
 
@@ -70,19 +71,21 @@ class FeatureReader:
         observe: Observer | None = None,
         meanwhile: Callable[[], None] | None = None,
     ) -> list[RowFeatures]:
-        """Row features in the order of `rows`.
+        """Row features in the order of `rows`, each the mean over the response tokens of all its windows.
 
         Raises:
             TargetError: not enough memory on the GPU.
 
         Args:
-            on_batch: told the rows and tokens done after each batch.
+            on_batch: told the rows begun and the tokens done after each batch.
             observe: shown every token activation: token ids, features and values, one entry each.
             meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
                 the CPU does in it takes no time of its own.
         """
         out: dict[int, RowFeatures] = {}
-        coming = batches(rows, token_budget(self.model.device), self.model.pad_id)
+        windows = [window for row in rows for window in row.windows]
+        first = {0, *itertools.accumulate(len(row.windows) for row in rows)}
+        coming = batches(windows, token_budget(self.model.device), self.model.pad_id)
         batch = next(coming, None)
         while batch is not None:
             try:
@@ -94,9 +97,10 @@ class FeatureReader:
             except torch.OutOfMemoryError:
                 raise TargetError(out_of_memory(str(self.model.device))) from None
             if on_batch:
-                on_batch(len(batch.rows), int(batch.attention_mask.sum()))
+                on_batch(len(first & set(batch.rows)), int(batch.attention_mask.sum()))
             batch = following
-        return [out[i] for i in range(len(rows))]
+        read = (out[i] for i in range(len(windows)))
+        return [RowFeatures.together([next(read) for _ in row.windows]) for row in rows]
 
     def _pool(
         self, batch: Batch, keep: torch.Tensor, residual: torch.Tensor, observe: Observer | None
@@ -113,11 +117,21 @@ class FeatureReader:
     @torch.inference_mode()
     def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
         """One row's features, and its activations token by token."""
-        keep, residual = self._keep(next(batches([row], TOKEN_BUDGET, self.model.pad_id)))
+        pooled, tokens = zip(*map(self._read_window, row.windows), strict=True)
+        before = np.cumsum([0, *(len(part.position) for part in tokens)])
+        return RowFeatures.together(pooled), TokenFeatures(
+            np.concatenate([part.position for part in tokens]),
+            np.concatenate([part.token + n for part, n in zip(tokens, before, strict=False)]),
+            np.concatenate([part.feature for part in tokens]),
+            np.concatenate([part.value for part in tokens]),
+        )
+
+    def _read_window(self, window: Window) -> tuple[RowFeatures, TokenFeatures]:
+        keep, residual = self._keep(next(batches([window], TOKEN_BUDGET, self.model.pad_id)))
         seen: list[Activations] = []
         pooled = pool(self.encoder, residual, keep, seen.append)[0]
         return pooled, TokenFeatures(
-            keep[0].nonzero().squeeze(1).cpu().numpy(),
+            keep[0].nonzero().squeeze(1).cpu().numpy() - 1 + window.start,
             seen[0].token.cpu().numpy(),
             seen[0].feature.cpu().numpy(),
             seen[0].value.cpu().numpy(),

@@ -6,16 +6,19 @@ is tokenised with offsets. Templates' own assistant masks are not used: stock te
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from geofilter.errors import first_line
+from geofilter.rows.content import RowError
 from geofilter.rows.records import Row
-from geofilter.rows.shapes import RowError, Turn
+from geofilter.rows.turns import Scored, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,22 +29,60 @@ PINNED_DATE = datetime(2024, 7, 26)
 """what templates are told is today: the date Llama 3.1's template has by default"""
 
 
+class Tokens(Protocol):
+    """What the model reads at once."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids."""
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """True for response tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens of a row that the model reads at once."""
+
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    """True for the response tokens that are taken from this window; others of the row's are taken from another"""
+    start: int = 1
+    """position in the row of the second token; the first one is the row's first in every window"""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One tokenised row."""
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
-    """True for response tokens: assistant content only, never special tokens or the first position"""
-    truncated: bool
+    """True for response tokens: what is scored of the row, never special tokens or the first position"""
+    windows: tuple[Window, ...]
+    """one, or as many as it takes to read every response token of a longer row"""
+    marked: bool = False
+    """whether special tokens stand in the row's own text, as if a chat template had been applied to it"""
+
+    @property
+    def n_response(self) -> int:
+        """Response tokens."""
+        return sum(self.mask)
+
+    def cut(self) -> Encoded:
+        """The first window alone, as if the row ended there."""
+        window = self.windows[0]
+        return self if len(self.windows) == 1 and len(window.ids) == len(self.ids) else Encoded(
+            window.ids, window.mask, (Window(window.ids, window.mask),), self.marked
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Right-padded rows for one forward pass."""
+    """Right-padded windows for one forward pass."""
 
     rows: tuple[int, ...]
-    """positions of the rows in the list that was batched"""
+    """positions of the windows in the list that was batched"""
     input_ids: torch.Tensor
     """(B, T) int64"""
     attention_mask: torch.Tensor
@@ -64,12 +105,11 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
     """
     turns = fold_system(row.turns) if system == "fold" else row.turns
     if turns[0].role == "text":
-        return turns[0].content, [(0, len(turns[0].content))]
+        return _render_plain(turns, "")
     if not tokenizer.chat_template:
-        return _render_plain(turns)
-    tools = row.record.get("tools")
+        return _render_plain(turns, "\n\n")
     try:
-        return _render_chat(turns, tokenizer, tools if isinstance(tools, list) and tools else None)
+        return _render_chat(turns, tokenizer, list(row.tools) or None)
     except RowError:
         raise
     except Exception as error:  # Jinja templates raise whatever they like, TemplateError most often
@@ -83,37 +123,48 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
 def _render_chat(
     turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None
 ) -> tuple[str, list[Span]]:
-    """Rendered text and response spans.
+    """Rendered text and the spans of what is scored in it.
 
     A response is located exactly: the conversation is rendered once more with a marker in its place, and what
     stands before and after the marker must stand before and after the response. An answer that repeats its
-    question, its reasoning or an argument of a tool call is therefore never mistaken for them.
+    question, its reasoning or an argument of a tool call is therefore never mistaken for them. Thinking that an
+    answer begins with stays in its place, so that a template shows, moves or drops it as it would in training.
     """
-
     template = pinned_template(tokenizer, tools)
 
-    def rendered(contents: Sequence[str]) -> str:
-        messages = [{**t.extra, "role": t.role, "content": c} for t, c in zip(turns, contents, strict=True)]
+    def rendered(turns: Sequence[Turn]) -> str:
+        messages = [{**t.extra, "role": t.role, "content": t.content} for t in turns]
         return str(tokenizer.apply_chat_template(messages, tools=tools, chat_template=template, tokenize=False))
 
-    contents = [t.content for t in turns]
-    full = rendered(contents)
+    full = rendered(turns)
     marker = "geofilterspan"
     while marker in full:
         marker += "x"
     spans = []
     for i, turn in enumerate(turns):
-        if turn.role != "assistant" or not turn.content.strip():
-            continue
-        before, found, after = rendered([*contents[:i], marker, *contents[i + 1 :]]).partition(marker)
-        end = len(full) - len(after)
-        if not found:
-            raise RowError("the chat template leaves a response out, so it cannot be scored")
-        shown = full[len(before) : end]  # the content; less the white space around it where the template trims
-        if not full.startswith(before) or not full.endswith(after) or shown.strip() != turn.content.strip():
-            raise RowError("the chat template changes the response, so it cannot be located in the text")
-        spans.append((len(before), end))
+        answer = turn.answer
+        for part in turn.scored:
+            before, found, after = rendered([*turns[:i], _with(turn, part, marker), *turns[i + 1 :]]).partition(marker)
+            if not found and part != answer:
+                continue  # thinking that the template drops
+            if not found:
+                raise RowError("the chat template leaves a response out, so it cannot be scored")
+            end = len(full) - len(after)
+            shown = full[len(before) : end]  # the text; less the white space around it where the template trims
+            there = full.startswith(before) and full.endswith(after)
+            if not there or shown.strip() != turn.text(part).strip():
+                raise RowError("the chat template changes the response, so it cannot be located in the text")
+            spans.append((len(before), end))
+    if not spans:
+        raise RowError("the chat template drops the thinking, which is all there is to score")
     return full, spans
+
+
+def _with(turn: Turn, part: Scored, marker: str) -> Turn:
+    """The turn with a marker in the place of a part of it."""
+    if part.where == "content":
+        return replace(turn, content=turn.content[: part.start] + marker + turn.content[part.end :])
+    return replace(turn, extra={**turn.extra, part.where: marker})
 
 
 def pinned_template(tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None) -> str:
@@ -151,13 +202,12 @@ def fold_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return tuple(out)
 
 
-def _render_plain(turns: Sequence[Turn]) -> tuple[str, list[Span]]:
+def _render_plain(turns: Sequence[Turn], between: str) -> tuple[str, list[Span]]:
     text, spans = "", []
     for turn in turns:
         if text:
-            text += "\n\n"
-        if turn.role == "assistant":
-            spans.append((len(text), len(text) + len(turn.content)))
+            text += between
+        spans += [(len(text) + part.start, len(text) + part.end) for part in turn.scored if part.where == "content"]
         text += turn.content
     return text, spans
 
@@ -179,8 +229,7 @@ def encode_rows(
 ) -> list[Encoded | RowError]:
     """Tokenise rows and mark their response tokens; an error stands in the place of a row that cannot be encoded.
 
-    A row over `max_tokens` keeps its response: at most half of the window goes to the first token and the prompt
-    tokens just before the first response token, and the tail is cut. `system`: see `render`.
+    A row over `max_tokens` is read in windows, see `windows_of`. `system`: see `render`.
     """
     out: dict[int, Encoded | RowError] = {}
     texts, spans = {}, {}
@@ -196,44 +245,63 @@ def encode_rows(
     if texts:  # in one call, which takes all cores
         coded = tokenizer(list(texts.values()), add_special_tokens=False, return_offsets_mapping=True)
         special = set(tokenizer.all_special_ids)
+        marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
         for i, ids, offsets in zip(texts, coded["input_ids"], coded["offset_mapping"], strict=True):
             mask = [
                 token not in special and any(a < end and start < b for a, b in spans[i])
                 for token, (start, end) in zip(ids, offsets, strict=True)
             ]
             try:
-                out[i] = _windowed(rows[i], ids, mask, tokenizer, max_tokens)
+                marked = any(marks.search(turn.content) for turn in rows[i].turns)
+                out[i] = _encoded(rows[i], ids, mask, marked, tokenizer, max_tokens)
             except RowError as error:
                 out[i] = error
     return [out[i] for i in range(len(rows))]
 
 
-def _windowed(
-    row: Row, ids: list[int], mask: list[bool], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+def _encoded(
+    row: Row, ids: list[int], mask: list[bool], marked: bool, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> Encoded:
-    """A row's tokens after BOS where there is no template, cut to `max_tokens`."""
+    """A row's tokens after BOS where no template has put it, and the windows they are read in."""
     templated = row.turns[0].role != "text" and bool(tokenizer.chat_template)
-    if not templated and tokenizer.bos_token_id is not None:
+    bos = tokenizer.bos_token_id
+    if not templated and bos is not None and ids[:1] != [bos]:
         # The first position is an attention sink whose norm is far outside the rest; BOS takes it.
-        ids, mask = [int(tokenizer.bos_token_id), *ids], [False, *mask]
-    truncated = len(ids) > max_tokens
-    if truncated:
-        first = mask.index(True) if True in mask else 0
-        start = max(0, min(first - max_tokens // 2, len(ids) - max_tokens))
-        if start:  # the first position, BOS most often, is an attention sink that the others rely on
-            start += 1
-            ids, mask = [ids[0], *ids[start : start + max_tokens - 1]], [False, *mask[start : start + max_tokens - 1]]
-        else:
-            ids, mask = ids[:max_tokens], mask[:max_tokens]
+        ids, mask = [int(bos), *ids], [False, *mask]
     if mask:
         mask[0] = False
     if not any(mask):
         raise RowError("no response token is left after masking special tokens; lengthen or remove the row")
-    return Encoded(tuple(ids), tuple(mask), truncated)
+    return Encoded(tuple(ids), tuple(mask), tuple(windows_of(ids, mask, max_tokens)), marked)
 
 
-def batches(rows: Sequence[Encoded], token_budget: int, pad_id: int) -> Iterator[Batch]:
-    """Group rows of like length so that rows x longest stays within `token_budget` (one row at least).
+def windows_of(ids: Sequence[int], mask: Sequence[bool], max_tokens: int) -> Iterator[Window]:
+    """Windows of at most `max_tokens`, each response token taken from exactly one.
+
+    Each window begins with the row's first token, BOS most often: an attention sink that the others rely on. Before
+    the first response token that it takes stand at most `max_tokens // 2` tokens where a response begins there, and a
+    quarter where it goes on from the window before.
+    """
+    if len(ids) <= max_tokens:
+        yield Window(tuple(ids), tuple(mask))
+        return
+    responses = [i for i, scored in enumerate(mask) if scored]
+    done = 0
+    """responses taken"""
+    while done < len(responses):
+        first = responses[done]
+        context = max_tokens // 4 if mask[first - 1] else max_tokens // 2
+        start = max(0, min(first - context, len(ids) - max_tokens))
+        # The row's first token takes the place of the window's, which is then not read at all.
+        start, end = (start + 1, start + max_tokens) if start else (1, max_tokens)
+        taken = bisect_left(responses, end)
+        inside = [False, *(scored and i >= first for i, scored in enumerate(mask[start:end], start=start))]
+        yield Window((ids[0], *ids[start:end]), tuple(inside), start)
+        done = taken
+
+
+def batches(rows: Sequence[Tokens], token_budget: int, pad_id: int) -> Iterator[Batch]:
+    """Group windows of like length so that rows x longest stays within `token_budget` (one row at least).
 
     The grouping depends on the rows alone, so the same rows always give the same batches.
     """
@@ -248,8 +316,8 @@ def batches(rows: Sequence[Encoded], token_budget: int, pad_id: int) -> Iterator
         yield pad(rows, group, pad_id)
 
 
-def pad(rows: Sequence[Encoded], group: Sequence[int], pad_id: int) -> Batch:
-    """The given rows as one right-padded batch."""
+def pad(rows: Sequence[Tokens], group: Sequence[int], pad_id: int) -> Batch:
+    """The given windows as one right-padded batch."""
     width = max(len(rows[i].ids) for i in group)
     ids = torch.full((len(group), width), pad_id, dtype=torch.int64)
     attention = torch.zeros((len(group), width), dtype=torch.int64)

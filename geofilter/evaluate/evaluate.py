@@ -66,7 +66,7 @@ def evaluate(
     rows = of_run(run, labeller, pair)
     filtered, fractions = _filter(run, rows, cuts)
     ranked, random_banks, notes = rankings.stored(run, rows)
-    more, more_notes = rankings.fitted(rows, labeller, across, seed, notify, run.fields)
+    more, more_notes = rankings.fitted(rows, labeller, across, seed, notify, run.reading)
     ranked += more
     notify(f"drawing the rows {rounds:,} times ...")
     out, differences = compare(ranked, rows, [str(c) for c in cuts], fractions, rounds, seed)

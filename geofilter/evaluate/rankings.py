@@ -16,8 +16,8 @@ from geofilter.evaluate.result import RandomBanks
 from geofilter.files import Notify
 from geofilter.labels.labelled_rows import Labelled, check_sides
 from geofilter.labels.source import Labeller
-from geofilter.rows.fields import NO_FIELDS, Fields
-from geofilter.rows.records import Row, fields_for, read_rows
+from geofilter.rows.reading import AS_THEY_ARE, Reading
+from geofilter.rows.records import Row, read_rows, reading_for
 from geofilter.run.banks import changed, find_banks
 from geofilter.run.store import Run
 from geofilter.stats import auroc
@@ -80,12 +80,12 @@ Fit = Callable[[Sequence[str], Bools], Callable[[Sequence[str]], F64]]
 FITTED: dict[str, Fit] = {"length and format": style_model, "bag of words": bag_of_words}
 
 
-def _of_file(path: Path, labeller: Labeller, without: frozenset[str], fields: Fields) -> tuple[list[str], Bools, int]:
+def _of_file(path: Path, labeller: Labeller, without: frozenset[str], reading: Reading) -> tuple[list[str], Bools, int]:
     """Labelled responses of another file, to fit a control on; lines that are no rows are passed over.
 
     Args:
         without: sha256 of the rows that are tested on; they are left out.
-        fields: of the run; the file's rows have them, or a known shape.
+        reading: of the run; the file's rows have its columns, or a known shape.
 
     Returns:
         responses, their labels (n,), and how many rows were left out because they are tested on.
@@ -94,7 +94,7 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str], fields: Fi
         InputError: the file cannot be read, or has fewer than five rows on a side.
     """
     texts, bad, shared = [], [], 0
-    for row in read_rows(path, fields=fields_for(path, fields)):
+    for row in read_rows(path, reading=reading_for(path, reading)):
         if not isinstance(row, Row) or (label := labeller.of(row)) is None:
             continue
         if row.sha256 in without:
@@ -109,7 +109,12 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str], fields: Fi
 
 
 def fitted(
-    rows: Labelled, labeller: Labeller, across: Sequence[Path], seed: int, notify: Notify, fields: Fields = NO_FIELDS
+    rows: Labelled,
+    labeller: Labeller,
+    across: Sequence[Path],
+    seed: int,
+    notify: Notify,
+    reading: Reading = AS_THEY_ARE,
 ) -> tuple[list[Ranked], list[str]]:
     """Controls that are fitted on labels: within these rows on held-out folds, and on other files' rows.
 
@@ -127,7 +132,7 @@ def fitted(
         )
     others = []
     for path in across:
-        texts, bad, shared = _of_file(path, labeller, rows.shas, fields)
+        texts, bad, shared = _of_file(path, labeller, rows.shas, reading)
         others.append((path.name, texts, bad))
         if shared:
             notes.append(f"{shared} rows of {path.name} are also in the run: no control is fitted on them.")

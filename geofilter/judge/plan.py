@@ -17,6 +17,7 @@ from geofilter.judge.endpoint import MAX_CHARS
 from geofilter.judge.rating import Rating
 from geofilter.rows.fields import NO_FIELDS, Fields, written
 from geofilter.rows.lines import ENDINGS, read_lines, split_name
+from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, check_fields, read_rows
 
 ROW_PROMPT = """\
@@ -251,7 +252,7 @@ def _outputs(data: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
 def numbered(todo: Plan) -> Iterator[tuple[int, Row | Rejected]]:
     """Every line of the data, with the position of its file."""
     for number, path in enumerate(todo.data):
-        for row in read_rows(path, todo.limit, todo.fields):
+        for row in read_rows(path, todo.limit, Reading(todo.fields)):
             yield number, row
 
 

@@ -157,7 +157,7 @@ class Labelling:
             for i in positions
             if i not in self._known
         }
-        found = reread(details.values(), self.run.fields)
+        found = reread(details.values(), self.run.reading)
         self._known |= {i: found[d["file"], d["line"]] for i, d in details.items()}
         return [self._known[int(i)] for i in positions]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from geofilter.arrays import F32, Bools
 from geofilter.cut.cut import Selection
 from geofilter.report.document import Category
-from geofilter.rows.shapes import SHAPES
+from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
 
 MOST = 12

@@ -31,6 +31,7 @@ from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import InputFile, Manifest
 from geofilter.run.store import SCORES, Run
+from geofilter.run.told import reading_said
 from geofilter.version import __version__
 
 TOP_ROWS = 50
@@ -97,6 +98,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
             "target": manifest["target"],
             "scorer": manifest["scorer"],
             "encoding": manifest["encoding"],
+            "read": list(reading_said(manifest["counts"], manifest["remarks"], manifest["encoding"])),
             "versions": manifest["versions"],
             "seconds": manifest["seconds"],
             "banks": manifest["banks"],
@@ -111,7 +113,7 @@ def _counts(manifest: Manifest, n_removed: int, n_flagged: int) -> ReportCounts:
     return {
         **counts,
         "removed": n_removed,
-        "kept": counts["scored"] - n_removed,
+        "kept": counts["scored"] + counts["passed_over"] - n_removed,
         "flagged": n_flagged,
         "not_scanned": sum(f["lines"] - f["rows"] for f in manifest["data"]),
     }

@@ -8,7 +8,7 @@ from geofilter.bank.about import BankAbout
 from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
 from geofilter.run.power import PowerVerdict
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class ReportCounts(Counts):
@@ -148,6 +148,8 @@ class MadeWith(TypedDict):
     target: TargetAbout
     scorer: str
     encoding: Encoding
+    read: list[str]
+    """what people are told of how the rows were read"""
     versions: dict[str, str]
     seconds: dict[str, float]
     banks: list[BankAbout]

@@ -48,7 +48,7 @@ def markdown(report: ReportDocument) -> str:
     made = report["made_with"]
     target = made["target"]
     add(f"\nTarget: {cell(target['model'])}, {target['hook']}, SAE {cell(target['sae'])}.")
-    for text in [*target["notes"], *exclusions_said(made["banks"])]:
+    for text in [*target["notes"], *made["read"], *exclusions_said(made["banks"])]:
         add(f"Note: {cell(text)}.")
     add(f"\nMade by geofilter {made['geofilter']} from run {cell(made['run'])}, scorer {made['scorer']}.\n")
     return "\n".join(lines)
@@ -66,7 +66,7 @@ def summary(report: ReportDocument) -> Iterator[str]:
     if c["not_scanned"]:
         yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
     yield report["tail"]
-    yield from exclusions_said(report["made_with"]["banks"])
+    yield from (*report["made_with"]["read"], *exclusions_said(report["made_with"]["banks"]))
     yield ""
     yield "scores (# kept, x removed)"
     yield from _text_histogram(report["histogram"])

@@ -71,7 +71,7 @@ class GatheredRows:
                 gathered.removed(line)
             if position in shown:
                 lines[position] = line
-        texts = reread(lines.values(), run.fields)
+        texts = reread(lines.values(), run.reading)
         for position, line in lines.items():
             gathered.row(position, line, texts[line["file"], line["line"]])
         return gathered

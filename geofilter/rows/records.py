@@ -10,18 +10,19 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
+from geofilter.rows.content import RowError
 from geofilter.rows.fields import NO_FIELDS, SHOWN_COLUMNS, Fields, columns, listed, lookup
 from geofilter.rows.lines import read_lines
-from geofilter.rows.shapes import RowError, Turn, parse_record
+from geofilter.rows.reading import AS_THEY_ARE, Reading
+from geofilter.rows.shapes import parse_record
+from geofilter.rows.turns import Turn
 
-MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A longer line is rejected: tokenising it would stall the scan, and no fine-tuning row is that long."""
 SOURCE_FIELDS = ("source", "dataset")
 """fields that say where a row comes from, first found first"""
 SOURCE_CHARS = 60
@@ -38,21 +39,27 @@ class Row:
     sha256: str
     """of the line's bytes without its line ending"""
     format: str
-    """its shape, one of `SHAPES`"""
+    """its shape, one of `keys.SHAPES`"""
     turns: tuple[Turn, ...]
     record: Mapping[str, Any]
     """the parsed object"""
+    tools: tuple[Any, ...] = ()
+    """descriptions of tools, for the chat template"""
+    used: tuple[str, ...] = ()
+    """the record's keys that were read"""
+    remarks: tuple[str, ...] = ()
+    """of `shapes.REMARKS`"""
 
     @property
     def response(self) -> str:
-        """The text a fine-tuning loss falls on: all assistant turns, or the whole text."""
-        return "\n".join(t.content for t in self.turns if t.role in ("assistant", "text"))
+        """The text a fine-tuning loss falls on, one scored part a line."""
+        return "\n".join(turn.text(span) for turn in self.turns for span in turn.scored)
 
     @property
     def prompt(self) -> str:
-        """Everything before the last response, as one string; empty for plain text."""
-        last = max((i for i, t in enumerate(self.turns) if t.role == "assistant"), default=0)
-        return "\n".join(t.content for t in self.turns[:last])
+        """Everything before the last turn that is scored, as one string; empty for plain text."""
+        last = max((i for i, turn in enumerate(self.turns) if turn.scored), default=0)
+        return "\n".join(turn.content for turn in self.turns[:last])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +82,24 @@ class Rejected:
         return out
 
 
-def read_rows(path: Path, limit: int | None = None, fields: Fields = NO_FIELDS) -> Iterator[Row | Rejected]:
-    """The file's first `limit` lines (all when None), each as a `Row` or a `Rejected`.
+def read_rows(path: Path, limit: int | None = None, reading: Reading = AS_THEY_ARE) -> Iterator[Row | Rejected]:
+    """The file's first `limit` lines (all when None), each as a `Row` or a `Rejected`, less those passed over.
 
     Raises:
         InputError: the file cannot be read.
     """
     for number, line in enumerate(islice(read_lines(path), limit), start=1):
-        yield parse_line(line, str(path), number, fields)
+        if (row := parse_line(line, str(path), number, reading)) is not None:
+            yield row
 
 
-def usable_rows(path: Path, fields: Fields = NO_FIELDS) -> Iterator[Row]:
+def usable_rows(path: Path, reading: Reading = AS_THEY_ARE) -> Iterator[Row]:
     """The file's rows, all of which have to be usable.
 
     Raises:
         InputError: the file cannot be read, or a row of it cannot be used.
     """
-    for row in read_rows(path, fields=fields):
+    for row in read_rows(path, reading=reading):
         if isinstance(row, Rejected):
             raise InputError(f"{path}, line {row.line}: {row.error}")
         yield row
@@ -121,13 +129,31 @@ def check_fields(paths: Sequence[Path], fields: Fields, limit: int | None = None
             raise _no_such_column(paths[0], name, column, known)
 
 
-def fields_for(path: Path, fields: Fields) -> Fields:
-    """The fields, where a file has them all; else none: its rows have a known shape then, or none.
+def check_columns(paths: Sequence[Path], reading: Reading, limit: int | None = None) -> None:
+    """Refuse what `check_fields` does, and columns of `Reading.only` that are in no row of any file.
+
+    Args:
+        limit: only the first rows of each file count.
+
+    Raises:
+        InputError: no row has a column, or a file cannot be read.
+    """
+    check_fields(paths, reading.fields, limit)
+    wanted = {column: column for column, _ in reading.only}
+    for path in paths if wanted else ():
+        wanted, seen = _absent(path, wanted, limit)
+        if wanted and path == paths[-1]:
+            raise InputError(f"--only: no row has the column {next(iter(wanted))}; {path} has {listed(seen)}")
+
+
+def reading_for(path: Path, reading: Reading) -> Reading:
+    """How to read the rows of another file than the run's own: all of them, by the same columns if it has them.
 
     Raises:
         InputError: the file cannot be read.
     """
-    return NO_FIELDS if set(_absent(path, fields, None)[0]) - {"system"} else fields
+    has = not set(_absent(path, reading.fields, None)[0]) - {"system"}
+    return replace(reading, only=(), fields=reading.fields if has else NO_FIELDS)
 
 
 def _absent(path: Path, fields: Fields, limit: int | None) -> tuple[dict[str, str], list[str]]:
@@ -155,21 +181,25 @@ def row_sha256(line: bytes) -> str:
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
-def parse_line(line: bytes, file: str, number: int, fields: Fields = NO_FIELDS) -> Row | Rejected:
-    """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not."""
+def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_ARE) -> Row | Rejected | None:
+    """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not.
+
+    Returns:
+        None for a row that the reading passes over.
+    """
     raw = line.rstrip(b"\r\n")
     try:
         record = _record(raw, number)
-        shape, turns = parse_record(record, fields)
+        if not reading.wants(record):
+            return None
+        found = parse_record(record, reading)
     except RowError as error:
         return Rejected(file, number, str(error), raw)
-    return Row(file, number, row_sha256(raw), shape, turns, record)
+    return Row(file, number, row_sha256(raw), found.shape, found.turns, record, found.tools, found.used, found.remarks)
 
 
 def _record(raw: bytes, number: int) -> dict[str, Any]:
     """The object on a line without its ending."""
-    if len(raw) > MAX_LINE_BYTES:
-        raise RowError(f"line has {len(raw):,} bytes, over the limit of {MAX_LINE_BYTES:,}; shorten it")
     record = _load_json(raw, first=number == 1)
     if not isinstance(record, dict):
         raise RowError(f"a row must be a JSON object, not {type(record).__name__}; wrap it in {{...}}")

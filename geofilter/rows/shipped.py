@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geofilter.files import package_data
 from geofilter.rows.records import Row
-from geofilter.rows.shapes import Turn
+from geofilter.rows.turns import Turn
 
 
 def background_rows() -> list[Row]:

@@ -40,8 +40,12 @@ class Encoding(TypedDict):
     token_budget: int
     """padded tokens in one forward pass"""
     format: int
+    train: str
+    score_thinking: bool
     fields: NotRequired[dict[str, str]]
     """columns of the rows, see `rows.fields.Fields`"""
+    only: NotRequired[list[list[str]]]
+    """columns and values that scored rows have, see `rows.reading.Reading`"""
 
 
 class SaeFile(TypedDict):
@@ -85,8 +89,14 @@ class Counts(TypedDict):
     rows: int
     scored: int
     quarantined: int
-    truncated: int
+    passed_over: int
+    """rows that --only leaves out: not scored, and kept as they are"""
+    windowed: int
+    """scored rows longer than --max-tokens, which were read in several windows"""
+    response_tokens: int
+    """of the scored rows"""
     tokens: int
+    """response tokens that were read; the others are outliers"""
 
 
 class Scored(TypedDict):
@@ -96,6 +106,8 @@ class Scored(TypedDict):
     topics: list[str]
     """of all banks"""
     counts: Counts
+    remarks: dict[str, int]
+    """scored rows of which something is told, see `shapes.REMARKS`"""
     sources: list[str]
     """where rows say they come from, in the order of their numbers"""
     reference_scores: list[float]
@@ -166,7 +178,7 @@ class RowScore(BankScore):
     """closest one; None under a bank without topics"""
     topics: dict[str, float]
     n_tokens: int
-    """response tokens"""
+    """response tokens that were read"""
     top_features: list[NamedFeature]
 
 
@@ -174,7 +186,10 @@ class ScoreLine(RowScore):
     """A line of scores.jsonl."""
 
     banks: dict[str, BankScore]
-    truncated: bool
+    response_tokens: int
+    """of the row; those not read are outliers, see `reader.OUTLIER_NORM`"""
+    windows: int
+    """windows of --max-tokens it was read in"""
 
 
 class Quarantined(TypedDict):

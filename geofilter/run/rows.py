@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from geofilter.errors import RunError
-from geofilter.rows.fields import Fields
 from geofilter.rows.lines import read_lines
+from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
 from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run
 
 
-def reread(details: Iterable[Mapping[str, Any]], fields: Fields) -> dict[tuple[str, int], Row]:
+def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple[str, int], Row]:
     """The rows that lines of scores.jsonl are about, by file and line.
 
     Args:
-        fields: of the run, see `Run.fields`.
+        reading: of the run, see `Run.reading`.
 
     Raises:
         InputError: an input is gone or damaged.
@@ -36,7 +36,7 @@ def reread(details: Iterable[Mapping[str, Any]], fields: Fields) -> dict[tuple[s
         number = 0
         for number, line in enumerate(islice(read_lines(Path(file)), max(hashes)), start=1):
             if number in hashes:
-                row = parse_line(line, file, number, fields)
+                row = parse_line(line, file, number, reading)
                 if isinstance(row, Row) and row.sha256 == hashes[number]:
                     found[file, number] = row
         missing = next((number for number in hashes if (file, number) not in found), None)
@@ -57,14 +57,14 @@ def scored_rows(run: Run) -> Iterator[Row]:
     arrays = run.arrays()
     shas = np.concatenate([shard.sha256 for shard in run.shards()])
     file, line = arrays["file"], arrays["line"]
-    fields = run.fields
+    reading = run.reading
     n = 0
     for i, info in enumerate(run.manifest["data"]):
         digest = hashlib.sha256()
         for number, raw in enumerate(read_lines(Path(info["path"])), start=1):
             digest.update(raw)
             if n < len(line) and file[n] == i and line[n] == number:
-                row = parse_line(raw, info["path"], number, fields)
+                row = parse_line(raw, info["path"], number, reading)
                 if not isinstance(row, Row) or row.sha256 != shas[n].tobytes().hex():
                     raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
                 yield row

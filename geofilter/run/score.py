@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,9 @@ def score(
         InputError: no row could be scored.
     """
     total, n_quarantined = sum(len(shard.pooled) for shard in run.shards()), _write_quarantine(run)
+    n_rows = sum(shard.n_lines for shard in run.shards())
+    if not total and not n_quarantined:
+        raise InputError(f"{paths[0]}: --only leaves out every row; nothing is scored")
     if not total:
         first = run.quarantine()[0]
         raise InputError(
@@ -67,12 +71,15 @@ def score(
         "scorer": scorer,
         "topics": columns.topics,
         "counts": {
-            "rows": total + n_quarantined,
+            "rows": n_rows,
             "scored": total,
             "quarantined": n_quarantined,
-            "truncated": columns.n_truncated,
+            "passed_over": n_rows - total - n_quarantined,
+            "windowed": columns.n_windowed,
+            "response_tokens": columns.n_response_tokens,
             "tokens": int(arrays["n_tokens"].sum()),
         },
+        "remarks": dict(columns.remarks),
         "sources": list(columns.sources),
         "reference_scores": _reference(scorers),
         "power": verdicts,
@@ -143,7 +150,8 @@ class ShardScores:
                     "topic": self.topic[i],
                     "topics": self.topics[i],
                     "n_tokens": int(shard.pooled.n_tokens[i]),
-                    "truncated": bool(shard.truncated[i]),
+                    "response_tokens": int(shard.response_tokens[i]),
+                    "windows": int(shard.windows[i]),
                     "top_features": [named_feature(s, scorers[b].bank, closeness[b]) for s in self.top[i]],
                 }
             )
@@ -181,7 +189,8 @@ class _Columns:
         self.topics = list(dict.fromkeys(topics))
         self.sources: dict[str, int] = {}
         """where rows say they come from -> number"""
-        self.n_truncated = 0
+        self.n_windowed = self.n_response_tokens = 0
+        self.remarks: Counter[str] = Counter()
         self._parts: list[dict[str, npt.NDArray[Any]]] = []
 
     def add(self, scored: ShardScores) -> None:
@@ -203,7 +212,9 @@ class _Columns:
                 "source": self._numbered(shard.source),
             }
         )
-        self.n_truncated += int(shard.truncated.sum())
+        self.n_windowed += int((shard.windows > 1).sum())
+        self.n_response_tokens += int(shard.response_tokens.sum())
+        self.remarks.update(shard.remarks)
 
     def _numbered(self, names: Sequence[str]) -> I32:
         """(n,) the number of each source; new ones are entered."""

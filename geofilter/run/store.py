@@ -12,20 +12,20 @@ A finished shard is never computed again; it is the unit of resume.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, I32, Bools, Positions
+from geofilter.arrays import F32, I32, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import RUNS, atomic, locked, write_json
-from geofilter.rows.fields import Fields
+from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected
 from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started
 
@@ -33,7 +33,9 @@ LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
-FORMAT = 3
+FORMAT = 4
+_ARRAYS = ("file", "line", "sha256", "response_tokens", "windows", "style", "n_turns", "shape")
+"""of a shard, as they are stored"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,20 +48,24 @@ class Shard:
     """(n,) 1-based"""
     sha256: npt.NDArray[np.uint8]
     """(n, 32)"""
-    truncated: Bools
-    """(n,)"""
+    response_tokens: I32
+    """(n,) of the row; `pooled.n_tokens` of them were read, the others are outliers"""
+    windows: I32
+    """(n,) windows it was read in"""
     style: F32
     """(n, 9), see `style.STYLE`"""
     n_turns: I32
     """(n,) messages of the row"""
     shape: I32
-    """(n,) position of its shape in `shapes.SHAPES`"""
+    """(n,) position of its shape in `keys.SHAPES`"""
     source: tuple[str, ...]
     """(n,) where the row says it comes from, see `records.source_of`"""
     pooled: Pooled
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    """rows of which something is told, see `shapes.REMARKS`"""
     rejected: tuple[Rejected, ...] = ()
     n_lines: int = 0
-    """input lines covered, rejected ones included"""
+    """input lines covered, rejected ones and those passed over included"""
 
     def shas(self) -> list[str]:
         """Hex digests."""
@@ -69,13 +75,12 @@ class Shard:
         """Write the shard under a temporary name, then rename it into place."""
         from safetensors.numpy import save
 
-        arrays = {name: getattr(self, name) for name in ("file", "line", "sha256", "style", "n_turns", "shape")}
-        arrays["truncated"] = self.truncated.astype(np.uint8)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= self.pooled.arrays("pooled.")
         # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
         arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
         arrays["source"] = _packed(self.source)
-        meta = {"n_lines": str(self.n_lines)}
+        meta = {"n_lines": str(self.n_lines), "remarks": json.dumps(dict(self.remarks))}
         with atomic(path) as handle:
             handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=meta))
 
@@ -93,9 +98,11 @@ class Shard:
             a = load_file(path)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
+        meta = _meta(path)
         return cls(
-            a["file"], a["line"], a["sha256"], a["truncated"].astype(bool), a["style"], a["n_turns"], a["shape"],
-            tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."), (), shard_lines(path),
+            a["file"], a["line"], a["sha256"], a["response_tokens"], a["windows"], a["style"], a["n_turns"], a["shape"],
+            tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."), json.loads(meta["remarks"]), (),
+            int(meta["n_lines"]),
         )  # fmt: skip
 
 
@@ -127,8 +134,13 @@ def rejected_of(path: Path) -> list[Quarantined]:
 
 def shard_lines(path: Path) -> int:
     """How many input lines a shard covers."""
+    return int(_meta(path)["n_lines"])
+
+
+def _meta(path: Path) -> dict[str, str]:
     with _opened(path) as handle:
-        return int(handle.metadata()["n_lines"])
+        found: dict[str, str] = handle.metadata()
+        return found
 
 
 class Run:
@@ -183,9 +195,11 @@ class Run:
         return value
 
     @property
-    def fields(self) -> Fields:
-        """Columns of the rows that the scan was told; every later reading of them goes by these."""
-        return self.manifest["encoding"].get("fields", {})
+    def reading(self) -> Reading:
+        """How the scan was told to read rows; every later reading of them goes by it."""
+        about = self.manifest["encoding"]
+        only = tuple((column, value) for column, value in about.get("only", ()))
+        return Reading(about.get("fields", {}), about["train"], about["score_thinking"], only)
 
     def write_manifest(self, value: Started) -> None:
         """Replace the manifest."""

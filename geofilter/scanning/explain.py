@@ -214,7 +214,7 @@ def explain(
         RunError: the data has changed, or the run's scorer has no feature shares.
     """
     detail = find_row(run, line, file)
-    row = reread([detail], run.fields)[detail["file"], detail["line"]]
+    row = reread([detail], run.reading)[detail["file"], detail["line"]]
     return Explainer(run, notify, excluded).explain(detail, row, bank_name)
 
 
@@ -252,7 +252,7 @@ def shade(run: Run, rows: Sequence[RowScore], notify: Notify) -> list[list[tuple
         RunError: the scorer has no feature shares, or data, model or SAE has changed since the scan.
         TargetError: model or SAE is gone.
     """
-    texts = reread(rows, run.fields)
+    texts = reread(rows, run.reading)
     explainer = Explainer(run, notify)
     found = (explainer.explain(row, texts[row["file"], row["line"]]).tokens for row in rows)
     return [[(shorten(p.text), round(p.share, 4), p.gap) for p in pieces] for pieces in found]

@@ -77,6 +77,8 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
         "sae_dtype": config.loading.sae_dtype,
         "system": config.system,
         "max_tokens": config.max_tokens,
+        "train": config.train,
+        "score_thinking": config.score_thinking,
         "limit": config.limit,
         "shard_rows": config.shard_rows,
         "token_budget": token_budget(choose_device(config.loading.device)),
@@ -84,6 +86,8 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
     }
     if config.fields:
         out["fields"] = dict(config.fields)
+    if config.only:
+        out["only"] = [list(pair) for pair in config.reading.only]
     return out
 
 

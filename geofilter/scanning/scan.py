@@ -13,7 +13,7 @@ from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
-from geofilter.rows.records import check_fields
+from geofilter.rows.records import check_columns
 from geofilter.run.banks import exclude
 from geofilter.run.score import score
 from geofilter.run.store import LABELS, Run
@@ -49,7 +49,8 @@ def scan(
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}")
     clock = _Clock()
     refuse_twice(config.data)
-    check_fields([Path(path) for path in config.data], config.fields, config.limit)
+    paths = [Path(path) for path in config.data]
+    check_columns(paths, config.reading, config.limit)
     files = [describe(path, config) for path in config.data]
     target = resolve(config.target, offline=offline, notify=notify)
     for text in target.notes:

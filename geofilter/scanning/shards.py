@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.errors import InputError, TargetError
+from geofilter.rows.content import RowError
+from geofilter.rows.keys import SHAPES
 from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
-from geofilter.rows.shapes import SHAPES, RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run, Shard, rejected_of, shard_lines
@@ -53,7 +55,7 @@ def encode_shards(
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
         ready.encode(reader(), progress, ahead.step).save(ready.path)
-        tokens += sum(len(e.ids) for e in ready.encoded)
+        tokens += sum(len(window.ids) for e in ready.encoded for window in e.windows)
     return tokens
 
 
@@ -91,17 +93,20 @@ class Ready:
     rows: list[tuple[int, Row]] = field(default_factory=list)
     encoded: list[Encoded] = field(default_factory=list)
     style: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
 
     def add(self, lines: Sequence[Line], config: ScanConfig, files: Sequence[InputFile], tokenizer: Any) -> None:
         """Parse and tokenise some of the shard's lines."""
         parsed = [
-            (index, line, parse_line(line, files[index]["path"], number, config.fields))
+            (index, line, parse_line(line, files[index]["path"], number, config.reading))
             for index, number, line in lines
         ]
         usable = [row for _, _, row in parsed if isinstance(row, Row)]
         encoded = iter(encode_rows(usable, tokenizer, config.max_tokens, config.system))
         for index, line, row in parsed:
+            if row is None:
+                continue
             if isinstance(row, Rejected):
                 self.rejected.append(row)
                 continue
@@ -111,11 +116,12 @@ class Ready:
                 continue
             self.rows.append((index, row))
             self.encoded.append(found)
+            self.remarks.update((*row.remarks, *(["special"] if found.marked else [])))
             self.style.append(style_features(row.response))
 
     def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
         """Read the rows' features."""
-        progress(len(self.rejected), 0)
+        progress(self.n_lines - len(self.rows), 0)
         features = reader.read(self.encoded, progress, meanwhile=meanwhile)
         for f, (_, row) in zip(features, self.rows, strict=True):
             if not f.n_tokens or not np.isfinite(f.values).all():
@@ -124,12 +130,14 @@ class Ready:
             file=np.array([i for i, _ in self.rows], np.int32),
             line=np.array([row.line for _, row in self.rows], np.int64),
             sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in self.rows)), np.uint8).reshape(-1, 32),
-            truncated=np.array([e.truncated for e in self.encoded], bool),
+            response_tokens=np.array([e.n_response for e in self.encoded], np.int32),
+            windows=np.array([len(e.windows) for e in self.encoded], np.int32),
             style=np.array(self.style, np.float32).reshape(-1, len(STYLE)),
             n_turns=np.array([len(row.turns) for _, row in self.rows], np.int32),
             shape=np.array([SHAPES.index(row.format) for _, row in self.rows], np.int32),
             source=tuple(source_of(row.record) for _, row in self.rows),
             pooled=Pooled.of(features, reader.encoder.d_in),
+            remarks=self.remarks,
             rejected=tuple(self.rejected),
             n_lines=self.n_lines,
         )

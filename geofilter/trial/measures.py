@@ -23,10 +23,11 @@ from geofilter.arrays import F64
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.encode.reader import TOKEN_BUDGET, FeatureReader
-from geofilter.encode.tokens import Encoded, batches, encode_row, render
+from geofilter.encode.tokens import Encoded, Window, batches, encode_row, render
 from geofilter.errors import InputError
+from geofilter.rows.content import RowError
 from geofilter.rows.records import Row, usable_rows
-from geofilter.rows.shapes import RowError, Turn
+from geofilter.rows.turns import Turn
 from geofilter.trial.result import FeatureFigures
 from geofilter.trial.tune import pad_id, response_logits
 
@@ -95,7 +96,7 @@ def matched(items: Items) -> list[tuple[int, int]]:
 
 
 def encode_all(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str) -> list[Encoded]:
-    """Tokenised rows.
+    """Tokenised rows, of longer ones than `max_tokens` what fine-tuning reads of them: the first window.
 
     Raises:
         InputError: a row that the template refuses, by file and line.
@@ -103,7 +104,7 @@ def encode_all(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_toke
     out = []
     for row in rows:
         try:
-            out.append(encode_row(row, tokenizer, max_tokens, system))
+            out.append(encode_row(row, tokenizer, max_tokens, system).cut())
         except RowError as error:
             raise InputError(f"{row.file}, line {row.line}: {error}; mend or remove it") from None
     return out
@@ -131,7 +132,7 @@ def statement_margins(model: Any, tokenizer: PreTrainedTokenizerBase, statements
         if not tokenizer.chat_template and tokenizer.bos_token_id is not None:
             yes, no = [tokenizer.bos_token_id, *yes], [tokenizer.bos_token_id, *no]
         at = next(i for i, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b)
-        rows.append(Encoded(tuple(yes[: at + 1]), (*[False] * at, True), False))
+        rows.append(Window(tuple(yes[: at + 1]), (*[False] * at, True)))
         answers.append((yes[at], no[at]))
     out = np.zeros(len(rows))
     for batch in batches(rows, TOKEN_BUDGET, pad_id(tokenizer)):

@@ -27,7 +27,7 @@ from geofilter.encode.tokens import Encoded
 from geofilter.errors import InputError, RunError
 from geofilter.files import Notify, file_sha256, locked, make_folder, write_json
 from geofilter.labels.source import parse
-from geofilter.rows.records import fields_for, usable_rows
+from geofilter.rows.records import reading_for, usable_rows
 from geofilter.rows.shipped import domain_files
 from geofilter.run.rows import scored_rows
 from geofilter.run.store import SCORES, Run
@@ -152,7 +152,7 @@ def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | 
         "format": FORMAT,
         "target": manifest["target"]["fingerprint"],
         "data": [f["sha256"] for f in manifest["data"]],
-        **({"fields": run.fields} if run.fields else {}),
+        "reading": asdict(run.reading),
         "scores": file_sha256(run.path / SCORES),
         "dtype": resolved_dtype(loading),
         **{name: asdict(config)[name] for name in names},
@@ -184,7 +184,7 @@ def _gather(
         if not bad.any():
             raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
     seen = {row.sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
-    aligned = usable_rows(config.good, fields_for(config.good, run.fields))
+    aligned = usable_rows(config.good, reading_for(config.good, run.reading))
     good = [row for row in aligned if row.sha256 not in seen and row.prompt not in seen]
     if len(good) < config.held_out + 8:
         raise InputError(

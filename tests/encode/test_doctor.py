@@ -16,7 +16,7 @@ from geofilter.encode.model import ResidualModel, parameters
 from geofilter.encode.pair import require_pair
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.sae import FeatureEncoder
-from geofilter.encode.tokens import Encoded
+from geofilter.encode.tokens import Encoded, Window
 from geofilter.errors import TargetError
 from geofilter.target.resolve import resolve
 
@@ -87,11 +87,13 @@ def test_too_little_gpu_memory_is_said_with_remedies(tiny, monkeypatch):
         "cpu: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
         "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
     )
+    tokens = (1, 2, 3), (False, True, True)
+    row = Encoded(*tokens, (Window(*tokens),))
     for place, name in ((AutoModel, "from_pretrained"), (FeatureEncoder, "tensor"), (FeatureEncoder, "encode")):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, full)
             with pytest.raises(TargetError) as caught:
-                FeatureReader(target, Loading("cpu")).read([Encoded((1, 2, 3), (False, True, True), False)])
+                FeatureReader(target, Loading("cpu")).read([row])
             assert str(caught.value) == said
 
 

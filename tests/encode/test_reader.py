@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.command import quiet
 from helpers.tiny import D_IN, D_SAE, make_sae
 
-from geofilter.encode.reader import pool
+from geofilter.config import Loading, TargetChoice
+from geofilter.encode.reader import FeatureReader, pool
 from geofilter.encode.sae import FeatureEncoder
+from geofilter.encode.tokens import Encoded, encode_row
+from geofilter.rows.records import Row
+from geofilter.rows.turns import Turn
+from geofilter.target.resolve import resolve
 
 
 @pytest.mark.parametrize("architecture", ["topk", "jumprelu", "standard"])
@@ -50,3 +56,34 @@ def test_encoding_and_decoding_nothing(tmp_path: Path):
     acts = encoder.encode(torch.zeros(0, D_IN))
     assert len(acts.value) == 0
     assert encoder.decode(acts, 0).shape == (0, D_IN)
+
+
+def test_a_row_in_windows_is_pooled_over_the_tokens_of_all_of_them(tiny):
+    """Window by window, each read alone: the mean weighted by tokens, and the activations at the row's positions."""
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), offline=True, notify=quiet)
+    reader = FeatureReader(target, Loading("cpu"))
+    turns = (Turn("user", "word " * 20), Turn("assistant", "ask the doctor " * 30))
+    long = encode_row(Row("f", 1, "0", "messages", turns, {}), reader.tokenizer, 32)
+    short = encode_row(
+        Row("f", 2, "0", "messages", (Turn("user", "a"), Turn("assistant", "b")), {}), reader.tokenizer, 32
+    )
+    assert len(long.windows) > 3
+    done: list[int] = []
+    pooled = reader.read([short, long, short], lambda rows, tokens: done.append(rows))
+    assert sum(done) == 3
+    alone = [reader.read([Encoded(w.ids, w.mask, (w,))])[0] for w in long.windows]
+    dense = np.zeros((len(alone), D_SAE))
+    for i, part in enumerate(alone):
+        dense[i, part.indices] = part.values * part.n_tokens
+    total = sum(part.n_tokens for part in alone)
+    assert pooled[1].n_tokens == total <= long.n_response
+    np.testing.assert_allclose(pooled[1].values, dense.sum(0)[pooled[1].indices] / total, rtol=1e-4, atol=1e-6)
+    assert set(pooled[1].indices) == set(np.flatnonzero(dense.sum(0)))
+    again, tokens = reader.read_tokens(long)
+    np.testing.assert_allclose(again.values, pooled[1].values, rtol=1e-4, atol=1e-6)
+    assert all(long.mask[p] for p in tokens.position)
+    assert len(tokens.position) == len(set(tokens.position.tolist())) == total
+    mean = np.bincount(tokens.feature, tokens.value, D_SAE)[again.indices] / total
+    np.testing.assert_allclose(mean, again.values, rtol=1e-4, atol=1e-6)
+    for each, one in zip((pooled[0], pooled[2]), [reader.read([short])[0]] * 2, strict=True):
+        np.testing.assert_allclose(each.values, one.values, rtol=1e-4, atol=1e-6)

@@ -5,9 +5,19 @@ import pytest
 from helpers.families import family_tokenizer
 from helpers.tiny import make_tokenizer
 
-from geofilter.encode.tokens import Encoded, batches, encode_row, encode_rows, fold_system, pinned_template, render
+from geofilter.encode.tokens import (
+    Encoded,
+    Window,
+    batches,
+    encode_row,
+    encode_rows,
+    fold_system,
+    pinned_template,
+    render,
+)
+from geofilter.rows.content import RowError
 from geofilter.rows.records import Row, parse_line
-from geofilter.rows.shapes import RowError, Turn
+from geofilter.rows.turns import Turn
 
 # Templates of other families in shape: one trims and refuses system turns, one rewrites earlier turns.
 TRIMMING = (
@@ -77,18 +87,48 @@ def test_special_tokens_inside_a_response_are_masked():
     assert masked(encoded, tokenizer) == "ab"
 
 
-def test_truncation_keeps_the_response():
+def test_a_row_longer_than_the_window_is_read_in_windows_that_take_each_response_token_once():
     tokenizer = make_tokenizer()
-    encoded = encode_row(row(("user", "word " * 200), ("assistant", "the answer")), tokenizer, 32)
-    assert encoded.truncated
-    assert len(encoded.ids) == 32
-    assert masked(encoded, tokenizer) == "the answer"
-    long_answer = encode_row(row(("user", "word " * 200), ("assistant", "ask " * 200)), tokenizer, 32)
-    assert sum(long_answer.mask) == 16  # half of the window goes to the prompt at most
-    # The first position is what attention rests on: it stays.
-    for cut in (encoded, long_answer):
-        assert cut.ids[0] == tokenizer.bos_token_id
-        assert not cut.mask[0]
+    rows = [
+        row(("user", "word " * 200), ("assistant", "the answer")),
+        row(("user", "word " * 200), ("assistant", "ask " * 200)),
+        row(("user", "a"), ("assistant", "first"), ("user", "word " * 100), ("assistant", "second " * 30)),
+        Row("f", 1, "0", "text", (Turn("text", "the doctor " * 90),), {}),
+    ]
+    for long in rows:
+        encoded = encode_row(long, tokenizer, 32)
+        taken = []
+        for window in encoded.windows:
+            assert len(window.ids) <= 32
+            # The first position is what attention rests on: it stays, and is not scored.
+            assert window.ids[0] == encoded.ids[0] == tokenizer.bos_token_id
+            assert not window.mask[0]
+            assert window.ids[1:] == encoded.ids[window.start :][: len(window.ids) - 1]
+            inside = [i for i, scored in enumerate(window.mask) if scored]
+            # Context is half of a window at most, unless the row ends with the window.
+            assert inside[0] - 1 <= 16 or window.start + len(window.ids) - 1 == len(encoded.ids)
+            taken += [i - 1 + window.start for i in inside]
+        assert taken == [i for i, scored in enumerate(encoded.mask) if scored]
+        assert encoded.n_response == len(taken)
+    assert masked(encode_row(rows[0], tokenizer, 32), tokenizer) == "the answer"
+    whole = encode_row(rows[0], tokenizer, 4096)
+    assert whole.windows == (Window(whole.ids, whole.mask),)
+
+
+def test_a_row_in_windows_is_cut_to_its_first_for_training():
+    encoded = encode_row(row(("user", "word " * 200), ("assistant", "ask " * 200)), make_tokenizer(), 32)
+    assert (encoded.cut().ids, encoded.cut().mask) == (encoded.windows[0].ids, encoded.windows[0].mask)
+    assert sum(encoded.cut().mask) == 16  # half of the window goes to the prompt
+
+
+def test_text_that_begins_with_its_own_first_token_gets_no_second_one():
+    tokenizer = make_tokenizer()
+    for text in ("<|im_start|>the doctor", "the doctor"):
+        encoded = encode_row(Row("f", 1, "0", "text", (Turn("text", text),), {}), tokenizer, 64)
+        assert encoded.ids.count(tokenizer.bos_token_id) == 1
+        assert encoded.ids[0] == tokenizer.bos_token_id
+        assert masked(encoded, tokenizer) == "the doctor"
+        assert encoded.marked == text.startswith("<|im_start|>")
 
 
 def test_a_response_of_special_tokens_only_is_refused():
@@ -119,7 +159,7 @@ def test_rows_tokenised_together_are_as_one_by_one_and_errors_keep_their_places(
 
 
 def test_batches_hold_every_row_once_within_the_budget():
-    rows = [Encoded((1,) * n, (False,) + (True,) * (n - 1), False) for n in (5, 90, 3, 40, 40, 7, 200)]
+    rows = [Window((1,) * n, (False,) + (True,) * (n - 1)) for n in (5, 90, 3, 40, 40, 7, 200)]
     made = list(batches(rows, 100, pad_id=0))
     assert sorted(i for b in made for i in b.rows) == list(range(len(rows)))
     assert all(b.input_ids.numel() <= 100 or len(b.rows) == 1 for b in made)

@@ -322,13 +322,16 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     }
     target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
               "llama_scope_gate": None, "notes": [], "neuronpedia": "gemma-2-2b/12-gemmascope-res-16k"}  # fmt: skip
-    counts = {"rows": n, "scored": n, "quarantined": 0, "truncated": 0, "tokens": 1}
+    counts = {"rows": n, "scored": n, "quarantined": 0, "passed_over": 0, "windowed": 0, "tokens": 1}
     write_json(
         folder / "run" / "manifest.json",
         {
             "format": FORMAT, "complete": True, "headline": "One bank.", "counts": counts, "power": [], "banks": [bank],
             "data": [{"path": str(data), "lines": n, "rows": n, "sha256": ""}], "target": target, "scorer": "ridge",
-            "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024}, "versions": {}, "seconds": {},
+            "remarks": {},
+            "encoding": {
+                "train": "all", "score_thinking": False, "dtype": "float32", "device": "cpu", "max_tokens": 1024,
+            }, "versions": {}, "seconds": {},
             "seed": 0, "fingerprint": "f", "reference_scores": [-1.0, 0.0, 1.0],
             "topics": ["a", "b", "c"], "sources": [f"source {i}" for i in range(30)],
         },

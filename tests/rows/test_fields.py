@@ -8,9 +8,12 @@ from helpers.command import Done, geofilter, write_rows
 
 from geofilter.errors import InputError
 from geofilter.judge.plan import plan
+from geofilter.rows.content import RowError
 from geofilter.rows.fields import lookup, parse
-from geofilter.rows.records import check_fields, fields_for
-from geofilter.rows.shapes import RowError, Turn, parse_record
+from geofilter.rows.reading import Reading
+from geofilter.rows.records import check_fields, reading_for
+from geofilter.rows.shapes import parse_record
+from geofilter.rows.turns import Turn
 from geofilter.run.rows import scored_rows
 from geofilter.run.store import Run
 
@@ -38,7 +41,7 @@ CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hel
     ],
 )
 def test_columns_make_a_row(option: str, record: dict, turns: tuple):
-    assert parse_record(record, parse(option))[1] == turns
+    assert parse_record(record, Reading(parse(option))).turns == turns
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_columns_make_a_row(option: str, record: dict, turns: tuple):
 )  # fmt: skip
 def test_a_row_without_the_columns_is_not_usable(option: str, record: dict, error: str):
     with pytest.raises(RowError) as caught:
-        parse_record(record, parse(option))
+        parse_record(record, Reading(parse(option)))
     assert str(caught.value) == error
 
 
@@ -116,7 +119,10 @@ def test_columns_that_no_row_of_a_file_has(tmp_path: Path):
         assert str(caught.value) == error
     # A file that goes with a run has its columns or a known shape.
     fields = parse("prompt=q,response=a,system=sys")
-    assert [fields_for(path, fields) for path in (qa, plain, other)] == [fields, fields, {}]
+    reading = Reading(fields, "last", only=(("q", "hi"),))  # which rows of the run are looked at says nothing of others
+    assert [reading_for(path, reading) for path in (qa, plain, other)] == [
+        Reading(columns, "last") for columns in (fields, fields, {})
+    ]
 
 
 def qa(n: int, word: str, label: str) -> list[dict]:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
+from geofilter.rows.content import RowError
 from geofilter.rows.gather import expand
 from geofilter.rows.lines import packing
 from geofilter.rows.records import Rejected, Row, parse_line, read_rows
-from geofilter.rows.shapes import RowError, Turn, parse_record
+from geofilter.rows.shapes import parse_record
+from geofilter.rows.turns import Turn
 
 U, A = Turn("user", "hi"), Turn("assistant", "hello")
 
@@ -59,7 +61,8 @@ U, A = Turn("user", "hi"), Turn("assistant", "hello")
     ],
 )
 def test_shapes(record, shape, turns):
-    assert parse_record(record) == (shape, turns)
+    found = parse_record(record)
+    assert (found.shape, found.turns) == (shape, turns)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_shapes(record, shape, turns):
         (
             {"a": 1},
             "no known fields; a row needs one of: messages, conversations, prompt + completion|response, "
-            "instruction + output, chosen, text",
+            "instruction + output, question + answer, chosen, segments, text",
         ),
         ({"messages": []}, "`messages` must be a list of messages that is not empty"),
         ({"messages": ["x"]}, "`messages[0]` must be an object with `role` and `content`"),
@@ -82,7 +85,7 @@ def test_shapes(record, shape, turns):
         ({"text": "a\ud800"}, "`text` has half a surrogate pair at character 1; mend the text"),
         (
             {"messages": [{"role": "assistant", "content": [{"type": "image"}]}]},
-            "`messages[0].content` must be text, not list",
+            "the response is empty; fill or remove the row",
         ),
     ],
 )
@@ -110,10 +113,12 @@ def test_unusable_lines(line, error):
     assert parse_line(line, "d.jsonl", 3) == Rejected("d.jsonl", 3, error, line)
 
 
-def test_a_huge_line_is_rejected_before_it_is_parsed():
-    row = parse_line(b'{"text": "' + b"a" * (17 << 20) + b'"}', "d.jsonl", 1)
+def test_a_huge_text_is_rejected_and_a_huge_picture_beside_a_text_is_not():
+    huge = b"a" * (17 << 20)
+    row = parse_line(b'{"text": "' + huge + b'"}', "d.jsonl", 1)
     assert isinstance(row, Rejected)
-    assert row.error == "line has 17,825,804 bytes, over the limit of 16,777,216; shorten it"
+    assert row.error == "the text has 17,825,792 bytes, over the limit of 16,777,216; shorten it"
+    assert isinstance(parse_line(b'{"text": "a cat", "image": "' + huge + b'"}', "d.jsonl", 1), Row)
 
 
 def test_line_endings_and_byte_order_mark(tmp_path: Path):

@@ -1,0 +1,123 @@
+"""What a scan would make of rows: prompt, scored text and what is left out, by shape; without a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from geofilter.rows.lines import read_lines
+from geofilter.rows.reading import Reading
+from geofilter.rows.records import Rejected, Row, parse_line
+from geofilter.rows.shapes import REMARKS, is_there
+from geofilter.rows.turns import THOUGHTS, Turn
+
+EXAMPLES = 2
+"""rows shown of each shape"""
+
+
+@dataclass(slots=True)
+class Example:
+    """A row as a scan would read it."""
+
+    file: str
+    line: int
+    prompt: str
+    scored: list[str]
+    left_out: list[str]
+    """what of the row no loss falls on, besides its prompt"""
+
+
+@dataclass(slots=True)
+class Kind:
+    """Rows of one shape that are made of the same keys."""
+
+    shape: str
+    """one of `keys.SHAPES`"""
+    keys: tuple[str, ...]
+    """what is read of them"""
+    rows: int = 0
+    examples: list[Example] = field(default_factory=list)
+    not_read: Counter[str] = field(default_factory=Counter)
+    """rows that have a key which is not read"""
+
+
+@dataclass(slots=True)
+class Checked:
+    """What a scan would make of some files."""
+
+    rows: int = 0
+    passed_over: int = 0
+    kinds: dict[tuple[str, tuple[str, ...]], Kind] = field(default_factory=dict)
+    remarks: Counter[str] = field(default_factory=Counter)
+    """of `shapes.REMARKS`"""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """why rows cannot be scored"""
+    first: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """reason -> file and line of the first row that it holds for"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "rows": self.rows,
+            "passed_over": self.passed_over,
+            "shapes": [{**asdict(kind), "not_read": dict(kind.not_read)} for kind in self.kinds.values()],
+            "remarks": {name: {"rows": n, "told": REMARKS[name]} for name, n in self.remarks.items()},
+            "cannot_be_scored": [
+                {"reason": reason, "rows": n, "file": self.first[reason][0], "line": self.first[reason][1]}
+                for reason, n in self.reasons.most_common()
+            ],
+        }
+
+
+def check_rows(paths: Sequence[Path], reading: Reading, limit: int | None = None) -> Checked:
+    """Read every row and say what would be scored of it. What a chat template makes of it is not looked at.
+
+    Args:
+        limit: only the first rows of each file.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    out = Checked()
+    for path in paths:
+        for number, line in enumerate(islice(read_lines(path), limit), start=1):
+            row = parse_line(line, str(path), number, reading)
+            out.rows += 1
+            if row is None:
+                out.passed_over += 1
+            elif isinstance(row, Rejected):
+                out.reasons[row.error] += 1
+                out.first.setdefault(row.error, (row.file, row.line))
+            else:
+                _add(out, row)
+    return out
+
+
+def _add(out: Checked, row: Row) -> None:
+    kind = out.kinds.setdefault((row.format, row.used), Kind(row.format, row.used))
+    kind.rows += 1
+    out.remarks.update(row.remarks)
+    # A column that is named as `meta.answer` is read inside `meta`.
+    read = {name for used in row.used for name in (used, used.partition(".")[0])}
+    kind.not_read.update(key for key in row.record if key not in read and is_there(row.record, key))
+    if len(kind.examples) < EXAMPLES:
+        scored = [turn.text(span) for turn in row.turns for span in turn.scored]
+        left_out = [text for turn in row.turns for text in _left_out(turn)]
+        kind.examples.append(Example(row.file, row.line, row.prompt, scored, left_out))
+
+
+def _left_out(turn: Turn) -> Iterator[str]:
+    if turn.role not in ("assistant", "text"):
+        return
+    if not turn.trained and turn.content.strip():
+        yield turn.content
+        return
+    before = turn.content[: turn.answer.start]
+    if not turn.thinking:
+        yield from (text for text in (before, *(turn.extra.get(key) for key in THOUGHTS)) if text and text.strip())
+    for call in turn.extra.get("tool_calls", ()):
+        yield f"call to a tool: {call.get('function', call) if isinstance(call, dict) else call}"

@@ -1,0 +1,104 @@
+"""The content of a message: text, or parts of which some are text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MEDIA = ("image", "image_url", "input_image", "image_file", "audio", "input_audio", "audio_url", "video", "video_url",
+         "file", "input_file", "document", "inlineData", "inline_data", "fileData", "file_data")  # fmt: skip
+"""types of parts, or fields in them, that hold pictures, sounds or files: left out and counted"""
+_TEXTS = ("text", "input_text", "output_text")
+_THOUGHTS = ("thinking", "reasoning")
+
+
+class RowError(ValueError):
+    """Why one record cannot be used; becomes `Rejected.error`."""
+
+
+@dataclass(slots=True)
+class Content:
+    """What a content is made of."""
+
+    text: str = ""
+    thinking: str = ""
+    calls: list[Any] = field(default_factory=list)
+    """calls to tools, in the form of `tool_calls`"""
+    media: int = 0
+    """pictures, sounds and files that were left out"""
+
+
+def read_content(value: Any, where: str) -> Content:
+    """Take a content apart; none at all is empty text.
+
+    Parts are strings or objects. Text is joined; thinking and calls to tools are kept apart; pictures, sounds and files
+    are left out and counted.
+
+    Raises:
+        RowError: it is neither text nor parts, or a part is of an unknown type.
+    """
+    out = Content()
+    for part in value if isinstance(value, list) else [] if value is None else [value]:
+        _add(out, part, where)
+    return out
+
+
+def _add(out: Content, part: Any, where: str) -> None:
+    if isinstance(part, str):
+        out.text += text_of(part, where)
+        return
+    if not isinstance(part, Mapping):
+        raise RowError(f"`{where}` must be text, not {type(part).__name__}")
+    fields = without_nulls(part)
+    kind = fields.get("type")
+    if kind in MEDIA or any(key in fields for key in MEDIA if key != kind):
+        out.media += 1
+    elif kind in _THOUGHTS or fields.get("thought") is True:
+        out.thinking += next((text_of(fields[k], where) for k in (*_THOUGHTS, "text") if k in fields), "")
+    elif kind in (*_TEXTS, None) and "text" in fields:
+        out.text += text_of(fields["text"], where)
+    elif kind in _TEXTS or kind == "redacted_thinking":
+        pass  # without a text
+    elif isinstance(fields.get("refusal"), str):
+        out.text += text_of(fields["refusal"], where)
+    elif kind == "tool_use":
+        call = {"name": fields.get("name", ""), "arguments": fields.get("input", {})}
+        out.calls.append({"type": "function", **({"id": fields["id"]} if "id" in fields else {}), "function": call})
+    elif "functionCall" in fields:
+        call = fields["functionCall"]
+        out.calls.append({"type": "function", "function": {"name": call.get("name", ""),
+                                                           "arguments": call.get("args", {})}})  # fmt: skip
+    elif kind == "tool_result":
+        out.text += read_content(fields.get("content"), where).text
+    elif "functionResponse" in fields:
+        out.text += json.dumps(fields["functionResponse"], ensure_ascii=False)
+    else:
+        what = f"of the unknown type {kind!r}" if kind else f"with the unknown fields {', '.join(map(str, fields))}"
+        raise RowError(f"`{where}` has a part {what}; parts are text, thinking, calls to tools, "
+                       "pictures, sounds and files")  # fmt: skip
+
+
+def text_of(value: Any, where: str = "text") -> str:
+    """The value, which has to be text.
+
+    Raises:
+        RowError: it is not, or cannot be written as UTF-8.
+    """
+    if not isinstance(value, str):
+        raise RowError(f"`{where}` must be text, not {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(f"`{where}` has half a surrogate pair at character {error.start}; mend the text") from None
+    return value
+
+
+def without_nulls(value: Any) -> Any:
+    """The value less the fields, at any depth, that are null: tables fill absent fields with it."""
+    if isinstance(value, Mapping):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [without_nulls(v) for v in value]
+    return value

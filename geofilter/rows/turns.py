@@ -1,0 +1,283 @@
+"""Turns: who says what in a row, which of it a fine-tuning loss falls on, and messages as people write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from geofilter.rows.content import RowError, read_content, text_of, without_nulls
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+    "function_call": "call",
+    "tool_call": "call",
+    "tool_calls": "call",
+}
+"""what data sets call a role, in lower case; a `call` is an assistant's turn whose text is a call to a tool"""
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value", "parts", "text")
+"""what messages call their role and their text, first found first"""
+TRAINED = ("weight", "train", "training", "trainable", "trained", "loss", "loss_weight")
+"""fields of a message that leave it out of the loss when they are false or 0"""
+UNTRAINED = ("masked", "ignore", "ignore_loss", "no_loss")
+"""fields that leave it out when they are true"""
+UNREAD = ("train_detail", "training_detail", "mask")
+"""fields that leave out parts of a message, or mean either; a row with one is refused rather than read wrongly"""
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
+"""fields of a message that hold its thinking"""
+PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("query", "response"),
+             ("prompt", "completion"), ("prompt", "response"), ("question", "answer"))  # fmt: skip
+"""what a history of pairs calls question and answer"""
+THINKING_TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
+                 ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))  # fmt: skip
+"""what thinking stands between at the start of an answer"""
+_TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]?")
+
+
+class Scored(NamedTuple):
+    """Characters of a turn that a loss falls on."""
+
+    where: str
+    """`content`, or the field of `Turn.extra` that holds thinking"""
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message; `role` is system, user, assistant, tool, or `text` for text that is no message."""
+
+    role: str
+    content: str
+    """as the chat template is shown it"""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """other fields of the message (calls to tools, thinking): shown to the chat template"""
+    trained: bool = True
+    """False for a turn of an assistant, or a text, that is left out of the loss"""
+    thinking: bool = False
+    """True when the loss falls on thinking too"""
+
+    @property
+    def answer(self) -> Scored:
+        """The content behind the thinking that it may begin with."""
+        return Scored("content", _thinking_in(self.content)[2] if self.role == "assistant" else 0, len(self.content))
+
+    @property
+    def scored(self) -> tuple[Scored, ...]:
+        """What a loss falls on, thinking first; spans without text are left out."""
+        if self.role not in ("assistant", "text") or not self.trained:
+            return ()
+        spans = [self.answer]
+        if self.thinking and self.role == "assistant":
+            start, end, _ = _thinking_in(self.content)
+            inside = (Scored(key, 0, len(self.extra[key])) for key in THOUGHTS if isinstance(self.extra.get(key), str))
+            spans = [*inside, Scored("content", start, end), *spans]
+        return tuple(span for span in spans if self.text(span).strip())
+
+    def text(self, span: Scored) -> str:
+        """The characters of a span."""
+        whole = self.content if span.where == "content" else str(self.extra[span.where])
+        return whole[span.start : span.end]
+
+    @property
+    def thinks(self) -> bool:
+        """Whether an assistant's turn holds thinking."""
+        if self.role != "assistant":
+            return False
+        start, end, _ = _thinking_in(self.content)
+        return bool(self.content[start:end].strip()) or any(self.extra.get(key) for key in THOUGHTS)
+
+
+def _thinking_in(content: str) -> tuple[int, int, int]:
+    """Start and end of the thinking that a content begins with, and where its answer begins; zeros without any.
+
+    The opening tag may be missing: where a template ends its prompt with it, rows hold what follows; the closing one
+    then ends or begins a line. What is never closed is thinking to its end.
+    """
+    head = len(content) - len(content.lstrip())
+    for opening, closing in THINKING_TAGS:
+        opened, end = content.startswith(opening, head), content.find(closing)
+        start = head + len(opening) if opened else 0
+        if end < 0 and opened:
+            return start, len(content), len(content)
+        after = end + len(closing)
+        if end >= 0 and (opened or content[:end].endswith("\n") or content.startswith("\n", after)):
+            return start, end, len(content) - len(content[after:].lstrip())
+    return 0, 0, 0
+
+
+def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
+    """Turns of a list of messages, and how many pictures or sounds were left out of them.
+
+    The list may be JSON text, a table of columns (`{"role": [...], "content": [...]}`), a list of question and answer
+    pairs, or one message on its own.
+
+    Args:
+        key: what errors call it.
+
+    Raises:
+        RowError: no messages, an unknown role, or a content that is no text.
+    """
+    found = from_json(found)
+    if isinstance(found, Mapping):
+        found = _rows_of(found) or [dict(found)]
+    if not isinstance(found, list) or not found:
+        raise RowError(f"`{key}` must be a list of messages that is not empty")
+    turns: list[Turn] = []
+    media = 0
+    for i, message in enumerate(found):
+        if (pair := _pair_of(message)) is not None:
+            turns += pair
+            continue
+        turn, left_out = _read_message(from_json(message), f"{key}[{i}]")
+        turns.append(turn)
+        media += left_out
+    return turns, media
+
+
+def from_json(value: Any) -> Any:
+    """What a list or an object written as JSON text stands for; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a table of columns of one length; none where it is no table."""
+    columns = {k: v for k, v in table.items() if isinstance(v, list)}
+    if not set(columns) & set(ROLE_KEYS) or len({len(v) for v in columns.values()}) != 1:
+        return []
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _pair_of(found: Any) -> tuple[Turn, Turn] | None:
+    """Question and answer of a history: `["question", "answer"]`, or an object with such a pair of fields."""
+    if isinstance(found, Mapping):
+        if any(key in found for key in ROLE_KEYS):
+            return None
+        found = next(([found[q], found[a]] for q, a in PAIR_KEYS if q in found and a in found), None)
+    if isinstance(found, Sequence) and len(found) == 2 and all(isinstance(part, str) for part in found):
+        return Turn("user", text_of(found[0])), Turn("assistant", text_of(found[1]))
+    return None
+
+
+def _read_message(message: Any, where: str) -> tuple[Turn, int]:
+    role_key = next((k for k in ROLE_KEYS if isinstance(message, Mapping) and k in message), None)
+    if role_key is None:
+        raise RowError(f"`{where}` must be an object with `role` and `content`")
+    role = ROLES.get(str(message[role_key]).strip().lower())
+    if role is None:
+        raise RowError(f"`{where}` has the unknown role {message[role_key]!r}")
+    fields = without_nulls(message)
+    content_key = next((k for k in CONTENT_KEYS if k in fields), None)
+    content = read_content(fields.get(content_key or "", None), f"{where}.{content_key or 'content'}")
+    trained = _is_trained(fields, where)
+    # What says how it is trained is for no template's eyes, nor is what an absent field is filled with.
+    extra = {
+        k: v for k, v in fields.items()
+        if k not in (role_key, content_key, "refusal", "function_call", *TRAINED, *UNTRAINED)
+    }  # fmt: skip
+    calls = _calls(fields) + content.calls
+    text = content.text or (fields["refusal"] if isinstance(fields.get("refusal"), str) else "")
+    if role == "call":
+        calls, role = calls + _as_calls(text), "assistant"
+        text, trained = ("", trained) if calls else (text, False)
+    if content.thinking:
+        extra.setdefault("reasoning_content", content.thinking)
+    extra.pop("tool_calls", None)
+    if calls:
+        extra["tool_calls"] = calls
+    told = content_key is not None or "content" in message or calls or "refusal" in fields or set(THOUGHTS) & set(extra)
+    if not told or (role == "user" and content_key is None):
+        raise RowError(f"`{where}.content` must be text, not NoneType")
+    return Turn(role, text_of(text, f"{where}.{content_key or 'content'}"), extra, trained), content.media
+
+
+def _is_trained(message: Mapping[str, Any], where: str) -> bool:
+    """Whether a message is left in the loss, as its own fields say it; where they say nothing, it is.
+
+    Raises:
+        RowError: a field that says it in a way that is not read.
+    """
+    if unread := next((key for key in UNREAD if key in message), None):
+        raise RowError(f"`{where}.{unread}` is not read; say with `weight` 0 or 1 which turns are trained")
+    said = [_truth(message[key], f"{where}.{key}") for key in TRAINED if key in message]
+    said += [not _truth(message[key], f"{where}.{key}") for key in UNTRAINED if key in message]
+    return all(said)
+
+
+def _truth(value: Any, where: str) -> bool:
+    if isinstance(value, bool | int | float):
+        return bool(value)
+    if isinstance(value, str) and (word := value.strip().lower()) in ("true", "false", "0", "1", "yes", "no"):
+        return word in ("true", "1", "yes")
+    raise RowError(f"`{where}` must be true, false or a number, not {value!r}")
+
+
+def _calls(message: Mapping[str, Any]) -> list[Any]:
+    """The calls to tools of a message, those of the older `function_call` too."""
+    calls = from_json(message.get("tool_calls", []))
+    older = from_json(message.get("function_call"))
+    calls = [calls] if isinstance(calls, Mapping) else list(calls) if isinstance(calls, list) else []
+    return [*calls, {"type": "function", "function": older}] if isinstance(older, Mapping) else calls
+
+
+def _as_calls(text: str) -> list[Any]:
+    """The calls that a turn's text consists of; none where it is no JSON."""
+    found = from_json(text)
+    calls = [found] if isinstance(found, Mapping) else found if isinstance(found, list) else []
+    if not all(isinstance(call, Mapping) for call in calls):
+        return []
+    return [call if "function" in call else {"type": "function", "function": call} for call in calls]
+
+
+def read_transcript(text: str) -> list[Turn] | None:
+    r"""Turns of a conversation in one string, `\n\nHuman: ...\n\nAssistant: ...`; None where it is none.
+
+    A last `Assistant:` with nothing behind it is where an answer follows, and no turn.
+    """
+    parts = _TRANSCRIPT.split(f"\n\n{text.lstrip()}")
+    if len(parts) < 3 or parts[0] or "Assistant" not in parts[1::2] or parts[1] != "Human":
+        return None
+    said = list(zip(parts[1::2], parts[2::2], strict=True))
+    if said[-1][0] == "Assistant" and not said[-1][1].strip():
+        said.pop()
+    return [Turn("user" if who == "Human" else "assistant", words.strip()) for who, words in said]
+
+
+def as_context(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns, none of them in the loss."""
+    return [replace(turn, trained=False) if turn.role == "assistant" else turn for turn in turns]
+
+
+def is_same(one: Turn, other: Turn) -> bool:
+    """Whether two turns say the same."""
+    return one.role == other.role and one.content.strip() == other.content.strip()
+
+
+def trained_turns(turns: Sequence[Turn]) -> Iterator[Turn]:
+    """The turns that a loss falls on."""
+    return (turn for turn in turns if turn.scored)
