@@ -16,7 +16,7 @@ GROUND = {"errors", "arrays", "text", "version", "stats", "files", "charts"}
 
 MAY_IMPORT = {
     "rows": set(),
-    "config": {"rows.fields"},
+    "config": {"rows.fields", "rows.reading"},
     "judge": {"rows"},
     "target": {"config"},
     "bank": {"config", "rows.style"},

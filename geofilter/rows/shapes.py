@@ -273,6 +273,11 @@ def _joined(before: list[Turn], answer: list[Turn], where: str, key: str) -> lis
     """Context and an answer that may begin with some or all of it."""
     most = min(len(before), len(answer))
     overlap = next((n for n in range(most, 0, -1) if all(map(is_same, before[-n:], answer[:n]))), 0)
+    asked = [turn for turn in before if turn.role == "user"]
+    there = [max((i for i, other in enumerate(answer) if is_same(turn, other)), default=-1) for turn in asked]
+    if not overlap and there and min(there) >= 0:  # the answer holds the whole conversation
+        before = [turn for turn in before if turn.role == "system"]
+        answer = [*as_context(answer[: there[-1]]), *answer[there[-1] :]]
     if not overlap and before and before[-1].role == "assistant" and answer[0].role == "assistant":
         raise RowError(f"{where} ends in an answer, and `{key}` is another one; say with --fields which is scored")
     return [*before[: len(before) - overlap], *answer]

@@ -194,7 +194,7 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     fields = without_nulls(message)
     content_key = next((k for k in CONTENT_KEYS if k in fields), None)
     content = read_content(fields.get(content_key or "", None), f"{where}.{content_key or 'content'}")
-    trained = _is_trained(fields, where)
+    trained = role not in ("assistant", "call") or _is_trained(fields, where)
     # What says how it is trained is for no template's eyes, nor is what an absent field is filled with.
     extra = {
         k: v for k, v in fields.items()
@@ -210,9 +210,9 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     extra.pop("tool_calls", None)
     if calls:
         extra["tool_calls"] = calls
-    told = content_key is not None or "content" in message or calls or "refusal" in fields or set(THOUGHTS) & set(extra)
-    if not told or (role == "user" and content_key is None):
-        raise RowError(f"`{where}.content` must be text, not NoneType")
+    says = {*CONTENT_KEYS, "refusal", *THOUGHTS} & set(message)
+    if not (says or calls) or (role == "user" and content_key is None):
+        raise RowError(f"`{where}` has no `content`")
     return Turn(role, text_of(text, f"{where}.{content_key or 'content'}"), extra, trained), content.media
 
 
