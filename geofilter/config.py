@@ -98,6 +98,10 @@ class TargetChoice:
         default=False,
         metadata=option("Take an SAE trained on another model, of which this is a fine-tune.", TARGET, flag=True),
     )
+    adapter: str | None = field(
+        default=None,
+        metadata=option("LoRA adapter to merge into the model: a folder, or ORG/REPO[@REVISION] of the hub.", TARGET),
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The options that are set."""

@@ -52,7 +52,7 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
         per layer `explained_variance` and `l0` (active features a token).
     """
     near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
-    model = ResidualModel(target.model_dir, near, loading, target.hook.kind)
+    model = ResidualModel(target.model_dir, near, loading, target.hook.kind, adapter=target.adapter_dir)
     encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
     try:
         rows = [encode_row(row, model.tokenizer, 256) for row in background_rows()[:PAIR_ROWS]]

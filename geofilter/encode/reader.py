@@ -55,7 +55,9 @@ class FeatureReader:
     def __init__(self, target: Target, loading: Loading | None = None, decoder: Any = None) -> None:
         loading = loading or Loading()
         self.target = target
-        self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind, decoder)
+        self.model = ResidualModel(
+            target.model_dir, [target.layer], loading, target.hook.kind, decoder, target.adapter_dir
+        )
         self.dtype = self.model.dtype
         self.tokenizer = self.model.tokenizer
         try:

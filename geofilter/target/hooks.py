@@ -10,7 +10,16 @@ from geofilter.errors import TargetError
 RESIDUAL = ("hook_resid_pre", "hook_resid_post")
 """the residual stream before and after a block; every decoder has these"""
 SUBLAYER = ("hook_attn_out", "hook_mlp_out", "attn.hook_z")
-"""what attention and MLP write to it, and the heads' outputs before the output projection; see `model.ATTACH`"""
+"""what attention and MLP write to it, and the heads' outputs before the output projection; see `ATTACH`"""
+
+# Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by
+# model type. Gemma 2 norms what attention and MLP return before adding it; Llama's module of the same name
+# (`post_attention_layernorm`) is the norm before the MLP, so the choice is by type, not by attribute.
+ATTACH = {
+    "gemma2": {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"},
+    "llama": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+    "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+}
 _NAME = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
@@ -33,6 +42,22 @@ class Hook:
             kinds = ", ".join(f"blocks.L.{kind}" for kind in RESIDUAL + SUBLAYER)
             raise TargetError(f"hook {name}: not supported; the SAE must read one of {kinds}")
         return cls(int(match[1]), match[2])
+
+    def sublayer(self, model_type: str, where: object) -> str:
+        """Module of a block that a hook within it attaches to: by its output, or of `attn.hook_z` by its input.
+
+        Args:
+            where: the model, for the message.
+
+        Raises:
+            TargetError: it is not known for models of this type.
+        """
+        if (modules := ATTACH.get(model_type)) is None:
+            raise TargetError(
+                f"{where}: {self} is known for {', '.join(ATTACH)} only, not for {model_type}; use an SAE of the "
+                f"residual stream ({', '.join(RESIDUAL)})"
+            )
+        return "self_attn.o_proj" if self.kind == "attn.hook_z" else modules[self.kind]
 
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{self.kind}"

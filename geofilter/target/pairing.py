@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
-from geofilter.target.hooks import Hook
+from geofilter.target.hooks import RESIDUAL, Hook
 
 _PROCESSED = ("center_writing_weights", "fold_ln")
 """TransformerLens' options that change the residual stream, or what is read of it"""
@@ -63,6 +63,8 @@ class ModelConfig:
         hook = Hook.parse(str(metadata.get("hook_name")))
         if hook.layer >= self.layers:
             raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
+        if hook.kind not in RESIDUAL:
+            hook.sublayer(str(self.config.model_type), self.model)
         width = hook_width(self.config, hook)
         if cfg["d_in"] != width:
             raise TargetError(

@@ -249,7 +249,7 @@ def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig
     began = time.monotonic()
     record: dict[str, Any] = {"arm": "base", "drop": "", "seed": None}
     if arm is None:
-        model, tokenizer = whole(material.folder, material.loading)
+        model, tokenizer = whole(material.folder, material.loading, material.target.adapter_dir)
     else:
         record = {"arm": arm.kind, "drop": arm.drop, "seed": arm.seed}
         rows = material.good
@@ -264,8 +264,9 @@ def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig
                 }
         notify(f"{arm.name}: fine-tuning on {len(rows)} rows ...")
         model, tokenizer, training = tune(
-            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed
-        )
+            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed,
+            material.target.adapter_dir,
+        )  # fmt: skip
         record["training"] = training
     tuned = time.monotonic()
     record |= _measure(model, tokenizer, material)

@@ -74,8 +74,11 @@ def _passes(n: int, seed: int) -> Iterator[int]:
         yield from rng.permutation(n).tolist()
 
 
-def whole(folder: Path, loading: Loading) -> tuple[Any, PreTrainedTokenizerBase]:
+def whole(folder: Path, loading: Loading, adapter: Path | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """The causal model of a folder, and its tokenizer.
+
+    Args:
+        adapter: folder of a LoRA adapter to merge into it.
 
     Raises:
         TargetError: not a loadable model, or not enough memory on the GPU.
@@ -85,7 +88,7 @@ def whole(folder: Path, loading: Loading) -> tuple[Any, PreTrainedTokenizerBase]
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    return pretrained(AutoModelForCausalLM, folder, loading), tokenizer_of(folder)
+    return pretrained(AutoModelForCausalLM, folder, loading, adapter), tokenizer_of(folder)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -166,6 +169,7 @@ def tune(
     budget: Budget,
     loading: Loading,
     seed: int,
+    adapter: Path | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase, Training]:
     """Fine-tune the model of a folder on rows and merge the update into its weights.
 
@@ -173,6 +177,7 @@ def tune(
 
     Args:
         seed: of the order of rows and of LoRA's first values.
+        adapter: folder of a LoRA adapter to merge into the model first.
 
     Returns:
         the tuned model, its tokenizer, and steps, tokens, rows seen and the mean loss of the first and last tenth.
@@ -185,7 +190,7 @@ def tune(
     from transformers import PrinterCallback, Trainer, set_seed
 
     set_seed(seed)
-    model, tokenizer = whole(folder, loading)
+    model, tokenizer = whole(folder, loading, adapter)
     adapted = _adapted(peft, model, recipe)
     plan = schedule([sum(row.mask) for row in rows], budget, seed)
     losses: list[float] = []
