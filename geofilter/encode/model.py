@@ -16,9 +16,12 @@ import torch
 from geofilter import config
 from geofilter.config import Loading
 from geofilter.encode.adapter import merge, without_adapter
+from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
+from geofilter.rows.shapes import RowError
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
+from geofilter.target.tokenizer import splits_wrongly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -125,16 +128,13 @@ class ResidualModel:
 
     def _load_parts(self, path: Path, loading: Loading) -> int:
         """Tokenizer and number of layers."""
-        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # the load report names the layers left out on purpose; `_load` reads it
         try:
             available = count_layers(path)
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                path, local_files_only=True, trust_remote_code=False
-            )
+            self.tokenizer = tokenizer_of(path)
         except Exception as error:  # a damaged tokenizer.json raises whatever its parser does
             raise TargetError(
                 f"{path}: its configuration or tokenizer cannot be read ({first_line(error)}); get the model again"
@@ -169,9 +169,18 @@ class ResidualModel:
 
     @property
     def pad_id(self) -> int:
-        """A token id to pad with; masked everywhere, so any valid id serves."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad) if pad is not None else 0
+        """See `pad_id`."""
+        return pad_id(self.tokenizer, self.model)
+
+    def unknown_token(self, row: Encoded) -> RowError | None:
+        """What is wrong with a row that holds a token the model has no embedding for; None when it holds none."""
+        token, size = max(row.ids), embedded_tokens(self.model)
+        if token < size:
+            return None
+        return RowError(
+            f"token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}) is outside of the model's embedding of "
+            f"{size} rows; take the tokenizer that belongs to the model, or a model that was resized for it"
+        )
 
     @torch.inference_mode()
     def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -184,6 +193,32 @@ class ResidualModel:
         seen = dict(self._seen)
         self._seen.clear()
         return seen
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        OSError, ValueError and others of transformers: not one that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    mend = {"fix_mistral_regex": True} if splits_wrongly(folder) else {}
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, **mend
+    )
+    return found
+
+
+def embedded_tokens(model: Any) -> int:
+    """How many tokens a model has an embedding for."""
+    return len(model.get_input_embeddings().weight)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase, model: Any) -> int:
+    """A token id to pad with; masked everywhere, so any valid id serves."""
+    pad = tokenizer.pad_token_id
+    return int(pad) if pad is not None and pad < embedded_tokens(model) else 0
 
 
 def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = None, **options: Any) -> Any:

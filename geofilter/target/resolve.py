@@ -11,7 +11,7 @@ from typing import Any
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, package_data
-from geofilter.target import adapters, hub, releases
+from geofilter.target import adapters, hub, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
 from geofilter.target.named import known, pick
@@ -85,8 +85,9 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     _refuse_revisions(plan)
     try:
         place = _find_model(plan, offline, notify)
-    except (hub.Absent, hub.Uncached):
-        tuned = adapters.on_hub(choice, offline) if plan.alias is None else None
+    except (hub.Absent, hub.Uncached) as error:
+        cached = offline or isinstance(error, hub.Uncached)
+        tuned = adapters.on_hub(choice, cached) if plan.alias is None else None
         if tuned is None:
             raise
         return resolve(tuned, offline=offline, notify=notify)
@@ -98,6 +99,8 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     hook, notes = pair.check(cfg, plan.sae)
     folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
+    mended = tokenizer.splits_wrongly(folder)
+    read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
     return Target(
         name=plan.alias or (plan.model if named else folder.resolve().name),
         model=plan.model,
@@ -106,9 +109,9 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         sae_model=str(cfg["metadata"].get("model_name")),
         sae_dir=sae_dir,
         hook=hook,
-        fingerprint=_fingerprint(hook, model_hash + (adapter.sha256 if adapter else ""), sae_dir),
+        fingerprint=_fingerprint(hook, read_as, sae_dir),
         choice=_pinned(plan, folder if not named else None, place.commit, adapter),
-        notes=notes + adapters.notes(adapter, plan.model, place.folder),
+        notes=(*notes, *adapters.notes(adapter, plan.model, place.folder), *([tokenizer.NOTE] if mended else ())),
         revision=place.commit,
         adapter_dir=adapter.folder if adapter else None,
         neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),

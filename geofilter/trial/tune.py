@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from geofilter.config import Loading
-from geofilter.encode.model import choose_device, out_of_memory, pretrained, resolved_dtype
+from geofilter.encode.model import (
+    choose_device,
+    out_of_memory,
+    pad_id,
+    pretrained,
+    resolved_dtype,
+    tokenizer_of,
+)
 from geofilter.encode.tokens import Batch, Encoded, pad
 from geofilter.errors import InputError, TargetError
 from geofilter.trial.config import Recipe
@@ -89,21 +96,6 @@ def whole(folder: Path, loading: Loading, adapter: Path | None = None) -> tuple[
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return pretrained(AutoModelForCausalLM, folder, loading, adapter), tokenizer_of(folder)
-
-
-def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token id to pad with; masked everywhere, so any valid id serves."""
-    return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0
-
-
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder."""
-    from transformers import AutoTokenizer
-
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    return found
 
 
 def response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -211,7 +203,7 @@ def tune(
         arguments = _arguments(scratch, recipe, budget, loading, seed)
         trainer = ResponseTrainer(
             adapted, arguments, train_dataset=plan,
-            data_collator=lambda steps: {"batch": pad(rows, steps[0], pad_id(tokenizer))},
+            data_collator=lambda steps: {"batch": pad(rows, steps[0], pad_id(tokenizer, model))},
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
         try:

@@ -143,6 +143,22 @@ def test_pairs_that_do_not_fit(tmp_path: Path, hub):
         assert scan_one(tmp_path, *args, "--offline") == (3, text)
 
 
+def test_a_hook_that_is_not_known_for_an_architecture_is_refused_before_weights_are_fetched(
+    tmp_path: Path, monkeypatch
+):
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    config = {"model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4}
+    (hub.snapshot("org/tiny") / "config.json").write_text(json.dumps(config))
+    sae = make_sae(tmp_path / "sae", metadata={"model_name": "org/tiny", "hook_name": "blocks.2.hook_mlp_out"})
+    assert scan_one(tmp_path, "--model", "org/tiny", "--sae", sae, "--offline") == (
+        3,
+        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, llama, gpt_oss only, not for qwen3; use an SAE of the "
+        "residual stream (hook_resid_pre, hook_resid_post)",
+    )
+
+
 def test_a_fine_tune_is_allowed_when_it_is_said(hub):
     choice = TargetChoice("meta-llama/Llama-3.1-8B", "someone/llama-saes/blocks.15.hook_resid_post")
     assert resolve(choice, offline=True, notify=quiet).notes == ()
