@@ -78,7 +78,7 @@ class TargetChoice:
     sae: str | None = field(
         default=None,
         metadata=option(
-            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a SAELens folder; a named target has its own.", TARGET
+            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a folder; a named target has its own.", TARGET
         ),
     )
     """None for a named target's own"""

@@ -21,6 +21,12 @@ ATTACH = {
     "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
 }
 _NAME = re.compile(r"blocks\.(\d+)\.(.+)")
+_BLOCK = re.compile(
+    r"(?:(?:model|language_model|transformer|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.(input|output))?"
+)
+"""a decoder block by its module's name, as nnsight, dictionary_learning and sparsify spell places"""
+_SAME = {"hook_out": "hook_resid_post", "hook_in": "hook_resid_pre"}
+"""what TransformerLens' bridges call them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +38,19 @@ class Hook:
 
     @classmethod
     def parse(cls, name: str) -> Hook:
-        """`blocks.12.hook_resid_post` and the like.
+        """`blocks.12.hook_resid_post` and the like; a block by its module's name is its output: `model.layers.12`.
 
         Raises:
             TargetError: any other place, named.
         """
+        if block := _BLOCK.fullmatch(name):
+            return cls(int(block[1]), "hook_resid_pre" if block[2] == "input" else "hook_resid_post")
         match = _NAME.fullmatch(name)
-        if not match or match[2] not in RESIDUAL + SUBLAYER:
+        kind = _SAME.get(match[2], match[2]) if match else ""
+        if not match or kind not in RESIDUAL + SUBLAYER:
             kinds = ", ".join(f"blocks.L.{kind}" for kind in RESIDUAL + SUBLAYER)
             raise TargetError(f"hook {name}: not supported; the SAE must read one of {kinds}")
-        return cls(int(match[1]), match[2])
+        return cls(int(match[1]), kind)
 
     def sublayer(self, model_type: str, where: object) -> str:
         """Module of a block that a hook within it attaches to: by its output, or of `attn.hook_z` by its input.

@@ -11,7 +11,7 @@ from typing import Any
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, package_data
-from geofilter.target import adapters, hub, releases, tokenizer
+from geofilter.target import adapters, hub, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
 from geofilter.target.named import known, pick
@@ -106,7 +106,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         model=plan.model,
         model_dir=folder,
         sae=plan.row["package_sae"] if plan.row and packaged else plan.sae,
-        sae_model=str(cfg["metadata"].get("model_name")),
+        sae_model=str(cfg["metadata"].get("model_name") or "unknown"),
         sae_dir=sae_dir,
         hook=hook,
         fingerprint=_fingerprint(hook, read_as, sae_dir),
@@ -248,10 +248,13 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
     if plan.choice.llama_scope_gate != "saelens":
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
+    if layouts.is_one(path):
+        return releases.converted(path, notify)
     for name in (CFG, WEIGHTS):
         if not (path / name).is_file():
             raise TargetError(
-                f"{path / name}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)"
+                f"{path / name}: no such file; --sae needs a folder of SAELens (cfg.json, sae_weights.safetensors), "
+                "of dictionary_learning (config.json, ae.pt) or of sparsify (cfg.json, sae.safetensors)"
             )
     cfg = read_json(path / CFG)
     # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
