@@ -41,17 +41,17 @@ class _Placed(torch.nn.Module):
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
-        self.config = decoder.config
+        self.config, self.base_model_prefix = decoder.config, decoder.base_model_prefix  # which peft asks for
         setattr(self, decoder.base_model_prefix, decoder)
 
 
-def merge(model: Any, adapter: Path, layers: int) -> None:
+def merge(model: Any, adapter: Path) -> None:
     """Merge an adapter into a model in place, as far as the model has the layers that it changes.
 
     Args:
-        model: a whole model, or a decoder of which the first layers and no head are built.
+        model: a whole model, or a decoder of which the first layers and no head are built: what the adapter has for
+            others is left out.
         adapter: folder as peft saves it.
-        layers: of the whole model; what the adapter has for layers past `model`'s is left out.
 
     Raises:
         TargetError: peft is not installed, the adapter cannot be read, or it was made for another model.
@@ -63,10 +63,11 @@ def merge(model: Any, adapter: Path, layers: int) -> None:
             f"{adapter}: an adapter is merged by peft, which is not installed: pip install 'geofilter[trial]'"
         ) from None
     try:
-        with warnings.catch_warnings():
+        # peft first fills the adapter with random values; whoever draws after this draws as without it.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=()):
             # Of names that were changed or that it cannot save; what is wrong raises, or is looked for below.
             warnings.simplefilter("ignore")
-            odd = _merge(peft, model, adapter, layers)
+            odd = _merge(peft, model, adapter)
     except TargetError:
         raise
     except torch.OutOfMemoryError:
@@ -90,25 +91,26 @@ def _reason(error: Exception) -> str:
     return mismatch[0] if mismatch else first_line(error)
 
 
-def _merge(peft: Any, model: Any, adapter: Path, layers: int) -> list[str]:
+def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
     """Names of weights that were not taken, or were not there."""
     from safetensors.torch import load_file
 
     decoder = model.base_model
     inside = f"{_SAVED}{decoder.base_model_prefix}."
     found = load_file(adapter / ADAPTER_WEIGHTS)
-    beyond = [key for key in found if (layer_of(key) or 0) >= layers]
-    if beyond or not found:
-        return beyond or [ADAPTER_WEIGHTS]
-    holder = decoder  # of an adapter that was made on the bare decoder
-    if any(key.startswith(inside) for key in found):
-        holder = _Placed(model) if decoder is model else model
-        if decoder is model:  # the head, and layers that are not built, are not read
-            found = {key: value for key, value in found.items() if key.startswith(inside)}
-    built = int(decoder.config.num_hidden_layers)
-    found = {key: value for key, value in found.items() if (layer_of(key) or 0) < built}
     if not found:
-        return []
+        return [ADAPTER_WEIGHTS]
+    holder = model
+    if decoder is model:
+        if any(key.startswith(inside) for key in found):
+            holder = _Placed(model)
+            found = {key: value for key, value in found.items() if key.startswith(inside)}
+        built = int(model.config.num_hidden_layers)
+        found = {key: value for key, value in found.items() if (layer_of(key) or 0) < built}
+        if not found:
+            return []
+    elif not any(key.startswith(inside) for key in found):
+        holder = decoder  # of an adapter that was made on the bare decoder
     config = peft.PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
     if config.modules_to_save:

@@ -263,7 +263,7 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
         )
     if adapter is not None:
         try:
-            merge(model, adapter, count_layers(path))
+            merge(model, adapter)
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(device))) from None
     return model.eval()

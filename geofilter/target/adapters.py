@@ -17,6 +17,7 @@ from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import file_sha256
 from geofilter.target import hub
+from geofilter.target.model_names import same_model
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _AT_REVISION = re.compile(rf"({hub.REPO.pattern})(?:@([\w./-]+))?")
@@ -122,6 +123,9 @@ def notes(adapter: Adapter | None, model: str, folder: Path) -> tuple[str, ...]:
             return ()
         return (f"{model} also holds a LoRA adapter, which is not applied; --adapter {model} applies it",)
     said = f"the LoRA adapter {adapter.name} is merged into {model} before it is read"
+    base = _config(adapter.folder).get("base_model_name_or_path")
+    if isinstance(base, str) and all(map(hub.REPO.fullmatch, (base, model))) and not same_model(base, model)[0]:
+        said += f"; it names {base} as its base"
     if hub.has_chat_template(adapter.folder) and adapter.folder != folder:
         return (said, f"the adapter has a chat template of its own, which is not used: rows are read by {model}'s")
     return (said,)

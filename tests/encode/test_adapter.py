@@ -7,17 +7,20 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import transformers as hf
 from helpers.command import chat, geofilter, quiet, scan_one, write_rows
-from helpers.families import Hub
-from helpers.tiny import LAYER, N_LAYERS, make_adapter, make_model
+from helpers.families import Hub, family_model
+from helpers.tiny import LAYER, N_LAYERS, make_adapter, make_model, make_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel
+from geofilter.encode.model import ResidualModel, decoder_layers
+from geofilter.encode.tokens import Encoded
 from geofilter.errors import InputError, TargetError
 from geofilter.target.resolve import resolve
-from geofilter.trial.tune import whole
+from geofilter.trial.config import Recipe
+from geofilter.trial.tune import Budget, tune, whole
 
 FLOAT32 = Loading("cpu", "float32")
 IDS = torch.tensor([[5, 9, 33, 70, 120, 201, 7, 8]])
@@ -38,7 +41,8 @@ def by_peft(model: Path, adapter: Path, layer: int = LAYER) -> torch.Tensor:
     whole = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
     merged = peft.PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload().eval()
     seen = []
-    merged.get_decoder().get_submodule("layers")[layer].register_forward_hook(lambda _m, _a, out: seen.append(out))
+    block = decoder_layers(merged, merged.config.num_hidden_layers, model)[layer]
+    block.register_forward_hook(lambda _m, _a, out: seen.append(out))
     with torch.inference_mode():
         merged(input_ids=IDS)
     return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
@@ -68,6 +72,30 @@ def test_other_kinds_of_lora(tiny, tmp_path: Path, lora: dict):
     assert torch.allclose(residual(tiny[0], LAYER, adapter), by_peft(tiny[0], adapter), atol=1e-6)
 
 
+SIZES = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+OTHERS = {
+    "gemma2": lambda: family_model("gemma2", 4),
+    "gpt_oss": lambda: family_model("gpt_oss", 4),
+    "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=400, n_embd=32, n_layer=4, n_head=4)),
+    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SIZES, intermediate_size=64)),
+    "mixtral": lambda: hf.MixtralForCausalLM(
+        hf.MixtralConfig(**SIZES, intermediate_size=64, num_key_value_heads=2, num_local_experts=4)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_families(kind: str, tmp_path: Path):
+    """Blocks under other names, weights the other way round (GPT-2), experts."""
+    torch.manual_seed(0)
+    OTHERS[kind]().save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    adapter = make_adapter(tmp_path / "a", tmp_path / "model", target_modules="all-linear")
+    found = residual(tmp_path / "model", LAYER, adapter)
+    assert torch.equal(found, by_peft(tmp_path / "model", adapter))
+    assert not torch.allclose(found, residual(tmp_path / "model"), rtol=0.1)
+
+
 def test_an_adapter_of_the_bare_decoder(tiny, tmp_path: Path, adapter: Path):
     shutil.copytree(adapter, tmp_path / "a")
     weights = load_file(adapter / "adapter_model.safetensors")
@@ -90,6 +118,20 @@ def test_the_whole_model_has_the_adapter_in_all_layers_and_the_head(tiny, tmp_pa
     with torch.inference_mode():
         assert torch.equal(model(input_ids=IDS).logits, merged(input_ids=IDS).logits)
         assert not torch.allclose(model(input_ids=IDS).logits, whole(tiny[0], FLOAT32)[0](input_ids=IDS).logits)
+
+
+def test_a_trial_goes_on_from_the_merged_model(tiny, tmp_path: Path, adapter: Path):
+    """As from a folder that holds the merged weights."""
+    merged, tokenizer = whole(tiny[0], FLOAT32, adapter)
+    merged.save_pretrained(tmp_path / "merged")
+    tokenizer.save_pretrained(tmp_path / "merged")
+    rows = [Encoded((5, 9, 33, 70, 120 + i), (False, False, True, True, True), False) for i in range(8)]
+    recipe = Recipe(epochs=1, batch_rows=4)
+    about = [
+        tune(folder, rows, recipe, Budget.of(rows, recipe), FLOAT32, 0, given)[2]
+        for folder, given in ((tiny[0], adapter), (tmp_path / "merged", None), (tiny[0], None))
+    ]
+    assert about[0] == about[1] != about[2]
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -177,6 +219,10 @@ def test_an_adapter_of_the_hub_by_name_and_as_the_model(tmp_path: Path, tiny, ad
     ):
         target = resolve(choice, offline=True, notify=quiet)
         assert (target.model, target.adapter_dir, target.choice.adapter) == ("org/tiny", there, pinned)
+        assert f"the LoRA adapter {pinned} is merged into org/tiny before it is read" in target.notes
+    make_model(hub.snapshot("org/other"))
+    other = resolve(TargetChoice("org/other", str(tiny[1]), adapter=pinned, allow_other_model=True), notify=quiet)
+    assert other.notes[-1].endswith("merged into org/other before it is read; it names org/tiny as its base")
     (there / "adapter_model.safetensors").unlink()
     with pytest.raises(TargetError, match=r"^me/tuned: adapter_model\.safetensors is not in the cache"):
         resolve(TargetChoice("me/tuned", str(tiny[1])), offline=True, notify=quiet)
@@ -232,14 +278,17 @@ def test_an_adapter_of_another_model_is_refused(tiny, tmp_path: Path, adapter: P
     shutil.copytree(adapter, tmp_path / "half")
     (tmp_path / "half" / "adapter_model.safetensors").write_bytes(b"half")
     for name, text in [
-        ("wide", "size mismatch for "), ("deep", "4 of its weights have no place or no value: "),
+        ("wide", "size mismatch for "), ("deep", "8 of its weights have no place or no value: "),
         ("odd", "of its weights have no place or no value: "), ("half", "Error while deserializing header"),
     ]:  # fmt: skip
         with pytest.raises(TargetError) as caught:
-            residual(tiny[0], LAYER, tmp_path / name)
-        assert str(caught.value).startswith(f"{tmp_path / name}: the adapter does not fit this LlamaModel (")
+            whole(tiny[0], FLOAT32, tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: the adapter does not fit this LlamaForCausalLM (")
         assert text in str(caught.value)
         assert str(caught.value).endswith("; give the base model that its adapter_config.json names")
+        if name != "deep":  # than what is read
+            with pytest.raises(TargetError, match="the adapter does not fit this LlamaModel"):
+                residual(tiny[0], LAYER, tmp_path / name)
 
 
 def test_without_peft_it_is_said_how_to_get_it(tiny, adapter: Path, monkeypatch):
