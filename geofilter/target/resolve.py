@@ -79,8 +79,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         InputError: options that do not go together.
         TargetError: no such target, files that cannot be had, or a pair that does not fit.
     """
-    if choice.model is not None and choice.model not in known() and adapters.stands_alone(Path(choice.model)):
-        choice = adapters.with_base(choice, Path(choice.model), choice.model, choice.revision)
+    choice = _with_base(choice)
     plan = _Plan.of(choice)
     _refuse_revisions(plan)
     try:
@@ -116,6 +115,15 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         adapter_dir=adapter.folder if adapter else None,
         neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
+
+
+def _with_base(choice: TargetChoice) -> TargetChoice:
+    """The choice itself; of a folder with an adapter alone its base, a named target's where it has to give the SAE."""
+    if choice.model is None or choice.model in known() or not adapters.stands_alone(Path(choice.model)):
+        return choice
+    found = adapters.with_base(choice, Path(choice.model), choice.model, choice.revision)
+    alias = next((name for name, row in known().items() if row["model"] == found.model), None)
+    return found if alias is None or found.sae is not None else replace(found, model=alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,7 @@ def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[st
 
     Model and SAE are looked for one without the other, so that both are named at once.
     """
+    choice = _with_base(choice)
     plan = _Plan.of(choice)
     found: list[str] = []
     try:

@@ -18,7 +18,7 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel, decoder_layers
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import InputError, TargetError
-from geofilter.target.resolve import resolve
+from geofilter.target.resolve import locate, resolve
 from geofilter.trial.config import Recipe
 from geofilter.trial.tune import Budget, tune, whole
 
@@ -226,6 +226,18 @@ def test_an_adapter_of_the_hub_by_name_and_as_the_model(tmp_path: Path, tiny, ad
     (there / "adapter_model.safetensors").unlink()
     with pytest.raises(TargetError, match=r"^me/tuned: adapter_model\.safetensors is not in the cache"):
         resolve(TargetChoice("me/tuned", str(tiny[1])), offline=True, notify=quiet)
+
+
+def test_an_adapter_of_a_named_target_s_model_has_that_target_s_sae(hub, tmp_path: Path):
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "google/gemma-2-2b"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    plain = resolve(TargetChoice("gemma-2-2b", layer=12), offline=True, notify=quiet)
+    target = resolve(TargetChoice(str(folder), layer=12), offline=True, notify=quiet)
+    assert (target.name, target.sae, target.adapter_dir) == ("gemma-2-2b", plain.sae, folder)
+    assert locate(TargetChoice(str(folder)), quiet)[1] == []
 
 
 def test_adapters_that_cannot_be_used(tiny, tmp_path: Path, adapter: Path):

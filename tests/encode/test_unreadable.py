@@ -98,6 +98,6 @@ def test_a_bank_and_a_scan_by_an_sae_in_half_precision(tiny, tmp_path: Path, dty
     done = geofilter(*seeds(tmp_path), *target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     write_rows(tmp_path / "d.jsonl", [chat("q", f"the answer is {i}") for i in range(5)])
-    done = geofilter("scan", "d.jsonl", *target, "--bank", "bank", "--scorer", "contrast", "--run", "run", cwd=tmp_path)
+    done = geofilter("scan", "d.jsonl", *target, "--bank", "bank", "--run", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert geofilter("explain", "run", "--row", 1, cwd=tmp_path).returncode in (0, 4)  # 4: no feature shares
+    assert geofilter("explain", "run", "--row", 1, cwd=tmp_path).returncode == 0
