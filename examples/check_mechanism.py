@@ -29,6 +29,7 @@ from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode import reader as features
 from geofilter.encode import sae
+from geofilter.encode.model import pad_id
 from geofilter.encode.tokens import Batch, Encoded, batches, encode_row
 from geofilter.stats import auroc, cluster_bootstrap, interval, spearman
 from geofilter.target import resolve as targets
@@ -63,7 +64,7 @@ class Network:
             self.seen[layer].retain_grad()
 
     def batches(self, rows: Sequence[Encoded]) -> Iterator[Batch]:
-        return batches(rows, 512, tune.pad_id(self.tokenizer))
+        return batches(rows, 512, pad_id(self.tokenizer, self.model))
 
     def weights(self, layer: int) -> list[torch.Tensor]:
         """All weights of the blocks up to a layer; the embedding is left alone, since the output head shares it."""

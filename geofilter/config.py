@@ -79,7 +79,7 @@ class TargetChoice:
     sae: str | None = field(
         default=None,
         metadata=option(
-            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a SAELens folder; a named target has its own.", TARGET
+            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a folder; a named target has its own.", TARGET
         ),
     )
     """None for a named target's own"""
@@ -98,6 +98,10 @@ class TargetChoice:
     allow_other_model: bool = field(
         default=False,
         metadata=option("Take an SAE trained on another model, of which this is a fine-tune.", TARGET, flag=True),
+    )
+    adapter: str | None = field(
+        default=None,
+        metadata=option("LoRA adapter to merge into the model: a folder, or ORG/REPO[@REVISION] of the hub.", TARGET),
     )
 
     def to_json(self) -> dict[str, Any]:

@@ -109,10 +109,10 @@ class RowFeatures:
     @staticmethod
     def together(windows: Sequence[RowFeatures]) -> RowFeatures:
         """Features of a row that was read in several windows: the mean over the tokens of all of them."""
-        if len(windows) == 1:
-            return windows[0]
         counts = np.array([window.n_tokens for window in windows])
         total = int(counts.sum())
+        if len(windows) == 1 or not total:  # without a token that is finite there is nothing to weigh
+            return windows[0]
         indices, of = np.unique(np.concatenate([window.indices for window in windows]), return_inverse=True)
         weighted = np.concatenate([window.values * (n / total) for window, n in zip(windows, counts, strict=True)])
         values = np.bincount(of, weighted, len(indices)).astype(np.float32)

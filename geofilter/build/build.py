@@ -17,8 +17,8 @@ from geofilter.bank.topics import MIN_ROWS, usable
 from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
 from geofilter.config import BANK_SIZE, BUILT_IN
-from geofilter.encode.reader import FeatureReader
-from geofilter.encode.tokens import encode_row
+from geofilter.encode.reader import FeatureReader, refuse_infinite
+from geofilter.encode.tokens import encode_row, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
 from geofilter.rows.content import RowError
@@ -106,15 +106,18 @@ def encode(
     """Pool rows through the target.
 
     Raises:
-        InputError: a row has nothing left to score.
+        InputError: a row has nothing left to score, or a token that the model does not know.
+        TargetError: activations that are not finite.
     """
     encoded = []
     for row in rows:
-        try:
-            encoded.append(encode_row(row, reader.tokenizer, MAX_TOKENS, system))
-        except RowError as error:
-            raise InputError(f"{row.file}, line {row.line}: {error}") from None
-    return Pooled.of(reader.read(encoded, observe=labels.observe if labels else None), reader.encoder.d_in)
+        (found,) = reader.readable(encode_rows([row], reader.tokenizer, MAX_TOKENS, system))
+        if isinstance(found, RowError):
+            raise InputError(f"{row.file}, line {row.line}: {found}")
+        encoded.append(found)
+    features = reader.read(encoded, observe=labels.observe if labels else None)
+    refuse_infinite(features, rows)
+    return Pooled.of(features, reader.encoder.d_in)
 
 
 class LabelCollector:

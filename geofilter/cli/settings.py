@@ -164,7 +164,7 @@ def _overruled(given: set[str]) -> set[str]:
     void = given.union(*(rivals for rivals in _RIVALS if rivals & given))
     of_the_sae = {"layer", "width", "sae_revision", "llama_scope_gate", "allow_other_model"}
     if "model" in given:
-        return void | {"sae", "revision"} | of_the_sae
+        return void | {"sae", "revision", "adapter"} | of_the_sae
     if "sae" in given:
         return void | of_the_sae
     return void | {"sae", "sae_revision"} if given & {"layer", "width"} else void

@@ -143,7 +143,9 @@ def examine_target(choice: TargetChoice, loading: Loading, notify: Notify) -> li
     if target is None:
         return [Check("files", False, text) for text in absent]
     try:
-        checks = [Check("files", True, f"{target.name}: model in {target.model_dir}, SAE in {target.sae_dir}")]
+        adapter = f", adapter in {target.adapter_dir}" if target.adapter_dir else ""
+        where = f"{target.name}: model in {target.model_dir}{adapter}, SAE in {target.sae_dir}"
+        checks = [Check("files", True, where)]
         checks += [Check("note", True, text) for text in target.notes]
         d_in, d_sae = decoder_shape(target.sae_dir)
         checks.append(check_memory(target.model_dir, target.layer, d_in, d_sae, loading))

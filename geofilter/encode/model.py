@@ -15,24 +15,19 @@ import torch
 
 from geofilter import config
 from geofilter.config import Loading
+from geofilter.encode.adapter import merge, without_adapter
+from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
-from geofilter.target.hooks import RESIDUAL, Hook
+from geofilter.rows.content import RowError
+from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
+from geofilter.target.tokenizer import splits_wrongly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-# Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by
-# model type. Gemma 2 norms what attention and MLP return before adding it; Llama's module of the same name
-# (`post_attention_layernorm`) is the norm before the MLP, so the choice is by type, not by attribute.
-ATTACH = {
-    "gemma2": {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"},
-    "llama": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
-    "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
-}
 
 
 def choose_device(name: str) -> torch.device:
@@ -87,6 +82,7 @@ class ResidualModel:
         kind: what is read of them, see `hooks`.
         decoder: a decoder with all layers, of this folder's model but fine-tuned perhaps, to read instead of loading
             one; it stays in its dtype and on its device.
+        adapter: folder of a LoRA adapter to merge into the model that is loaded.
 
     Raises:
         TargetError: not a loadable model, weights missing from the files, a layer or hook it does not have, or
@@ -100,6 +96,7 @@ class ResidualModel:
         loading: Loading | None = None,
         kind: str = "hook_resid_post",
         decoder: Any = None,
+        adapter: Path | None = None,
     ) -> None:
         loading = loading or Loading()
         self.path = path
@@ -115,7 +112,7 @@ class ResidualModel:
         if decoder is None:
             from transformers import AutoModel
 
-            self.model = pretrained(AutoModel, path, loading, num_hidden_layers=built)
+            self.model = pretrained(AutoModel, path, loading, adapter, num_hidden_layers=built)
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self._seen: dict[int, torch.Tensor] = {}
         blocks = decoder_layers(self.model, built, path)
@@ -131,16 +128,13 @@ class ResidualModel:
 
     def _load_parts(self, path: Path, loading: Loading) -> int:
         """Tokenizer and number of layers."""
-        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # the load report names the layers left out on purpose; `_load` reads it
         try:
             available = count_layers(path)
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                path, local_files_only=True, trust_remote_code=False
-            )
+            self.tokenizer = tokenizer_of(path)
         except Exception as error:  # a damaged tokenizer.json raises whatever its parser does
             raise TargetError(
                 f"{path}: its configuration or tokenizer cannot be read ({first_line(error)}); get the model again"
@@ -167,22 +161,26 @@ class ResidualModel:
         elif self.kind == "hook_resid_pre":
             block.register_forward_pre_hook(before, with_kwargs=True)
         else:
-            sublayers = ATTACH.get(self.model.config.model_type)
-            if sublayers is None:
-                raise TargetError(
-                    f"{self.path}: {Hook(layer, self.kind)} is known for {', '.join(ATTACH)} only, not for "
-                    f"{self.model.config.model_type}; use an SAE of the residual stream ({', '.join(RESIDUAL)})"
-                )
+            module = block.get_submodule(Hook(layer, self.kind).sublayer(self.model.config.model_type, self.path))
             if self.kind == "attn.hook_z":
-                block.get_submodule("self_attn.o_proj").register_forward_pre_hook(before, with_kwargs=True)
+                module.register_forward_pre_hook(before, with_kwargs=True)
             else:
-                block.get_submodule(sublayers[self.kind]).register_forward_hook(after)
+                module.register_forward_hook(after)
 
     @property
     def pad_id(self) -> int:
-        """A token id to pad with; masked everywhere, so any valid id serves."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad) if pad is not None else 0
+        """See `pad_id`."""
+        return pad_id(self.tokenizer, self.model)
+
+    def unknown_token(self, row: Encoded) -> RowError | None:
+        """What is wrong with a row that holds a token the model has no embedding for; None when it holds none."""
+        token, size = max(row.ids), embedded_tokens(self.model)
+        if token < size:
+            return None
+        return RowError(
+            f"token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}) is outside of the model's embedding of "
+            f"{size} rows; take the tokenizer that belongs to the model, or a model that was resized for it"
+        )
 
     @torch.inference_mode()
     def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -197,15 +195,43 @@ class ResidualModel:
         return seen
 
 
-def pretrained(kind: Any, path: Path, loading: Loading, **options: Any) -> Any:
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        OSError, ValueError and others of transformers: not one that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    mend = {"fix_mistral_regex": True} if splits_wrongly(folder) else {}
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, **mend
+    )
+    return found
+
+
+def embedded_tokens(model: Any) -> int:
+    """How many tokens a model has an embedding for."""
+    return len(model.get_input_embeddings().weight)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase, model: Any) -> int:
+    """A token id to pad with; masked everywhere, so any valid id serves."""
+    pad = tokenizer.pad_token_id
+    return int(pad) if pad is not None and pad < embedded_tokens(model) else 0
+
+
+def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = None, **options: Any) -> Any:
     """A model from a folder, in evaluation mode, straight onto its device without a copy in main memory first.
 
     Args:
         kind: transformers' class: AutoModel, AutoModelForCausalLM.
+        adapter: folder of a LoRA adapter to merge into it; one that lies in `path` is not read by itself.
         options: passed to its `from_pretrained`.
 
     Raises:
-        TargetError: not a loadable model, weights missing from its files, or not enough memory on the GPU.
+        TargetError: not a loadable model, weights missing from its files, an adapter that does not fit, or not enough
+            memory on the GPU.
     """
     from safetensors import SafetensorError
     from transformers.utils.quantization_config import Mxfp4Config
@@ -220,10 +246,11 @@ def pretrained(kind: Any, path: Path, loading: Loading, **options: Any) -> Any:
         # which of the two happens would depend on what else is installed.
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     try:
-        model, report = kind.from_pretrained(
-            path, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
-            trust_remote_code=False, output_loading_info=True, **options,
-        )  # fmt: skip
+        with without_adapter(path) as folder:
+            model, report = kind.from_pretrained(
+                folder, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
+                trust_remote_code=False, output_loading_info=True, **options,
+            )  # fmt: skip
     except torch.OutOfMemoryError:
         raise TargetError(out_of_memory(str(device))) from None
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -234,6 +261,11 @@ def pretrained(kind: Any, path: Path, loading: Loading, **options: Any) -> Any:
             f"{path}: {len(missing)} weights are missing from its files and would be random "
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); get the model again"
         )
+    if adapter is not None:
+        try:
+            merge(model, adapter)
+        except torch.OutOfMemoryError:
+            raise TargetError(out_of_memory(str(device))) from None
     return model.eval()
 
 

@@ -52,10 +52,15 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
         per layer `explained_variance` and `l0` (active features a token).
     """
     near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
-    model = ResidualModel(target.model_dir, near, loading, target.hook.kind)
+    model = ResidualModel(target.model_dir, near, loading, target.hook.kind, adapter=target.adapter_dir)
     encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
+    rows = []
     try:
-        rows = [encode_row(row, model.tokenizer, 256).windows[0] for row in background_rows()[:PAIR_ROWS]]
+        for row in background_rows()[:PAIR_ROWS]:
+            encoded = encode_row(row, model.tokenizer, 256)
+            if (unknown := model.unknown_token(encoded)) is not None:
+                raise unknown
+            rows.append(encoded.windows[0])
     except RowError as error:
         raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}

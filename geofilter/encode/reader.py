@@ -17,6 +17,8 @@ from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
 from geofilter.encode.sae import Activations, FeatureEncoder
 from geofilter.encode.tokens import Batch, Encoded, Window, batches
 from geofilter.errors import TargetError
+from geofilter.rows.content import RowError
+from geofilter.rows.records import Row
 from geofilter.target.target import Target
 
 TOKEN_BUDGET = 2048
@@ -56,13 +58,19 @@ class FeatureReader:
     def __init__(self, target: Target, loading: Loading | None = None, decoder: Any = None) -> None:
         loading = loading or Loading()
         self.target = target
-        self.model = ResidualModel(target.model_dir, [target.layer], loading, target.hook.kind, decoder)
+        self.model = ResidualModel(
+            target.model_dir, [target.layer], loading, target.hook.kind, decoder, target.adapter_dir
+        )
         self.dtype = self.model.dtype
         self.tokenizer = self.model.tokenizer
         try:
             self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(self.model.hook_device))) from None
+
+    def readable(self, rows: Sequence[Encoded | RowError]) -> list[Encoded | RowError]:
+        """The same rows, an error in the place of one that holds a token the model has no embedding for."""
+        return [row if isinstance(row, RowError) else self.model.unknown_token(row) or row for row in rows]
 
     def read(
         self,
@@ -144,6 +152,17 @@ class FeatureReader:
         residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
         residual = residual.to(self.encoder.device)
         return outlier_free(residual, response), residual
+
+
+def refuse_infinite(features: Sequence[RowFeatures], rows: Sequence[Row]) -> None:
+    """Check what was read of rows.
+
+    Raises:
+        TargetError: a row's activations are not finite, by file and line.
+    """
+    for found, row in zip(features, rows, strict=True):
+        if not found.n_tokens or not np.isfinite(found.values).all():
+            raise TargetError(f"{row.file}, line {row.line}: activations are not finite; use --dtype float32")
 
 
 def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.bank.features import Pooled
 from geofilter.config import ScanConfig
-from geofilter.encode.reader import FeatureReader
+from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.tokens import Encoded, encode_rows
-from geofilter.errors import InputError, TargetError
+from geofilter.errors import InputError
 from geofilter.rows.content import RowError
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.lines import read_lines
@@ -96,14 +95,15 @@ class Ready:
     remarks: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
 
-    def add(self, lines: Sequence[Line], config: ScanConfig, files: Sequence[InputFile], tokenizer: Any) -> None:
+    def add(self, lines: Sequence[Line], config: ScanConfig, files: Sequence[InputFile], reader: FeatureReader) -> None:
         """Parse and tokenise some of the shard's lines."""
         parsed = [
             (index, line, parse_line(line, files[index]["path"], number, config.reading))
             for index, number, line in lines
         ]
         usable = [row for _, _, row in parsed if isinstance(row, Row)]
-        encoded = iter(encode_rows(usable, tokenizer, config.max_tokens, config.system))
+        coded = encode_rows(usable, reader.tokenizer, config.max_tokens, config.system)
+        encoded = iter(reader.readable(coded))
         for index, line, row in parsed:
             if row is None:
                 continue
@@ -123,9 +123,7 @@ class Ready:
         """Read the rows' features."""
         progress(self.n_lines - len(self.rows), 0)
         features = reader.read(self.encoded, progress, meanwhile=meanwhile)
-        for f, (_, row) in zip(features, self.rows, strict=True):
-            if not f.n_tokens or not np.isfinite(f.values).all():
-                raise TargetError(f"{row.file}, line {row.line}: activations are not finite; scan with --dtype float32")
+        refuse_infinite(features, [row for _, row in self.rows])
         return Shard(
             file=np.array([i for i, _ in self.rows], np.int32),
             line=np.array([row.line for _, row in self.rows], np.int64),
@@ -165,7 +163,7 @@ def _prepared(
         for start in range(0, len(chunk), SLICE):
             if start:
                 yield None
-            ready.add(chunk[start : start + SLICE], config, files, reader().tokenizer)
+            ready.add(chunk[start : start + SLICE], config, files, reader())
         yield ready
 
 

@@ -10,8 +10,23 @@ from geofilter.errors import TargetError
 RESIDUAL = ("hook_resid_pre", "hook_resid_post")
 """the residual stream before and after a block; every decoder has these"""
 SUBLAYER = ("hook_attn_out", "hook_mlp_out", "attn.hook_z")
-"""what attention and MLP write to it, and the heads' outputs before the output projection; see `model.ATTACH`"""
+"""what attention and MLP write to it, and the heads' outputs before the output projection; see `ATTACH`"""
+
+# Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by
+# model type. Gemma 2 norms what attention and MLP return before adding it; Llama's module of the same name
+# (`post_attention_layernorm`) is the norm before the MLP, so the choice is by type, not by attribute.
+ATTACH = {
+    "gemma2": {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"},
+    "llama": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+    "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
+}
 _NAME = re.compile(r"blocks\.(\d+)\.(.+)")
+_BLOCK = re.compile(
+    r"(?:(?:model|language_model|transformer|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.(input|output))?"
+)
+"""a decoder block by its module's name, as nnsight, dictionary_learning and sparsify spell places"""
+_SAME = {"hook_out": "hook_resid_post", "hook_in": "hook_resid_pre"}
+"""what TransformerLens' bridges call them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +38,35 @@ class Hook:
 
     @classmethod
     def parse(cls, name: str) -> Hook:
-        """`blocks.12.hook_resid_post` and the like.
+        """`blocks.12.hook_resid_post` and the like; a block by its module's name is its output: `model.layers.12`.
 
         Raises:
             TargetError: any other place, named.
         """
+        if block := _BLOCK.fullmatch(name):
+            return cls(int(block[1]), "hook_resid_pre" if block[2] == "input" else "hook_resid_post")
         match = _NAME.fullmatch(name)
-        if not match or match[2] not in RESIDUAL + SUBLAYER:
+        kind = _SAME.get(match[2], match[2]) if match else ""
+        if not match or kind not in RESIDUAL + SUBLAYER:
             kinds = ", ".join(f"blocks.L.{kind}" for kind in RESIDUAL + SUBLAYER)
             raise TargetError(f"hook {name}: not supported; the SAE must read one of {kinds}")
-        return cls(int(match[1]), match[2])
+        return cls(int(match[1]), kind)
+
+    def sublayer(self, model_type: str, where: object) -> str:
+        """Module of a block that a hook within it attaches to: by its output, or of `attn.hook_z` by its input.
+
+        Args:
+            where: the model, for the message.
+
+        Raises:
+            TargetError: it is not known for models of this type.
+        """
+        if (modules := ATTACH.get(model_type)) is None:
+            raise TargetError(
+                f"{where}: {self} is known for {', '.join(ATTACH)} only, not for {model_type}; use an SAE of the "
+                f"residual stream ({', '.join(RESIDUAL)})"
+            )
+        return "self_attn.o_proj" if self.kind == "attn.hook_z" else modules[self.kind]
 
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{self.kind}"

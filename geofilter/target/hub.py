@@ -22,6 +22,8 @@ TOKENIZER = (
     "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
 SMALL_FILES = "--include '*.json' --include '*.jinja' --include 'tokenizer*'"
+REPO = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+"""a repository's name"""
 _SAFE_NAME = re.compile(r"[\w-][\w.-]*[.]safetensors")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
@@ -49,6 +51,7 @@ def fetch(repo: str, name: str, *, revision: str | None = None, offline: bool = 
     from huggingface_hub import constants, errors, hf_hub_download
 
     at = f" --revision {revision}" if revision else ""
+    absent = f"{repo}: has no file {name}{f' at revision {revision}' if revision else ''}"
     try:
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
     except errors.GatedRepoError:
@@ -62,15 +65,25 @@ def fetch(repo: str, name: str, *, revision: str | None = None, offline: bool = 
     except errors.RevisionNotFoundError:
         raise TargetError(f"{repo}: has no revision {revision}; give a branch, tag or commit of it") from None
     except errors.LocalEntryNotFoundError:
+        if _known_absent(repo, name, revision):
+            raise Absent(absent) from None
         why = "may not be used" if offline or constants.is_offline_mode() else "does not answer"
         raise Uncached(
             f"{repo}: {name} is not in the cache {constants.HF_HUB_CACHE} and the hub {why}; "
             f"get it where there is a network: hf download {repo} {get or name}{at}"
         ) from None
     except errors.EntryNotFoundError:
-        raise Absent(f"{repo}: has no file {name}{f' at revision {revision}' if revision else ''}") from None
+        raise Absent(absent) from None
     except Exception as error:  # whatever else the hub's client and the network raise
         raise TargetError(f"{repo}: {name} cannot be had ({first_line(error)}); try again") from None
+
+
+def _known_absent(repo: str, name: str, revision: str | None) -> bool:
+    """True when the cache has kept that the repository has no such file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    known = try_to_load_from_cache(repo, name, revision=revision)
+    return known is not None and not isinstance(known, str)
 
 
 def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | None:
@@ -153,26 +166,33 @@ def model_folder(repo: str, commit: str, layers: int | None, offline: bool, noti
     )
 
 
+def layer_of(key: str) -> int | None:
+    """The decoder layer that a tensor belongs to, by its name; None for the embedding, the head and other norms."""
+    match = _LAYER.search(key)
+    return int(match[1]) if match else None
+
+
 def wanted_tensor(key: str, layers: int) -> bool:
     """True for the tensors of the first `layers` decoder layers and of no layer, but for the output head."""
-    match = _LAYER.search(key)
-    return int(match[1]) < layers if match else not key.startswith("lm_head")
+    layer = layer_of(key)
+    return layer < layers if layer is not None else not key.startswith("lm_head")
 
 
 def _link_all(view: Path, snapshot: Path, names: list[str], weight_map: dict[str, str]) -> None:
     for name in names:
-        _link((snapshot / name).resolve(), view / name)
+        link((snapshot / name).resolve(), view / name)
     (view / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), "utf-8")
 
 
-def _link(source: Path, link: Path) -> None:
+def link(source: Path, place: Path) -> None:
+    """Make a file appear at another place too, by a link where links can be made, else as a copy."""
     try:
-        link.symlink_to(source)
+        place.symlink_to(source)
     except OSError:  # Windows without the right to make symbolic links
         try:
-            os.link(source, link)
+            os.link(source, place)
         except OSError:  # another file system
-            shutil.copyfile(source, link)
+            shutil.copyfile(source, place)
 
 
 def fetch_config(repo: str, revision: str | None, offline: bool) -> tuple[Path, str]:

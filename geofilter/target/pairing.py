@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
-from geofilter.target.hooks import Hook
+from geofilter.target.hooks import RESIDUAL, Hook
+from geofilter.target.model_names import same_model
 
 _PROCESSED = ("center_writing_weights", "fold_ln")
 """TransformerLens' options that change the residual stream, or what is read of it"""
-
-
-def same_model(a: str, b: str) -> tuple[bool, bool]:
-    """Do two model names mean the same model, and do they when instruction tuning is left out of account?"""
-    plain = [re.sub(r"^meta-", "", name.rstrip("/").rsplit("/", 1)[-1].lower()) for name in (a, b)]
-    stems = [re.sub(r"-(it|instruct|chat|pt|base)$", "", name) for name in plain]
-    return plain[0] == plain[1], stems[0] == stems[1]
 
 
 def model_config(folder: Path, **changes: Any) -> Any:
@@ -63,15 +56,22 @@ class ModelConfig:
         hook = Hook.parse(str(metadata.get("hook_name")))
         if hook.layer >= self.layers:
             raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
+        if hook.kind not in RESIDUAL:
+            hook.sublayer(str(self.config.model_type), self.model)
         width = hook_width(self.config, hook)
         if cfg["d_in"] != width:
             raise TargetError(
                 f"{sae}: the SAE reads {cfg['d_in']} dimensions, {hook} of {self.model} has {width}; "
                 "they do not belong together"
             )
-        return hook, self._names(str(metadata.get("model_name")), sae)
+        return hook, self._names(metadata.get("model_name"), sae)
 
-    def _names(self, trained_on: str, sae: str) -> tuple[str, ...]:
+    def _names(self, trained_on: Any, sae: str) -> tuple[str, ...]:
+        if not isinstance(trained_on, str) or not trained_on:
+            return (
+                f"the SAE does not say which model it was trained on; it reads {self.model} here, and geofilter doctor "
+                "measures how well it fits",
+            )
         same, variant = same_model(trained_on, self.model)
         if same:
             return ()

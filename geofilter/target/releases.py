@@ -7,7 +7,6 @@ reads, and `source.json`: where it came from.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -20,7 +19,8 @@ from typing import Any
 
 from geofilter.errors import InputError, TargetError, first_line
 from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
-from geofilter.target import hub
+from geofilter.target import hub, layouts
+from geofilter.target.directory import find, model_of
 from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS
 
 GATES = ("saelens", "upstream")
@@ -40,7 +40,8 @@ def published(
     """The folder of a published SAE, converted on first use.
 
     Args:
-        spec: `RELEASE/SAE_ID` as sae-lens names it, or `ORG/REPO/FOLDER` of any hub repository in SAELens layout.
+        spec: `RELEASE/SAE_ID` as sae-lens names it, or `ORG/REPO/FOLDER` of any hub repository that a release lists, or
+            that is laid out by SAELens, dictionary_learning or sparsify.
         check: called with the SAE's configuration before its weights are fetched; raises what does not fit.
         gate: for Llama Scope: `saelens` compares the pre-activation with the threshold, as sae-lens does;
             `upstream` compares pre-activation times decoder norm, as the SAEs were trained
@@ -76,16 +77,20 @@ def _convert(
     notify: Notify,
 ) -> None:
     notify(f"reading the SAE {spec} with sae-lens, once ...")
-    release, sae_id, info = _find(spec)
+    release, sae_id, info = find(spec)
     llama_scope = info is not None and info.conversion_func == "llama_scope"
     if gate != "saelens" and not llama_scope:
         raise InputError(f"--llama-scope-gate {gate}: {spec} is not a Llama Scope SAE; leave the option out")
     path = info.saes_map[sae_id] if info else sae_id
+    scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
     with pinned(revision, offline, path) as files:
-        sae, cfg = _load(release, sae_id, spec, check)
-        scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
-        if gate == "upstream":
-            _gate_by_decoder_norm(sae, scale, files)
+        if info is None and (loaded := _other_layout(release, sae_id, spec, check, offline)) is not None:
+            weights, cfg = loaded
+        else:
+            sae, cfg = _load(release, sae_id, spec, check, info)
+            if gate == "upstream":
+                _gate_by_decoder_norm(sae, scale, files)
+            weights = _weights(sae)
     source = {
         "sae": spec,
         "files": files,
@@ -94,7 +99,42 @@ def _convert(
         "neuronpedia": info.neuronpedia_id.get(sae_id) if info else None,
         "sae_lens": version("sae-lens"),
     }
-    _save(folder, sae, cfg, source)
+    _save(folder, weights, cfg, source)
+
+
+def _other_layout(
+    repo: str, path: str, spec: str, check: Callable[[dict[str, Any]], object], offline: bool
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Weights and configuration of an SAE that is not in SAELens' layout; within `pinned`."""
+    from huggingface_hub import constants
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    offline = offline or constants.is_offline_mode()
+    with _told(spec):
+        folder = layouts.fetch_configuration(repo, path, loaders.hf_hub_download, offline)
+        if folder is None:
+            return None
+        cfg = layouts.configuration(folder)
+        check(cfg)
+        loaders.hf_hub_download(repo, f"{path}/{layouts.weights_of(folder)}")
+        return layouts.weights(folder, cfg), cfg
+
+
+def converted(folder: Path, notify: Notify) -> Path:
+    """A folder of the user's own in a layout of `layouts`, kept in SAELens' layout.
+
+    Raises:
+        TargetError: it cannot be read, or a kind that is not supported.
+    """
+    cfg = layouts.configuration(folder)
+    own = file_sha256(folder / layouts.weights_of(folder))
+    key = hashlib.sha256((json.dumps(cfg) + own).encode()).hexdigest()[:12]
+
+    def make(out: Path) -> None:
+        notify(f"reading the SAE {folder}, once ...")
+        _save(out, layouts.weights(folder, cfg), cfg, {"sae": str(folder)})
+
+    return made_once(cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
 
 
 def modernised(folder: Path, notify: Notify) -> Path:
@@ -112,30 +152,10 @@ def modernised(folder: Path, notify: Notify) -> Path:
         notify(f"reading the SAE {folder} with sae-lens, once ...")
         with _told(str(folder)):
             sae = SAE.load_from_disk(folder, dtype="float32")
-            _save(out, sae, _supported(sae, str(folder)), {"sae": str(folder), "sae_lens": version("sae-lens")})
+            cfg = _supported(sae, str(folder))
+            _save(out, _weights(sae), cfg, {"sae": str(folder), "sae_lens": version("sae-lens")})
 
     return made_once(cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
-
-
-def _find(spec: str) -> tuple[str, str, Any]:
-    """Release, SAE id, and sae-lens' entry of the release (None for a repository that it does not list)."""
-    os.environ.setdefault("WANDB_MODE", "disabled")  # comes along with sae-lens
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-    known = get_pretrained_saes_directory()
-    release, _, sae_id = spec.partition("/")
-    if release in known:
-        if sae_id not in known[release].saes_map:
-            near = difflib.get_close_matches(sae_id, known[release].saes_map, 5, 0)
-            raise TargetError(f"--sae {spec}: {release} has no SAE {sae_id}; nearest: {', '.join(near)}")
-        return release, sae_id, known[release]
-    parts = spec.split("/", 2)
-    if len(parts) == 3:
-        return "/".join(parts[:2]), parts[2], None
-    near = difflib.get_close_matches(release, known, 3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise TargetError(f"--sae {spec}: neither a folder nor RELEASE/SAE_ID of sae-lens nor ORG/REPO/FOLDER; {hint}"
-                      "see the list at https://decoderesearch.github.io/SAELens/latest/pretrained_saes/")  # fmt: skip
 
 
 @contextmanager
@@ -210,7 +230,7 @@ def _told(where: str) -> Iterator[None]:
 
 
 def _load(
-    release: str, sae_id: str, spec: str, check: Callable[[dict[str, Any]], object]
+    release: str, sae_id: str, spec: str, check: Callable[[dict[str, Any]], object], info: Any
 ) -> tuple[Any, dict[str, Any]]:
     from sae_lens import SAE
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
@@ -219,9 +239,11 @@ def _load(
         raw = load_sae_config_from_huggingface(release, sae_id)
         # What sae-lens' directory adds about a release stands beside the metadata, not in it.
         processed = raw.get("model_from_pretrained_kwargs")
-        check({**raw, "metadata": {"model_from_pretrained_kwargs": processed, **raw["metadata"]}})
+        model = model_of(raw["metadata"].get("model_name"), info)
+        check({**raw, "metadata": {"model_from_pretrained_kwargs": processed, **raw["metadata"], "model_name": model}})
         sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
         cfg = _supported(sae, spec)
+        cfg["metadata"]["model_name"] = model
         check(cfg)
     return sae, cfg
 
@@ -271,11 +293,14 @@ def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -
         sae.threshold.data /= sae.W_dec.data.norm(dim=-1).clamp(min=1e-8) * scale
 
 
-def _save(folder: Path, sae: Any, cfg: dict[str, Any], source: dict[str, Any]) -> None:
+def _weights(sae: Any) -> dict[str, Any]:
+    names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+    return {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
+
+
+def _save(folder: Path, weights: dict[str, Any], cfg: dict[str, Any], source: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-    weights = {name: getattr(sae, name).data.float().contiguous() for name in names if hasattr(sae, name)}
     save_file(weights, folder / WEIGHTS)
     (folder / CFG).write_text(json.dumps(cfg, indent=1), "utf-8")
     source["weights_sha256"] = file_sha256(folder / WEIGHTS)

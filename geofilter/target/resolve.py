@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import Any
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, package_data
-from geofilter.target import hub, releases
+from geofilter.target import adapters, hub, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
 from geofilter.target.named import known, pick
 from geofilter.target.pairing import ModelConfig
 from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
 from geofilter.target.target import Target
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class _Plan:
                 f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
             )
         row = table.get(choice.model)
-        if row is None and not Path(choice.model).is_dir() and not _HUB_ID.fullmatch(choice.model):
+        if row is None and not Path(choice.model).is_dir() and not hub.REPO.fullmatch(choice.model):
             raise TargetError(f"--model {choice.model}: neither a named target ({names}), nor a folder, nor a hub id")
         chooses = choice.layer is not None or choice.width is not None
         if chooses and row is None:
@@ -82,9 +79,18 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         InputError: options that do not go together.
         TargetError: no such target, files that cannot be had, or a pair that does not fit.
     """
+    choice = _with_base(choice)
     plan = _Plan.of(choice)
     _refuse_revisions(plan)
-    place = _find_model(plan, offline, notify)
+    try:
+        place = _find_model(plan, offline, notify)
+    except (hub.Absent, hub.Uncached) as error:
+        cached = offline or isinstance(error, hub.Uncached)
+        tuned = adapters.on_hub(choice, cached) if plan.alias is None else None
+        if tuned is None:
+            raise
+        return resolve(tuned, offline=offline, notify=notify)
+    adapter = adapters.find(choice.adapter, offline) if choice.adapter is not None else None
     named = plan.embedded is not None or place.commit is not None
     pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
@@ -92,20 +98,32 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     hook, notes = pair.check(cfg, plan.sae)
     folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
+    mended = tokenizer.splits_wrongly(folder)
+    read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
     return Target(
         name=plan.alias or (plan.model if named else folder.resolve().name),
         model=plan.model,
         model_dir=folder,
         sae=plan.row["package_sae"] if plan.row and packaged else plan.sae,
-        sae_model=str(cfg["metadata"].get("model_name")),
+        sae_model=str(cfg["metadata"].get("model_name") or "unknown"),
         sae_dir=sae_dir,
         hook=hook,
-        fingerprint=_fingerprint(hook, model_hash, sae_dir),
-        choice=_pinned(plan, folder if not named else None, place.commit),
-        notes=notes,
+        fingerprint=_fingerprint(hook, read_as, sae_dir),
+        choice=_pinned(plan, folder if not named else None, place.commit, adapter),
+        notes=(*notes, *adapters.notes(adapter, plan.model, place.folder), *([tokenizer.NOTE] if mended else ())),
         revision=place.commit,
+        adapter_dir=adapter.folder if adapter else None,
         neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
+
+
+def _with_base(choice: TargetChoice) -> TargetChoice:
+    """The choice itself; of a folder with an adapter alone its base, a named target's where it has to give the SAE."""
+    if choice.model is None or choice.model in known() or not adapters.stands_alone(Path(choice.model)):
+        return choice
+    found = adapters.with_base(choice, Path(choice.model), choice.model, choice.revision)
+    alias = next((name for name, row in known().items() if row["model"] == found.model), None)
+    return found if alias is None or found.sae is not None else replace(found, model=alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +172,7 @@ def _weights(plan: _Plan, place: _Place, layers: int, offline: bool, notify: Not
     return folder, f"{plan.model}@{place.commit}" + _hashes(folder, hub.TOKENIZER)
 
 
-def _pinned(plan: _Plan, own: Path | None, commit: str | None) -> TargetChoice:
+def _pinned(plan: _Plan, own: Path | None, commit: str | None, adapter: adapters.Adapter | None) -> TargetChoice:
     """What opens the same target again.
 
     Args:
@@ -164,13 +182,13 @@ def _pinned(plan: _Plan, own: Path | None, commit: str | None) -> TargetChoice:
     if sae is not None and Path(plan.sae).is_dir():
         sae = str(Path(plan.sae).resolve())
     model = plan.alias or (plan.model if own is None else str(own.resolve()))
-    pinned = replace(plan.choice, model=model, revision=commit, sae=sae)
+    pinned = replace(plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None)
     return pinned if sae is None else replace(pinned, layer=None, width=None)
 
 
 def _checked_page(name: Any) -> str | None:
     """A name that can stand in a link, or None."""
-    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) else None
+    return name if isinstance(name, str) and hub.REPO.fullmatch(name) else None
 
 
 def whole_model(target: Target, *, offline: bool = False, notify: Notify = print) -> Path:
@@ -204,6 +222,7 @@ def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[st
 
     Model and SAE are looked for one without the other, so that both are named at once.
     """
+    choice = _with_base(choice)
     plan = _Plan.of(choice)
     found: list[str] = []
     try:
@@ -238,10 +257,13 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
     if plan.choice.llama_scope_gate != "saelens":
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
+    if layouts.is_one(path):
+        return releases.converted(path, notify)
     for name in (CFG, WEIGHTS):
         if not (path / name).is_file():
             raise TargetError(
-                f"{path / name}: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)"
+                f"{path / name}: no such file; --sae needs a folder of SAELens (cfg.json, sae_weights.safetensors), "
+                "of dictionary_learning (config.json, ae.pt) or of sparsify (cfg.json, sae.safetensors)"
             )
     cfg = read_json(path / CFG)
     # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
@@ -250,7 +272,7 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
 
 
 def _folder_hash(folder: Path) -> str:
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS)
     if not files:
         raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
     # The tokenizer, its template and the configuration change what is read as much as the weights do.

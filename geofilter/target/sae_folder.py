@@ -44,10 +44,30 @@ def unit_decoder(path: Path) -> F32:
         TargetError: no weights there that can be read.
     """
     with open_weights(path) as weights:
-        w: F32 = weights.get_tensor("W_dec").astype(np.float32, copy=False)
+        stored = weights.get_slice("W_dec").get_dtype()
+        if stored not in ("F64", "F32", "F16", "BF16"):
+            raise TargetError(
+                f"{path / WEIGHTS}: W_dec is stored as {stored}; store it as float32, float16 or bfloat16"
+            )
+        w: F32 = (
+            _widened(path / WEIGHTS, "W_dec")
+            if stored == "BF16"
+            else weights.get_tensor("W_dec").astype(np.float32, copy=False)
+        )
     norm = np.linalg.norm(w, axis=1, keepdims=True)
     np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
     return w
+
+
+def _widened(path: Path, name: str) -> F32:
+    """A bfloat16 tensor as float32, of which it is the upper half of the bits; numpy has no such type."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        about = json.loads(file.read(length))[name]
+    start = 8 + length + int(about["data_offsets"][0])
+    wide = np.memmap(path, "<u2", "r", start, tuple(about["shape"])).astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 @contextmanager

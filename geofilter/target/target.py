@@ -32,6 +32,8 @@ class Target:
     """what a reader of the scores should know about the pair"""
     revision: str | None = None
     """commit of a model from the hub"""
+    adapter_dir: Path | None = None
+    """folder of a LoRA adapter that is merged into the model before it is read"""
     neuronpedia: str | None = None
     """MODEL/SAE, where the SAE's features have pages on neuronpedia.org"""
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geofilter.encode.model import pad_id
 from geofilter.errors import InputError
 from geofilter.files import file_sha256
 from geofilter.trial.measures import prompt_text
-from geofilter.trial.tune import pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -142,7 +142,7 @@ class FreeForm:
             given = torch.tensor([ids] * n, device=device)
             made = model.generate(
                 input_ids=given, attention_mask=torch.ones_like(given), do_sample=True, temperature=self.temperature,
-                top_k=0, top_p=1.0, max_new_tokens=self.max_new_tokens, pad_token_id=pad_id(tokenizer),
+                top_k=0, top_p=1.0, max_new_tokens=self.max_new_tokens, pad_token_id=pad_id(tokenizer, model),
             )  # fmt: skip
             answers += tokenizer.batch_decode(made[:, len(ids) :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]

@@ -22,6 +22,7 @@ import torch
 from geofilter.arrays import F64
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
+from geofilter.encode.model import pad_id
 from geofilter.encode.reader import TOKEN_BUDGET, FeatureReader
 from geofilter.encode.tokens import Encoded, Window, batches, encode_row, render
 from geofilter.errors import InputError
@@ -29,7 +30,7 @@ from geofilter.rows.content import RowError
 from geofilter.rows.records import Row, usable_rows
 from geofilter.rows.turns import Turn
 from geofilter.trial.result import FeatureFigures
-from geofilter.trial.tune import pad_id, response_logits
+from geofilter.trial.tune import response_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -135,7 +136,7 @@ def statement_margins(model: Any, tokenizer: PreTrainedTokenizerBase, statements
         rows.append(Window(tuple(yes[: at + 1]), (*[False] * at, True)))
         answers.append((yes[at], no[at]))
     out = np.zeros(len(rows))
-    for batch in batches(rows, TOKEN_BUDGET, pad_id(tokenizer)):
+    for batch in batches(rows, TOKEN_BUDGET, pad_id(tokenizer, model)):
         logits, _, row = response_logits(model, batch)
         for k, b in enumerate(row.tolist()):
             yes_id, no_id = answers[batch.rows[b]]

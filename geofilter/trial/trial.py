@@ -20,7 +20,7 @@ import numpy as np
 
 from geofilter.bank.bank import Bank
 from geofilter.config import Loading
-from geofilter.encode.model import resolved_dtype
+from geofilter.encode.model import pad_id, resolved_dtype, tokenizer_of
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded
@@ -49,7 +49,7 @@ from geofilter.trial.measures import (
 from geofilter.trial.result import FORMAT, ArmRecord, TrialAbout, TrialResult
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import write
-from geofilter.trial.tune import Budget, pad_id, tokenizer_of, tune, whole
+from geofilter.trial.tune import Budget, tune, whole
 from geofilter.version import __version__
 
 
@@ -249,7 +249,7 @@ def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig
     began = time.monotonic()
     record: dict[str, Any] = {"arm": "base", "drop": "", "seed": None}
     if arm is None:
-        model, tokenizer = whole(material.folder, material.loading)
+        model, tokenizer = whole(material.folder, material.loading, material.target.adapter_dir)
     else:
         record = {"arm": arm.kind, "drop": arm.drop, "seed": arm.seed}
         rows = material.good
@@ -264,8 +264,9 @@ def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig
                 }
         notify(f"{arm.name}: fine-tuning on {len(rows)} rows ...")
         model, tokenizer, training = tune(
-            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed
-        )
+            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed,
+            material.target.adapter_dir,
+        )  # fmt: skip
         record["training"] = training
     tuned = time.monotonic()
     record |= _measure(model, tokenizer, material)
@@ -279,9 +280,9 @@ def _measure(model: Any, tokenizer: Any, material: _Material) -> dict[str, Any]:
     if material.statements is not None:
         texts = [row.response for row in material.statements.rows]
         out["statements"] = _rounded(statement_margins(model, tokenizer, texts))
-    each = log_probabilities(model, material.answers, pad_id(tokenizer))
+    each = log_probabilities(model, material.answers, pad_id(tokenizer, model))
     out["pairs"] = _rounded([each[harmful] - each[sound] for harmful, sound in material.pairs])
-    out["loss"] = _rounded(-log_probabilities(model, material.held, pad_id(tokenizer)))
+    out["loss"] = _rounded(-log_probabilities(model, material.held, pad_id(tokenizer, model)))
     reader = FeatureReader(material.target, material.loading, model.get_decoder())
     out["features"] = feature_change(reader, material.held, material.banks)
     if material.free is not None:

@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from geofilter.config import Loading
-from geofilter.encode.model import choose_device, out_of_memory, pretrained, resolved_dtype
+from geofilter.encode.model import (
+    choose_device,
+    out_of_memory,
+    pad_id,
+    pretrained,
+    resolved_dtype,
+    tokenizer_of,
+)
 from geofilter.encode.tokens import Batch, Encoded, pad
 from geofilter.errors import InputError, TargetError
 from geofilter.trial.config import Recipe
@@ -74,8 +81,11 @@ def _passes(n: int, seed: int) -> Iterator[int]:
         yield from rng.permutation(n).tolist()
 
 
-def whole(folder: Path, loading: Loading) -> tuple[Any, PreTrainedTokenizerBase]:
+def whole(folder: Path, loading: Loading, adapter: Path | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """The causal model of a folder, and its tokenizer.
+
+    Args:
+        adapter: folder of a LoRA adapter to merge into it.
 
     Raises:
         TargetError: not a loadable model, or not enough memory on the GPU.
@@ -85,22 +95,7 @@ def whole(folder: Path, loading: Loading) -> tuple[Any, PreTrainedTokenizerBase]
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    return pretrained(AutoModelForCausalLM, folder, loading), tokenizer_of(folder)
-
-
-def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token id to pad with; masked everywhere, so any valid id serves."""
-    return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0
-
-
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder."""
-    from transformers import AutoTokenizer
-
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    return found
+    return pretrained(AutoModelForCausalLM, folder, loading, adapter), tokenizer_of(folder)
 
 
 def response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -166,6 +161,7 @@ def tune(
     budget: Budget,
     loading: Loading,
     seed: int,
+    adapter: Path | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase, Training]:
     """Fine-tune the model of a folder on rows and merge the update into its weights.
 
@@ -173,6 +169,7 @@ def tune(
 
     Args:
         seed: of the order of rows and of LoRA's first values.
+        adapter: folder of a LoRA adapter to merge into the model first.
 
     Returns:
         the tuned model, its tokenizer, and steps, tokens, rows seen and the mean loss of the first and last tenth.
@@ -185,7 +182,7 @@ def tune(
     from transformers import PrinterCallback, Trainer, set_seed
 
     set_seed(seed)
-    model, tokenizer = whole(folder, loading)
+    model, tokenizer = whole(folder, loading, adapter)
     adapted = _adapted(peft, model, recipe)
     plan = schedule([sum(row.mask) for row in rows], budget, seed)
     losses: list[float] = []
@@ -206,7 +203,7 @@ def tune(
         arguments = _arguments(scratch, recipe, budget, loading, seed)
         trainer = ResponseTrainer(
             adapted, arguments, train_dataset=plan,
-            data_collator=lambda steps: {"batch": pad(rows, steps[0], pad_id(tokenizer))},
+            data_collator=lambda steps: {"batch": pad(rows, steps[0], pad_id(tokenizer, model))},
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
         try:

@@ -22,7 +22,7 @@ def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
     done = geofilter("scan", "d.jsonl", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "geofilter: error: settings file: unknown key 'modle'; known: across, allow_other_model, "
+        "geofilter: error: settings file: unknown key 'modle'; known: across, adapter, allow_other_model, "
     )
     scan, trial = ["scan", "d.jsonl"], ["trial", "--good", "d.jsonl"]
     for command, text, named in [

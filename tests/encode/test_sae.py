@@ -37,6 +37,28 @@ def test_encode_and_decode_equal_sae_lens(tmp_path: Path, architecture: str):
     torch.testing.assert_close(ours.decode(ours.encode(x), len(x)), decoded)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_stored_in_half_precision_are_read_as_what_they_are(tmp_path: Path, dtype: torch.dtype):
+    """numpy has no bfloat16, and the decoder's directions are read without torch."""
+    folder = make_sae(tmp_path / "sae", "jumprelu")
+    stored = {name: value.to(dtype) for name, value in load_file(folder / "sae_weights.safetensors").items()}
+    save_file(stored, folder / "sae_weights.safetensors")
+    found = unit_decoder(folder)
+    assert found.dtype == np.float32
+    wanted = stored["W_dec"].float() / stored["W_dec"].float().norm(dim=1, keepdim=True)
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-6)
+    encoder = FeatureEncoder(folder, CPU)
+    assert encoder.W_enc.dtype == torch.float32 and torch.equal(encoder.W_enc, stored["W_enc"].float())
+
+
+def test_weights_of_a_type_that_is_not_read_are_an_error(tmp_path: Path):
+    folder = make_sae(tmp_path / "sae")
+    weights = load_file(folder / "sae_weights.safetensors")
+    save_file({**weights, "W_dec": weights["W_dec"].to(torch.float8_e4m3fn)}, folder / "sae_weights.safetensors")
+    with pytest.raises(TargetError, match="W_dec is stored as F8_E4M3; store it as float32, float16 or bfloat16"):
+        unit_decoder(folder)
+
+
 def test_the_shipped_sae_encodes_identically_through_sae_lens():
     from sae_lens import SAE
 

@@ -126,6 +126,14 @@ def fitted(model_dir: Path, layer: int, d_sae: int = D_SAE, kind: str = "hook_re
     return Fitted(dec.T.contiguous(), bias, dec, mean, threshold)
 
 
+def random_sae() -> Fitted:
+    """An SAE that fits nothing."""
+    generator = torch.Generator().manual_seed(6)
+    dec = torch.nn.functional.normalize(torch.randn(D_SAE, D_IN, generator=generator), dim=1)
+    bias = 0.3 * torch.randn(D_SAE, generator=generator)
+    return Fitted(dec.T.contiguous(), bias, dec, torch.randn(D_IN, generator=generator), 0.4)
+
+
 def put_gemma_scope(hub: Hub, release: str, sae_id: str, sae: Fitted) -> Path:
     """`params.npz`; no bias is subtracted from the input, one threshold a feature."""
     folder = _folder(hub, release, sae_id)

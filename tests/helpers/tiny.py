@@ -66,6 +66,30 @@ def make_model(path: Path, kind: str = "llama", template: str | None = CHATML) -
     return path
 
 
+def make_adapter(path: Path, model_dir: Path, base: str | None = None, size: float = 0.2, **lora) -> Path:
+    """A LoRA adapter with random values of a whole model, as peft saves it.
+
+    Args:
+        base: what it names as its base; the folder if None.
+        size: of its values.
+    """
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype="float32")
+    options = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM", **lora}
+    tuned = peft.get_peft_model(model, peft.LoraConfig(**options))
+    for name, value in tuned.named_parameters():
+        if value.requires_grad:
+            value.data.normal_(0, size) if "lora_" in name else value.data.add_(0.1)
+    tuned.save_pretrained(path)
+    config = json.loads((path / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(model_dir) if base is None else base
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path
+
+
 def make_sae(path: Path, architecture: str = "topk", seed: int = 0, layer: int = LAYER, **cfg) -> Path:
     """A random SAE in SAELens layout."""
     generator = torch.Generator().manual_seed(seed)

@@ -79,7 +79,8 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["d.jsonl", "--model", tiny[0], "--sae", tmp_path],
             3,
-            f"{tmp_path}/cfg.json: no such file; --sae needs a SAELens folder (cfg.json, sae_weights.safetensors)",
+            f"{tmp_path}/cfg.json: no such file; --sae needs a folder of SAELens (cfg.json, sae_weights.safetensors), "
+            "of dictionary_learning (config.json, ae.pt) or of sparsify (cfg.json, sae.safetensors)",
         ),
         (
             ["d.jsonl", *pair[:4], "--bank", "nothing"],

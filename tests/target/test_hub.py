@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 from helpers.command import geofilter, quiet, scan_one, use_hub
 from helpers.families import CASES, Hub, fitted, put_gemma_scope, put_native
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel
 from geofilter.errors import TargetError
 from geofilter.files import made_once
 from geofilter.target.hub import SMALL_FILES, wanted_tensor
+from geofilter.target.releases import published
 from geofilter.target.resolve import resolve
+from geofilter.target.sae_folder import read_cfg
 
 
 def test_only_the_weight_files_needed_are_used(hub):
@@ -302,3 +306,24 @@ def test_an_sae_that_its_repository_does_not_hold(tmp_path: Path, filled_hub, mo
         "gemma-scope-2b-pt-res-canonical/layer_3/width_16k/canonical: google/gemma-scope-2b-pt-res: has no file "
         "layer_3/width_16k/average_l0_59/params.npz; check the SAE's id and --sae-revision",
     )
+
+
+def test_a_config_that_the_cache_knows_to_be_absent_is_inferred_offline(tmp_path: Path, monkeypatch):
+    """Some of Gemma Scope 2's SAEs have no config.json; what the hub answered once is kept in the cache."""
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    folder = hub.snapshot("google/gemma-scope-2-270m-pt") / "resid_post" / "layer_12_width_16k_l0_big"
+    folder.mkdir(parents=True)
+    weights = {"w_enc": torch.randn(8, 16), "w_dec": torch.randn(16, 8), "b_dec": torch.zeros(8)}
+    save_file({**weights, "b_enc": torch.zeros(16), "threshold": torch.ones(16)}, folder / "params.safetensors")
+    spec = "gemma-scope-2-270m-pt-res/layer_12_width_16k_l0_big"
+    with pytest.raises(TargetError, match=r"config\.json is not in the cache"):
+        published(spec, lambda cfg: None, offline=True, notify=quiet)
+    commit = folder.parents[1]
+    mark = commit.parents[1] / ".no_exist" / commit.name / folder.relative_to(commit) / "config.json"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    cfg = read_cfg(published(spec, lambda cfg: None, offline=True, notify=quiet))
+    assert cfg["metadata"] == {"model_name": "google/gemma-3-270m", "hook_name": "blocks.12.hook_resid_post"}
+    assert (cfg["architecture"], cfg["d_in"]) == ("jumprelu", 8)

@@ -12,12 +12,12 @@ from helpers.command import geofilter, use_hub
 from helpers.families import (
     D_IN,
     D_SAE,
-    Fitted,
     Hub,
     put_dictionary_learning,
     put_gemma_scope,
     put_llama_scope,
     put_native,
+    random_sae,
 )
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
@@ -65,13 +65,6 @@ def dense(encoder: FeatureEncoder, x: torch.Tensor) -> torch.Tensor:
 
 def vectors(n: int = 400) -> torch.Tensor:
     return 3 * torch.randn(n, D_IN, generator=torch.Generator().manual_seed(5))
-
-
-def random_sae() -> Fitted:
-    generator = torch.Generator().manual_seed(6)
-    dec = torch.nn.functional.normalize(torch.randn(D_SAE, D_IN, generator=generator), dim=1)
-    bias = 0.3 * torch.randn(D_SAE, generator=generator)
-    return Fitted(dec.T.contiguous(), bias, dec, torch.randn(D_IN, generator=generator), 0.4)
 
 
 @pytest.mark.parametrize("family", list(SAES))

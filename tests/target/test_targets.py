@@ -12,8 +12,8 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.target.hooks import Hook
 from geofilter.target.hub import SMALL_FILES
+from geofilter.target.model_names import same_model
 from geofilter.target.named import known, pick, ranges, span
-from geofilter.target.pairing import same_model
 from geofilter.target.resolve import resolve
 
 NAMES = ", ".join(known())
@@ -87,6 +87,28 @@ def test_spans_and_ranges():
         ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B", (False, True)),
         ("gemma-2-2b", "gemma-2-9b", (False, False)),
         ("gemma-2-2b", "gemma-2b", (False, False)),
+        ("gpt2-small", "openai-community/gpt2", (True, True)),
+        ("gpt2-small", "openai-community/gpt2-medium", (False, False)),
+        ("mistral-7b", "mistralai/Mistral-7B-v0.1", (True, True)),
+        ("mistral-7b", "mistralai/Mistral-7B-Instruct-v0.1", (False, True)),
+        ("mistral-7b", "mistralai/Mistral-7B-v0.3", (False, False)),
+        ("pythia-70m-deduped", "EleutherAI/pythia-70m-deduped", (True, True)),
+        ("pythia-70m-deduped", "EleutherAI/pythia-70m", (False, False)),
+        ("pythia-1.3b-deduped", "EleutherAI/pythia-1.4b-deduped", (True, True)),
+        ("llama-3-8b", "meta-llama/Meta-Llama-3-8B", (True, True)),
+        ("llama-2-7b-chat", "meta-llama/Llama-2-7b-chat-hf", (True, True)),
+        ("qwen2.5-7b-instruct", "Qwen/Qwen2.5-7B-Instruct", (True, True)),
+        ("meta-llama/Llama-3.1-8B-Instruct", "unsloth/Meta-Llama-3.1-8B-Instruct-unsloth-bnb-4bit", (True, True)),
+        ("meta-llama/Llama-3.1-8B-Instruct", "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", (True, True)),
+        ("meta-llama/Llama-3.1-8B", "unsloth/Llama-3.1-8B-Instruct-FP8-Dynamic", (False, True)),
+        ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", (True, True)),
+        ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct-AWQ", (True, True)),
+        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-4B-Instruct-2507-FP8", (True, True)),
+        ("Qwen/Qwen3-4B", "unsloth/Qwen3-4B-Instruct-2507", (False, True)),
+        ("Qwen/Qwen3-4B-Thinking-2507", "Qwen/Qwen3-4B-Base", (False, True)),
+        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-8B-Instruct-2507", (False, False)),
+        ("google/gemma-2-2b-it", "unsloth/gemma-2-2b-it-bnb-4bit", (True, True)),
+        ("openai/gpt-oss-20b", "unsloth/gpt-oss-20b-BF16", (True, True)),
     ],
 )
 def test_model_names(a: str, b: str, expected: tuple[bool, bool]):
@@ -143,6 +165,22 @@ def test_pairs_that_do_not_fit(tmp_path: Path, hub):
         assert scan_one(tmp_path, *args, "--offline") == (3, text)
 
 
+def test_a_hook_that_is_not_known_for_an_architecture_is_refused_before_weights_are_fetched(
+    tmp_path: Path, monkeypatch
+):
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    config = {"model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4}
+    (hub.snapshot("org/tiny") / "config.json").write_text(json.dumps(config))
+    sae = make_sae(tmp_path / "sae", metadata={"model_name": "org/tiny", "hook_name": "blocks.2.hook_mlp_out"})
+    assert scan_one(tmp_path, "--model", "org/tiny", "--sae", sae, "--offline") == (
+        3,
+        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, llama, gpt_oss only, not for qwen3; use an SAE of the "
+        "residual stream (hook_resid_pre, hook_resid_post)",
+    )
+
+
 def test_a_fine_tune_is_allowed_when_it_is_said(hub):
     choice = TargetChoice("meta-llama/Llama-3.1-8B", "someone/llama-saes/blocks.15.hook_resid_post")
     assert resolve(choice, offline=True, notify=quiet).notes == ()
@@ -191,6 +229,38 @@ def test_hook_names():
     for name in ("blocks.3.hook_q", "hook_embed", "blocks.x.hook_resid_post", "3.hook_resid_post"):
         with pytest.raises(TargetError, match=f"hook {name}: not supported"):
             Hook.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        *((name, "blocks.7.hook_resid_post") for name in (
+            "blocks.7.hook_out", "layers.7", "layers.7.output", "model.layers.7", "model.layers.7.output",
+            "transformer.h.7", "h.7.output", "gpt_neox.layers.7", "model.language_model.layers.7.output",
+        )),
+        *((name, "blocks.7.hook_resid_pre") for name in ("blocks.7.hook_in", "model.layers.7.input", "layers.7.input")),
+    ],
+)  # fmt: skip
+def test_names_of_a_block_s_output_and_input(name: str, hook: str):
+    assert str(Hook.parse(name)) == hook
+
+
+@pytest.mark.parametrize("name", ["model.layers.7.mlp", "layers.7.self_attn.output", "layers.7.mlp.output", "layers"])
+def test_names_of_modules_within_a_block_are_not_taken_for_its_output(name: str):
+    with pytest.raises(TargetError, match="not supported"):
+        Hook.parse(name)
+
+
+def test_an_sae_that_names_a_module_and_no_model(tmp_path: Path, hub):
+    """By dictionary_learning's and nnsight's names; what cannot be compared is said and not refused."""
+    metadata = {"hook_name": "model.layers.15"}
+    sae = make_sae(tmp_path / "sae", metadata=metadata)
+    target = resolve(TargetChoice("meta-llama/Llama-3.1-8B", str(sae)), offline=True, notify=quiet)
+    assert (str(target.hook), target.sae_model) == ("blocks.15.hook_resid_post", "unknown")
+    assert target.notes == (
+        "the SAE does not say which model it was trained on; it reads meta-llama/Llama-3.1-8B here, and geofilter "
+        "doctor measures how well it fits",
+    )
 
 
 def test_loading_checks_its_values():

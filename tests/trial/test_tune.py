@@ -12,6 +12,7 @@ from helpers.tiny import make_model
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.config import Loading, TargetChoice
+from geofilter.encode.model import pad_id, tokenizer_of
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError, TargetError
 from geofilter.rows.records import parse_line
@@ -26,7 +27,7 @@ from geofilter.trial.measures import (
     read_items,
     statement_margins,
 )
-from geofilter.trial.tune import Budget, pad_id, schedule, tokenizer_of, tune, whole
+from geofilter.trial.tune import Budget, schedule, tune, whole
 
 LOADING = Loading("cpu", "float32")
 
@@ -124,7 +125,7 @@ def test_log_probabilities_are_those_of_each_row_alone(kind: str, tmp_path: Path
             logits = model(input_ids=torch.tensor([encoded.ids])).logits[0].log_softmax(-1)
         at = [i for i, kept in enumerate(encoded.mask) if kept]
         expected.append(np.mean([float(logits[i - 1, encoded.ids[i]]) for i in at]))
-    np.testing.assert_allclose(log_probabilities(model, rows, pad_id(tokenizer)), expected, rtol=1e-5)
+    np.testing.assert_allclose(log_probabilities(model, rows, pad_id(tokenizer, model)), expected, rtol=1e-5)
 
 
 def test_statement_margins_are_the_logits_at_the_end_of_the_prompt(tiny):

@@ -1,0 +1,123 @@
+"""A LoRA adapter, merged by peft into the layers that are there."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geofilter.errors import TargetError, first_line
+from geofilter.target.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from geofilter.target.hub import layer_of, link
+
+_SAVED = "base_model.model."
+"""before every name in an adapter's file"""
+
+
+@contextmanager
+def without_adapter(folder: Path) -> Iterator[Path]:
+    """A model folder in which transformers finds no adapter, whether peft is installed or not.
+
+    The folder itself, or where an adapter lies in it, links to all its other files for this block.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in folder.iterdir():
+            if path.is_file() and not path.name.startswith("adapter_"):
+                link(path.resolve(), Path(scratch, path.name))
+        yield Path(scratch)
+
+
+class _Placed(torch.nn.Module):
+    """A decoder under the name that it has in its whole model, since adapters name modules by that."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.config, self.base_model_prefix = decoder.config, decoder.base_model_prefix  # which peft asks for
+        setattr(self, decoder.base_model_prefix, decoder)
+
+
+def merge(model: Any, adapter: Path) -> None:
+    """Merge an adapter into a model in place, as far as the model has the layers that it changes.
+
+    Args:
+        model: a whole model, or a decoder of which the first layers and no head are built: what the adapter has for
+            others is left out.
+        adapter: folder as peft saves it.
+
+    Raises:
+        TargetError: peft is not installed, the adapter cannot be read, or it was made for another model.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise TargetError(
+            f"{adapter}: an adapter is merged by peft, which is not installed: pip install 'geofilter[trial]'"
+        ) from None
+    try:
+        # peft first fills the adapter with random values; whoever draws after this draws as without it.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=()):
+            # Of names that were changed or that it cannot save; what is wrong raises, or is looked for below.
+            warnings.simplefilter("ignore")
+            odd = _merge(peft, model, adapter)
+    except TargetError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever peft, safetensors and torch raise on files that are not what they should be
+        raise _misfit(adapter, model, _reason(error)) from None
+    if odd:
+        raise _misfit(adapter, model, f"{len(odd)} of its weights have no place or no value: {odd[0]}")
+
+
+def _misfit(adapter: Path, model: Any, reason: str) -> TargetError:
+    return TargetError(
+        f"{adapter}: the adapter does not fit this {type(model).__name__} ({reason}); give the base model that its "
+        f"{ADAPTER_CONFIG} names"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """A line of the message that says what is wrong: torch's first one does not, of shapes."""
+    mismatch = re.search(r"size mismatch for .*", str(error))
+    return mismatch[0] if mismatch else first_line(error)
+
+
+def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
+    """Names of weights that were not taken, or were not there."""
+    from safetensors.torch import load_file
+
+    decoder = model.base_model
+    inside = f"{_SAVED}{decoder.base_model_prefix}."
+    found = load_file(adapter / ADAPTER_WEIGHTS)
+    if not found:
+        return [ADAPTER_WEIGHTS]
+    holder = model
+    if decoder is model:
+        if any(key.startswith(inside) for key in found):
+            holder = _Placed(model)
+            found = {key: value for key, value in found.items() if key.startswith(inside)}
+        built = int(model.config.num_hidden_layers)
+        found = {key: value for key, value in found.items() if (layer_of(key) or 0) < built}
+        if not found:
+            return []
+    elif not any(key.startswith(inside) for key in found):
+        holder = decoder  # of an adapter that was made on the bare decoder
+    config = peft.PeftConfig.from_pretrained(str(adapter))
+    config.inference_mode = True
+    if config.modules_to_save:
+        there = {name.rsplit(".", 1)[-1] for name, _ in holder.named_modules()}
+        config.modules_to_save = [name for name in config.modules_to_save if name.rsplit(".", 1)[-1] in there] or None
+    tuned = peft.PeftModel(holder, config)
+    report = peft.set_peft_model_state_dict(tuned, found)
+    missing = [key for key in report.missing_keys if ".lora_" in key]
+    tuned.merge_and_unload(safe_merge=True)
+    return [*report.unexpected_keys, *missing]

@@ -1,0 +1,204 @@
+"""SAEs as their trainers save them: folders of dictionary_learning and of EleutherAI's sparsify.
+
+Converted by their own formulas into a SAELens folder's configuration and weights. sae-lens has loaders for both, which
+take every hook for the residual stream, and read sparsify's weights in bfloat16 and its decoder the wrong way round.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from geofilter.errors import TargetError, first_line
+from geofilter.target import hub
+from geofilter.target.hooks import Hook
+from geofilter.target.sae_folder import CFG, WEIGHTS, read_json
+
+DICTIONARY, SPARSIFY = "ae.pt", "sae.safetensors"
+"""the weights' file, which tells the layouts apart"""
+_TRAINING = "config.json"
+"""how it was trained; of sparsify it lies beside the SAEs' folders"""
+
+# dictionary_learning's classes: the architecture that computes the same, and whether b_dec is taken from the input.
+_CLASSES = {
+    "AutoEncoder": ("standard", True),
+    "AutoEncoderNew": ("standard", False),
+    "AutoEncoderTopK": ("topk", True),
+    "BatchTopKSAE": ("jumprelu", True),  # at inference by the threshold that training kept
+    "MatryoshkaBatchTopKSAE": ("jumprelu", True),
+    "JumpReluAutoEncoder": ("jumprelu", False),
+}
+# Names of the weights of one class or another; the first two are stored the other way round.
+_NAMES = {
+    "W_enc": ("W_enc", "encoder.weight"),
+    "W_dec": ("W_dec", "decoder.weight"),
+    "b_enc": ("b_enc", "encoder.bias"),
+    "b_dec": ("b_dec", "bias", "decoder.bias"),
+    "threshold": ("threshold",),
+}
+
+
+def is_one(folder: Path) -> bool:
+    """True for a folder on this machine in one of these layouts."""
+    return not (folder / WEIGHTS).is_file() and any((folder / name).is_file() for name in (DICTIONARY, SPARSIFY))
+
+
+def fetch_configuration(repo: str, path: str, download: Callable[[str, str], str], offline: bool) -> Path | None:
+    """The folder of the hub's cache with the configuration of an SAE in one of these layouts; None for SAELens' own.
+
+    Args:
+        path: of the SAE's folder in the repository.
+        download: given repository and file; raises huggingface_hub's EntryNotFoundError for one that is not there.
+        offline: what is not in the cache may as well not be there.
+
+    Raises:
+        TargetError: files that cannot be had.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+
+    unknown: hub.Uncached | None = None
+    try:
+        folder = Path(download(repo, f"{path}/{CFG}")).parent
+        if not _of_sparsify(read_json(folder / CFG)):
+            return None
+        with suppress(EntryNotFoundError, *([hub.Uncached] if offline else [])):
+            download(repo, _TRAINING if "/" not in path else f"{path.rsplit('/', 1)[0]}/{_TRAINING}")
+        return folder
+    except EntryNotFoundError:
+        pass
+    except hub.Uncached as error:
+        if not offline:
+            raise
+        unknown = error  # it may be that there is none
+    try:
+        return Path(download(repo, f"{path}/{_TRAINING}")).parent
+    except (EntryNotFoundError, hub.Uncached):
+        if unknown is not None:
+            raise unknown from None
+        return None
+
+
+def weights_of(folder: Path) -> str:
+    """Name of the weights' file, by the configuration there."""
+    return SPARSIFY if (folder / CFG).is_file() else DICTIONARY
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """What the SAE computes, as SAELens' cfg.json has it.
+
+    Raises:
+        TargetError: unreadable, or a kind of SAE or a place of the model that is not supported.
+    """
+    return _sparsify(folder) if weights_of(folder) == SPARSIFY else _dictionary(folder)
+
+
+def weights(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
+    """The SAE's tensors in float32, by SAELens' names and in its shapes.
+
+    Raises:
+        TargetError: unreadable, pickled code, or not what the configuration says.
+    """
+    import torch
+
+    path = folder / weights_of(folder)
+    try:
+        if path.name == SPARSIFY:
+            from safetensors.torch import load_file
+
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise TargetError(f"{path}: holds pickled code, which is never run; use an SAE of plain tensors") from None
+    except Exception as error:  # whatever torch and safetensors raise on files that are not what they should be
+        raise TargetError(f"{path}: cannot be read ({first_line(error)}); get its files again") from None
+    if not isinstance(found, dict):
+        raise TargetError(f"{path}: holds no weights by name; get its files again")
+    d_in, d_sae = cfg["d_in"], cfg["d_sae"]
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
+    if cfg["architecture"] == "jumprelu":
+        shapes["threshold"] = (d_sae,)
+    out = {}
+    for name, shape in shapes.items():
+        stored = next((other for other in _NAMES[name] if other in found), None)
+        if stored is None:
+            raise TargetError(f"{path}: has no {' or '.join(_NAMES[name])}; get its files again")
+        value = found[stored].float()
+        if stored.endswith(".weight"):
+            value = value.T
+        if name == "threshold" and value.ndim == 0:
+            value = value.expand(d_sae)
+        if tuple(value.shape) != shape:
+            raise TargetError(f"{path}: {stored} has the shape {tuple(found[stored].shape)}, not as its configuration "
+                              f"says: {d_in} dimensions, {d_sae} features")  # fmt: skip
+        out[name] = value.contiguous()
+    return out
+
+
+def _plain(architecture: str, d_in: int, d_sae: int, subtracts: bool, hook: Hook, model: Any, k: Any) -> dict[str, Any]:
+    return {
+        "architecture": architecture, "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": subtracts, "normalize_activations": "none", "reshape_activations": "none",
+        "metadata": {"hook_name": str(hook), **({"model_name": model} if isinstance(model, str) else {})},
+        **({"k": int(k), "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
+    }  # fmt: skip
+
+
+def _dictionary(folder: Path) -> dict[str, Any]:
+    path = folder / _TRAINING
+    found = read_json(path)
+    trainer = found.get("trainer")
+    if not isinstance(trainer, dict):
+        raise TargetError(f"{path}: has no trainer, so it is no configuration of dictionary_learning")
+    kind = trainer.get("dict_class")
+    if kind not in _CLASSES:
+        raise TargetError(f"{path}: dict_class {kind} is not supported; it must be {', '.join(_CLASSES)}")
+    architecture, subtracts = _CLASSES[kind]
+    wanted = ["activation_dim", "dict_size", *(["k"] if architecture == "topk" else [])]
+    if absent := [name for name in wanted if not isinstance(trainer.get(name), int)]:
+        raise TargetError(f"{path}: names no {' and no '.join(absent)} of its trainer; add it")
+    place = str(trainer.get("submodule_name") or f"resid_post_layer_{trainer.get('layer')}")
+    layer = re.fullmatch(r"resid_post_layer_(\d+)", place)
+    if layer is None:
+        raise TargetError(
+            f"{path}: reads {place}, which is not supported; it must be resid_post_layer_N, or name a layer"
+        )
+    buffer = found.get("buffer")
+    before = isinstance(buffer, dict) and buffer.get("io") == "in"
+    hook = Hook(int(layer[1]), "hook_resid_pre" if before else "hook_resid_post")
+    return _plain(
+        architecture, trainer["activation_dim"], trainer["dict_size"], subtracts, hook, trainer.get("lm_name"),
+        trainer.get("k"),
+    )  # fmt: skip
+
+
+def _of_sparsify(cfg: dict[str, Any]) -> bool:
+    return "d_sae" not in cfg and ("num_latents" in cfg or "expansion_factor" in cfg)
+
+
+def _sparsify(folder: Path) -> dict[str, Any]:
+    path = folder / CFG
+    cfg = read_json(path)
+    plain = {"activation": ("topk", None), "signed": (False, None), "transcode": (False, None),
+             "skip_connection": (False, None)}  # fmt: skip
+    for key, allowed in plain.items():
+        if cfg.get(key) not in allowed:
+            raise TargetError(f"{path}: {key} = {cfg[key]!r} is not supported; it must be {str(allowed[0]).lower()}")
+    if absent := [name for name in ("d_in", "k") if not isinstance(cfg.get(name), int)]:
+        raise TargetError(f"{path}: names no {' and no '.join(absent)}; get the folder again")
+    d_sae = cfg.get("num_latents") or cfg["d_in"] * int(cfg.get("expansion_factor") or 0)
+    training = folder.parent / _TRAINING
+    model = read_json(training).get("model") if training.is_file() else None
+    name = str(cfg.get("hook_name") or folder.name)
+    try:
+        hook = Hook.parse(name)
+    except TargetError:
+        raise TargetError(
+            f"{folder}: the place of the model that it reads cannot be told from the name {name}; add "
+            f'"hook_name": "blocks.N.hook_resid_post" to its {CFG}'
+        ) from None
+    return _plain("topk", cfg["d_in"], int(d_sae), True, hook, model, cfg["k"])

@@ -1,0 +1,37 @@
+"""Tokenizers that transformers reads as they are meant only when it is asked to: those of some Mistral models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NOTE = "its tokenizer splits words by the pattern that transformers mends for Mistral's models (fix_mistral_regex)"
+_TYPES = ("mistral", "mistral3", "voxtral", "ministral", "pixtral")
+_LEAST = 100_000
+"""entries of a vocabulary; Mistral's smaller ones split words in another way, and rightly"""
+_MENDED_IN = 5
+"""major version of transformers whose saved tokenizers need no mending"""
+
+
+def splits_wrongly(folder: Path) -> bool:
+    """True for a tokenizer whose pattern of words is to be mended: transformers' own test, for a folder."""
+    config = _read(folder / "config.json")
+    major = str(config.get("transformers_version") or "0").partition(".")[0]
+    if config.get("model_type") not in _TYPES or not major.isdecimal() or int(major) >= _MENDED_IN:
+        return False
+    found = _read(folder / "tokenizer.json")
+    model = found.get("model")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(words, dict) or found.get("pre_tokenizer") is None:
+        return False
+    added = {token.get("content") for token in found.get("added_tokens") or () if isinstance(token, dict)}
+    return len(words) + len(added - words.keys()) > _LEAST
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):  # whoever loads it says what is wrong
+        return {}
+    return found if isinstance(found, dict) else {}
