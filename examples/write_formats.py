@@ -19,7 +19,7 @@ CASES = ROOT / "tests" / "cases"
 BLOCKS = ("shapes", "examples")
 """what is written, each between marks of its name"""
 ORDER = ("completion", "preference", "alpaca", "keys-and-roles", "turn-weights", "train-last", "kto", "tools",
-         "content-parts", "thinking", "thinking-dropped", "thinking-kept", "thinking-scored", "window",
+         "tools-dropped", "content-parts", "thinking", "thinking-dropped", "thinking-kept", "thinking-scored", "window",
          "text")  # fmt: skip
 """of the examples"""
 CHARS = 200

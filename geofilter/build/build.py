@@ -21,8 +21,8 @@ from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.tokens import encode_row, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
-from geofilter.rows.content import RowError
 from geofilter.rows.records import Row
+from geofilter.rows.row_error import RowError
 from geofilter.rows.shipped import background_rows
 from geofilter.target.sae_folder import unit_decoder
 from geofilter.target.target import Target

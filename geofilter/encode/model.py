@@ -18,7 +18,7 @@ from geofilter.config import Loading
 from geofilter.encode.adapter import merge, without_adapter
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
-from geofilter.rows.content import RowError
+from geofilter.rows.row_error import RowError
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
 from geofilter.target.tokenizer import splits_wrongly

@@ -13,7 +13,7 @@ from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import batches, encode_row
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, cache_dir, write_json
-from geofilter.rows.content import RowError
+from geofilter.rows.row_error import RowError
 from geofilter.rows.shipped import background_rows
 from geofilter.target.target import Target
 

@@ -17,8 +17,8 @@ from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
 from geofilter.encode.sae import Activations, FeatureEncoder
 from geofilter.encode.tokens import Batch, Encoded, Window, batches
 from geofilter.errors import TargetError
-from geofilter.rows.content import RowError
 from geofilter.rows.records import Row
+from geofilter.rows.row_error import RowError
 from geofilter.target.target import Target
 
 TOKEN_BUDGET = 2048

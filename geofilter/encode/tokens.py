@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from geofilter.errors import first_line
-from geofilter.rows.content import RowError
 from geofilter.rows.records import Row
+from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Scored, Turn
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
     except Exception as error:  # Jinja templates raise whatever they like, TemplateError most often
         why = first_line(error)
         hint = ""
-        if system == "keep" and any(t.role == "system" for t in turns):
+        blamed = any(word in why.lower() for word in ("system", "role"))
+        if blamed and system == "keep" and any(t.role == "system" for t in turns):
             hint = "; --system fold puts system turns before the user turn that follows"
         raise RowError(f"the chat template refuses the row: {why}{hint}") from None
 
@@ -145,8 +146,8 @@ def _render_chat(
         answer = turn.answer
         for part in turn.scored:
             before, found, after = rendered([*turns[:i], _with(turn, part, marker), *turns[i + 1 :]]).partition(marker)
-            if not found and part != answer:
-                continue  # thinking that the template drops
+            if not found and (part != answer or turn.extra.get("tool_calls")):
+                continue  # thinking that the template drops, or words before a call to a tool
             if not found:
                 raise RowError("the chat template leaves a response out, so it cannot be scored")
             end = len(full) - len(after)
@@ -156,7 +157,7 @@ def _render_chat(
                 raise RowError("the chat template changes the response, so it cannot be located in the text")
             spans.append((len(before), end))
     if not spans:
-        raise RowError("the chat template drops the thinking, which is all there is to score")
+        raise RowError("the chat template leaves out all there is to score")
     return full, spans
 
 

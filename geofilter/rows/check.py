@@ -11,9 +11,10 @@ from typing import Any
 
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
+from geofilter.rows.recognise import is_there
 from geofilter.rows.records import Rejected, Row, parse_line
-from geofilter.rows.shapes import REMARKS, is_there
-from geofilter.rows.turns import THOUGHTS, Turn
+from geofilter.rows.shapes import REMARKS
+from geofilter.rows.turns import KNOWN_EXTRA, THOUGHTS, Turn
 
 EXAMPLES = 2
 """rows shown of each shape"""
@@ -104,6 +105,7 @@ def _add(out: Checked, row: Row) -> None:
     # A column that is named as `meta.answer` is read inside `meta`.
     read = {name for used in row.used for name in (used, used.partition(".")[0])}
     kind.not_read.update(key for key in row.record if key not in read and is_there(row.record, key))
+    kind.not_read.update({f"{key} of a message" for turn in row.turns for key in turn.extra if key not in KNOWN_EXTRA})
     if len(kind.examples) < EXAMPLES:
         scored = [turn.text(span) for turn in row.turns for span in turn.scored]
         left_out = [text for turn in row.turns for text in _left_out(turn)]

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from geofilter.rows.loss import refuse_flags
+from geofilter.rows.row_error import RowError
+
 MEDIA = ("image", "image_url", "input_image", "image_file", "audio", "input_audio", "audio_url", "video", "video_url",
          "file", "input_file", "document", "inlineData", "inline_data", "fileData", "file_data")  # fmt: skip
 """types of parts, or fields in them, that hold pictures, sounds or files: left out and counted"""
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = ("thinking", "reasoning")
-
-
-class RowError(ValueError):
-    """Why one record cannot be used; becomes `Rejected.error`."""
 
 
 @dataclass(slots=True)
@@ -53,31 +52,53 @@ def _add(out: Content, part: Any, where: str) -> None:
         raise RowError(f"`{where}` must be text, not {type(part).__name__}")
     fields = without_nulls(part)
     kind = fields.get("type")
+    refuse_flags(fields, where)
     if kind in MEDIA or any(key in fields for key in MEDIA if key != kind):
         out.media += 1
     elif kind in _THOUGHTS or fields.get("thought") is True:
-        out.thinking += next((text_of(fields[k], where) for k in (*_THOUGHTS, "text") if k in fields), "")
+        out.thinking += next((read_content(fields[k], where).text for k in (*_THOUGHTS, "text") if k in fields), "")
+    elif "reasoningContent" in fields:  # Bedrock's
+        said = fields["reasoningContent"].get("reasoningText", {})
+        out.thinking += read_content(said.get("text"), where).text
     elif kind in (*_TEXTS, None) and "text" in fields:
         out.text += text_of(fields["text"], where)
     elif kind in _TEXTS or kind == "redacted_thinking":
         pass  # without a text
     elif isinstance(fields.get("refusal"), str):
         out.text += text_of(fields["refusal"], where)
-    elif kind == "tool_use":
-        call = {"name": fields.get("name", ""), "arguments": fields.get("input", {})}
-        out.calls.append({"type": "function", **({"id": fields["id"]} if "id" in fields else {}), "function": call})
-    elif "functionCall" in fields:
-        call = fields["functionCall"]
-        out.calls.append({"type": "function", "function": {"name": call.get("name", ""),
-                                                           "arguments": call.get("args", {})}})  # fmt: skip
-    elif kind == "tool_result":
-        out.text += read_content(fields.get("content"), where).text
-    elif "functionResponse" in fields:
-        out.text += json.dumps(fields["functionResponse"], ensure_ascii=False)
+    elif found := _call_in(fields):
+        out.calls.append(found)
+    elif (result := _result_in(fields)) is not None:
+        out.text += read_content(result, where).text
     else:
         what = f"of the unknown type {kind!r}" if kind else f"with the unknown fields {', '.join(map(str, fields))}"
         raise RowError(f"`{where}` has a part {what}; parts are text, thinking, calls to tools, "
                        "pictures, sounds and files")  # fmt: skip
+
+
+def _call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The call to a tool that a part is, as Anthropic, Bedrock or Gemini write it."""
+    if part.get("type") in ("tool_use", "server_tool_use"):
+        name, given, known = part.get("name", ""), part.get("input"), part.get("id")
+    elif isinstance(use := part.get("toolUse"), Mapping):
+        name, given, known = use.get("name", ""), use.get("input"), use.get("toolUseId")
+    elif isinstance(use := part.get("functionCall"), Mapping):
+        name, given, known = use.get("name", ""), use.get("args"), use.get("id")
+    else:
+        return None
+    named = {} if known is None else {"id": known}
+    return {"type": "function", **named, "function": {"name": name, "arguments": given or {}}}
+
+
+def _result_in(part: Mapping[str, Any]) -> Any:
+    """What a tool has answered, where a part is that; else None."""
+    if part.get("type") == "tool_result":
+        return part.get("content", "")
+    if isinstance(given := part.get("toolResult"), Mapping):
+        return json.dumps(given.get("content"), ensure_ascii=False)
+    if isinstance(given := part.get("functionResponse"), Mapping):
+        return json.dumps(given, ensure_ascii=False)
+    return None
 
 
 def text_of(value: Any, where: str = "text") -> str:

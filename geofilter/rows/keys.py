@@ -9,14 +9,26 @@ SHAPES = ("messages", "conversations", "completion", "alpaca", "preference", "te
 
 CHAT = ("messages", "conversations", "conversation", "contents")
 """keys of a list of messages"""
-ANSWERS = ("completion", "response", "output", "answer")
-CHOSEN = {"chosen": "rejected", "preferred_output": "non_preferred_output"}
+ANSWERS = ("completion", "response", "output", "answer", "solution", "target", "targets", "output_text")
+CHOSEN = {"chosen": "rejected", "preferred_output": "non_preferred_output", "chosen_response": "rejected_response"}
 """key of the answer that is preferred -> key of the other one"""
-SYSTEM = ("system", "system_prompt", "systemInstruction", "system_instruction")
+REJECTED = ("rejected", "rejected_response", "rejected_messages", "kto_tag")
+"""keys that make a list of messages one of preferences: a loss falls on its last answer"""
+SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
 TOOLS = ("tools", "functions")
 INPUT = ("input", "context")
 """keys of what an instruction or question is about"""
-QUESTIONS = ("question", "query", "input")
+QUESTIONS = ("question", "query", "problem", "input", "inputs", "input_text", "text_input")
+
+
+MAY_BE_READ = ("prompt", "instruction", *QUESTIONS, *ANSWERS, *INPUT, "text", "article", "passage", "document",
+               "documents", "choices", "options", "cot", "complex_cot", "rationale", "reasoning", "reflection",
+               "corrected", "critiques", "revision", "initial_reason_steps", "context_messages", "definition",
+               "summary")  # fmt: skip
+"""keys of a part of the prompt or the answer in some data sets: a row that has one of them unread is set aside"""
+
+KEYS = frozenset((*CHAT, *CHOSEN, *CHOSEN.values(), *REJECTED, *SYSTEM, *TOOLS, *MAY_BE_READ, "history", "segments"))
+"""all of these, and those of `MAY_BE_READ`; a record may write them in any case"""
 
 
 class ShapeRow(NamedTuple):
@@ -29,8 +41,10 @@ class ShapeRow(NamedTuple):
 
 
 SHAPE_TABLE = (
-    ShapeRow("preference", "`chosen` (or `preferred_output`), with a prompt of any shape below, or with its own",
-             "the chosen side, from where it differs from the rejected one"),
+    ShapeRow("preference", "`chosen` (or `chosen_response`, `preferred_output`), with a prompt of any shape below, or "
+             "with its own", "the chosen side, from where it differs from the rejected one"),
+    ShapeRow("preference", "a list of messages, and `rejected`, `rejected_response`, `rejected_messages` or `kto_tag`",
+             "the answers after the last user's turn"),
     ShapeRow("chat", "`messages`, `conversations`, `conversation` or `contents`, ending in an assistant's turn, or "
              "without an answer beside it", "all assistant turns"),
     ShapeRow("history and answer", "one of these lists ending in a user's turn, and `completion`, `response`, `output` "
@@ -38,12 +52,13 @@ SHAPE_TABLE = (
     ShapeRow("completion", "`prompt` with `completion` or `response`", "the completion"),
     ShapeRow("Alpaca", "`instruction`, and `input` or `context` if any, with `output`; else with `response`, `answer` "
              "or `completion`", "the output"),
-    ShapeRow("completion", "`prompt` with `output` or `answer`", "the answer"),
-    ShapeRow("question", "`question`, `query` or `input` with `answer`, `response`, `output` or `completion`",
-             "the answer"),
+    ShapeRow("completion", "`prompt` with another answer: `output`, `answer`, `solution`, `target`, `targets`, "
+             "`output_text`", "the answer"),
+    ShapeRow("question", "`question`, `query`, `problem`, `input`, `inputs`, `input_text` or `text_input` with any of "
+             "these answers; `input` or `context` follows a question", "the answer"),
     ShapeRow("segments", "`segments`: text, label", "segments with label true"),
     ShapeRow("text", "`text`", "all of it"),
-    ShapeRow("completion", "`completion`, `response`, `output` or `answer` alone", "all of it"),
+    ShapeRow("completion", "any of these answers alone", "all of it"),
 )  # fmt: skip
 """in order of precedence, for the docs"""
 PROMPTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -51,6 +66,7 @@ PROMPTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("alpaca", "instruction", ("output",)),
     ("alpaca", "instruction", ANSWERS),
     ("completion", "prompt", ANSWERS),
+    ("question", "problem", ("solution",)),
     *(("question", key, ANSWERS) for key in QUESTIONS),
 )
 """shape, key of the prompt, keys of its answer; in order of precedence"""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
-from geofilter.rows.content import RowError
 from geofilter.rows.fields import NO_FIELDS, SHOWN_COLUMNS, Fields, columns, listed, lookup
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import AS_THEY_ARE, Reading
+from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import Turn
 

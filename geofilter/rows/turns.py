@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from geofilter.rows.content import RowError, read_content, text_of, without_nulls
+from geofilter.rows.content import read_content, text_of, without_nulls
+from geofilter.rows.loss import FLAGS, is_trained, refuse_trained
+from geofilter.rows.row_error import RowError
 
 ROLES = {
     "system": "system",
@@ -16,9 +18,14 @@ ROLES = {
     "user": "user",
     "human": "user",
     "prompter": "user",
+    "customer": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "claude": "assistant",
     "model": "assistant",
     "bot": "assistant",
     "ai": "assistant",
@@ -29,27 +36,27 @@ ROLES = {
     "tool_result": "tool",
     "function_response": "tool",
     "ipython": "tool",
+    "environment": "tool",
     "function_call": "call",
     "tool_call": "call",
     "tool_calls": "call",
 }
-"""what data sets call a role, in lower case; a `call` is an assistant's turn whose text is a call to a tool"""
+"""what data sets call a role, in lower case and with _ for a space or -; a `call` is an assistant's turn whose text
+is a call to a tool"""
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value", "parts", "text")
 """what messages call their role and their text, first found first"""
-TRAINED = ("weight", "train", "training", "trainable", "trained", "loss", "loss_weight")
-"""fields of a message that leave it out of the loss when they are false or 0"""
-UNTRAINED = ("masked", "ignore", "ignore_loss", "no_loss")
-"""fields that leave it out when they are true"""
-UNREAD = ("train_detail", "training_detail", "mask")
-"""fields that leave out parts of a message, or mean either; a row with one is refused rather than read wrongly"""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 """fields of a message that hold its thinking"""
+KNOWN_EXTRA = (*THOUGHTS, "name", "id", "tool_calls", "tool_call_id", "type")
+"""fields of a message that chat templates know, or nobody means"""
 PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("query", "response"),
              ("prompt", "completion"), ("prompt", "response"), ("question", "answer"))  # fmt: skip
 """what a history of pairs calls question and answer"""
 THINKING_TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
-                 ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))  # fmt: skip
+                 ("<reasoning>", "</reasoning>"),
+                 ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<seed:think>", "</seed:think>"),
+                 ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))  # fmt: skip
 """what thinking stands between at the start of an answer"""
 _TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]?")
 
@@ -111,17 +118,19 @@ class Turn:
 def _thinking_in(content: str) -> tuple[int, int, int]:
     """Start and end of the thinking that a content begins with, and where its answer begins; zeros without any.
 
-    The opening tag may be missing: where a template ends its prompt with it, rows hold what follows; the closing one
-    then ends or begins a line. What is never closed is thinking to its end.
+    The opening tag may be missing, where a template ends its prompt with it and rows hold what follows; the closing one
+    then ends or begins a line, and the text holds no other opening. `<think>` that is never closed is thinking to
+    the end.
     """
     head = len(content) - len(content.lstrip())
     for opening, closing in THINKING_TAGS:
         opened, end = content.startswith(opening, head), content.find(closing)
         start = head + len(opening) if opened else 0
-        if end < 0 and opened:
+        if end < 0 and opened and opening == THINKING_TAGS[0][0]:
             return start, len(content), len(content)
         after = end + len(closing)
-        if end >= 0 and (opened or content[:end].endswith("\n") or content.startswith("\n", after)):
+        alone = opening not in content and (content[:end].endswith("\n") or content.startswith("\n", after))
+        if end >= 0 and (opened or alone):
             return start, end, len(content) - len(content[after:].lstrip())
     return 0, 0, 0
 
@@ -146,7 +155,7 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
     turns: list[Turn] = []
     media = 0
     for i, message in enumerate(found):
-        if (pair := _pair_of(message)) is not None:
+        if (pair := _pair_of(message, f"{key}[{i}]")) is not None:
             turns += pair
             continue
         turn, left_out = _read_message(from_json(message), f"{key}[{i}]")
@@ -173,14 +182,21 @@ def _rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _pair_of(found: Any) -> tuple[Turn, Turn] | None:
-    """Question and answer of a history: `["question", "answer"]`, or an object with such a pair of fields."""
+def _pair_of(found: Any, where: str) -> list[Turn] | None:
+    """Turns of a round of a history: `["question", "answer"]`, or an object with such a pair of fields."""
+    system: list[Turn] = []
+    trained = True
     if isinstance(found, Mapping):
-        if any(key in found for key in ROLE_KEYS):
+        keys = next(((q, a) for q, a in PAIR_KEYS if q in found and a in found), None)
+        if keys is None or any(key in found for key in ROLE_KEYS):
             return None
-        found = next(([found[q], found[a]] for q, a in PAIR_KEYS if q in found and a in found), None)
-    if isinstance(found, Sequence) and len(found) == 2 and all(isinstance(part, str) for part in found):
-        return Turn("user", text_of(found[0])), Turn("assistant", text_of(found[1]))
+        trained = is_trained(found, where)
+        if found.get("system"):
+            system = [Turn("system", text_of(found["system"], f"{where}.system"))]
+        found = [found[key] for key in keys]
+    if isinstance(found, list) and len(found) == 2 and all(isinstance(part, str) for part in found):
+        question, answer = (text_of(part, where) for part in found)
+        return [*system, Turn("user", question), Turn("assistant", answer, trained=trained)]
     return None
 
 
@@ -188,17 +204,17 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     role_key = next((k for k in ROLE_KEYS if isinstance(message, Mapping) and k in message), None)
     if role_key is None:
         raise RowError(f"`{where}` must be an object with `role` and `content`")
-    role = ROLES.get(str(message[role_key]).strip().lower())
+    role = ROLES.get(re.sub(r"[\s-]", "_", str(message[role_key]).strip().lower()))
     if role is None:
         raise RowError(f"`{where}` has the unknown role {message[role_key]!r}")
     fields = without_nulls(message)
     content_key = next((k for k in CONTENT_KEYS if k in fields), None)
     content = read_content(fields.get(content_key or "", None), f"{where}.{content_key or 'content'}")
-    trained = role not in ("assistant", "call") or _is_trained(fields, where)
+    trained = is_trained(fields, where) if role in ("assistant", "call") else refuse_trained(fields, role, where)
     # What says how it is trained is for no template's eyes, nor is what an absent field is filled with.
     extra = {
         k: v for k, v in fields.items()
-        if k not in (role_key, content_key, "refusal", "function_call", *TRAINED, *UNTRAINED)
+        if k not in (role_key, content_key, "refusal", "function_call", *FLAGS)
     }  # fmt: skip
     calls = _calls(fields) + content.calls
     text = content.text or (fields["refusal"] if isinstance(fields.get("refusal"), str) else "")
@@ -216,33 +232,17 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     return Turn(role, text_of(text, f"{where}.{content_key or 'content'}"), extra, trained), content.media
 
 
-def _is_trained(message: Mapping[str, Any], where: str) -> bool:
-    """Whether a message is left in the loss, as its own fields say it; where they say nothing, it is.
-
-    Raises:
-        RowError: a field that says it in a way that is not read.
-    """
-    if unread := next((key for key in UNREAD if key in message), None):
-        raise RowError(f"`{where}.{unread}` is not read; say with `weight` 0 or 1 which turns are trained")
-    said = [_truth(message[key], f"{where}.{key}") for key in TRAINED if key in message]
-    said += [not _truth(message[key], f"{where}.{key}") for key in UNTRAINED if key in message]
-    return all(said)
-
-
-def _truth(value: Any, where: str) -> bool:
-    if isinstance(value, bool | int | float):
-        return bool(value)
-    if isinstance(value, str) and (word := value.strip().lower()) in ("true", "false", "0", "1", "yes", "no"):
-        return word in ("true", "1", "yes")
-    raise RowError(f"`{where}` must be true, false or a number, not {value!r}")
-
-
 def _calls(message: Mapping[str, Any]) -> list[Any]:
     """The calls to tools of a message, those of the older `function_call` too."""
     calls = from_json(message.get("tool_calls", []))
     older = from_json(message.get("function_call"))
     calls = [calls] if isinstance(calls, Mapping) else list(calls) if isinstance(calls, list) else []
-    return [*calls, {"type": "function", "function": older}] if isinstance(older, Mapping) else calls
+    return [*calls, _call(older)] if isinstance(older, Mapping) else calls
+
+
+def _call(function: Mapping[str, Any]) -> dict[str, Any]:
+    """A call to a tool in the form of `tool_calls`; templates show its arguments, so there are some."""
+    return {"type": "function", "function": {"arguments": {}, **function}}
 
 
 def _as_calls(text: str) -> list[Any]:
@@ -251,7 +251,7 @@ def _as_calls(text: str) -> list[Any]:
     calls = [found] if isinstance(found, Mapping) else found if isinstance(found, list) else []
     if not all(isinstance(call, Mapping) for call in calls):
         return []
-    return [call if "function" in call else {"type": "function", "function": call} for call in calls]
+    return [call if "function" in call else _call(call) for call in calls]
 
 
 def read_transcript(text: str) -> list[Turn] | None:

@@ -16,10 +16,10 @@ from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.errors import InputError
-from geofilter.rows.content import RowError
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
+from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run, Shard, rejected_of, shard_lines

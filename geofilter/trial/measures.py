@@ -26,8 +26,8 @@ from geofilter.encode.model import pad_id
 from geofilter.encode.reader import TOKEN_BUDGET, FeatureReader
 from geofilter.encode.tokens import Encoded, Window, batches, encode_row, render
 from geofilter.errors import InputError
-from geofilter.rows.content import RowError
 from geofilter.rows.records import Row, usable_rows
+from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn
 from geofilter.trial.result import FeatureFigures
 from geofilter.trial.tune import response_logits

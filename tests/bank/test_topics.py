@@ -145,7 +145,7 @@ class Letters:
 
 def test_a_piece_is_one_short_inert_line_with_the_strongest_tokens_marked():
     text = "x" * 300 + " you\n\x1b[31mFOOL and FOOL" + "y" * 300
-    row = Encoded(tuple(map(ord, text)), tuple(i > 2 for i in range(len(text))), False)
+    row = Encoded(tuple(map(ord, text)), tuple(i > 2 for i in range(len(text))), ())
     value = np.zeros(len(text))
     for at in (text.index("FOOL"), text.rindex("FOOL")):
         value[at : at + 4] = 3.0
@@ -154,7 +154,7 @@ def test_a_piece_is_one_short_inert_line_with_the_strongest_tokens_marked():
     assert text.isprintable()
     assert [text[a:b] for a, b in strong] == ["FOOL", "FOOL"]
     short = piece(
-        Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), False), np.array([0, 0, 0, 0, 2.0, 1.5])
+        Letters(), Encoded(tuple(map(ord, "?ab cd")), (False, *[True] * 5), ()), np.array([0, 0, 0, 0, 2.0, 1.5])
     )
     assert short == ("ab cd", [[3, 5]])  # never the prompt
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel, decoder_layers
-from geofilter.encode.tokens import Encoded
+from geofilter.encode.tokens import Window
 from geofilter.errors import InputError, TargetError
 from geofilter.target.resolve import locate, resolve
 from geofilter.trial.config import Recipe
@@ -125,7 +125,7 @@ def test_a_trial_goes_on_from_the_merged_model(tiny, tmp_path: Path, adapter: Pa
     merged, tokenizer = whole(tiny[0], FLOAT32, adapter)
     merged.save_pretrained(tmp_path / "merged")
     tokenizer.save_pretrained(tmp_path / "merged")
-    rows = [Encoded((5, 9, 33, 70, 120 + i), (False, False, True, True, True), False) for i in range(8)]
+    rows = [Window((5, 9, 33, 70, 120 + i), (False, False, True, True, True)) for i in range(8)]
     recipe = Recipe(epochs=1, batch_rows=4)
     about = [
         tune(folder, rows, recipe, Budget.of(rows, recipe), FLOAT32, 0, given)[2]

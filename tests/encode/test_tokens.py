@@ -15,8 +15,8 @@ from geofilter.encode.tokens import (
     pinned_template,
     render,
 )
-from geofilter.rows.content import RowError
 from geofilter.rows.records import Row, parse_line
+from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn
 
 # Templates of other families in shape: one trims and refuses system turns, one rewrites earlier turns.

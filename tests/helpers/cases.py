@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.encode.tokens import Encoded, encode_rows, render
-from geofilter.rows.content import RowError
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, parse_line
+from geofilter.rows.row_error import RowError
 from helpers.families import template
 from helpers.tiny import CHATML, make_tokenizer
 

@@ -8,10 +8,10 @@ from helpers.command import Done, geofilter, write_rows
 
 from geofilter.errors import InputError
 from geofilter.judge.plan import plan
-from geofilter.rows.content import RowError
 from geofilter.rows.fields import lookup, parse
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import check_fields, reading_for
+from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import Turn
 from geofilter.run.rows import scored_rows

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
-from geofilter.rows.content import RowError
 from geofilter.rows.gather import expand
 from geofilter.rows.lines import packing
 from geofilter.rows.records import Rejected, Row, parse_line, read_rows
+from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import Turn
 
