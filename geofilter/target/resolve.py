@@ -85,18 +85,17 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     try:
         place = _find_model(plan, offline, notify)
     except (hub.Absent, hub.Uncached) as error:
-        cached = offline or isinstance(error, hub.Uncached)
-        tuned = adapters.on_hub(choice, cached) if plan.alias is None else None
-        if tuned is None:
-            raise
-        return resolve(tuned, offline=offline, notify=notify)
+        return _as_adapter(plan, choice, error, offline, notify)
     adapter = adapters.find(choice.adapter, offline) if choice.adapter is not None else None
     named = plan.embedded is not None or place.commit is not None
     pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
-    folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
+    try:
+        folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
+    except hub.Absent as error:
+        return _as_adapter(plan, choice, error, offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
     mended = tokenizer.splits_wrongly(folder)
     read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
@@ -115,6 +114,17 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         adapter_dir=adapter.folder if adapter else None,
         neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
+
+
+def _as_adapter(
+    plan: _Plan, choice: TargetChoice, error: hub.Absent | hub.Uncached, offline: bool, notify: Notify
+) -> Target:
+    """The target of a repository that holds an adapter and no model, or no weights of one; else raise the error."""
+    cached = offline or isinstance(error, hub.Uncached)
+    tuned = adapters.on_hub(choice, cached) if plan.alias is None and plan.choice.adapter is None else None
+    if tuned is None:
+        raise error
+    return resolve(tuned, offline=offline, notify=notify)
 
 
 def _with_base(choice: TargetChoice) -> TargetChoice:

@@ -220,10 +220,18 @@ def test_an_adapter_of_the_hub_by_name_and_as_the_model(tmp_path: Path, tiny, ad
         target = resolve(choice, offline=True, notify=quiet)
         assert (target.model, target.adapter_dir, target.choice.adapter) == ("org/tiny", there, pinned)
         assert f"the LoRA adapter {pinned} is merged into org/tiny before it is read" in target.notes
+    # Some trainers put the model's configuration beside the adapter.
+    shutil.copy(tiny[0] / "config.json", there)
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        (there.parents[1] / ".no_exist" / there.name).mkdir(parents=True, exist_ok=True)
+        (there.parents[1] / ".no_exist" / there.name / name).touch()
+    target = resolve(TargetChoice("me/tuned", str(tiny[1]), allow_other_model=True), offline=True, notify=quiet)
+    assert (target.model, target.choice.adapter) == ("org/tiny", pinned)
     make_model(hub.snapshot("org/other"))
     other = resolve(TargetChoice("org/other", str(tiny[1]), adapter=pinned, allow_other_model=True), notify=quiet)
     assert other.notes[-1].endswith("merged into org/other before it is read; it names org/tiny as its base")
     (there / "adapter_model.safetensors").unlink()
+    (there / "config.json").unlink()
     with pytest.raises(TargetError, match=r"^me/tuned: adapter_model\.safetensors is not in the cache"):
         resolve(TargetChoice("me/tuned", str(tiny[1])), offline=True, notify=quiet)
 
