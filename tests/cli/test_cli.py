@@ -40,6 +40,16 @@ def test_usage_errors_exit_2():
     assert geofilter("nonsense").returncode == 2
 
 
+def test_a_misspelt_word_is_told_what_it_may_have_meant(tmp_path: Path):
+    assert "Did you mean 'scan'?" in geofilter("scna").stderr
+    assert "Did you mean 'build'?" in geofilter("bank", "biuld").stderr
+    assert "--drop" in geofilter("filter", "--drpo", "10%").stderr
+    assert geofilter("scan", "d.jsonl", "--system", "flod").stderr.endswith("use keep or fold; did you mean fold?\n")
+    assert geofilter("bank", "show", "toxik-text").stderr.endswith("did you mean toxic-text?\n")
+    (tmp_path / "geofilter.toml").write_text("[gate]\ntreshold = 1\n")
+    assert geofilter("gate", cwd=tmp_path).stderr.endswith("; did you mean threshold?\n")
+
+
 def test_targets_and_banks_are_listed():
     names = ["gemma-2-2b", "gemma-2-2b-it", "gemma-2-9b", "gemma-2-9b-it", "gemma-2-27b", "gemma-2-27b-it",
              "llama-3.1-8b", "llama-3.1-8b-instruct", "gpt-oss-20b", "smollm2-135m"]  # fmt: skip
