@@ -20,6 +20,7 @@ from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
 from geofilter.files import Together, cache_dir, file_sha256, package_data, slug
+from geofilter.text import one_line
 
 FORMAT = 3
 
@@ -170,7 +171,7 @@ class Bank:
         }
         text = {
             "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
-            "labels": list(self.labels),
+            "labels": [_escaped(label) for label in self.labels],
         }  # fmt: skip
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -240,6 +241,21 @@ class Bank:
             dense=a["dense"],
             reference=Pooled.from_arrays(a, "reference."),
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
-            labels=text.pop("labels"),
+            labels=[_readable(label) for label in text.pop("labels")],
             meta=cast("BankMeta", text),  # what is left of bank.json
         )
+
+
+def _escaped(label: str) -> str:
+    """A label as bank.json has it: JSON's escapes for quotes and the like stand in the text itself."""
+    return json.dumps(label, ensure_ascii=False)[1:-1]
+
+
+def _readable(stored: str) -> str:
+    """The other way round; what is no such text stays as it is."""
+    if "\\" not in stored:
+        return stored
+    try:
+        return one_line(str(json.loads(f'"{stored}"')))
+    except ValueError:
+        return stored
