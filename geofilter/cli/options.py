@@ -69,6 +69,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only th
 ExcludeFeature = Annotated[list[str] | None, typer_option("exclude_feature", declared(ScanConfig, "exclude_features"))]
 System = Annotated[str, typer_option("system", declared(ScanConfig, "system"))]
 FieldNames = Annotated[str | None, typer_option("fields", declared(ScanConfig, "fields"))]
+Key = Annotated[
+    str | None,
+    typer.Option(help="Field that joins the rows with a file of labels, id or meta.id for instance."),
+]
 StepSummary = Annotated[
     bool,
     typer.Option(

@@ -41,6 +41,7 @@ def evaluate(
     run: Run,
     label_rule: str,
     *,
+    key: str | None = None,
     pair: str | None = None,
     across: Sequence[Path] = (),
     drops: Sequence[str] = DROPS,
@@ -52,6 +53,7 @@ def evaluate(
 
     Args:
         label_rule: `FIELD=VALUE[,VALUE]`, or a labels file, see `source.parse`.
+        key: field that joins the rows with a labels file, see `source.KeyedLabels`.
         pair: field that names the group of a row.
         across: other labelled files that the text controls are fitted on too.
         drops: amounts as `filter --drop` takes them; a count is taken as its share of the scored rows.
@@ -62,8 +64,9 @@ def evaluate(
         BankError: a bank is damaged.
     """
     cuts = [Cut.parse(drop) for drop in dict.fromkeys(drops)]
-    labeller = parse(label_rule)
+    labeller = parse(label_rule, key=key)
     rows = of_run(run, labeller, pair)
+    joined = labeller.notes()  # before rows of other files are asked for theirs
     filtered, fractions = _filter(run, rows, cuts)
     ranked, random_banks, notes = rankings.stored(run, rows)
     more, more_notes = rankings.fitted(rows, labeller, across, seed, notify, run.fields)
@@ -84,7 +87,7 @@ def evaluate(
         "lines": out,
         "random_banks": random_banks,
         "filter": filtered,
-        "notes": _notes(manifest, rows) + notes + more_notes,
+        "notes": joined + _notes(manifest, rows) + notes + more_notes,
         "geofilter": __version__,
     }
 

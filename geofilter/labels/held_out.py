@@ -32,17 +32,18 @@ class OtherRows:
         )
 
 
-def check_labels(labelling: Labelling, given: str) -> OtherRows:
+def check_labels(labelling: Labelling, given: str, key: str | None = None) -> OtherRows:
     """AUROC of the scan's scores, and of the bank learnt last, on labelled rows that it was not shown.
 
     Args:
         given: where their labels are, see `source.parse`.
+        key: field that joins them with the rows, likewise.
 
     Raises:
         InputError: fewer than five such rows of a kind.
         RunError: an input has changed since the scan.
     """
-    labeller = parse(given, "--check")
+    labeller = parse(given, "--check", key)
     position, bad = [], []
     for i, row in enumerate(scored_rows(labelling.run)):
         label = labeller.of(row)
