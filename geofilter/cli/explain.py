@@ -37,6 +37,7 @@ def explain(
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
     from geofilter.run.banks import said_without
+    from geofilter.run.labelled import learnt_by
     from geofilter.scanning.explain import explain as run_explain
 
     opened = open_run(run)
@@ -54,6 +55,8 @@ def explain(
         f"{inert(d['file'])}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
         f"percentile {result.percentile:.3f}"
     )
+    if d["sha256"] in learnt_by(opened).get(bank or d["bank"], ()):
+        note(f"{bank or d['bank']} was learnt from this row")
     if result.excluded:
         note(said_without(result.excluded))
     if result.topics:

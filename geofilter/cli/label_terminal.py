@@ -7,10 +7,10 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from geofilter.labels.label_file import Label
 from geofilter.labels.labelling import BATCH, COMPARED, Labelling
 from geofilter.labels.pick import Pick
 from geofilter.rows.records import Row
+from geofilter.run.labelled import Label
 from geofilter.text import beginning, inert
 
 SHOWN = 2000

@@ -27,6 +27,12 @@ def markdown(report: ReportDocument) -> str:
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
+    if labels := report.get("labels"):
+        add("\n## Labelled rows\n")
+        add("| rows | number | removed |\n|---|---:|---:|")
+        for part in labels["parts"]:
+            add(f"| {part['name']} | {part['rows']:,} | {part['removed']:,} |")
+        add(f"\n{whole(labels['text'])}")
     add("\n## Toxic features behind the removed rows\n")
     add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
     for t in report["features"]:
@@ -67,6 +73,9 @@ def summary(report: ReportDocument) -> Iterator[str]:
         yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
     yield report["tail"]
     yield from exclusions_said(report["made_with"]["banks"])
+    if labels := report.get("labels"):
+        yield "removed: " + ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
+        yield labels["text"]
     yield ""
     yield "scores (# kept, x removed)"
     yield from _text_histogram(report["histogram"])

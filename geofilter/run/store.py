@@ -202,6 +202,18 @@ class Run:
         for path in self.parts:
             yield Shard.load(path)
 
+    def hashes(self) -> npt.NDArray[np.uint8]:
+        """(n, 32) sha256 of the scored rows, in input order; nothing else of the shards is read.
+
+        Raises:
+            RunError: a shard is damaged.
+        """
+        parts = [np.zeros((0, 32), np.uint8)]
+        for path in self.parts:
+            with _opened(path) as handle:
+                parts.append(handle.get_tensor("sha256"))
+        return np.concatenate(parts)
+
     def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
         order = np.argsort(position, kind="stable")
