@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from geofilter.cut.cut import Cut as Cut
     from geofilter.cut.cut import Selection as Selection
     from geofilter.errors import GeofilterError as GeofilterError
-    from geofilter.labels.label_file import Label as Label
     from geofilter.labels.labelling import Labelling as Labelling
     from geofilter.report.write import filter_run as filter_run
+    from geofilter.run.labelled import Label as Label
     from geofilter.run.store import Run as Run
     from geofilter.scanning.scan import scan as scan
 
 _HOMES = {
     "Cut": "cut.cut",
     "GeofilterError": "errors",
-    "Label": "labels.label_file",
+    "Label": "run.labelled",
     "Labelling": "labels.labelling",
     "Loading": "config",
     "Run": "run.store",

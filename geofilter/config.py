@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from geofilter.errors import InputError
-from geofilter.rows.fields import Fields, check, parse
+from geofilter.rows.fields import Fields, check, parse, written
 from geofilter.rows.reading import TRAIN, Reading, parse_only
+from geofilter.text import did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
@@ -165,7 +166,9 @@ def precision(dtype: str, sae_dtype: str) -> str:
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
+        raise InputError(
+            f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}{did_you_mean(value, allowed)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,3 +290,22 @@ def excluded(text: str) -> tuple[str, int]:
 def fingerprint(encoding: Mapping[str, object]) -> str:
     """sha256 of a JSON-able description of everything the stored features depend on."""
     return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()
+
+
+def typed(config: Any) -> list[str]:
+    """The options, as they are typed, that make a configuration; those at their default are left out."""
+    words: list[str] = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if is_dataclass(value):
+            words += typed(value)
+        elif isinstance(said := f.metadata.get("option"), Option) and value != default:
+            name = f"--{(said.name or f.name).replace('_', '-')}"
+            if isinstance(value, Mapping):
+                words += [name, written(value)]
+            elif value is True:
+                words.append(name)
+            else:
+                words += [word for v in (value if isinstance(value, tuple) else (value,)) for word in (name, str(v))]
+    return words

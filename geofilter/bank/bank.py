@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from geofilter.arrays import F32, I32
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
@@ -20,8 +21,11 @@ from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
 from geofilter.files import Together, cache_dir, file_sha256, package_data, slug
+from geofilter.text import one_line
 
 FORMAT = 3
+LEARNT_FROM = "learnt_from"
+"""in bank.safetensors, but for banks of earlier versions"""
 
 
 def built_in_sources(name: str) -> dict[str, Source]:
@@ -79,6 +83,8 @@ class Bank:
     """sources, options, evaluation; examples: for each toxic feature up to two, see `build.excerpts`"""
     excluded: Sequence[int] = ()
     """features that count nothing, see `excluding`"""
+    learnt_from: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
+    """(m, 32) sha256 of the rows that it, or a bank it builds on, was learnt from; none for a built-in bank"""
 
     @property
     def d_sae(self) -> int:
@@ -166,11 +172,12 @@ class Bank:
             "dense": self.dense,
             "topics.weights": self.topics.weights,
             "topics.centre": self.topics.centre,
+            LEARNT_FROM: self.learnt_from,
             **self.reference.arrays("reference."),
         }
         text = {
             "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
-            "labels": list(self.labels),
+            "labels": [_escaped(label) for label in self.labels],
         }  # fmt: skip
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -240,6 +247,39 @@ class Bank:
             dense=a["dense"],
             reference=Pooled.from_arrays(a, "reference."),
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
-            labels=text.pop("labels"),
+            labels=[_readable(label) for label in text.pop("labels")],
             meta=cast("BankMeta", text),  # what is left of bank.json
+            **({"learnt_from": a[LEARNT_FROM]} if LEARNT_FROM in a else {}),
         )
+
+
+def learnt_rows(path: Path) -> frozenset[str] | None:
+    """Hashes of the rows that the bank in a folder was learnt from, without reading the rest of it.
+
+    Returns:
+        None where that is not known: the bank is gone, cannot be read, or is of an earlier version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path / "bank.safetensors", framework="numpy") as arrays:
+            if LEARNT_FROM not in arrays.keys():  # noqa: SIM118 (no mapping)
+                return None
+            return frozenset(row.tobytes().hex() for row in arrays.get_tensor(LEARNT_FROM))
+    except (OSError, SafetensorError):
+        return None
+
+
+def _escaped(label: str) -> str:
+    """A label as bank.json has it: JSON's escapes for quotes and the like stand in the text itself."""
+    return json.dumps(label, ensure_ascii=False)[1:-1]
+
+
+def _readable(stored: str) -> str:
+    """The other way round; what is no such text stays as it is."""
+    if "\\" not in stored:
+        return stored
+    try:
+        return one_line(str(json.loads(f'"{stored}"')))
+    except ValueError:
+        return stored

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from geofilter.bank.bank import Bank, built_in_folder, built_in_sources
 from geofilter.bank.features import Pooled
 from geofilter.build.build import BuildOptions, build
@@ -18,6 +20,7 @@ from geofilter.errors import BankError
 from geofilter.files import Notify, made_once
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
+from geofilter.text import did_you_mean
 
 
 def find(
@@ -38,10 +41,7 @@ def find(
     reference: Pooled | None = None
     for name in names or BUILT_IN:
         if name not in BUILT_IN:
-            path = Path(name)
-            if not path.exists():
-                raise BankError(f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder")
-            banks.append(Bank.load(path, target.fingerprint))
+            banks.append(_from_folder(name, target))
             continue
 
         def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:
@@ -56,9 +56,34 @@ def find(
         path = made_once(place, lambda folder: (folder / "bank.json").is_file(), make, notify)
         banks.append(Bank.load(path, target.fingerprint))
         reference = banks[-1].reference
-    if len({b.name for b in banks}) < len(banks):
-        raise BankError("two banks have the same name; rename one of their folders' bank.json")
+    _refuse_same([bank.name for bank in banks])
     return banks
+
+
+def names_of(banks: Sequence[str], target: Target) -> list[str]:
+    """What the banks that `find` would give are called; none is built.
+
+    Raises:
+        BankError: one is not there, damaged, made for another target, or two have the same name.
+    """
+    names = [name if name in BUILT_IN else _from_folder(name, target).name for name in banks or BUILT_IN]
+    _refuse_same(names)
+    return names
+
+
+def _from_folder(name: str, target: Target | None = None) -> Bank:
+    """A bank that is no built-in one."""
+    path = Path(name)
+    if not path.exists():
+        raise BankError(
+            f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder{did_you_mean(name, BUILT_IN)}"
+        )
+    return Bank.load(path, target.fingerprint if target else None)
+
+
+def _refuse_same(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise BankError("two banks have the same name; rename one of their folders' bank.json")
 
 
 def bank_folder_for(name: str, target: Target, precision: str) -> Path:
@@ -95,6 +120,8 @@ def build_from_files(
         out.resolve().name, target, seeds, reader, sources, replace(options, priors=priors), reference=reference,
         notify=notify,
     )  # fmt: skip
+    hashes = np.frombuffer(bytes.fromhex("".join(seed.row.sha256 for seed in seeds)), np.uint8).reshape(-1, 32)
+    bank = replace(bank, learnt_from=hashes)
     bank.save(out)
     return bank
 
@@ -111,7 +138,7 @@ def open_bank(
         BankError, TargetError: not found, or made for another target.
     """
     if name not in BUILT_IN and not required:
-        return Bank.load(Path(name))
+        return _from_folder(name)
     target = resolve(choice, offline=offline, notify=notify)
     return find(
         [name],

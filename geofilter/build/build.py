@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +25,7 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.shipped import background_rows
 from geofilter.target.sae_folder import unit_decoder
 from geofilter.target.target import Target
+from geofilter.text import one_line
 
 MAX_TOKENS = 512
 LABEL_TOKENS = 4
@@ -145,7 +145,7 @@ class LabelCollector:
             strongest = sorted(best, key=lambda token: (-best[token], token))
             names: list[str] = []
             for token in strongest:
-                word = json.dumps(str(reader.tokenizer.decode([token])).strip(), ensure_ascii=False)[1:-1]
+                word = one_line(str(reader.tokenizer.decode([token])))
                 if word and word not in names:
                     names.append(word)
                 if len(names) == LABEL_TOKENS:

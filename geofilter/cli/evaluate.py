@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, open_run
+from geofilter.cli.options import OWN_TABLE, AsJson, Command, Key, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_table
 from geofilter.cli.settings import with_settings
 from geofilter.text import inert
@@ -25,9 +25,10 @@ def evaluate(
     ctx: typer.Context,
     labels: Annotated[
         str,
-        typer.Option(help="FIELD=VALUE[,VALUE] of the rows that are bad, or a JSONL file of {sha256, label}."),
+        typer.Option(help="FIELD=VALUE[,VALUE] of the rows that are bad, or a JSONL file of labels; see --key."),
     ],
     run: RunArg = None,
+    key: Key = None,
     pair: Annotated[
         str | None, typer.Option(help="Field that names rows to be drawn together; by default pair, else the prompt.")
     ] = None,
@@ -49,7 +50,7 @@ def evaluate(
 
     opened = open_run(run)
     result = evaluation.evaluate(
-        opened, labels, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
+        opened, labels, key=key, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
     )
     folder = out or opened.path
     write(result, folder)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, open_run
 from geofilter.cli.output import note
 from geofilter.cli.settings import with_settings
+from geofilter.errors import InputError
 from geofilter.text import inert
+
+if TYPE_CHECKING:
+    from geofilter.run.store import Run
 
 app = typer.Typer()
 
@@ -22,7 +26,9 @@ SHOWN_TOPICS = 3
 @with_settings
 def explain(
     ctx: typer.Context,
-    row: Annotated[int, typer.Option(help="1-based line number in the input."), PER_CALL],
+    row: Annotated[
+        str, typer.Option(help="Line in the input, from 1; or '#3': the row with the third highest score."), PER_CALL
+    ],
     run: RunArg = None,
     file: Annotated[str | None, typer.Option(help="Input file, when the run has several."), PER_CALL] = None,
     bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run."), PER_CALL] = None,
@@ -31,9 +37,12 @@ def explain(
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
     from geofilter.run.banks import said_without
+    from geofilter.run.labelled import learnt_by
     from geofilter.scanning.explain import explain as run_explain
 
-    result = run_explain(open_run(run), row, file, bank, note, exclude_feature or ())
+    opened = open_run(run)
+    line, of = _place(opened, row, file)
+    result = run_explain(opened, line, of, bank, note, exclude_feature or ())
     if as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
         return
@@ -46,6 +55,8 @@ def explain(
         f"{inert(d['file'])}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
         f"percentile {result.percentile:.3f}"
     )
+    if d["sha256"] in learnt_by(opened).get(bank or d["bank"], ()):
+        note(f"{bank or d['bank']} was learnt from this row")
     if result.excluded:
         note(said_without(result.excluded))
     if result.topics:
@@ -74,3 +85,25 @@ def explain(
     )
     strongest = sorted(result.tokens, key=lambda piece: -piece.share)[:10]
     typer.echo("strongest tokens: " + ", ".join(f"{inert(p.text.strip())!r} {p.share:+.3f}" for p in strongest))
+
+
+def _place(run: Run, row: str, file: str | None) -> tuple[int, str | None]:
+    """Line and file of the row that is meant.
+
+    Raises:
+        InputError: neither a line nor a rank, or no row has this rank.
+    """
+    from geofilter.cut.cut import by_score
+
+    number = row.removeprefix("#")
+    if not (number.isascii() and number.isdecimal() and len(number) < 16):
+        raise InputError(f"--row {row}: no row; give its line, 17 for instance, or '#3' for the third highest score")
+    if number == row:
+        return int(row), file
+    arrays, rank = run.arrays(), int(number)
+    if file is not None:
+        raise InputError(f"--row {row}: a rank is of the whole run; leave --file {file} out")
+    if not 1 <= rank <= len(arrays["score"]):
+        raise InputError(f"--row {row}: the run's rows have the ranks #1 to #{len(arrays['score'])}")
+    position = int(by_score(arrays["score"])[rank - 1])
+    return int(arrays["line"][position]), run.manifest["data"][arrays["file"][position]]["path"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
+from geofilter.cli.options import PER_CALL, AsJson, Command, Key, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
@@ -41,6 +41,7 @@ def label(
         typer.Option("--from", help="Take labels: a JSONL file of {sha256, label}, or FIELD=VALUE of the bad rows."),
         PER_CALL,
     ] = None,
+    key: Key = None,
     judge: Annotated[
         str | None,
         typer.Option(help="Have this model label the rows, as its endpoint names it.", rich_help_panel=_ASKING),
@@ -87,14 +88,17 @@ def label(
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
     labelling = Labelling(open_run(run), seed)
     if check is not None:
-        check_labels(labelling, check)  # before any work is put in
+        check_labels(labelling, check, key)  # before any work is put in
     if sheet is not None:
         n, where = write_sheet(labelling, sheet, count), quoted(labelling.run.path)
         note(f"{n} rows to label: {sheet}")
         note(f'next: put "bad" or "good" for each null label, then geofilter label {where} --from {sheet}')
         return
     if source is not None:
-        take(labelling, parse(source, "--from"), source)
+        labeller = parse(source, "--from", key)
+        take(labelling, labeller, source)
+        for text in labeller.notes():
+            note(text)
         labelling.learn()
     elif answer is not None:
         _ask(labelling, count, answer, str(judge), quiet)
@@ -102,7 +106,7 @@ def label(
         _at_terminal(labelling, count)
     result = conclude(labelling).to_json()
     if check is not None:
-        result |= _checked(labelling, check, result["text"])
+        result |= _checked(labelling, check, key, result["text"])
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
@@ -110,11 +114,11 @@ def label(
         note(line)
 
 
-def _checked(labelling: Labelling, check: str, text: list[str]) -> dict[str, Any]:
+def _checked(labelling: Labelling, check: str, key: str | None, text: list[str]) -> dict[str, Any]:
     from geofilter.labels.held_out import check_labels
 
     try:
-        found = check_labels(labelling, check)
+        found = check_labels(labelling, check, key)
     except InputError as error:  # too few rows are left
         text.append(str(error))
         return {}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from geofilter.labels.label_file import Label
 from geofilter.labels.labelling import BATCH, COMPARED, Labelling
 from geofilter.labels.pick import Pick
 from geofilter.rows.records import Row
-from geofilter.text import inert
+from geofilter.run.labelled import Label
+from geofilter.text import beginning, inert
 
 SHOWN = 2000
 """characters of a prompt or a response shown at first"""
@@ -77,7 +77,8 @@ def _show(console: Console, place: str, row: Row, most: int) -> None:
 def _cut(text: str, most: int) -> str:
     # A terminal must not act on what stands in a row; line breaks are harmless and are what makes code readable.
     safe = "\n".join(inert(line.expandtabs(4)) for line in text.split("\n"))
-    return safe if len(safe) <= most else f"{safe[:most]} ... ({len(safe) - most:,} more characters)"
+    shown = beginning(safe, most)
+    return safe if shown == safe else f"{shown} ... ({len(safe) - len(shown):,} more characters)"
 
 
 def _key(console: Console, read_key: Callable[[], str], row: Row) -> str:

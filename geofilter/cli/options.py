@@ -57,12 +57,22 @@ def declared(group: type, name: str) -> Option:
 
 OUTPUT = "Output"
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=RUN)]
-RunArg = Annotated[Path | None, typer.Argument(help="Run folder; by default the newest under .geofilter/.")]
+RunArg = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Run: its folder, the beginning of its name, or its data file; by default the newest finished one under "
+        ".geofilter/."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=OUTPUT), PER_CALL]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.", rich_help_panel=OUTPUT)]
 ExcludeFeature = Annotated[list[str] | None, typer_option("exclude_feature", declared(ScanConfig, "exclude_features"))]
 System = Annotated[str, typer_option("system", declared(ScanConfig, "system"))]
 FieldNames = Annotated[str | None, typer_option("fields", declared(ScanConfig, "fields"))]
+Key = Annotated[
+    str | None,
+    typer.Option(help="Field that joins the rows with a file of labels, id or meta.id for instance."),
+]
 StepSummary = Annotated[
     bool,
     typer.Option(
@@ -82,16 +92,15 @@ class Command(TyperCommand):
         return found
 
 
-def open_run(path: Path | None) -> Run:
-    """The run a command is given, or the newest one here, which is then named on stderr.
+def open_run(given: Path | None) -> Run:
+    """The run a command is given, or the newest finished one here; named on stderr where it was not given as a folder.
 
     Raises:
-        RunError: no such run, or one that is not complete.
+        RunError: no such run, several, or one that is not complete.
     """
-    from geofilter.run.store import Run
+    from geofilter.run.find import named, newest
 
-    if path is not None:
-        return Run.open(path)
-    run = Run.newest(Path.cwd())
-    note(f"run: {run.path}")
+    run = newest(Path.cwd(), note) if given is None else named(given, Path.cwd(), note)
+    if run.path != given:
+        note(f"run: {run.path}")
     return run

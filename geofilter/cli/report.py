@@ -36,7 +36,7 @@ def report(
 
     --shade runs the model again on the rows it shades and writes the report anew.
     """
-    from geofilter.report.write import scored_anew
+    from geofilter.report.last import scored_anew
 
     opened = open_run(run)
     page = opened.path / "report.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from copy import copy
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, wraps
@@ -18,6 +18,7 @@ from typer.models import OptionInfo
 from geofilter.cli.options import OWN_TABLE, PER_CALL, typer_option
 from geofilter.config import MEMORY, ROWS, RUN, SCORE, TARGET, Option
 from geofilter.errors import InputError
+from geofilter.text import did_you_mean
 
 _TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 SETTINGS: dict[str, dict[str, Any]] = {}
@@ -206,10 +207,11 @@ def _check_keys(found: dict[str, Any]) -> None:
             _check_known("", [name], for_all)
 
 
-def _check_known(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
+def _check_known(where: str, keys: Iterable[str], known: Collection[str]) -> None:
     for key in keys:
         if key not in known:
-            raise InputError(f"settings file: {where}unknown key {key!r}; known: {', '.join(sorted(known))}")
+            named = f"{', '.join(sorted(known))}{did_you_mean(key, known)}"
+            raise InputError(f"settings file: {where}unknown key {key!r}; known: {named}")
 
 
 def _of_kind(key: str, value: Any, kind: Any) -> Any:

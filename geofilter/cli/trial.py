@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OUTPUT, OWN_TABLE, AsJson, Command, Offline, Quiet, open_run
+from geofilter.cli.options import OUTPUT, OWN_TABLE, AsJson, Command, Offline, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_table
 from geofilter.cli.settings import with_settings
 from geofilter.config import Loading
@@ -32,9 +32,7 @@ app = typer.Typer()
 def trial(
     ctx: typer.Context,
     *,
-    run: Annotated[
-        Path | None, typer.Argument(help="Scored run folder; by default the newest under .geofilter/.")
-    ] = None,
+    run: RunArg = None,
     config: TrialConfig,
     loading: Loading,
     questions: Annotated[

@@ -13,6 +13,7 @@ from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
+from geofilter.run.labelled import among, learnt_from
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
 
@@ -66,6 +67,8 @@ class GateVerdict(TypedDict):
     scorer: str
     left_out: list[str]
     """features that count nothing, in words"""
+    learnt_from: int
+    """scored rows that a bank of the run was learnt from: they are counted like the others"""
 
 
 def check(
@@ -113,6 +116,7 @@ def check(
         "data": [f["path"] for f in manifest["data"]],
         "scorer": manifest["scorer"],
         "left_out": exclusions_said(manifest["banks"]),
+        "learnt_from": int(among(run, learnt_from(run)).sum()),
     }
     verdict["reasons"] = list(_reasons(verdict))
     verdict["passed"] = not verdict["reasons"]
@@ -181,7 +185,13 @@ def text(verdict: GateVerdict) -> str:
         f"{head['flagged']:,} of {head['rows']:,} rows ({head['share']:.1%}) are at or above the "
         f"{verdict['threshold']:.1%} percentile of ordinary chat, {verdict['max_flagged']} may be"
     )
-    return "; ".join([f"{start}: {'; '.join(verdict['reasons']) or said}", *verdict["left_out"]])
+    return "; ".join([f"{start}: {'; '.join(verdict['reasons']) or said}", *_remarks(verdict)])
+
+
+def _remarks(verdict: GateVerdict) -> list[str]:
+    """What must be known to read the counts."""
+    n = verdict["learnt_from"]
+    return [*verdict["left_out"], *([f"{n:,} of the rows are those that a bank was learnt from"] if n else [])]
 
 
 def table(verdict: GateVerdict) -> tuple[list[str], list[list[str]]]:
@@ -201,7 +211,7 @@ def markdown(verdict: GateVerdict) -> str:
     return "\n".join(
         [
             f"### geofilter: {'passed' if verdict['passed'] else 'NOT passed'}", "",
-            *(f"- {markdown_text(line)}" for line in (*verdict["reasons"], *verdict["left_out"])), "",
+            *(f"- {markdown_text(line)}" for line in (*verdict["reasons"], *_remarks(verdict))), "",
             *markdown_table(*table(verdict)), "",
             *markdown_table(["bank", "on these rows", "chance that it ranks them"], banks), "",
         ]

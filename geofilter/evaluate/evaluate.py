@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from geofilter.evaluate.result import (
 from geofilter.files import Notify, silent
 from geofilter.labels.labelled_rows import Labelled, of_run
 from geofilter.labels.source import parse
+from geofilter.run.labelled import among, learnt_by, learnt_from
 from geofilter.run.manifest import Manifest
 from geofilter.run.store import Run
 from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
@@ -41,6 +42,7 @@ def evaluate(
     run: Run,
     label_rule: str,
     *,
+    key: str | None = None,
     pair: str | None = None,
     across: Sequence[Path] = (),
     drops: Sequence[str] = DROPS,
@@ -52,6 +54,7 @@ def evaluate(
 
     Args:
         label_rule: `FIELD=VALUE[,VALUE]`, or a labels file, see `source.parse`.
+        key: field that joins the rows with a labels file, see `source.KeyedLabels`.
         pair: field that names the group of a row.
         across: other labelled files that the text controls are fitted on too.
         drops: amounts as `filter --drop` takes them; a count is taken as its share of the scored rows.
@@ -62,8 +65,9 @@ def evaluate(
         BankError: a bank is damaged.
     """
     cuts = [Cut.parse(drop) for drop in dict.fromkeys(drops)]
-    labeller = parse(label_rule)
+    labeller = parse(label_rule, key=key)
     rows = of_run(run, labeller, pair)
+    joined = labeller.notes()  # before rows of other files are asked for theirs
     filtered, fractions = _filter(run, rows, cuts)
     ranked, random_banks, notes = rankings.stored(run, rows)
     more, more_notes = rankings.fitted(rows, labeller, across, seed, notify, run.reading)
@@ -84,14 +88,14 @@ def evaluate(
         "lines": out,
         "random_banks": random_banks,
         "filter": filtered,
-        "notes": _notes(manifest, rows) + notes + more_notes,
+        "notes": joined + _notes(manifest, rows, learnt_by(run)) + notes + more_notes,
         "geofilter": __version__,
     }
 
 
 def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[WholeRun], list[float]]:
     """What `filter` removes at each cut, and the cuts as fractions."""
-    arrays = run.arrays()
+    arrays, learnt = run.arrays(), among(run, learnt_from(run))
     out: list[WholeRun] = []
     fractions = []
     for cut in cuts:
@@ -104,6 +108,7 @@ def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[WholeRu
             {
                 "drop": str(cut).removeprefix("drop "),
                 "rows": int(removed.sum()),
+                "learnt_from": int((removed & learnt).sum()),
                 "labelled": int(gone.sum()),
                 "bad": int((gone & rows.bad).sum()),
             }
@@ -266,18 +271,23 @@ def _lead(control: LineFigures) -> float:
     return -math.inf if low is None else low
 
 
-def _notes(manifest: Manifest, rows: Labelled) -> list[str]:
+def _notes(manifest: Manifest, rows: Labelled, known: Collection[str]) -> list[str]:
+    """What should be known of the rows.
+
+    Args:
+        known: banks of which the rows that they were learnt from are known, and left out.
+    """
     about, notes = rows.about, []
     if about["without_label"]:
         notes.append(f"{about['without_label']:,} of {about['scored']:,} scored rows have no label and are left out.")
     if about["learnt_from"]:
-        notes.append(f"{about['learnt_from']:,} rows that the bank was learnt from are left out.")
+        notes.append(f"{about['learnt_from']:,} rows that a bank was learnt from are left out: no figure is of them.")
     if about["labels_without_row"]:
         notes.append(f"{about['labels_without_row']:,} labels belong to no scored row and are left out.")
     if about["groups"] < FEW_GROUPS:
         notes.append(f"Only {about['groups']} groups of rows: the intervals are rough and too narrow.")
     data = {f["sha256"]: f["path"] for f in manifest["data"]}
-    for bank in manifest["banks"]:
+    for bank in (b for b in manifest["banks"] if b["name"] not in known):  # one of an earlier version
         for source in (bank.get("sources") or {}).values():
             if source.get("sha256") in data:
                 notes.append(

@@ -87,6 +87,8 @@ class WholeRun(TypedDict):
 
     drop: str
     rows: int
+    learnt_from: int
+    """rows that a bank was learnt from; the labels of these are left out"""
     labelled: int
     bad: int
 

@@ -79,10 +79,11 @@ def remarks(result: Evaluation) -> list[str]:
             "so that it is hard to beat."
         )
     a = result["labels"]
-    if a["without_label"]:
-        parts = [
-            f"{f['drop']}: {f['rows']:,} rows, {f['labelled']:,} labelled, {f['bad']:,} bad" for f in result["filter"]
-        ]
+    if a["without_label"] or a["learnt_from"]:
+        parts = []
+        for f in result["filter"]:
+            learnt = f"{f['learnt_from']:,} that a bank was learnt from, " if f["learnt_from"] else ""
+            parts.append(f"{f['drop']}: {f['rows']:,} rows, {learnt}{f['labelled']:,} labelled, {f['bad']:,} bad")
         out.append(f"geofilter filter --drop removes of all scored rows, at {'; '.join(parts)}.")
     return out + list(result["notes"])
 

@@ -18,6 +18,7 @@ from geofilter.errors import GeofilterError, InputError, TargetError, first_line
 from geofilter.files import Notify, silent
 from geofilter.judge.endpoint import CONCURRENCY, OPENAI, RETRIES, TIMEOUT, Clock, Pace, endpoint, retry_after
 from geofilter.judge.rating import DECLINED, FILTERED, FINAL, REFUSED, Rating, parse_rating
+from geofilter.text import shorten
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -216,7 +217,7 @@ class Judge:
                 if wait is not None:
                     self._pace.hold(wait)
             except (self._openai.OpenAIError, ValueError) as error:
-                return Rating(None, "", f"not a chat completion: {self._clean(first_line(error))[:200]}")
+                return Rating(None, "", f"not a chat completion: {shorten(self._clean(first_line(error)), 200)}")
             else:
                 return self._read(answer)
             if failed == self.retries or (wait or 0) > MAX_WAIT:
@@ -304,7 +305,7 @@ class Judge:
         if isinstance(body, dict):
             body = body.get("message") or body.get("detail") or (json.dumps(body) if body else "")
         text = " ".join(str(body or error.response.reason_phrase).split())
-        return self._clean(text)[:300]
+        return shorten(self._clean(text), 300)
 
     def _clean(self, text: str) -> str:
         """Without the key, which some endpoints repeat."""

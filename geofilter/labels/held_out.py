@@ -19,6 +19,8 @@ class OtherRows:
 
     bad: int
     good: int
+    left_out: int
+    """further ones, that a bank of the scan was learnt from"""
     before: float
     after: float | None
     """None where nothing has been learnt"""
@@ -26,35 +28,42 @@ class OtherRows:
     def text(self, given: str) -> str:
         """One sentence; `given`: where their labels are."""
         after = "no bank was learnt" if self.after is None else f"{self.after:.2f} by the bank learnt"
+        without = f"; {self.left_out} more are rows that a bank of the scan was learnt from" if self.left_out else ""
         return (
             f"on the other {self.bad + self.good} rows that {given} labels ({self.bad} bad): AUROC {self.before:.2f} "
-            f"by the scan's scores, {after}"
+            f"by the scan's scores, {after}{without}"
         )
 
 
-def check_labels(labelling: Labelling, given: str) -> OtherRows:
+def check_labels(labelling: Labelling, given: str, key: str | None = None) -> OtherRows:
     """AUROC of the scan's scores, and of the bank learnt last, on labelled rows that it was not shown.
 
     Args:
         given: where their labels are, see `source.parse`.
+        key: field that joins them with the rows, likewise.
 
     Raises:
         InputError: fewer than five such rows of a kind.
         RunError: an input has changed since the scan.
     """
-    labeller = parse(given, "--check")
-    position, bad = [], []
+    labeller = parse(given, "--check", key)
+    position, bad, left_out = [], [], 0
     for i, row in enumerate(scored_rows(labelling.run)):
         label = labeller.of(row)
-        if label is not None and row.sha256 not in labelling.labels:
-            position.append(i)
-            bad.append(label)
+        if label is None or row.sha256 in labelling.labels:
+            continue
+        if row.sha256 in labelling.known:
+            left_out += 1
+            continue
+        position.append(i)
+        bad.append(label)
     n_bad = sum(bad)
     check_sides(f"--check {given}: of the rows not labelled here", n_bad, len(bad) - n_bad, labeller.seen())
     truth, learnt = np.array(bad), labelling.learnt
     return OtherRows(
         bad=n_bad,
         good=len(bad) - n_bad,
+        left_out=left_out,
         before=round(auroc(labelling.scanned[position], truth), 4),
         after=None if learnt is None else round(auroc(learnt.standard[position], truth), 4),
     )

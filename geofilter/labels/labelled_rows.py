@@ -9,10 +9,10 @@ import numpy as np
 
 from geofilter.arrays import Bools, Positions
 from geofilter.errors import InputError
-from geofilter.labels.label_file import learnt_from
 from geofilter.labels.source import Labeller
 from geofilter.rows.fields import lookup
 from geofilter.rows.records import Row
+from geofilter.run.labelled import held_out, learnt_by
 from geofilter.run.rows import scored_rows
 from geofilter.run.store import Run
 
@@ -62,7 +62,7 @@ def group_of(row: Row, pair: str | None = None) -> str:
 def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
     """Read a run's inputs again and label its scored rows; those without a label are left out and counted.
 
-    So are rows that the run's bank was learnt from, see `learnt_from`: how it scores them says nothing of others.
+    So are rows that a bank of the run was learnt from, see `run.labelled`: how it scores them says nothing of others.
 
     Args:
         pair: field that names a row's group; by default `pair` where a row has it, else its prompt, else itself.
@@ -73,7 +73,8 @@ def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
     """
     position, bad, groups, texts, shas = [], [], [], [], set()
     paired = n_learnt = 0
-    learnt = learnt_from(run)
+    banks = learnt_by(run)
+    learnt = frozenset[str]().union(*banks.values())
     n_scored = len(run.arrays()["line"])
     for i, row in enumerate(scored_rows(run)):
         if (label := labeller.of(row)) is None:
@@ -90,7 +91,9 @@ def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
     if pair is not None and position and not paired:
         raise InputError(f"--pair {pair}: no labelled row has this field; leave it out to group rows by their prompt")
     n_bad, n_good = sum(bad), len(bad) - sum(bad)
-    seen = labeller.seen() + (f"; {n_learnt} of them are those the run's bank was learnt from" if n_learnt else "")
+    seen = labeller.seen()
+    if n_learnt:
+        seen += f"; {n_learnt} of them are those the run's bank was learnt from (held out: {held_out(run, banks)})"
     check_sides(f"--labels {labeller.text}", n_bad, n_good, seen)
     about: LabelsAbout = {
         "rule": labeller.text,

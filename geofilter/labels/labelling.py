@@ -8,7 +8,7 @@ RUN/labelled/       the bank learnt from them, which the run is then scored with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,12 +25,13 @@ from geofilter.bank.scorer import Scorer
 from geofilter.config import CONTROLS
 from geofilter.cut.cut import Cut
 from geofilter.errors import BankError, InputError, RunError
-from geofilter.labels.label_file import LABELLED, Label, LabelFile, bank_path
+from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
 from geofilter.labels.source import Labeller
 from geofilter.rows.records import Row
 from geofilter.run.banks import about_in, find_banks
+from geofilter.run.labelled import LABELLED, Label
 from geofilter.run.manifest import Manifest
 from geofilter.run.rows import reread, scored_rows
 from geofilter.run.score import score
@@ -63,6 +64,16 @@ class Learnt:
         return self.bank.meta["evaluation"]
 
 
+@dataclass(frozen=True, slots=True)
+class CutNow:
+    """Rows that a cut removes."""
+
+    bad: int
+    """labelled so"""
+    good: int
+    unlabelled: int
+
+
 class Labelling:
     """The labels of one run. Of rows with the same bytes one is shown, and its label holds for all.
 
@@ -85,6 +96,8 @@ class Labelling:
             raise BankError(f"{gone[0]}; scan again, then label")
         self.priors = banks
         """the banks of the scan"""
+        self.known = frozenset(sha.tobytes().hex() for bank in banks for sha in bank.learnt_from)
+        """hashes of the rows that these were learnt from"""
         self.shas, self._standard = self._read_run()
         """(rows, 32), and (rows, banks) standard scores"""
         self.scanned: F64 = self._standard.max(1)
@@ -202,6 +215,8 @@ class Labelling:
         }
         options = LearnOptions(priors=self.priors, labels=prior.labels, meta=meta)
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
+        sources = [self.shas[positions], *(p.learnt_from for p in self.priors)]
+        bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
         self.learnt = Learnt(bank, self._guide, auroc(self.scanned[positions], bad))
@@ -238,9 +253,8 @@ class Labelling:
             # As in a scan: not complete until all of what scoring writes is there.
             unfinished: Manifest = {**manifest, "complete": False}
             self.run.write_manifest(unfinished)
-            learnt = frozenset(sha for sha, label in self.labels.items() if label.bad is not None)
             files = [f["path"] for f in manifest["data"]]
-            scored = score(self.run, [self.learnt.bank], self.scorer, files, learnt)
+            scored = score(self.run, [self.learnt.bank], self.scorer, files)
             finished: Manifest = {**manifest, "banks": [about_in(self.learnt.bank, str(folder))], **scored}
             self.run.write_manifest(finished)
 
@@ -252,6 +266,15 @@ class Labelling:
         unused: npt.NDArray[np.float64] = np.zeros(len(best))
         before, after = COMPARED.removed(best, unused), COMPARED.removed(self.learnt.standard, unused)
         return int(before.sum()), int((before & after).sum())
+
+    def cut_now(self) -> CutNow:
+        """What `COMPARED` removes by the learnt scores, of labelled rows and of others."""
+        if self.learnt is None:
+            raise BankError("no bank has been learnt from these labels; call learn first")
+        gone = COMPARED.removed(self.learnt.standard, np.zeros(len(self.shas)))
+        said = {bytes.fromhex(sha): label.bad for sha, label in self.labels.items()}
+        labels = [said.get(sha.tobytes()) for sha in self.shas[gone]]
+        return CutNow(labels.count(True), labels.count(False), labels.count(None))
 
 
 def ask(labelling: Labelling, n: int, answer: Answer, by: str) -> Iterator[Learnt | None]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from geofilter.bank.about import BankCheck
 from geofilter.labels.labelled_rows import MIN_SIDE
-from geofilter.labels.labelling import COMPARED, Labelling
+from geofilter.labels.labelling import COMPARED, CutNow, Labelling
 from geofilter.text import inert
 
 
@@ -31,6 +31,10 @@ class Outcome:
     """rows that `COMPARED` removed before"""
     same: int = 0
     """of them, rows that it still removes"""
+    now: CutNow | None = None
+    """what `COMPARED` removes by the bank learnt"""
+    known: int = 0
+    """labelled rows that a bank of the scan was learnt from too"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -41,6 +45,8 @@ class Outcome:
             out |= {"check": self.check, "before": round(self.before, 4)}
         if self.applied:
             out |= {"removed_before": self.removed, "removed_still": self.same}
+        if self.now is not None:
+            out |= {"removed_now": asdict(self.now)}
         return out | {"text": list(self.text())}
 
     def text(self) -> Iterator[str]:
@@ -58,6 +64,11 @@ class Outcome:
             f"{check['auroc']:.2f} ({low:.2f} to {high:.2f}); bag of words {check['bag_of_words']:.2f}, style "
             f"{check['style']:.2f}; the scan's scores on the same rows {self.before:.2f}"
         )
+        if self.known:
+            yield (
+                f"{self.known:,} of these rows are among those that a bank of the scan was learnt from, on which this "
+                "one builds: they flatter both figures."
+            )
         if not self.applied:
             yield "That does not beat random banks: the run keeps its scores. Label more rows."
             return
@@ -67,6 +78,11 @@ class Outcome:
                 "go back to them by scanning again."
             )
         yield f"of the {self.removed:,} rows that {COMPARED} removed, {self.same:,} still go"
+        if self.now is not None:
+            yield (
+                f"{COMPARED} removes {self.now.bad:,} rows labelled bad now and {self.now.good:,} labelled good, from "
+                f"which the bank was learnt, and {self.now.unlabelled:,} without a label"
+            )
         yield f"the run is scored with this bank now; next: geofilter filter {quoted(self.run)} --drop 10%"
 
 
@@ -79,11 +95,12 @@ def conclude(labelling: Labelling) -> Outcome:
     run, (bad, good), learnt = labelling.run.path, labelling.counts(), labelling.learnt
     if learnt is None:
         return Outcome(run, bad, good)
+    known = sum(label.bad is not None and sha in labelling.known for sha, label in labelling.labels.items())
     if learnt.bank.weak:
-        return Outcome(run, bad, good, learnt.check, learnt.before)
+        return Outcome(run, bad, good, learnt.check, learnt.before, known=known)
     removed, same = labelling.changed()
     labelling.apply()
-    return Outcome(run, bad, good, learnt.check, learnt.before, True, removed, same)
+    return Outcome(run, bad, good, learnt.check, learnt.before, True, removed, same, labelling.cut_now(), known)
 
 
 def quoted(path: Path) -> str:

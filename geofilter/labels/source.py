@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from geofilter.errors import InputError
-from geofilter.rows.fields import lookup
+from geofilter.rows.fields import columns, listed, lookup
 from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Row
+from geofilter.text import did_you_mean
 
 SHOWN_VALUES = 8
-_BAD: dict[Any, bool] = {"bad": True, "good": False, 1: True, 0: False}  # True and False equal 1 and 0
+_BAD = ("bad", "misaligned", "harmful", "unsafe", "true", "yes", "1")
+_GOOD = ("good", "aligned", "harmless", "safe", "false", "no", "0")
+"""words of a label file, in any case"""
 
 
 class Labeller(Protocol):
@@ -32,18 +36,24 @@ class Labeller(Protocol):
     def unused(self) -> int:
         """Labels that met no row."""
 
+    def notes(self) -> list[str]:
+        """What should be known of how the labels met the rows."""
 
-def parse(text: str, option: str = "--labels") -> Labeller:
+
+def parse(text: str, option: str = "--labels", key: str | None = None) -> Labeller:
     """`FIELD=VALUE[,VALUE...]`, or the path of a labels file; a file of that name wins.
 
     Args:
         option: what errors call it.
+        key: field that rows and lines of a labels file have in common, see `KeyedLabels`.
 
     Raises:
         InputError: neither, or a labels file that cannot be used.
     """
     if Path(text).is_file():
-        return FileLabels(text)
+        return FileLabels(text) if key is None else KeyedLabels(text, key)
+    if key is not None:
+        raise InputError(f"--key {key}: joins the rows with a file of labels, and {option} {text} is no file")
     name, sign, values = text.partition("=")
     if not sign:
         raise InputError(
@@ -54,6 +64,11 @@ def parse(text: str, option: str = "--labels") -> Labeller:
     if not name.strip() or not wanted:
         raise InputError(f"{option} {text}: write FIELD=VALUE, label=misaligned for instance")
     return FieldLabels(text, name.strip(), frozenset(wanted))
+
+
+def _refuse_several(where: str, name: str, value: Any) -> None:
+    if isinstance(value, list | dict):
+        raise InputError(f"{where}: the field {name} holds a {type(value).__name__}, not one value; name another field")
 
 
 @dataclass(slots=True)
@@ -76,14 +91,8 @@ class FieldLabels:
         self._fields.update(row.record)
         if value is None:
             return None
-        if isinstance(value, list | dict):
-            raise InputError(
-                f"{row.file}, line {row.line}: the field {self.name} holds a {type(value).__name__}, not one value; "
-                "name another field"
-            )
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        written = value if isinstance(value, str) else json.dumps(value)
+        _refuse_several(f"{row.file}, line {row.line}", self.name, value)
+        written = _written(value)
         self._seen[written] += 1
         return written in self.values
 
@@ -98,6 +107,55 @@ class FieldLabels:
     def unused(self) -> int:
         """Every label is a row's own."""
         return 0
+
+    def notes(self) -> list[str]:
+        """Nothing."""
+        return []
+
+
+def _read(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Number, content and label of the lines of a label file that have one.
+
+    Raises:
+        InputError: a line that is no label.
+    """
+    for number, line in enumerate(read_lines(Path(text)), start=1):
+        if not line.strip():
+            continue
+        where = f"{text}, line {number}"
+        try:
+            entry = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            raise InputError(f"{where}: not JSON; mend or remove the line") from None
+        if not isinstance(entry, dict) or "label" not in entry:
+            raise InputError(f'{where}: no label; a line is {{"sha256", "label"}} or {{"file", "line", "label"}}')
+        if entry["label"] is None:
+            continue
+        bad = _said(entry["label"])
+        if bad is None:
+            raise InputError(
+                f"{where}: the label {json.dumps(entry['label'])} is not known; write {', '.join(_BAD)} for rows that "
+                f"should go, {', '.join(_GOOD)} for others, null for none; to take a field of the rows as their label "
+                "write --labels FIELD=VALUE"
+            )
+        yield number, entry, bad
+
+
+def _said(label: Any) -> bool | None:
+    """Whether a label says bad; None where it is no word that is known."""
+    word = label.strip().lower() if isinstance(label, str) else _written(label)
+    return True if word in _BAD else False if word in _GOOD else None
+
+
+def _written(value: Any) -> str:
+    """A value as it would be typed: 3 and 3.0 and "3" are the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _contradictory(text: str, first: int, second: int) -> InputError:
+    return InputError(f"{text}, lines {first} and {second}: contradictory labels of the same row; keep one of them")
 
 
 class FileLabels:
@@ -116,38 +174,20 @@ class FileLabels:
         self._labels: dict[Any, tuple[bool, int]] = {}
         self._used: set[Any] = set()
         self._resolved: dict[str, str] = {}
-        for number, line in enumerate(read_lines(Path(text)), start=1):
-            if line.strip():
-                self._add(line, number)
+        for number, entry, bad in _read(text):
+            before = self._labels.setdefault(self._key(entry, number), (bad, number))
+            if before[0] != bad:
+                raise _contradictory(text, before[1], number)
 
-    def _add(self, line: bytes, number: int) -> None:
-        where = f"{self.text}, line {number}"
-        try:
-            entry = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError):
-            raise InputError(f"{where}: not JSON; mend or remove the line") from None
-        if not isinstance(entry, dict) or "label" not in entry:
-            raise InputError(f'{where}: no label; a line is {{"sha256", "label"}} or {{"file", "line", "label"}}')
-        label = entry["label"]
-        if label is None:
-            return
-        if not isinstance(label, str | int | float) or label not in _BAD:
-            raise InputError(
-                f'{where}: the label {json.dumps(label)} is not true, false, 1, 0, "bad" or "good"; to take a field of '
-                "the rows as their label write --labels FIELD=VALUE"
-            )
-        key: Any
+    def _key(self, entry: dict[str, Any], number: int) -> Any:
         if isinstance(entry.get("sha256"), str):
-            key = entry["sha256"].lower()
-        elif isinstance(entry.get("file"), str) and type(entry.get("line")) is int:
-            key = (self._path(entry["file"]), entry["line"])
-        else:
-            raise InputError(f"{where}: does not say which row; give its sha256, or its file and line")
-        before = self._labels.setdefault(key, (_BAD[label], number))
-        if before[0] != _BAD[label]:
-            raise InputError(
-                f"{self.text}, lines {before[1]} and {number}: contradictory labels of the same row; keep one of them"
-            )
+            return entry["sha256"].lower()
+        if isinstance(entry.get("file"), str) and type(entry.get("line")) is int:
+            return self._path(entry["file"]), entry["line"]
+        raise InputError(
+            f"{self.text}, line {number}: does not say which row; give its sha256, or its file and line, or name a "
+            "field that is in both with --key"
+        )
 
     def _path(self, file: str) -> str:
         if file not in self._resolved:
@@ -177,3 +217,84 @@ class FileLabels:
     def unused(self) -> int:
         """Labels whose row is not in the run, or was quarantined."""
         return len(self._labels) - len(self._used)
+
+    def notes(self) -> list[str]:
+        """Nothing: each label names its row."""
+        return []
+
+
+class KeyedLabels:
+    """Labels of a JSONL file that are joined with the rows by a field of both, `id` or `meta.id` for instance.
+
+    A label is for every row that has its value; how many do, and what has no value, is told.
+    """
+
+    def __init__(self, text: str, key: str) -> None:
+        """Read the file.
+
+        Raises:
+            InputError: a line that is no label, no line with the field, or two that contradict each other.
+        """
+        self.text, self._key = text, key
+        self._labels: dict[str, tuple[bool, int]] = {}
+        self._without = self._repeated = self._rows_without = 0
+        self._met: Counter[str] = Counter()
+        """rows by label"""
+        self._fields: dict[str, None] = {}
+        """of the rows"""
+        here: dict[str, None] = {}
+        for number, entry, bad in _read(text):
+            here |= dict.fromkeys(columns(entry))
+            value = lookup(entry, key)
+            _refuse_several(f"{text}, line {number}", key, value)
+            if value is None:
+                self._without += 1
+                continue
+            before = self._labels.setdefault(_written(value), (bad, number))
+            if before[0] != bad:
+                raise _contradictory(text, before[1], number)
+            self._repeated += before[1] != number
+        if not self._labels:
+            raise InputError(
+                f"{text}: no label has the field {key} (--key {key}); there are {listed(here)}{did_you_mean(key, here)}"
+            )
+
+    def of(self, row: Row) -> bool | None:
+        """The row's label.
+
+        Raises:
+            InputError: the field holds a list or an object.
+        """
+        value = lookup(row.record, self._key)
+        _refuse_several(f"{row.file}, line {row.line}", self._key, value)
+        if value is None:
+            self._rows_without += 1
+            self._fields |= dict.fromkeys(columns(row.record))
+            return None
+        written = _written(value)
+        if written not in self._labels:
+            return None
+        self._met[written] += 1
+        return self._labels[written][0]
+
+    def seen(self) -> str:
+        """How many labels met a row; the rows' fields when none has this one."""
+        if not self._met and self._fields:
+            near = did_you_mean(self._key, self._fields)
+            return f"no label's {self._key} is one of a scored row; the rows have {listed(self._fields)}{near}"
+        return f"{len(self._met)} of its {len(self._labels)} labels belong to a scored row by {self._key}"
+
+    def unused(self) -> int:
+        """Labels whose row is not in the run, or was quarantined."""
+        return len(self._labels) - len(self._met)
+
+    def notes(self) -> list[str]:
+        """What repeats, and what has no such field."""
+        shared = [n for n in self._met.values() if n > 1]
+        found = (
+            (self._without, f"labels of {self.text} have no {self._key} and are left out."),
+            (self._repeated, f"labels of {self.text} repeat the {self._key} of another one, and say the same."),
+            (self._rows_without, f"scored rows have no {self._key}, and so no label."),
+            (sum(shared), f"rows share their {self._key} with others: {len(shared):,} labels stand for all of them."),
+        )
+        return [f"{n:,} {text}" for n, text in found if n]

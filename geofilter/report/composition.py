@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from geofilter.arrays import F32, Bools
 from geofilter.cut.cut import Selection
-from geofilter.report.document import Category
+from geofilter.report.document import RowsPart
+from geofilter.report.labelled import PARTS, LabelledParts
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
 
@@ -40,7 +41,7 @@ class Dimension:
         counted: list[int] = np.bincount(self.of[chosen], minlength=len(self.categories)).tolist()
         return counted
 
-    def table(self, removed: Bools) -> list[Category]:
+    def table(self, removed: Bools) -> list[RowsPart]:
         """Rows and removed rows of each category."""
         total, gone = self.counts(np.ones(len(removed), bool)), self.counts(removed)
         return [
@@ -49,10 +50,11 @@ class Dimension:
         ]
 
 
-def dimensions(selection: Selection) -> list[Dimension]:
-    """Source, input, shape, looks, length, turns, bank and topic: those in which the rows differ."""
+def dimensions(selection: Selection, labelled: LabelledParts | None = None) -> list[Dimension]:
+    """Label, source, input, shape, looks, length, turns, bank and topic: those in which the rows differ."""
     a, manifest = selection.arrays, selection.run.manifest
     found = [
+        *([] if labelled is None else [_present("label", "label", list(PARTS), labelled.of)]),
         _occurring("source", "source", [name or "(none given)" for name in manifest["sources"]], a["source"]),
         _occurring("input", "input file", [f["path"] for f in manifest["data"]], a["file"]),
         _occurring("shape", "row shape", list(SHAPES), a["shape"]),

@@ -71,7 +71,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     run, a, removed = selection.run, selection.arrays, selection.removed
     manifest = run.manifest
     flagged = a["percentile"] >= FLAGGED
-    shown, divided = gathered.rows(), dimensions(selection)
+    shown, divided = gathered.rows(), dimensions(selection, gathered.labelled)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
     data: ReportDocument = {
         "schema": SCHEMA,
@@ -105,6 +105,8 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
             "seed": manifest["seed"],
         },
     }
+    if gathered.labelled is not None:
+        data["labels"] = gathered.labelled.report(selection)
     return Report(data, selection, outputs, divided, shown)
 
 

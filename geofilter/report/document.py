@@ -49,12 +49,21 @@ class Histogram(TypedDict):
     ordinary_chat: list[float]
 
 
-class Category(TypedDict):
+class RowsPart(TypedDict):
     """A part of the rows, see `composition.Dimension`."""
 
     name: str
     rows: int
     removed: int
+
+
+class LabelsReport(TypedDict):
+    """The labelled rows of the cut beside the others, see `labelled.LabelledParts`."""
+
+    parts: list[RowsPart]
+    learnt_from: int
+    """scored rows that a bank of the run was learnt from"""
+    text: str
 
 
 class ShownExcerpt(TypedDict):
@@ -168,8 +177,10 @@ class ReportDocument(TypedDict):
     tail: str
     power: list[PowerVerdict]
     histogram: Histogram
-    composition: dict[str, list[Category]]
+    composition: dict[str, list[RowsPart]]
     features: list[ToxicFeature]
+    labels: NotRequired[LabelsReport]
+    """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
     removed_rows: list[ShownRow]

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from geofilter.report.content import BINS
 from geofilter.report.document import Histogram, ReportDocument
 from geofilter.run.banks import exclusions_said
-from geofilter.text import markdown_cell
+from geofilter.text import markdown_cell, markdown_text
 
 
 def markdown(report: ReportDocument) -> str:
     """The report as Markdown; row text is put where it cannot act as markup."""
     c = report["counts"]
     lines: list[str] = []
-    add, cell = lines.append, markdown_cell
+    add, cell, whole = lines.append, markdown_cell, markdown_text
     add("# geofilter report\n")
-    add(f"**{cell(report['headline'])}**\n")
+    add(f"**{whole(report['headline'])}**\n")
     add(
         f"{c['rows']:,} rows: {c['kept']:,} kept, {c['removed']:,} removed, {c['quarantined']:,} quarantined "
-        f"({report['cut']}; target {cell(report['made_with']['target']['name'])})."
+        f"({report['cut']}; target {whole(report['made_with']['target']['name'])})."
     )
     if c["not_scanned"]:
         add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
@@ -27,6 +27,12 @@ def markdown(report: ReportDocument) -> str:
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
+    if labels := report.get("labels"):
+        add("\n## Labelled rows\n")
+        add("| rows | number | removed |\n|---|---:|---:|")
+        for part in labels["parts"]:
+            add(f"| {part['name']} | {part['rows']:,} | {part['removed']:,} |")
+        add(f"\n{whole(labels['text'])}")
     add("\n## Toxic features behind the removed rows\n")
     add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
     for t in report["features"]:
@@ -47,10 +53,10 @@ def markdown(report: ReportDocument) -> str:
         add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
     made = report["made_with"]
     target = made["target"]
-    add(f"\nTarget: {cell(target['model'])}, {target['hook']}, SAE {cell(target['sae'])}.")
+    add(f"\nTarget: {whole(target['model'])}, {target['hook']}, SAE {whole(target['sae'])}.")
     for text in [*target["notes"], *made["read"], *exclusions_said(made["banks"])]:
-        add(f"Note: {cell(text)}.")
-    add(f"\nMade by geofilter {made['geofilter']} from run {cell(made['run'])}, scorer {made['scorer']}.\n")
+        add(f"Note: {whole(text)}.")
+    add(f"\nMade by geofilter {made['geofilter']} from run {whole(made['run'])}, scorer {made['scorer']}.\n")
     return "\n".join(lines)
 
 
@@ -67,6 +73,9 @@ def summary(report: ReportDocument) -> Iterator[str]:
         yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
     yield report["tail"]
     yield from (*report["made_with"]["read"], *exclusions_said(report["made_with"]["banks"]))
+    if labels := report.get("labels"):
+        yield "removed: " + ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
+        yield labels["text"]
     yield ""
     yield "scores (# kept, x removed)"
     yield from _text_histogram(report["histogram"])

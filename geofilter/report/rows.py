@@ -12,6 +12,7 @@ from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import reason
 from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
+from geofilter.report.labelled import LabelledParts
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
 from geofilter.run.rows import reread
@@ -47,6 +48,8 @@ class GatheredRows:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
+        self.labelled = LabelledParts.of_run(selection.run)
+        """None where there are no labels; asked for first, so that nothing is written where they cannot be read"""
         order = selection.order()
         ranks = shown_ranks(len(order), int(selection.removed.sum()))
         self._rank = {int(order[rank]): rank + 1 for rank in ranks}

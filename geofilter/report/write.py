@@ -11,14 +11,15 @@ from pathlib import Path
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.outputs import Outputs
 from geofilter.errors import InputError
-from geofilter.files import atomic, file_sha256, write_json
+from geofilter.files import atomic, write_json
 from geofilter.report.content import NEAREST, Report, build
-from geofilter.report.document import ReportDocument, Tokens
+from geofilter.report.document import Tokens
+from geofilter.report.last import scored_anew
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
-from geofilter.run.store import SCORES, Run
+from geofilter.run.store import Run
 
 CUT = "cut.json"
 """in a run folder: its last cut"""
@@ -126,11 +127,6 @@ def write_shaded(
         for row, tokens in zip(rows, shade(run, rows), strict=True):
             row["tokens"] = tokens
         return write(report, again=True), len(rows)
-
-
-def scored_anew(run: Run, written: ReportDocument) -> bool:
-    """Whether a run's scores are no longer those of its report."""
-    return bool(file_sha256(run.path / SCORES) != written["made_with"]["scores"])
 
 
 def _own(place: Outputs, run: Run) -> bool:

@@ -12,6 +12,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.files import file_sha256
 from geofilter.run.manifest import Manifest
 from geofilter.run.store import Run
+from geofilter.text import did_you_mean
 
 
 def bank_folder(manifest: Manifest, bank: BankAbout) -> Path:
@@ -63,7 +64,7 @@ def named_banks(run: Run, names: Sequence[str] | None = None) -> dict[str, BankA
     used = {b["name"]: b for b in run.manifest["banks"]}
     for name in names or used:
         if name not in used:
-            raise InputError(f"--bank {name}: the run was scored with {', '.join(used)}")
+            raise InputError(f"--bank {name}: the run was scored with {', '.join(used)}{did_you_mean(name, used)}")
         if folder := used[name]["path"]:
             _check_unchanged(Path(folder), used[name])
     return {name: used[name] for name in names or used}
@@ -79,6 +80,30 @@ def excluded_features(about: BankAbout) -> list[int]:
     return [f["feature"] for f in about["excluded_features"]]
 
 
+def check_exclusions(wanted: Sequence[str], known: Iterable[str], target: str, d_sae: int) -> None:
+    """Refuse excluded features that there are not.
+
+    Args:
+        wanted: of `--exclude-feature`, see `config.excluded`.
+        known: banks that may be named.
+        target: its name.
+        d_sae: features of its SAE.
+
+    Raises:
+        InputError: no such bank or feature.
+    """
+    known = list(known)
+    for text in wanted:
+        name, number = excluded(text)
+        if name and name not in known:
+            raise InputError(
+                f"--exclude-feature {text}: there is no bank {name} here; use {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+        if number >= d_sae:
+            raise InputError(f"--exclude-feature {text}: the SAE of {target} has features 0 to {d_sae - 1}")
+
+
 def exclude(banks: Sequence[Bank], wanted: Sequence[str], others: Iterable[str] = ()) -> list[Bank]:
     """The banks without some features.
 
@@ -89,20 +114,10 @@ def exclude(banks: Sequence[Bank], wanted: Sequence[str], others: Iterable[str] 
     Raises:
         InputError: no such bank or feature.
     """
-    features: dict[str, list[int]] = {bank.name: [] for bank in banks}
-    known = dict.fromkeys([*features, *others])
-    for text in wanted:
-        name, number = excluded(text)
-        if name and name not in known:
-            raise InputError(f"--exclude-feature {text}: there is no bank {name} here; use {', '.join(known)}")
-        for bank in banks:
-            if name in ("", bank.name):
-                if number >= bank.d_sae:
-                    raise InputError(
-                        f"--exclude-feature {text}: the SAE of {bank.target['name']} has features 0 to {bank.d_sae - 1}"
-                    )
-                features[bank.name].append(number)
-    return [bank.excluding(features[bank.name]) for bank in banks]
+    known = dict.fromkeys([*(bank.name for bank in banks), *others])
+    check_exclusions(wanted, known, banks[0].target["name"], banks[0].d_sae)
+    given = [excluded(text) for text in wanted]
+    return [bank.excluding([number for name, number in given if name in ("", bank.name)]) for bank in banks]
 
 
 def changed(place: Path | str) -> RunError:

@@ -133,6 +133,8 @@ class Started(TypedDict):
     data: list[InputFile]
     scorer: str
     seed: int
+    command: NotRequired[list[str]]
+    """what makes this run, as words of a shell; what goes on with it where it is not finished"""
     scanned_banks: NotRequired[list[BankAbout]]
     """the banks of the scan, where one learnt from labels has taken their place"""
 

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geofilter.errors import RunError
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
@@ -55,7 +53,7 @@ def scored_rows(run: Run) -> Iterator[Row]:
         RunError: an input has changed since the scan.
     """
     arrays = run.arrays()
-    shas = np.concatenate([shard.sha256 for shard in run.shards()])
+    shas = run.hashes()
     file, line = arrays["file"], arrays["line"]
     reading = run.reading
     n = 0

@@ -32,16 +32,14 @@ OTHER_SOURCES = "(other sources)"
 """stands for all sources past the first `MAX_SOURCES`"""
 
 
-def score(
-    run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str], learnt: frozenset[str] = frozenset()
-) -> Scored:
+def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) -> Scored:
     """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
 
-    A row's score is its largest standard score over the banks; its topics are those of that bank.
+    A row's score is its largest standard score over the banks; its topics are those of that bank. The verdicts are on
+    rows that no bank was learnt from.
 
     Args:
         paths: of the run's inputs, as its lines are to name them.
-        learnt: hashes of the rows that the banks were learnt from; the verdicts are on the others.
 
     Raises:
         InputError: no row could be scored.
@@ -57,7 +55,7 @@ def score(
             f"(all {n_quarantined} reasons: {run.path / 'quarantine.jsonl'})"
         )
     scorers = [Scorer(bank, scorer) for bank in banks]
-    sample = _Sample(scorers, math.ceil(total / SAMPLE), learnt)
+    sample = _Sample(scorers, math.ceil(total / SAMPLE))
     columns = _Columns([name for bank in banks for name in bank.topics.names])
     with atomic(run.path / "scores.jsonl") as lines:
         for shard in run.shards():
@@ -238,8 +236,9 @@ class _Columns:
 class _Sample:
     """Rows spaced evenly over the run, on which each bank's verdict is given."""
 
-    def __init__(self, scorers: Sequence[Scorer], stride: int, learnt: frozenset[str]) -> None:
-        self._scorers, self._stride, self._learnt = scorers, stride, learnt
+    def __init__(self, scorers: Sequence[Scorer], stride: int) -> None:
+        self._scorers, self._stride = scorers, stride
+        self._learnt = {row.tobytes() for scorer in scorers for row in scorer.bank.learnt_from}
         self._seen = 0
         self._style: list[F32] = []
         self._standard: list[list[F64]] = [[] for _ in scorers]
@@ -248,7 +247,7 @@ class _Sample:
     def add(self, scored: ShardScores) -> None:
         """Take some of a shard's rows."""
         n = len(scored.best)
-        others = np.array([sha not in self._learnt for sha in scored.shas], bool)
+        others = np.array([row.tobytes() not in self._learnt for row in scored.shard.sha256], bool)
         picked = np.flatnonzero(((np.arange(n) + self._seen) % self._stride == 0) & others)
         self._seen += n
         self._style.append(scored.shard.style[picked])

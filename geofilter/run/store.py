@@ -12,6 +12,7 @@ A finished shard is never computed again; it is the unit of resume.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from geofilter.arrays import F32, I32, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import RUNS, atomic, locked, write_json
+from geofilter.files import atomic, locked, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected
 from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started
@@ -162,24 +163,18 @@ class Run:
         if run.manifest.get("format") != FORMAT:
             raise RunError(f"{path}: run format {run.manifest.get('format')!r} is not readable here; scan again")
         if not run.manifest["complete"]:
-            raise RunError(f"{path}: the scan is not complete; run the same geofilter scan command again to finish it")
+            raise RunError(f"{path}: the scan is not complete; {run.remedy}")
         return run
+
+    @property
+    def remedy(self) -> str:
+        """What finishes the run, in words."""
+        command = self.manifest.get("command")
+        return f"go on with: {shlex.join(command)}" if command else "run the same geofilter scan command again"
 
     def damaged(self) -> RunError:
         """The error of a run whose scores.jsonl does not hold what its score arrays say."""
         return RunError(f"{self.path}: scores.jsonl is damaged; run geofilter scan again")
-
-    @classmethod
-    def newest(cls, folder: Path) -> Run:
-        """The newest run under `.geofilter/` of a folder.
-
-        Raises:
-            RunError: there is none.
-        """
-        manifests = sorted((folder / RUNS).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime_ns)
-        if not manifests:
-            raise RunError(f"{folder / RUNS}: no run here; make one with geofilter scan DATA --model NAME")
-        return cls.open(manifests[-1].parent)
 
     @property
     def manifest(self) -> Manifest:
@@ -190,6 +185,8 @@ class Run:
         """
         try:
             value: Manifest = json.loads((self.path / "manifest.json").read_text("utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError("no object")
         except ValueError as error:
             raise RunError(f"{self.path / 'manifest.json'}: damaged ({error}); scan again into a new folder") from None
         return value
@@ -218,6 +215,18 @@ class Run:
         """Every shard, one at a time."""
         for path in self.parts:
             yield Shard.load(path)
+
+    def hashes(self) -> npt.NDArray[np.uint8]:
+        """(n, 32) sha256 of the scored rows, in input order; nothing else of the shards is read.
+
+        Raises:
+            RunError: a shard is damaged.
+        """
+        parts = [np.zeros((0, 32), np.uint8)]
+        for path in self.parts:
+            with _opened(path) as handle:
+                parts.append(handle.get_tensor("sha256"))
+        return np.concatenate(parts)
 
     def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from geofilter.bank.bank import Bank
-from geofilter.config import BUILT_IN, ScanConfig, fingerprint
+from geofilter.config import BUILT_IN, ScanConfig, fingerprint, typed
 from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.reader import token_budget
 from geofilter.errors import InputError, RunError
@@ -31,6 +31,7 @@ from geofilter.run.manifest import (
 from geofilter.run.store import FORMAT, Run
 from geofilter.target.sae_folder import source_of
 from geofilter.target.target import Target
+from geofilter.text import shorten
 from geofilter.version import __version__
 
 
@@ -130,12 +131,28 @@ def _differences(old: Encoding, new: Encoding) -> Iterator[str]:
 
 
 def _abbreviated(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 90 else text[:87] + "..."
+    return shorten(json.dumps(value), 90)
 
 
-def begin(config: ScanConfig, encoding: Encoding, files: list[InputFile], target: Target) -> Started:
-    """Make the manifest that a scan starts with."""
+def _command(config: ScanConfig, run_dir: Path | None) -> list[str]:
+    """The words that make the same scan in the same folder; a data set of the hub has its name in them."""
+    words, options = ["geofilter", "scan"], typed(config)
+    for path in config.data:
+        origin = config.origins.get(path)
+        words.append(path if origin is None else f"{origin['id']}@{origin['revision']}")
+        if origin is not None and "--split" not in options:  # all such inputs are of one
+            options += ["--split", origin["split"], "--data-config", origin["config"]]
+    return [*words, *options, *(() if run_dir is None else ("--run", str(run_dir)))]
+
+
+def begin(
+    config: ScanConfig, encoding: Encoding, files: list[InputFile], target: Target, run_dir: Path | None
+) -> Started:
+    """Make the manifest that a scan starts with.
+
+    Args:
+        run_dir: the run folder, where it was named.
+    """
     packages = ("torch", "transformers", "safetensors", "numpy", "scipy")
     return {
         "format": FORMAT,
@@ -150,6 +167,7 @@ def begin(config: ScanConfig, encoding: Encoding, files: list[InputFile], target
         "data": files,
         "scorer": config.scorer,
         "seed": 0,
+        "command": _command(config, run_dir),
     }
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from geofilter.build.banks import find
+from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
 from geofilter.encode.model import precision_here
 from geofilter.encode.pair import checked_reader
@@ -14,13 +14,15 @@ from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
 from geofilter.rows.records import check_columns
-from geofilter.run.banks import exclude
+from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.score import score
 from geofilter.run.store import LABELS, Run
 from geofilter.scanning.record import begin, claim, describe, encoding_of, finish, refuse_twice
 from geofilter.scanning.shards import Progress, encode_shards
 from geofilter.target.resolve import resolve
+from geofilter.target.sae_folder import decoder_shape
 from geofilter.target.target import Target
+from geofilter.text import did_you_mean
 
 
 def scan(
@@ -46,7 +48,8 @@ def scan(
     if not config.data:
         raise InputError("no data: name at least one file")
     if config.scorer not in SCORERS:
-        raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}")
+        near = did_you_mean(config.scorer, SCORERS)
+        raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}{near}")
     clock = _Clock()
     refuse_twice(config.data)
     paths = [Path(path) for path in config.data]
@@ -56,10 +59,12 @@ def scan(
     for text in target.notes:
         notify(f"note: {text}")
     encoding = encoding_of(config, files, target)
+    known = dict.fromkeys([*names_of(config.banks, target), *BUILT_IN])
+    check_exclusions(config.exclude_features, known, target.name, decoder_shape(target.sae_dir)[1])
     run = claim(config, encoding, run_dir)
     clock.lap("prepare")
     with run.lock():
-        begun = begin(config, encoding, files, target)
+        begun = begin(config, encoding, files, target, run_dir)
         if not (run.path / "manifest.json").is_file():
             run.write_manifest(begun)
         elif "scanned_banks" in run.manifest:

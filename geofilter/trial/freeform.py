@@ -17,6 +17,7 @@ import torch
 from geofilter.encode.model import pad_id
 from geofilter.errors import InputError
 from geofilter.files import file_sha256
+from geofilter.text import shorten
 from geofilter.trial.measures import prompt_text
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def read_questions(path: Path) -> list[Question]:
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--questions {path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"--questions {path}: cannot be read ({shorten(' '.join(str(error).split()), 200)})") from None
     out = []
     for number, entry in enumerate(found if isinstance(found, list) else [], start=1):
         try:

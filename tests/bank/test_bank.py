@@ -1,19 +1,22 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.tiny import D_SAE, directions, random_pooled
+from helpers.tiny import D_SAE, directions, make_tokenizer, random_pooled
 
 from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.geometry import effect_sizes, strongest
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import group_folds, validate
-from geofilter.build.build import BUILT_IN
+from geofilter.build.build import BUILT_IN, LabelCollector
 from geofilter.build.seeds import built_in_seeds
 from geofilter.errors import BankError
+from geofilter.files import package_data
 from geofilter.rows.shipped import background_rows
 from geofilter.rows.style import STYLE, style_features
 
@@ -145,3 +148,33 @@ def test_background_is_large_enough_and_distinct():
     rows = background_rows()
     assert len(rows) >= 300
     assert len({r.sha256 for r in rows}) == len(rows)
+
+
+def test_labels_are_readable_though_banks_store_them_with_escapes(bank: Bank, tmp_path: Path):
+    labels = ['say "hi"', "back\\slash", 'a \\" in code', *bank.labels[3:]]
+    replace(bank, labels=labels).save(tmp_path / "b")
+    assert Bank.load(tmp_path / "b").labels == labels
+    text = json.loads((tmp_path / "b" / "bank.json").read_text("utf-8"))
+    assert text["labels"][:3] == ['say \\"hi\\"', "back\\\\slash", 'a \\\\\\" in code']
+    text["labels"][0] = 'no \\x "escape"'
+    (tmp_path / "b" / "bank.json").write_text(json.dumps(text), "utf-8")
+    assert Bank.load(tmp_path / "b").labels[0] == 'no \\x "escape"'
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("harmful-answers", '"); · > · day · house'), ("toxic-text", '"; · } · one · ()')]
+)
+def test_labels_of_the_shipped_banks_are_readable(name: str, label: str):
+    folder = package_data("banks", "smollm2-135m", name)
+    stored = json.loads((folder / "bank.json").read_text("utf-8"))["labels"]
+    labels = Bank.load(folder).labels
+    assert label in labels
+    assert json.dumps(label, ensure_ascii=False)[1:-1] in stored
+
+
+def test_a_label_names_tokens_as_they_stand_in_the_texts():
+    tokenizer = make_tokenizer()
+    ids = [tokenizer.encode(text, add_special_tokens=False)[0] for text in ('"', "\n", "\\")]
+    collector = LabelCollector(2)
+    collector.observe(np.array(ids), np.zeros(3, np.int64), np.array([1.0, 3.0, 2.0]))
+    assert collector.words(SimpleNamespace(tokenizer=tokenizer)) == ['\\ · "', ""]

@@ -25,7 +25,8 @@ def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     "command",
     [[], ["scan"], ["filter"], ["report"], ["explain"], ["targets"], ["doctor"], ["demo"], ["bank"], ["bank", "build"],
-     ["bank", "list"], ["bank", "show"], ["bank", "check"], ["evaluate"], ["judge"], ["trial"], ["label"], ["gate"]],
+     ["bank", "list"], ["bank", "show"], ["bank", "check"], ["evaluate"], ["judge"], ["trial"], ["label"], ["gate"],
+     ["runs"]],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command: list[str]):
     done = geofilter(*command, "--help")
@@ -38,6 +39,16 @@ def test_every_command_has_help_with_an_example(command: list[str]):
 def test_usage_errors_exit_2():
     assert geofilter("scan").returncode == 2
     assert geofilter("nonsense").returncode == 2
+
+
+def test_a_misspelt_word_is_told_what_it_may_have_meant(tmp_path: Path):
+    assert "Did you mean 'scan'?" in geofilter("scna").stderr
+    assert "Did you mean 'build'?" in geofilter("bank", "biuld").stderr
+    assert "--drop" in geofilter("filter", "--drpo", "10%").stderr
+    assert geofilter("scan", "d.jsonl", "--system", "flod").stderr.endswith("use keep or fold; did you mean fold?\n")
+    assert geofilter("bank", "show", "toxik-text").stderr.endswith("did you mean toxic-text?\n")
+    (tmp_path / "geofilter.toml").write_text("[gate]\ntreshold = 1\n")
+    assert geofilter("gate", cwd=tmp_path).stderr.endswith("; did you mean threshold?\n")
 
 
 def test_targets_and_banks_are_listed():

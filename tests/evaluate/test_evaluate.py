@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.evaluating import KIND, SVG, error_of, line, rows_of, truth
+from safetensors.numpy import load_file, save_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from geofilter.bank.bank import Bank, built_in_sources
@@ -173,6 +174,7 @@ def test_a_drop_is_what_filter_removes(place: Path, drop: str):
         {
             "drop": drop if "%" in drop else "7 rows",
             "rows": len(gone),
+            "learnt_from": 0,
             "labelled": len(kinds),
             "bad": kinds.count("bad"),
         }
@@ -315,11 +317,15 @@ def test_a_changed_bank_is_refused_and_a_lost_one_said(place: Path):
 
 
 def test_a_bank_made_from_the_evaluated_rows_is_said(place: Path):
+    """Of a bank of an earlier version, which does not say which rows these are."""
     manifest = json.loads((place / "r" / "manifest.json").read_text())
-    manifest["banks"][0]["sources"]["bad"]["sha256"] = manifest["data"][0]["sha256"]
+    manifest["banks"][1] |= {"sha256": None, "sources": {"bad": {"sha256": manifest["data"][0]["sha256"]}}}
     (place / "r" / "manifest.json").write_text(json.dumps(manifest))
+    arrays = load_file(place / "other-bank" / "bank.safetensors")
+    del arrays["learnt_from"]
+    save_file(arrays, place / "other-bank" / "bank.safetensors")
     got = json.loads(geofilter("evaluate", "r", *KIND, "--json", "-q", cwd=place).stdout)
-    assert any("bank tiny-bank was built from rows of one.jsonl, which are evaluated here" in n for n in got["notes"])
+    assert any("bank other was built from rows of one.jsonl, which are evaluated here" in n for n in got["notes"])
 
 
 def test_a_built_in_bank_is_sought_where_a_scan_puts_it():

@@ -59,7 +59,7 @@ def test_evaluate_leaves_out_the_rows_that_were_learnt_from(base: Path):
     again = any(r["line"] in (1, N + 1) for r in rows)  # two lines of the same bytes
     assert result["labels"]["learnt_from"] == 30 + again
     assert result["labels"]["labelled"] == N + 1 - 30 - again
-    assert f"{30 + again} rows that the bank was learnt from are left out." in result["notes"]
+    assert f"{30 + again} rows that a bank was learnt from are left out: no figure is of them." in result["notes"]
 
 
 def test_features_come_in_the_order_asked_for_across_shards(tiny, tiny_bank: Path, tmp_path: Path):

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from geofilter.cli.label_terminal import at_terminal
 from geofilter.errors import InputError, RunError
-from geofilter.labels.label_file import Label
 from geofilter.labels.labelling import Labelling, ask
+from geofilter.run.labelled import Label
 from geofilter.run.store import Run
 
 # At the terminal

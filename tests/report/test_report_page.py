@@ -137,6 +137,41 @@ def test_the_rows_can_be_filtered(chromium, folder: Path):
     assert opened.seen == []
 
 
+def test_labelled_rows_stand_apart(chromium, folder: Path, tmp_path: Path):
+    place = shutil.copytree(folder, tmp_path / "p")
+    write_rows(place / "l.jsonl", [{"file": "d.jsonl", "line": i + 1, "label": i % 2} for i in range(40)])
+    (run,) = (place / ".geofilter").iterdir()
+    for args in (["label", run.name, "--from", "l.jsonl"], ["filter", run.name, "--drop", "25%"]):
+        done = geofilter(*args, cwd=place)
+        assert done.returncode == 0, done.stderr
+    report = json.loads((run / "report.json").read_text("utf-8"))["labels"]
+    for options in ({"viewport": {"width": 1280, "height": 900}}, {"viewport": {"width": 360, "height": 640}}):
+        opened = Opened(chromium, run / "report.html", **options)
+        page = opened.page
+        said = page.inner_text("#labels")
+        assert said.startswith("Removed by the written cut: ")
+        for part in report["parts"]:
+            assert f"{part['removed']} of {part['rows']} {part['name']}" in said
+        assert report["text"] in said
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        cells = page.locator('section[data-key="label"] tr td:nth-child(3)').all_inner_texts()
+        assert list(map(int, cells)) == [part["removed"] for part in report["parts"]]
+        page.locator("#count").fill("60")
+        cells = page.locator('section[data-key="label"] tr td:nth-child(3)').all_inner_texts()
+        assert list(map(int, cells)) == [part["rows"] for part in report["parts"]]
+        page.locator("#view").select_option("all")
+        page.locator('select[data-key="label"]').select_option(label="labelled harmful")
+        assert page.inner_text("#rows-count") == "20 rows"
+        assert opened.seen == []
+
+
+def test_a_row_s_line_ends_with_a_word(chromium, folder: Path):
+    page = Opened(chromium, folder / "d.report.html").page
+    page.locator("#view").select_option("all")
+    page.get_by_role("searchbox").fill("word word word")
+    assert page.locator(".begin").inner_text().endswith(" word…")
+
+
 def test_hostile_rows_are_text(chromium, folder: Path):
     opened = Opened(chromium, folder / "d.report.html")
     page = opened.page

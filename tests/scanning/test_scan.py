@@ -93,9 +93,9 @@ def test_a_killed_scan_goes_on_and_gives_identical_bytes(tiny, tiny_bank: Path, 
     assert 3 <= len(survived) < 40  # killed in the middle
     refused = geofilter("filter", "--drop", "10%", cwd=tmp_path)
     assert refused.returncode == 4
-    assert refused.stderr.splitlines()[-1].endswith(
-        "the scan is not complete; run the same geofilter scan command again to finish it"
-    )
+    said = refused.stderr.splitlines()[-1]
+    assert "the scan is not complete; go on with: geofilter scan d.jsonl --model " in said
+    assert said.endswith("--shard-rows 10")
     again = geofilter(*args, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert all((run / "features" / name).stat().st_mtime_ns == then for name, then in survived.items())

@@ -180,7 +180,7 @@ function drawRow(i) {
     return make("li", {}, make("div", { class: "plain" }, ...cells, make("span", { class: "where" }, how)));
   }
   const label = marks.get(row.sha256);
-  const begin = make("span", { class: "begin" }, row.response.slice(0, 200).replace(/\s+/g, " "));
+  const begin = make("span", { class: "begin" }, beginning(row.response));
   const note = make("span", { class: "where" }, `${where}, ${data.banks[bank[i]]}${label ? `, marked ${word(label)}` : ""}`);
   const details = make("details", {}, make("summary", {}, ...cells, begin, note));
   details.addEventListener("toggle", () => {
@@ -188,6 +188,9 @@ function drawRow(i) {
   });
   return make("li", {}, details);
 }
+
+// One line of a text, up to the end of a word.
+const beginning = text => (text.length > 200 ? text.slice(0, 200).replace(/\s+\S*$/, "") + "…" : text).replace(/\s+/g, " ");
 
 const word = label => label === "bad" ? "harmful" : "fine";
 

@@ -1,0 +1,65 @@
+"""The labelled rows of a cut beside the others, and what can be said of a bank that was learnt from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import Bools
+from geofilter.cut.cut import Selection
+from geofilter.report.document import LabelsReport, RowsPart
+from geofilter.run.labelled import among, held_out, labels_of, learnt_by
+from geofilter.run.store import Run
+
+PARTS = ("labelled harmful", "labelled harmless", "a bank's own rows", "not labelled")
+"""in which the scored rows are told apart; the third are rows without a label that a bank was built from"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledParts:
+    """The n scored rows of a run, told apart by what is known of them."""
+
+    of: npt.NDArray[np.uint8]
+    """(n,) number in `PARTS`"""
+    learnt: Bools
+    """(n,) a bank of the run was learnt from the row"""
+    banks: dict[str, frozenset[str]]
+    """see `run.labelled.learnt_by`"""
+
+    @classmethod
+    def of_run(cls, run: Run) -> LabelledParts | None:
+        """Tell the rows apart; None where none has a label and no bank was learnt from any.
+
+        Raises:
+            RunError: labels.jsonl holds a line that is no label; a shard is damaged.
+        """
+        labels, banks = labels_of(run), learnt_by(run)
+        if not labels and not banks:
+            return None
+        learnt = among(run, frozenset[str]().union(*banks.values()))
+        bad, good = (among(run, [sha for sha, is_bad in labels.items() if is_bad is side]) for side in (True, False))
+        of = np.select([bad, good, learnt], [0, 1, 2], 3).astype(np.uint8)
+        return cls(of, learnt, banks) if (of < 3).any() else None
+
+    def report(self, selection: Selection) -> LabelsReport:
+        """What the report says of them."""
+        counts = ((name, self.of == i) for i, name in enumerate(PARTS))
+        parts: list[RowsPart] = [
+            {"name": name, "rows": int(here.sum()), "removed": int((here & selection.removed).sum())}
+            for name, here in counts
+            if here.any()
+        ]
+        n = int(self.learnt.sum())
+        text = "No bank of the run was learnt from labelled rows."
+        if n:
+            names, said = list(self.banks), held_out(selection.run, self.banks)
+            known = f" Held out, cross-validated on the rows it was learnt from: {said}." if said else ""
+            text = (
+                f"{'The bank' if len(names) == 1 else 'The banks'} {' and '.join(names)} "
+                f"{'was' if len(names) == 1 else 'were'} learnt from {n:,} of these rows: that they are ranked well "
+                f"shows nothing.{known} All other figures here count these rows too; only the verdict on the banks "
+                "leaves them out."
+            )
+        return {"parts": parts, "learnt_from": n, "text": text}

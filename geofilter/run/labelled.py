@@ -1,0 +1,105 @@
+"""Which rows of a run have a label, and which of them its banks were learnt from: how these are scored says nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geofilter.arrays import Bools
+from geofilter.bank.bank import learnt_rows
+from geofilter.errors import RunError
+from geofilter.rows.lines import read_lines
+from geofilter.run.store import LABELS, Run
+
+LABELLED = "labelled"
+"""in a run folder: the bank learnt from its labels"""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One label as it was given to `geofilter label`."""
+
+    bad: bool | None
+    """None where none could be given"""
+    by: str
+    """who said so"""
+    why: str = ""
+    """what the row was shown for"""
+
+
+def given_labels(path: Path) -> dict[str, Label]:
+    """The labels of a run's labels.jsonl by the row's sha256, in the order in which they were given.
+
+    Raises:
+        RunError: a line that is no label.
+    """
+    found: dict[str, Label] = {}
+    if not path.is_file() or not path.stat().st_size:
+        return found
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            entry = json.loads(line)
+            bad = {"bad": True, "good": False, None: None}[entry["label"]]
+            found[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]))
+        except (ValueError, KeyError, TypeError):
+            raise RunError(
+                f"{path}, line {number}: no label of geofilter label; mend or remove the line, or move the file away "
+                "and take labels from it with --from"
+            ) from None
+    return found
+
+
+def labels_of(run: Run) -> dict[str, bool]:
+    """Which labelled rows of a run are bad, by their sha256.
+
+    Raises:
+        RunError: labels.jsonl holds a line that is no label.
+    """
+    return {sha: label.bad for sha, label in given_labels(run.path / LABELS).items() if label.bad is not None}
+
+
+def learnt_by(run: Run) -> dict[str, frozenset[str]]:
+    """For each bank of a run that is no built-in one the hashes of the rows it was learnt from, of this run or not.
+
+    Where the bank learnt from the run's labels is gone, or of an earlier version, all rows labelled now are taken.
+
+    Raises:
+        RunError: labels.jsonl holds a line that is no label.
+    """
+    manifest, found = run.manifest, dict[str, frozenset[str]]()
+    for bank in manifest["banks"]:
+        own = "scanned_banks" in manifest and bank["name"] == LABELLED
+        rows = learnt_rows(Path(bank["path"])) if bank["path"] else frozenset()
+        if own and rows is None:  # the run may have been moved
+            rows = learnt_rows(run.path / LABELLED)
+        found[bank["name"]] = frozenset(labels_of(run)) if own and rows is None else rows or frozenset()
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def learnt_from(run: Run) -> frozenset[str]:
+    """Hashes of the rows that any bank of a run was learnt from, see `learnt_by`."""
+    return frozenset().union(*learnt_by(run).values())
+
+
+def among(run: Run, shas: Iterable[str]) -> Bools:
+    """Which scored rows (n,) of a run are among some, by their hashes."""
+    wanted = {bytes.fromhex(sha) for sha in shas}
+    if not wanted:
+        return np.zeros(run.manifest["counts"]["scored"], bool)
+    return np.array([row.tobytes() in wanted for row in run.hashes()], bool)
+
+
+def held_out(run: Run, names: Iterable[str]) -> str:
+    """What banks of a run are worth on rows that they were not learnt from, as far as it was checked, in words."""
+    names = set(names)
+    checks = [(b["name"], b.get("evaluation")) for b in run.manifest["banks"] if b["name"] in names]
+    return "; ".join(
+        f"{name} AUROC {e['auroc']:.2f} ({e['interval'][0]:.2f} to {e['interval'][1]:.2f}), bag of words "
+        f"{e['bag_of_words']:.2f}"
+        for name, e in checks
+        if e
+    )
