@@ -16,7 +16,7 @@ from geofilter.rows.packing import packed_as
 
 _BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[ \t\r\n])*+")
 _CR_ONLY = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")
-_AROUND = re.compile(r'\{\s*"([^"\\]+)"\s*:\s*\[\s*\{\s*"([^"\\]+)"')
+_AROUND = re.compile(r'"([^"\\]+)"\s*:\s*\[\s*\{\s*"([^"\\]+)"')
 _NOT_ROWS = {"role", "from", "content", "value", "function"}
 """keys of messages and tools: a list of objects that have them is a column of a row, not a list of rows"""
 _UNPACK = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
@@ -154,7 +154,7 @@ class Head:
         except (ValueError, RecursionError) as error:
             if self.whole or getattr(error, "pos", -1) < len(text):
                 return None
-            seen = _AROUND.match(text)
+            seen = _AROUND.search(text)
             return {seen[1]: [{seen[2]: None}]} if seen else {}
         return found if "\n" in text[:end] else None
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
-from geofilter.rows.gather import expand
 from geofilter.rows.formats import READ
+from geofilter.rows.gather import expand
 from geofilter.rows.packing import packing
 from geofilter.rows.records import Rejected, Row, parse_line, read_rows
 from geofilter.rows.shapes import RowError, Turn, parse_record
