@@ -83,8 +83,9 @@ def _texts(path: Path, name: str, column: pa.Array) -> list[str]:
     import pyarrow as pa
 
     try:
-        key, shown = _json(name), _with_nanoseconds(column.type)
-        values = (column if shown is None else column.cast(shown)).to_pylist()
+        # A time of the day in Python has no nanoseconds.
+        key, shown = _json(name), _retyped(column.type, {pa.time64("ns"): pa.string()})
+        values = (column if shown == column.type else column.cast(shown)).to_pylist()
         if (decoded := _decoder(column.type)) is not None:
             values = map(decoded, values)
         return ["" if value is None else f"{key}: {_json(value)}" for value in values]
@@ -121,14 +122,6 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _inner(kind: pa.DataType) -> pa.DataType | None:
-    """The type of a list's elements, whatever kind of list it is; None for other types."""
-    import pyarrow as pa
-
-    tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
-    return kind.value_type if any(getattr(pa.types, f"is_{test}", bool)(kind) for test in tests) else None
-
-
 def _decoder(kind: pa.DataType) -> Callable[[Any], Any] | None:
     """What makes of a value of this type the one that JSON is to have; None where that is the value itself."""
     import pyarrow as pa
@@ -144,8 +137,8 @@ def _decoder(kind: pa.DataType) -> Callable[[Any], Any] | None:
     if pa.types.is_map(kind):
         part = _decoder(kind.item_type) or (lambda value: value)
         return lambda value: None if value is None else _of_pairs([(k, part(v)) for k, v in value])
-    inner = _inner(kind)
-    each = None if inner is None else _decoder(inner)
+    lists = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    each = _decoder(kind.value_type) if any(getattr(pa.types, f"is_{name}")(kind) for name in lists) else None
     return (lambda value: value and [each(v) for v in value]) if each else None
 
 
@@ -154,20 +147,35 @@ def _of_pairs(pairs: list[tuple[Any, Any]]) -> Any:
     return found if len(found) == len(pairs) else [list(pair) for pair in pairs]
 
 
-def _with_nanoseconds(kind: pa.DataType) -> pa.DataType | None:
-    """The type with text in place of times of the day in nanoseconds, which Python's have not; None without these."""
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """The schema with strings and bytes in place of views of these, which pyarrow can read but not select from."""
     import pyarrow as pa
 
-    if kind == pa.time64("ns"):
-        return pa.string()
-    if pa.types.is_struct(kind):
-        fields = [kind.field(i) for i in range(kind.num_fields)]
-        shown = [_with_nanoseconds(field.type) for field in fields]
-        if any(shown):
-            return pa.struct([f.with_type(s) if s else f for f, s in zip(fields, shown, strict=True)])
-    if (inner := _inner(kind)) is not None and (text := _with_nanoseconds(inner)) is not None:
-        return pa.list_(text)
-    return None
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return pa.schema([f.with_type(_retyped(f.type, plain)) for f in schema], metadata=schema.metadata)
+
+
+def _retyped(kind: pa.DataType, others: dict[pa.DataType, pa.DataType]) -> pa.DataType:
+    """The type with others in place of some inside it; not inside of list views, which pyarrow converts wrongly."""
+    import pyarrow as pa
+
+    def inside(field: pa.Field) -> pa.Field:
+        return field.with_type(_retyped(field.type, others))
+
+    types = pa.types
+    if kind in others:
+        return others[kind]
+    if types.is_struct(kind):
+        return pa.struct([inside(kind.field(i)) for i in range(kind.num_fields)])
+    if types.is_map(kind):
+        return pa.map_(inside(kind.key_field), inside(kind.item_field), kind.keys_sorted)
+    if types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _retyped(kind.value_type, others), kind.ordered)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inside(kind.value_field), kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(inside(kind.value_field))
+    return pa.list_(inside(kind.value_field)) if types.is_list(kind) else kind
 
 
 def _plain(value: Any) -> str:

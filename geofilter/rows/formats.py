@@ -21,7 +21,7 @@ from geofilter.rows.parquet import Parquet
 from geofilter.rows.sniff import Head
 from geofilter.rows.table import Table
 
-READ = ".jsonl, .json, .csv, .tsv, also packed (.gz, .zst, .bz2, .xz); .parquet, .arrow"
+READ = ".jsonl, .json, .csv, .tsv, .parquet or .arrow"
 HEAD = 1 << 20
 """bytes by which a text's format is told"""
 LONGEST = 1 << 24
@@ -127,11 +127,7 @@ def _in_folder(folder: Path) -> str:
     if (folder / SAVED).is_file() or (folder / SAVED_SEVERAL).is_file():
         return "only scan reads what save_to_disk has written; give its .arrow files, or write it with to_parquet"
     known = {".jsonl", ".ndjson", ".json", *CALLED}
-    found = sorted(p for p in folder.rglob("*") if named_as(p)[0] in known and p.is_file())
-    if not found:
-        return f"give a data file ({READ})"
-    return f"give its files, for instance '{_pattern(found[0])}'"
-
-
-def _pattern(path: Path) -> str:
-    return str(path.with_name(f"*{split_name(path)[1]}"))
+    for level in ("*", "*/*"):
+        if found := sorted(p for p in folder.glob(level) if named_as(p)[0] in known and p.is_file()):
+            return f"give its files, for instance '{found[0].with_name('*' + split_name(found[0])[1])}'"
+    return f"give a data file ({READ})"

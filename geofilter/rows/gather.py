@@ -76,12 +76,10 @@ def gather(
             origins[str(path)] = origin
         else:
             files += expand([text])
-    for option, value, used in (
-        ("--split", split, any("split" in o for o in origins.values())),
-        ("--data-config", config, hub),
-    ):
-        if value is not None and not used:
-            raise InputError(f"{option} {value}: no input is a data set of the hub; leave it out")
+    if split is not None and not any("split" in origin for origin in origins.values()):
+        raise InputError(f"--split {split}: no input is a data set that has splits; leave it out")
+    if config is not None and not hub:
+        raise InputError(f"--data-config {config}: no input is a data set of the hub; leave it out")
     return tuple(files), origins
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, first_line
-from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows
+from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows, without_views
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ class Parquet:
             for group in range(file.num_row_groups):
                 for i, batch in enumerate(_batches(file, group)):
                     if group == i == 0:
-                        self._refuse_unwritable(batch.slice(0, 1))
+                        self._refuse_unwritable(batch.slice(0, 1).cast(without_views(batch.schema)))
                     yield from json_lines(self.path, batch)
 
     def _refuse_unwritable(self, row: pa.RecordBatch) -> None:
@@ -55,7 +55,7 @@ class Parquet:
 
         for name, column in zip(row.schema.names, row.columns, strict=True):
             try:
-                pq.write_table(pa.table({name: column}), io.BytesIO())
+                pq.write_table(pa.table({name: column}).filter(pa.array([True])), io.BytesIO())
             except pa.ArrowException as error:
                 raise InputError(
                     f"{self.path}: the column {name} ({column.type}) could be read, but not be written to a filtered "
@@ -78,14 +78,19 @@ class Parquet:
         with ExitStack() as stack:
             with reading(self.path, "Parquet"):
                 file = stack.enter_context(_opened(self.path))
-            with pq.ParquetWriter(out, file.schema_arrow, compression=_compression(file)) as writer:
+            schema = without_views(file.schema_arrow)
+            as_read = schema.equals(file.schema_arrow)
+            with pq.ParquetWriter(out, schema, compression=_compression(file, schema), store_schema=as_read) as writer:
                 held: list[pa.RecordBatch] = []
                 for batches, last in self._kept(file, keep):
-                    held += batches
+                    held += batches if as_read else [batch.cast(schema) for batch in batches]
                     if held and (last or sum(b.nbytes for b in held) > GROUP_BYTES):
                         table = pa.Table.from_batches(held)
                         writer.write_table(table, row_group_size=max(1, len(table)))
                         held = []
+                if not as_read:  # the types as they were: only the schema says that these are views
+                    about = file.metadata.metadata.items()
+                    writer.add_key_value_metadata({key.decode(): value.decode() for key, value in about})
 
     def _kept(self, file: pq.ParquetFile, keep: npt.NDArray[np.bool_]) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
         """The kept rows of every batch, and whether that is the last one of its row group."""
@@ -120,14 +125,14 @@ def _batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
     return iter(file.iter_batches(at_once, row_groups=[group]))
 
 
-def _compression(file: pq.ParquetFile) -> dict[str, str] | str:
+def _compression(file: pq.ParquetFile, schema: pa.Schema) -> dict[str, str] | str:
     """The compression of each column, as a writer is told it."""
     import pyarrow.parquet as pq
 
     meta, empty = file.metadata, io.BytesIO()
     if not meta.num_row_groups:
         return "snappy"
-    with pq.ParquetWriter(empty, file.schema_arrow):
+    with pq.ParquetWriter(empty, schema):
         pass
     names = pq.ParquetFile(empty).schema  # a writer may name the inside of a list otherwise than the source does
     group = meta.row_group(0)
