@@ -28,8 +28,8 @@ def scan(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="Files: JSONL, a JSON array, CSV or TSV, also packed; Parquet or Arrow. Patterns; - for standard input; "
-            "a folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
+            help="JSONL, a JSON array, CSV or TSV, also packed, Parquet or Arrow; patterns; - for standard input; a "
+            "folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
         ),
     ],
     config: ScanConfig,

@@ -79,7 +79,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
         return Arrow(path)
     packed = packed_as(start)
     head = _head(path, HEAD, called, packed)
-    if not head.whole and head.data.lstrip()[:1] == b"{" and b"\n" not in head.data:
+    if head.is_cut:
         head = _head(path, LONGEST, called, packed)
     head.refuse_binary()
     if head.is_array:

@@ -178,23 +178,23 @@ def load_saved(folder: Path, *, notify: Notify) -> tuple[Path, Origin]:
     import pyarrow as pa
 
     digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.arrow")), folder / SAVED]:
-        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
-    split = {"split": folder.name} if (folder.parent / SAVED_SEVERAL).is_file() else {}
-    origin = {"folder": str(folder), **split, "sha256": digest.hexdigest()}
-    stem = "-".join(folder.resolve().parts[-1 - len(split) :])
-    made = Path(RUNS, f"{slug(stem)}-{origin['sha256'][:12]}{ENDING}")
-    if not made.is_file():
-        notify(f"reading {folder} ...")
-        make_folder(made.parent)
-        datasets.utils.logging.set_verbosity(CRITICAL)
-        try:
+    try:
+        for path in [*sorted(folder.glob("*.arrow")), folder / SAVED]:
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+        split = {"split": folder.name} if (folder.parent / SAVED_SEVERAL).is_file() else {}
+        origin = {"folder": str(folder), **split, "sha256": digest.hexdigest()}
+        stem = "-".join(folder.resolve().parts[-1 - len(split) :])
+        made = Path(RUNS, f"{slug(stem)}-{origin['sha256'][:12]}{ENDING}")
+        if not made.is_file():
+            notify(f"reading {folder} ...")
+            make_folder(made.parent)
+            datasets.utils.logging.set_verbosity(CRITICAL)
             _write(datasets.load_from_disk(str(folder)), made)
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{folder}: cannot be read as a data set of save_to_disk ({first_line(error)}); save it again, or "
-                "write it with to_parquet and give that file"
-            ) from None
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: cannot be read as a data set of save_to_disk ({first_line(error)}); save it again, or write it "
+            "with to_parquet and give that file"
+        ) from None
     return made, origin
 
 

@@ -93,6 +93,11 @@ class Head:
         return not self.whole or bool(self._text.partition(b"\n")[2].strip(BLANK))
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the first line is an object that these bytes do not hold whole."""
+        return not self.whole and self._text[:1] == b"{" and b"\n" not in self._text
+
+    @property
     def is_array(self) -> bool:
         """Whether the file is one JSON array of objects; not JSONL whose first line is broken, or is a list."""
         text = self._text
@@ -124,7 +129,7 @@ class Head:
 
     def refuse_objects(self) -> None:
         """Refuse objects over several lines, and an object around the list of rows."""
-        if self._text[:1] != b"{":
+        if self._text[:1] != b"{" or self.is_cut:
             return
         spread = self._first is None
         found = self._spread() if spread else None if self._more else self._first

@@ -154,6 +154,14 @@ def test_lines_of_which_the_first_is_broken_are_lines(text: bytes, usable: int, 
     assert sum(isinstance(row, Row) for row in read_rows(path)) == usable
 
 
+@pytest.mark.parametrize("size", [100, 2 << 20, 17 << 20])
+def test_lines_are_lines_however_long_the_first_is(size: int, tmp_path: Path):
+    lines = [b'{"text": "' + b"a" * size + b'"}\n', b'{"text": "b"}\n']
+    assert list(read_lines(put(tmp_path / "d.jsonl", b"".join(lines)))) == lines
+    assert list(read_lines(put(tmp_path / "d.jsonl", lines[0]))) == lines[:1]
+    assert list(read_lines(put(tmp_path / "d.json", b"[" + b",".join(lines) + b"]"))) == [x.strip() for x in lines]
+
+
 def test_lines_that_end_in_a_comma_say_how_to_mend_the_file(tmp_path: Path):
     path = put(tmp_path / "d.jsonl", b",\n".join(LINES))
     *bad, last = read_rows(path)
