@@ -155,6 +155,15 @@ def without_views(schema: pa.Schema) -> pa.Schema:
     return pa.schema([f.with_type(_retyped(f.type, plain)) for f in schema], metadata=schema.metadata)
 
 
+def converted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with another schema; only columns of another type are touched, for pyarrow cannot cast them all."""
+    import pyarrow as pa
+
+    pairs = zip(batch.columns, schema, strict=True)
+    columns = [column if column.type == field.type else column.cast(field.type) for column, field in pairs]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def _retyped(kind: pa.DataType, others: dict[pa.DataType, pa.DataType]) -> pa.DataType:
     """The type with others in place of some inside it; not inside of list views, which pyarrow converts wrongly."""
     import pyarrow as pa

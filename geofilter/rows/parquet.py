@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, first_line
-from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows, without_views
+from geofilter.rows.columns import converted, json_lines, reading, refuse_twins, rows_at_once, some_rows, without_views
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ class Parquet:
             for group in range(file.num_row_groups):
                 for i, batch in enumerate(_batches(file, group)):
                     if group == i == 0:
-                        self._refuse_unwritable(batch.slice(0, 1).cast(without_views(batch.schema)))
+                        self._refuse_unwritable(converted(batch.slice(0, 1), without_views(batch.schema)))
                     yield from json_lines(self.path, batch)
 
     def _refuse_unwritable(self, row: pa.RecordBatch) -> None:
@@ -83,7 +83,7 @@ class Parquet:
             with pq.ParquetWriter(out, schema, compression=_compression(file, schema), store_schema=as_read) as writer:
                 held: list[pa.RecordBatch] = []
                 for batches, last in self._kept(file, keep):
-                    held += batches if as_read else [batch.cast(schema) for batch in batches]
+                    held += batches if as_read else [converted(batch, schema) for batch in batches]
                     if held and (last or sum(b.nbytes for b in held) > GROUP_BYTES):
                         table = pa.Table.from_batches(held)
                         writer.write_table(table, row_group_size=max(1, len(table)))
