@@ -31,7 +31,7 @@ def _show_prompt(show: bool) -> None:
 @with_settings
 def judge(
     ctx: typer.Context,
-    data: Annotated[list[Path], typer.Argument(help="JSONL files, plain, .gz or .zst, or Parquet.")],
+    data: Annotated[list[Path], typer.Argument(help="JSONL, a JSON array, CSV or TSV, also packed; Parquet or Arrow.")],
     judge_model: Annotated[str, typer.Option(help="Model that judges, as the endpoint names it.")],
     base_url: Annotated[
         str | None,

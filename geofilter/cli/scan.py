@@ -28,8 +28,8 @@ def scan(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL files, plain, .gz or .zst, or Parquet; patterns; - for standard input; org/name or "
-            "org/name@revision for a data set of the Hugging Face hub."
+            help="JSONL, a JSON array, CSV or TSV, also packed, Parquet or Arrow; patterns; - for standard input; a "
+            "folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
         ),
     ],
     config: ScanConfig,
@@ -38,7 +38,7 @@ def scan(
         typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.", rich_help_panel=RUN),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Of a data set of the hub; train when left out.", rich_help_panel=ROWS)
+        str | None, typer.Option(help="Of a data set; of the hub train when left out.", rich_help_panel=ROWS)
     ] = None,
     data_config: Annotated[
         str | None, typer.Option(help="Of a data set of the hub that has several.", rich_help_panel=ROWS)

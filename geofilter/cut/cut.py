@@ -132,7 +132,7 @@ class Selection:
     def kept(self, file: int = 0) -> Positions:
         """0-based rows of an input that stay, ascending; quarantined ones do not. For `datasets.Dataset.select`.
 
-        A row is a line of a JSONL file, blank ones included, or a row of a Parquet file.
+        A row is a line of a JSONL file, blank ones included, an element of an array, or a row of a table.
 
         Args:
             file: position of the input among those of the run.

@@ -17,8 +17,12 @@ import numpy.typing as npt
 from geofilter.arrays import Bools, Positions
 from geofilter.errors import InputError, RunError
 from geofilter.files import Together, dumps
-from geofilter.rows import parquet
-from geofilter.rows.lines import ENDINGS, packing, read_lines, split_name
+from geofilter.rows.arrow import Arrow
+from geofilter.rows.formats import CALLED, Jsonl, format_of
+from geofilter.rows.json_array import BOM
+from geofilter.rows.lines import on_one_line, read_lines
+from geofilter.rows.packing import ending_of, named_as, packing, split_name
+from geofilter.rows.parquet import Parquet
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
@@ -33,6 +37,10 @@ class Outputs:
     kept: Path
     removed: Path
     quarantined: Path
+    in_lines: bool
+    """whether the kept rows are written as lines; else in their input's format"""
+    packed: str
+    """what packs the kept rows, see `packing.packing`"""
     n_kept: int = 0
     n_removed: int = 0
     n_quarantined: int = 0
@@ -42,10 +50,10 @@ class Outputs:
         """Where the outputs of `data` go.
 
         Raises:
-            InputError: a file name was given for several inputs.
+            InputError: a file name was given for several inputs, or one that stands for another format.
         """
-        folder, (stem, suffix) = data.parent, split_name(data)
-        kept = folder / f"{stem}.filtered{suffix}"
+        folder, (stem, suffix), found = data.parent, split_name(data), format_of(data)
+        kept, in_lines, packed = folder / f"{stem}.filtered{suffix}", isinstance(found, Jsonl), found.packed
         if out is not None and (out.is_dir() or n_inputs > 1):
             if not out.is_dir():
                 raise InputError(f"--out {out}: the run has {n_inputs} inputs; give an existing folder")
@@ -53,13 +61,24 @@ class Outputs:
         elif out is not None:
             folder, kept = out.parent, out
             stem = split_name(out)[0].removesuffix(".filtered")
-        if kept.suffix == parquet.ENDING != data.suffix:
-            raise InputError(f"--out {kept}: {data} is no Parquet file; kept rows have their input's format")
-        if removed is not None and removed.suffix in (parquet.ENDING, *ENDINGS):
+            named, packed = named_as(out)
+            in_lines = in_lines or named not in found.endings
+            if in_lines and named in CALLED:
+                raise InputError(f"--out {out}: {data} is no {CALLED[named]}; kept rows have their input's format")
+            if packed and not in_lines and isinstance(found, Parquet | Arrow):
+                raise InputError(f"--out {out}: a {CALLED[named]} packs its own columns; leave {out.suffix} off")
+        if removed is not None and (named_as(removed)[0] in CALLED or ending_of(removed)):
             raise InputError(f"--removed {removed}: removed rows are written as plain JSONL; name it .jsonl")
         if removed is not None and n_inputs > 1:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
-        return cls(index, kept, removed or folder / f"{stem}.removed.jsonl", folder / f"{stem}.quarantined.jsonl")
+        return cls(
+            index,
+            kept,
+            removed or folder / f"{stem}.removed.jsonl",
+            folder / f"{stem}.quarantined.jsonl",
+            in_lines,
+            packed,
+        )
 
     def check(self, path: str, rows: int, kept: int, removed: int, quarantined: int) -> None:
         """Refuse files that do not hold every row of their input once.
@@ -84,16 +103,20 @@ class Outputs:
     def open(self, together: Together, stack: ExitStack) -> dict[str, IO[bytes]]:
         """Open the three outputs, which appear when `together` ends."""
         return {
-            kind: stack.enter_context(_writing(together, path))
-            for kind, path in (("kept", self.kept), ("removed", self.removed), ("quarantined", self.quarantined))
+            kind: stack.enter_context(_writing(together, path, packed))
+            for kind, path, packed in (
+                ("kept", self.kept, self.packed),
+                ("removed", self.removed, ""),
+                ("quarantined", self.quarantined, ""),
+            )
         }
 
 
 @contextmanager
-def _writing(together: Together, path: Path) -> Iterator[IO[bytes]]:
+def _writing(together: Together, path: Path, packed: str) -> Iterator[IO[bytes]]:
     try:
-        with together.open(path) as raw, packing(raw, path.suffix) as packed:
-            yield packed
+        with together.open(path) as raw, packing(raw, packed) as handle:
+            yield handle
     except OSError as error:
         raise InputError(
             f"{path.parent}: cannot be written ({error.strerror or error}); give another place with --out"
@@ -168,7 +191,8 @@ class RowWriter:
     ) -> Outputs:
         path, scored = info["path"], np.flatnonzero(self.arrays["file"] == plan.index)
         bad = {q["line"]: q for q in quarantine}
-        digest, in_lines, as_scored = hashlib.sha256(), plan.kept.suffix != parquet.ENDING, True
+        found, digest, as_scored = format_of(Path(path)), hashlib.sha256(), True
+        lines = isinstance(found, Jsonl)
         keep, n_removed, n_bad = np.zeros(info["rows"], bool), 0, 0
         special = scored[self._special[scored]]
         todo = zip(special.tolist(), self.arrays["line"][special].tolist(), strict=True)
@@ -184,8 +208,8 @@ class RowWriter:
             gone = False
             if number == at:
                 gone = bool(self.gone[position])
-                found, detail = next(details, (-1, None))
-                if found != position or detail is None or detail.get("line") != number:
+                of, detail = next(details, (-1, None))
+                if of != position or detail is None or detail.get("line") != number:
                     raise self.run.damaged()
                 as_scored &= self._take(position, line, detail, handles["removed"])
                 position, at = next(todo, (-1, -1))
@@ -193,8 +217,8 @@ class RowWriter:
                 n_removed += 1
             else:
                 keep[number - 1] = True
-                if in_lines:
-                    handles["kept"].write(line)
+                if plan.in_lines:
+                    handles["kept"].write(line if lines else on_one_line(line) + b"\n")
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{path}: has changed since the scan; scan it again, then filter")
         if not as_scored:
@@ -203,8 +227,8 @@ class RowWriter:
         n_gone = int(self.gone[scored].sum())
         passed = info["rows"] - len(scored) - len(bad) if self._reading.only else 0
         done.check(path, info["rows"], len(scored) + passed - n_gone, n_gone, len(bad))
-        if not in_lines:
-            parquet.write_rows(Path(path), keep, handles["kept"])
+        if not plan.in_lines and not isinstance(found, Jsonl):
+            found.write(keep, handles["kept"])
         return done
 
     def _take(self, position: int, line: bytes, detail: ScoreLine, out: IO[bytes]) -> bool:
@@ -237,7 +261,9 @@ def _refuse_taken(plans: Sequence[Outputs], inputs: Sequence[Path]) -> None:
 
 
 def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
-    record = json.loads(line.decode("utf-8-sig"))
+    """The row's own bytes, with a note as its last field."""
+    row = on_one_line(line.lstrip(BOM)).strip()
+    record = json.loads(row)
     note: dict[str, Any] = {
         "score": detail["score"],
         "percentile": detail["percentile"],
@@ -250,8 +276,8 @@ def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
         "reason": reason(detail),
     }
     if "geofilter" in record:
-        note["previous"] = record["geofilter"]  # of an earlier removal; nothing in the row is lost
-    return dumps({**record, "geofilter": note})
+        note["previous"] = record["geofilter"]  # of an earlier removal; readers see the last field of a name only
+    return row[:-1] + (b', "geofilter": ' if record else b'"geofilter": ') + dumps(note).rstrip() + b"}\n"
 
 
 def reason(detail: ScoreLine) -> str:

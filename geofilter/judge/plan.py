@@ -16,7 +16,8 @@ from geofilter.judge.client import MAX_TOKENS
 from geofilter.judge.endpoint import MAX_CHARS
 from geofilter.judge.rating import Rating
 from geofilter.rows.fields import NO_FIELDS, Fields, written
-from geofilter.rows.lines import ENDINGS, read_lines, split_name
+from geofilter.rows.lines import read_lines
+from geofilter.rows.packing import ending_of, split_name
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, check_fields, read_rows
 
@@ -234,7 +235,7 @@ def plan(
 
 def _outputs(data: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
     if out is not None and not out.is_dir():
-        if out.suffix in ENDINGS:
+        if ending_of(out):
             raise InputError(f"--out {out}: ratings are written as plain JSONL; leave {out.suffix} off")
         outs = [out] * len(data)
     else:

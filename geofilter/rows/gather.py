@@ -1,4 +1,5 @@
-"""What DATA names: files, patterns, standard input and data sets of the Hugging Face hub; all become files."""
+"""What DATA names: files, patterns, standard input, and data sets of the Hugging Face hub or of `save_to_disk`; all
+become files."""
 
 from __future__ import annotations
 
@@ -15,22 +16,24 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from geofilter.errors import InputError, first_line
-from geofilter.files import RUNS, Notify, atomic, make_folder, slug
-from geofilter.rows.parquet import BATCH, ENDING
+from geofilter.files import RUNS, Notify, atomic, file_sha256, make_folder, slug
+from geofilter.rows.columns import rows_at_once
+from geofilter.rows.formats import SAVED, SAVED_SEVERAL, format_of
+from geofilter.rows.parquet import ENDING
 
 if TYPE_CHECKING:
-    from datasets import DatasetBuilder
+    from datasets import Dataset
 
 
 PREFIX = "hf://datasets/"
 _ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_FILES = re.compile(r"\.(jsonl?|ndjson|gz|zst|parquet|csv|tsv|arrow|txt)$", re.IGNORECASE)
+_FILES = re.compile(r"\.(jsonl?|ndjson|gz|zst|bz2|xz|zip|tar|parquet|csv|tsv|arrow|feather|txt)$", re.IGNORECASE)
 SPLIT = "train"
 TIMEOUT = 60
 """seconds"""
 
 Origin = dict[str, str]
-"""id, config, split and revision of a data set of the hub"""
+"""id, config, split and revision of a data set of the hub; folder, split and sha256 of a saved one"""
 
 OUTPUTS = ("filtered", "removed", "quarantined", "judge", "report")
 """what `filter` and `judge` put between the stem of a data file and its ending"""
@@ -42,14 +45,15 @@ def gather(
     """The files that DATA names; what is none is kept as one under `.geofilter/`, because rows are read again later.
 
     `-` is standard input. `org/name` is a data set of the hub where no such file or folder is here,
-    `hf://datasets/org/name` always; `@revision` may follow. Anything else is a file or a pattern.
+    `hf://datasets/org/name` always; `@revision` may follow. A folder is what `save_to_disk` of `datasets` has written.
+    Anything else is a file or a pattern.
 
     Args:
-        split: of data sets of the hub; train when None.
+        split: of data sets; of those of the hub train when None, of saved ones the only one.
         config: of data sets of the hub that have several.
 
     Returns:
-        the files; where those made from data sets of the hub came from.
+        the files; where those made from data sets came from.
 
     Raises:
         InputError: a pattern that matches nothing, no rows on standard input, or a data set that cannot be had.
@@ -58,18 +62,24 @@ def gather(
         raise InputError("-: standard input is given twice; it can be read once")
     files: list[str] = []
     origins: dict[str, Origin] = {}
+    hub = False
     for text in data:
         if text == "-":
             files.append(str(spool(sys.stdin.buffer, Path(RUNS))))
         elif named := _hub_id(text):
             path, origin = fetch(named["id"], named["revision"], split or SPLIT, config, offline=offline, notify=notify)
             files.append(str(path))
+            origins[str(path)], hub = origin, True
+        elif (folder := _saved(text, split)) is not None:
+            path, origin = load_saved(folder, notify=notify)
+            files.append(str(path))
             origins[str(path)] = origin
         else:
             files += expand([text])
-    for option, value in (("--split", split), ("--data-config", config)):
-        if value is not None and not origins:
-            raise InputError(f"{option} {value}: no input is a data set of the hub; leave it out")
+    if split is not None and not any("split" in origin for origin in origins.values()):
+        raise InputError(f"--split {split}: no input is a data set that has splits; leave it out")
+    if config is not None and not hub:
+        raise InputError(f"--data-config {config}: no input is a data set of the hub; leave it out")
     return tuple(files), origins
 
 
@@ -126,17 +136,66 @@ def fetch(
         make_folder(path.parent)
         with _loading(name, offline):
             builder.download_and_prepare()
-        _write(builder, split, path)
+        _write(builder.as_dataset(split=split), path)
     return path, origin
 
 
-def _write(builder: DatasetBuilder, split: str, path: Path) -> None:
+def _write(found: Dataset, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    found = builder.as_dataset(split=split)
+    at_once = rows_at_once(len(found), found.data.nbytes)
     with atomic(path) as handle, pq.ParquetWriter(handle, found.features.arrow_schema) as writer:
-        for table in found.with_format("arrow").iter(BATCH):
+        for table in found.with_format("arrow").iter(at_once):  # as it is stored: no image or sound is decoded
             writer.write_table(table)
+
+
+def _saved(text: str, split: str | None) -> Path | None:
+    """The folder of the one data set that `save_to_disk` has written; None where it has not.
+
+    Raises:
+        InputError: a folder of several, and no split or none of them is given.
+    """
+    folder = Path(text)
+    if (folder / SAVED).is_file():
+        return folder
+    if not (folder / SAVED_SEVERAL).is_file():
+        return None
+    names = sorted(path.parent.name for path in folder.glob(f"*/{SAVED}"))
+    chosen = names[0] if split is None and len(names) == 1 else split
+    if chosen not in names:
+        has = "has several splits" if split is None else f"has no split {split}"
+        raise InputError(f"{text}: {has}; give one with --split: {', '.join(names)}")
+    return folder / chosen
+
+
+def load_saved(folder: Path, *, notify: Notify) -> tuple[Path, Origin]:
+    """A data set that `save_to_disk` has written, as a Parquet file under `.geofilter/`, named by its content.
+
+    Raises:
+        InputError: it is damaged, has no rows, or has a column that Parquet cannot hold.
+    """
+    import datasets
+    import pyarrow as pa
+
+    digest = hashlib.sha256()
+    try:
+        for path in [*sorted(folder.glob("*.arrow")), folder / SAVED]:
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+        split = {"split": folder.name} if (folder.parent / SAVED_SEVERAL).is_file() else {}
+        origin = {"folder": str(folder), **split, "sha256": digest.hexdigest()}
+        stem = "-".join(folder.resolve().parts[-1 - len(split) :])
+        made = Path(RUNS, f"{slug(stem)}-{origin['sha256'][:12]}{ENDING}")
+        if not made.is_file():
+            notify(f"reading {folder} ...")
+            make_folder(made.parent)
+            datasets.utils.logging.set_verbosity(CRITICAL)
+            _write(datasets.load_from_disk(str(folder)), made)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: cannot be read as a data set of save_to_disk ({first_line(error)}); save it again, or write it "
+            "with to_parquet and give that file"
+        ) from None
+    return made, origin
 
 
 def _commit(name: str, revision: str | None) -> str:
@@ -220,7 +279,7 @@ def spool(stream: IO[bytes], folder: Path) -> Path:
     """Write a stream to a file of `folder` that is named by its content, so that the same rows are the same file.
 
     Raises:
-        InputError: the stream is empty, or the folder cannot be written.
+        InputError: the stream is empty or holds no rows that can be read, or the folder cannot be written.
     """
     digest = hashlib.sha256()
     try:
@@ -233,7 +292,9 @@ def spool(stream: IO[bytes], folder: Path) -> Path:
                 scratch.close()
                 if not Path(scratch.name).stat().st_size:
                     raise InputError("-: standard input is empty; pipe rows into it")
-                return Path(scratch.name).replace(folder / f"stdin-{digest.hexdigest()[:12]}.jsonl")
+                found = format_of(Path(scratch.name), "-")
+                name = f"stdin-{digest.hexdigest()[:12]}{found.endings[0]}{found.packed}"
+                return Path(scratch.name).replace(folder / name)
             finally:
                 Path(scratch.name).unlink(missing_ok=True)
     except OSError as error:

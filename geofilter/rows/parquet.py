@@ -2,151 +2,144 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, first_line
+from geofilter.rows.columns import converted, json_lines, reading, refuse_twins, rows_at_once, some_rows, without_views
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 ENDING = ".parquet"
-BATCH = 1000
-"""rows held at once"""
+MAGIC = b"PAR1"
+GROUP_BYTES = 1 << 28
+"""of the rows that are written as one row group"""
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Around whatever reads the file.
+@dataclass(frozen=True, slots=True)
+class Parquet:
+    """A Parquet file."""
 
-    Raises:
-        InputError: no Parquet file, a damaged one, or one that holds what pyarrow cannot read.
-    """
-    import pyarrow as pa
+    path: Path
+    packed: ClassVar = ""
+    endings: ClassVar = (ENDING,)
 
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        # ArrowException covers damaged pages too, which show when they are read.
-        raise InputError(f"{path}: cannot be read as Parquet ({first_line(error)})") from None
+    def rows(self) -> Iterator[bytes]:
+        """Every row as a JSON line, see `columns.json_lines`.
 
+        Raises:
+            InputError: no Parquet file, or a damaged one; a column that cannot be read, or not be written again; two
+                columns of one name.
+        """
+        with reading(self.path, "Parquet"), _opened(self.path) as file:
+            refuse_twins(self.path, file.schema_arrow)
+            for group in range(file.num_row_groups):
+                for i, batch in enumerate(_batches(file, group)):
+                    if group == i == 0:
+                        self._refuse_unwritable(converted(batch.slice(0, 1), without_views(batch.schema)))
+                    yield from json_lines(self.path, batch)
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Every row as a JSON line; columns that are null in it are left out.
+    def _refuse_unwritable(self, row: pa.RecordBatch) -> None:
+        """Refuse a file whose kept rows could not be written, before any work is done on it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-    What JSON has no form for is written as text: times in ISO 8601, decimals in digits, bytes in base64. What is JSON
-    in the file (`datasets` writes messages with calls to tools so) is read as what it says.
+        for name, column in zip(row.schema.names, row.columns, strict=True):
+            try:
+                pq.write_table(pa.table({name: column}).filter(pa.array([True])), io.BytesIO())
+            except pa.ArrowException as error:
+                raise InputError(
+                    f"{self.path}: the column {name} ({column.type}) could be read, but not be written to a filtered "
+                    f"file ({first_line(error)}); convert it or leave it out"
+                ) from None
 
-    Raises:
-        InputError: see `_reading`; two columns of one name; a column of a type that has no form in JSON.
-    """
-    import pyarrow.parquet as pq
+    def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> None:
+        """Write some rows as a Parquet file: schema, metadata, order and compression are the source's.
 
-    with _reading(path), pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"{path}: has two columns named {twice}; rename one of them")
-        for batch in file.iter_batches(BATCH):
-            columns = [_texts(path, *named) for named in zip(names, batch.columns, strict=True)]
-            for row in zip(*columns, strict=True):
-                yield f"{{{', '.join(text for text in row if text)}}}\n".encode("utf-8", "surrogatepass")
+        Args:
+            keep: (n,) of the first n rows; those past them are left out.
 
+        Raises:
+            InputError: no Parquet file, or a damaged one.
+            OSError: `out` cannot be written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-def _texts(path: Path, name: str, column: Any) -> list[str]:
-    """A column's values as `"name": value` in JSON; empty where it is null."""
-    import pyarrow as pa
+        with ExitStack() as stack:
+            with reading(self.path, "Parquet"):
+                file = stack.enter_context(_opened(self.path))
+            schema = without_views(file.schema_arrow)
+            as_read = schema.equals(file.schema_arrow)
+            with pq.ParquetWriter(out, schema, compression=_compression(file, schema), store_schema=as_read) as writer:
+                held: list[pa.RecordBatch] = []
+                for batches, last in self._kept(file, keep):
+                    held += batches if as_read else [converted(batch, schema) for batch in batches]
+                    if held and (last or sum(b.nbytes for b in held) > GROUP_BYTES):
+                        table = pa.Table.from_batches(held)
+                        writer.write_table(table, row_group_size=max(1, len(table)))
+                        held = []
+                if not as_read:  # the types as they were: only the schema says that these are views
+                    about = file.metadata.metadata.items()
+                    writer.add_key_value_metadata({key.decode(): value.decode() for key, value in about})
 
-    try:
-        encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
-        key, values, decoded = encode(name), column.to_pylist(), _decoder(column.type)
-        if decoded is not None:
-            values = map(decoded, values)
-        return ["" if value is None else f"{key}: {encode(value)}" for value in values]
-    except (
-        pa.ArrowException,
-        TypeError,
-        ValueError,
-        OverflowError,
-        NotImplementedError,
-        RecursionError,
-    ) as error:
-        raise InputError(
-            f"{path}: the column {name} ({column.type}) has no form in JSON ({first_line(error)}); convert it or leave "
-            "it out"
-        ) from None
-
-
-def _decoder(kind: Any) -> Callable[[Any], Any] | None:
-    """What makes of a value of this type the one that the JSON texts in it stand for; None where it holds none."""
-    import pyarrow as pa
-
-    if getattr(kind, "extension_name", "") == "arrow.json":
-        return lambda value: None if value is None else json.loads(value)
-    if pa.types.is_struct(kind):
-        inside = [kind.field(i) for i in range(kind.num_fields)]
-        parts = {field.name: part for field in inside if (part := _decoder(field.type))}
-        return (
-            (lambda value: value and {**value, **{k: part(value[k]) for k, part in parts.items()}}) if parts else None
-        )
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        each = _decoder(kind.value_type)
-        return (lambda value: value and [each(inner) for inner in value]) if each else None
-    return None
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
-    if type(value).__name__ in ("Decimal", "UUID", "timedelta", "Timedelta"):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__}")
-
-
-def write_rows(source: Path, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> None:
-    """Write some rows of a Parquet file as one: schema, metadata, order and compression are the source's.
-
-    Args:
-        keep: (n,) of the first n rows; those past them are left out.
-
-    Raises:
-        InputError: see `_reading`.
-        OSError: `out` cannot be written.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with ExitStack() as stack:
-        with _reading(source):
-            file = stack.enter_context(pq.ParquetFile(source))
-            schema, meta = file.schema_arrow, file.metadata
-        packed = {c.path_in_schema: _packing(c.compression) for c in _columns(meta)} or "snappy"
+    def _kept(self, file: pq.ParquetFile, keep: npt.NDArray[np.bool_]) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
+        """The kept rows of every batch, and whether that is the last one of its row group."""
         start = 0
-        with pq.ParquetWriter(out, schema, compression=packed) as writer:
-            for group in range(meta.num_row_groups):
-                rows = keep[start : start + meta.row_group(group).num_rows]
-                start += meta.row_group(group).num_rows
-                if not rows.any():
-                    continue
-                with _reading(source):
-                    table = file.read_row_group(group)
-                mask = np.zeros(table.num_rows, bool)
-                mask[: len(rows)] = rows
-                writer.write_table(table.filter(pa.array(mask)))
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            mask = np.zeros(rows, bool)
+            mask[: max(len(keep) - start, 0)] = keep[start : start + rows]
+            start, done = start + rows, 0
+            if not mask.any():
+                continue
+            batches = _batches(file, group)
+            while done < rows:
+                with reading(self.path, "Parquet"):
+                    batch = next(batches)
+                chosen = mask[done : done + len(batch)]
+                done += len(batch)
+                yield some_rows(batch, chosen) if chosen.any() else [], done >= rows
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """The file, opened so that of a row group no more is in memory than its batches need."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+
+
+def _batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
+    about = file.metadata.row_group(group)
+    at_once = rows_at_once(about.num_rows, about.total_byte_size)
+    # In batches because pyarrow reads no nested column of over 2 GiB at once.
+    return iter(file.iter_batches(at_once, row_groups=[group]))
+
+
+def _compression(file: pq.ParquetFile, schema: pa.Schema) -> dict[str, str] | str:
+    """The compression of each column, as a writer is told it."""
+    import pyarrow.parquet as pq
+
+    meta, empty = file.metadata, io.BytesIO()
+    if not meta.num_row_groups:
+        return "snappy"
+    with pq.ParquetWriter(empty, schema):
+        pass
+    names = pq.ParquetFile(empty).schema  # a writer may name the inside of a list otherwise than the source does
+    group = meta.row_group(0)
+    used = [_packing(group.column(i).compression) for i in range(group.num_columns)]
+    return {names.column(i).path: packing for i, packing in enumerate(used)}
 
 
 def _packing(name: str) -> str:
     """A compression as a writer is told it; the metadata have another word for none."""
     return "NONE" if name == "UNCOMPRESSED" else name
-
-
-def _columns(meta: Any) -> list[Any]:
-    if not meta.num_row_groups:
-        return []
-    group = meta.row_group(0)
-    return [group.column(i) for i in range(group.num_columns)]

@@ -1,4 +1,4 @@
-"""Rows in: one line of JSONL (plain, .gz, .zst) or row of Parquet becomes a `Row` or a `Rejected`, never nothing.
+"""Rows in: one row of a data file of any format becomes a `Row` or a `Rejected`, never nothing.
 
 The shape of every row is recognised on its own (see `parse_record`). Raw bytes are kept so that a kept
 row can be written back exactly as it came.
@@ -21,6 +21,7 @@ from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
+from geofilter.rows.table import Unreadable
 from geofilter.rows.turns import Turn
 
 SOURCE_FIELDS = ("source", "dataset")
@@ -159,11 +160,11 @@ def reading_for(path: Path, reading: Reading) -> Reading:
 def _absent(path: Path, fields: Fields, limit: int | None) -> tuple[dict[str, str], list[str]]:
     """What of the fields no row of a file has, and some of the columns it has."""
     absent, seen = dict(fields), dict[str, None]()
-    for number, line in enumerate(islice(read_lines(path), limit), start=1):
+    for line in islice(read_lines(path), limit):
         if not absent:
             break
         try:
-            record = _record(line.rstrip(b"\r\n"), number)
+            record = _record(line.rstrip(b"\r\n"))
         except RowError:
             continue
         absent = {name: column for name, column in absent.items() if lookup(record, column) is None}
@@ -189,7 +190,9 @@ def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_A
     """
     raw = line.rstrip(b"\r\n")
     try:
-        record = _record(raw, number)
+        if isinstance(line, Unreadable):
+            raise RowError(line.error)
+        record = _record(raw)
         if not reading.wants(record):
             return None
         found = parse_record(record, reading)
@@ -198,23 +201,30 @@ def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_A
     return Row(file, number, row_sha256(raw), found.shape, found.turns, record, found.tools, found.used, found.remarks)
 
 
-def _record(raw: bytes, number: int) -> dict[str, Any]:
+def _record(raw: bytes) -> dict[str, Any]:
     """The object on a line without its ending."""
-    record = _load_json(raw, first=number == 1)
+    record = _load_json(raw)
     if not isinstance(record, dict):
         raise RowError(f"a row must be a JSON object, not {type(record).__name__}; wrap it in {{...}}")
     return record
 
 
-def _load_json(raw: bytes, first: bool) -> Any:
-    if not raw.strip():
-        raise RowError("empty line; remove it")
+def _load_json(raw: bytes) -> Any:
     try:
-        # A byte order mark may stand before the first record only.
-        return json.loads(raw.decode("utf-8-sig" if first else "utf-8"))
+        # A byte order mark stands before any line where files were put one behind the other.
+        text = raw.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         raise RowError(f"not UTF-8 at byte {error.start}; re-encode the file as UTF-8") from None
+    if not text.strip():
+        raise RowError("empty line; remove it")
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
+        if text[error.pos :].strip() == "," and text.lstrip()[0] == "{":
+            raise RowError(
+                "the line ends in a comma, as in an array without its brackets; remove the comma, or put [ before the "
+                "first line and ] behind the last"
+            ) from None
         raise RowError(f"broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
     except ValueError as error:  # a number too long to convert
         raise RowError(f"unreadable JSON: {str(error).split(':')[0]}; mend or remove the line") from None

@@ -14,7 +14,7 @@ class InputFile(TypedDict):
     path: str
     """as given"""
     sha256: str
-    """of its lines; of a Parquet file of the JSON lines it is read as"""
+    """of its rows' bytes as `rows.lines.read_lines` gives them"""
     lines: int
     rows: int
     """lines that were scanned: all, or the first ones of --limit"""

@@ -17,7 +17,8 @@ from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.reader import token_budget
 from geofilter.errors import InputError, RunError
 from geofilter.files import RUNS
-from geofilter.rows.lines import read_lines, split_name
+from geofilter.rows.lines import read_lines
+from geofilter.rows.packing import split_name
 from geofilter.run.banks import about_in
 from geofilter.run.manifest import (
     Encoding,
@@ -53,14 +54,12 @@ def describe(path: str, config: ScanConfig) -> InputFile:
     """Count the lines of an input and hash them.
 
     Raises:
-        InputError: it cannot be read, or is empty.
+        InputError: it cannot be read, or has no rows.
     """
     digest, lines = hashlib.sha256(), 0
     for line in read_lines(Path(path)):
         digest.update(line)
         lines += 1
-    if not lines:
-        raise InputError(f"{path}: the file is empty; nothing to read")
     rows = lines if config.limit is None else min(config.limit, lines)
     about: InputFile = {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows}
     if path in config.origins:

@@ -102,7 +102,7 @@ def test_label_files_that_cannot_be_used(tmp_path: Path, monkeypatch, rows: list
         ([*KIND, "--drop", "0.5%"], "--drop 0.5%: less than one of the 73 labelled rows; drop more"),
         ([*KIND, "--drop", "79"], "drop 79 rows: the run has only 78 scored rows"),
         ([*KIND, "--across", "none.jsonl"], "none.jsonl: no such file; give the path of a data file (.jsonl, "
-                                            ".jsonl.gz, .jsonl.zst or .parquet)"),
+                                            ".json, .csv, .tsv, .parquet or .arrow)"),
         ([*KIND, "--across", "one.jsonl"], "--across one.jsonl: no bad and no good row; 50 of its rows are tested on "
                                            "and left out"),
         ([*KIND, "--out", "one.jsonl"], "one.jsonl: cannot be made (File exists); give another folder"),

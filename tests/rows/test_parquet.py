@@ -11,10 +11,14 @@ import pytest
 from helpers.command import geofilter
 
 from geofilter.errors import InputError
-from geofilter.rows.parquet import lines
+from geofilter.rows.parquet import Parquet
 from geofilter.rows.records import read_rows
 
 N = 25
+
+
+def lines(path: Path):
+    return Parquet(path).rows()
 
 
 def messages(i: int) -> list[dict]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from geofilter.errors import InputError
+from geofilter.rows.formats import READ
 from geofilter.rows.gather import expand
-from geofilter.rows.lines import packing
+from geofilter.rows.packing import packing
 from geofilter.rows.records import Rejected, Row, parse_line, read_rows
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
@@ -155,12 +156,9 @@ def test_packed_files_and_limit(tmp_path: Path, ending: str):
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
-def test_a_packed_file_that_is_cut_off_or_not_packed_is_no_data(tmp_path: Path, ending: str):
+def test_a_packed_file_that_is_cut_off_is_no_data(tmp_path: Path, ending: str):
     path = packed(tmp_path / f"d.jsonl{ending}", b"".join(os.urandom(40).hex().encode() + b"\n" for _ in range(4000)))
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(InputError, match="cannot be read to its end"):
-        list(read_rows(path))
-    path.write_bytes(b'{"text": "plain"}\n')
     with pytest.raises(InputError, match="cannot be read to its end"):
         list(read_rows(path))
 
@@ -183,17 +181,16 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     empty, cut = tmp_path / "empty.jsonl", tmp_path / "cut.jsonl.gz"
     empty.touch()
     cut.write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:40])
-    csv, pipe = tmp_path / "a.csv", tmp_path / "pipe"
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, text in [
         (
             tmp_path / "no.jsonl",
-            "no such file; give the path of a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)",
+            f"no such file; give the path of a data file ({READ})",
         ),
         (empty, "the file is empty; nothing to read"),
-        (tmp_path, "is a folder; give a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)"),
+        (tmp_path, f"is a folder; give its files, for instance '{tmp_path}/*.jsonl.gz'"),
         (pipe, "is a pipe, and the data are read more than once; write them to a file first"),
-        (csv, ".csv files are not read; convert it (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)"),
     ]:
         with pytest.raises(InputError) as caught:
             list(read_rows(path))

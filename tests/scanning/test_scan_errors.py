@@ -29,7 +29,7 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["no.jsonl", *pair],
             2,
-            "no.jsonl: no such file; give the path of a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)",
+            "no.jsonl: no such file; give the path of a data file (.jsonl, .json, .csv, .tsv, .parquet or .arrow)",
         ),
         (["empty.jsonl", *pair], 2, "empty.jsonl: the file is empty; nothing to read"),
         (
@@ -43,9 +43,13 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
             "d.jsonl: is given twice (also as ./d.jsonl), by name or through a pattern; give each file once",
         ),
         (["-", "-", *pair], 2, "-: standard input is given twice; it can be read once"),
-        ([".", *pair], 2, ".: is a folder; give a data file (.jsonl, .jsonl.gz, .jsonl.zst or .parquet)"),
+        ([".", *pair], 2, ".: is a folder; give its files, for instance '*.jsonl'"),
         (["x*.jsonl", *pair], 2, "x*.jsonl: matches no file; check the pattern and the folder"),
-        (["d.jsonl", *pair, "--split", "test"], 2, "--split test: no input is a data set of the hub; leave it out"),
+        (
+            ["d.jsonl", *pair, "--split", "test"],
+            2,
+            "--split test: no input is a data set that has splits; leave it out",
+        ),
         (
             ["bad.jsonl", *pair, "--on-error", "fail"],
             2,

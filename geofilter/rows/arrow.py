@@ -1,0 +1,84 @@
+"""Arrow files (streams and files with an index, as `datasets` and Feather write them): read as JSON lines, and written
+again with their own schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ENDINGS = (".arrow", ".feather")
+FILE, STREAM = MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """An Arrow file."""
+
+    path: Path
+    packed: ClassVar = ""
+    endings: ClassVar = ENDINGS
+
+    def rows(self) -> Iterator[bytes]:
+        """Every row as a JSON line, see `columns.json_lines`.
+
+        Raises:
+            InputError: no Arrow file, a damaged one, or one with a column that JSON has no form for.
+        """
+        for batch in self._batches():
+            yield from json_lines(self.path, batch)
+
+    def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> None:
+        """Write some rows as an Arrow file of the same kind and schema.
+
+        Args:
+            keep: (n,) of the first n rows; those past them are left out.
+
+        Raises:
+            InputError: no Arrow file, or a damaged one.
+            OSError: `out` cannot be written.
+        """
+        import pyarrow as pa
+
+        with reading(self.path, "Arrow"), self._opened() as (file, _):
+            schema = file.schema
+        make = pa.ipc.new_file if self._has_index() else pa.ipc.new_stream
+        with make(out, schema) as writer:
+            start = 0
+            for batch in self._batches():
+                chosen = np.zeros(len(batch), bool)
+                chosen[: max(len(keep) - start, 0)] = keep[start : start + len(batch)]
+                start += len(batch)
+                for part in some_rows(batch, chosen) if chosen.any() else ():
+                    writer.write_batch(part)
+
+    def _has_index(self) -> bool:
+        with self.path.open("rb") as handle:
+            return handle.read(len(FILE)) == FILE
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, bool]]:
+        import pyarrow as pa
+
+        indexed = self._has_index()
+        opened = pa.ipc.open_file if indexed else pa.ipc.open_stream
+        with pa.memory_map(str(self.path)) as source, opened(source) as file:
+            yield file, indexed
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        with reading(self.path, "Arrow"), self._opened() as (file, indexed):
+            refuse_twins(self.path, file.schema)
+            for batch in (file.get_batch(i) for i in range(file.num_record_batches)) if indexed else file:
+                at_once = rows_at_once(len(batch), batch.nbytes)
+                for start in range(0, len(batch), at_once):
+                    yield batch.slice(start, at_once)

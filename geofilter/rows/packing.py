@@ -1,0 +1,121 @@
+"""Packed files: what packs one that is read is told by its first bytes; one that is written, by its ending."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from geofilter.errors import InputError
+
+GZIP, ZSTD, BZIP2, XZ = ENDINGS = (".gz", ".zst", ".bz2", ".xz")
+
+
+def packed_as(start: bytes) -> str:
+    """What packs a file that begins with these bytes, one of `ENDINGS`; empty where nothing does."""
+    if start[:2] == b"\x1f\x8b":
+        return GZIP
+    # A skippable frame may stand before those of data.
+    if start[:4] == b"\x28\xb5\x2f\xfd" or (start[:1] and start[0] >> 4 == 5 and start[1:4] == b"\x2a\x4d\x18"):
+        return ZSTD
+    if start[:3] == b"BZh" and start[4:10] in (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"):
+        return BZIP2
+    return XZ if start[:6] == b"\xfd7zXZ\0" else ""
+
+
+def ending_of(path: Path) -> str:
+    """What a file's name says that it is packed with, one of `ENDINGS`; empty where it says nothing."""
+    ending = path.suffix.lower()
+    return ending if ending in ENDINGS else ""
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """Stem and ending of a data file: `a.jsonl.gz` is `a` and `.jsonl.gz`."""
+    suffix = "".join(path.suffixes[-2:]) if ending_of(path) else path.suffix
+    return path.name.removesuffix(suffix), suffix or ".jsonl"
+
+
+def named_as(path: Path) -> tuple[str, str]:
+    """What a name says of the file: the ending of its format, in small letters, and what it is packed with."""
+    packed = ending_of(path)
+    return split_name(path)[1].lower().removesuffix(packed), packed
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+def _damage(packed: str) -> tuple[type[Exception], ...]:
+    """What reading a damaged or cut-off file raises."""
+    if packed == ZSTD:
+        return EOFError, OSError, _zstd().ZstdError
+    if packed == XZ:
+        import lzma
+
+        return EOFError, OSError, lzma.LZMAError
+    return EOFError, OSError, zlib.error
+
+
+@contextmanager
+def unpacked(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
+    """Open a file for binary reading, through what it is packed with. Nothing else is to be done while it is open.
+
+    Args:
+        name: what errors call the file; by default its path.
+
+    Raises:
+        InputError: it is cut off or damaged, or cannot be read.
+    """
+    damage: tuple[type[Exception], ...] = (OSError,)
+    try:
+        with path.open("rb") as raw:
+            packed = packed_as(raw.read(16))
+            damage = _damage(packed)
+            raw.seek(0)
+            with _opened(raw, packed, "rb") as handle:
+                yield handle
+    except damage as error:
+        raise InputError(f"{name or path}: cannot be read to its end ({error}); get a complete copy") from None
+
+
+@contextmanager
+def packing(raw: IO[bytes], ending: str) -> Iterator[IO[bytes]]:
+    """A writer that packs into an open file; the same bytes give the same file.
+
+    Args:
+        ending: of `ENDINGS`, or empty.
+    """
+    with _opened(raw, ending, "wb") as packed:
+        yield packed
+
+
+@contextmanager
+def _opened(raw: IO[bytes], packed: str, mode: str) -> Iterator[IO[bytes]]:
+    if packed == GZIP:
+        import gzip
+
+        # No name and no time in the header.
+        with gzip.GzipFile(filename="", mode=mode, fileobj=raw, mtime=0) as handle:
+            yield cast("IO[bytes]", handle)
+    elif packed == ZSTD:
+        with _zstd().open(raw, mode) as handle:
+            yield handle
+    elif packed == BZIP2:
+        import bz2
+
+        with bz2.open(raw, cast("Any", mode)) as handle:
+            yield cast("IO[bytes]", handle)
+    elif packed == XZ:
+        import lzma
+
+        with lzma.open(raw, cast("Any", mode)) as handle:
+            yield cast("IO[bytes]", handle)
+    else:
+        yield raw

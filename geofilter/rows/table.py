@@ -1,0 +1,157 @@
+"""CSV and TSV files with a header: every record as a row whose columns are text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress, islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy.typing as npt
+
+from geofilter.errors import InputError
+from geofilter.rows.packing import named_as, unpacked
+
+ENDINGS = (".csv", ".tsv")
+DELIMITERS = b",;\t|"
+"""the first counts among equals"""
+MOST = 1 << 28
+"""bytes of a record; a longer one has a quote that was never closed"""
+_TO_QUOTE = re.compile(rb'(?:[^"]++|"")*+"')
+BOM = b"\xef\xbb\xbf"
+
+
+class Unreadable(bytes):
+    """A row's bytes that cannot be read as one, with the reason."""
+
+    error: str
+
+    def __new__(cls, raw: bytes, error: str) -> Unreadable:
+        """Take the row's bytes and the reason."""
+        made = super().__new__(cls, raw)
+        made.error = error
+        return made
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of records whose fields are set apart by one character; fields in quotes may hold it, and line breaks."""
+
+    path: Path
+    packed: str
+    """see `packing.packed_as`"""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """What a name of such a file ends in."""
+        return (".tsv",) if self._delimiter == b"\t" else (".csv",)
+
+    @cached_property
+    def _delimiter(self) -> bytes:
+        """The one that is most often in the first line; a tab in a .tsv file."""
+        if named_as(self.path)[0] == ".tsv":
+            return b"\t"
+        bare = re.sub(rb'"(?:[^"]|"")*"', b"", next(self._lines(), b""))
+        return bytes([max(DELIMITERS, key=bare.count)])
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+        """Of a field that begins with a quote, and of any other: the text in quotes, and the text outside of them."""
+        outside = rb"([^" + re.escape(self._delimiter) + rb"]*+)"
+        return re.compile(rb'"((?:[^"]++|"")*+)"' + outside), re.compile(rb"()" + outside)
+
+    def rows(self) -> Iterator[bytes]:
+        """Every record as a JSON line, its empty fields left out; one that is none as `Unreadable`.
+
+        Raises:
+            InputError: two columns of one name, a header or a quote that cannot be read, or see `unpacked`.
+        """
+        records = self._records()
+        try:
+            names = self._fields(next(records, b"").removeprefix(BOM))
+        except UnicodeDecodeError:
+            raise InputError(f"{self.path}: its first line is not UTF-8; re-encode the file as UTF-8") from None
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"{self.path}: has two columns named {twice}; rename one of them")
+        for record in records:
+            yield self._row(record, names)
+
+    def _row(self, record: bytes, names: list[str]) -> bytes:
+        raw = record.rstrip(b"\r\n")
+        try:
+            fields = self._fields(record)
+        except UnicodeDecodeError:
+            return Unreadable(raw, "not UTF-8; re-encode the file as UTF-8")
+        if not any(fields):
+            return Unreadable(raw, "empty row; remove it")
+        if len(fields) != len(names):
+            return Unreadable(raw, f"{len(fields)} fields, and the header has {len(names)}; mend or remove the row")
+        row = {name: field for name, field in zip(names, fields, strict=True) if field}
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+
+    def _fields(self, record: bytes) -> list[str]:
+        """The texts of a record's fields, as Python's `csv` reads them."""
+        texts, at, record = [], 0, record.rstrip(b"\r\n")
+        quoted, bare = self._patterns
+        while at <= len(record) and (found := quoted.match(record, at) or bare.match(record, at)):
+            field = found[1].replace(b'""', b'"') + found[2]
+            texts.append(field.decode("utf-8"))
+            at = found.end() + 1
+        return texts
+
+    def _records(self) -> Iterator[bytes]:
+        """The bytes of the header and of each record, with their line endings."""
+        parts: list[bytes] = []
+        opened, size = 0, 0
+        for number, line in enumerate(self._lines(), start=1):
+            opened, size = (opened, size + len(line)) if parts else (number, 0)
+            parts.append(line)
+            bare = (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
+            if not self._goes_on(bare, inside=len(parts) > 1):
+                yield b"".join(parts)
+                parts = []
+            elif size > MOST:
+                break
+        if parts:
+            raise InputError(
+                f"{self.path}, line {opened}: a quote that opens a field is never closed; close it, or double it where "
+                "it is meant as text"
+            )
+
+    def _goes_on(self, line: bytes, inside: bool) -> bool:
+        """Whether a line ends within quotes, so that its record goes on; `inside` where it begins within some."""
+        quoted, bare = self._patterns
+        at = 0
+        if inside:
+            closed = _TO_QUOTE.match(line)
+            if closed is None:
+                return True
+            at = bare.match(line, closed.end()).end() + 1  # type: ignore[union-attr]
+        while at <= len(line):
+            found = (quoted if line[at : at + 1] == b'"' else bare).match(line, at)
+            if found is None:
+                return True
+            at = found.end() + 1
+        return False
+
+    def _lines(self) -> Iterator[bytes]:
+        with unpacked(self.path) as handle:
+            yield from handle
+
+    def write(self, keep: npt.NDArray[Any], out: IO[bytes]) -> None:
+        """Write the header and some records, as they are in the file.
+
+        Args:
+            keep: (n,) of the first n records; those past them are left out.
+
+        Raises:
+            InputError: see `rows`.
+            OSError: `out` cannot be written.
+        """
+        records = self._records()
+        out.writelines(islice(records, 1))
+        out.writelines(compress(records, keep))
