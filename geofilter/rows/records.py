@@ -23,6 +23,7 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.table import Unreadable
 from geofilter.rows.turns import Turn
+from geofilter.text import did_you_mean
 
 SOURCE_FIELDS = ("source", "dataset")
 """fields that say where a row comes from, first found first"""
@@ -144,7 +145,8 @@ def check_columns(paths: Sequence[Path], reading: Reading, limit: int | None = N
     for path in paths if wanted else ():
         wanted, seen = _absent(path, wanted, limit)
         if wanted and path == paths[-1]:
-            raise InputError(f"--only: no row has the column {next(iter(wanted))}; {path} has {listed(seen)}")
+            raise InputError(f"--only: no row has the column {next(iter(wanted))}; {path} has {listed(seen)}"
+                             f"{did_you_mean(next(iter(wanted)), seen)}")  # fmt: skip
 
 
 def reading_for(path: Path, reading: Reading) -> Reading:
@@ -174,7 +176,10 @@ def _absent(path: Path, fields: Fields, limit: int | None) -> tuple[dict[str, st
 
 
 def _no_such_column(path: Path, name: str, column: str, seen: Iterable[str]) -> InputError:
-    return InputError(f"{path}: no row has the column {column} (--fields {name}={column}); there are {listed(seen)}")
+    return InputError(
+        f"{path}: no row has the column {column} (--fields {name}={column}); there are {listed(seen)}"
+        f"{did_you_mean(column, seen)}"
+    )
 
 
 def row_sha256(line: bytes) -> str:

@@ -18,6 +18,7 @@ from geofilter.target.named import known, pick
 from geofilter.target.pairing import ModelConfig
 from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
 from geofilter.target.target import Target
+from geofilter.text import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class _Plan:
             )
         row = table.get(choice.model)
         if row is None and not Path(choice.model).is_dir() and not hub.REPO.fullmatch(choice.model):
-            raise TargetError(f"--model {choice.model}: neither a named target ({names}), nor a folder, nor a hub id")
+            raise TargetError(f"--model {choice.model}: neither a named target ({names}), nor a folder, nor a hub id"
+                              f"{did_you_mean(choice.model, table)}")  # fmt: skip
         chooses = choice.layer is not None or choice.width is not None
         if chooses and row is None:
             raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
@@ -61,7 +63,7 @@ class _Plan:
         if row is None:
             raise TargetError(
                 f"--model {choice.model}: not one of the named targets ({names}), so it needs an SAE: "
-                "--sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
+                f"--sae RELEASE/SAE_ID of sae-lens, or --sae DIR{did_you_mean(choice.model, table)}"
             )
         layer, width = pick(choice.model, row, choice.layer, choice.width)
         packaged = "package_sae" in row
