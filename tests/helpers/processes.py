@@ -1,6 +1,7 @@
-"""What a process of its own has loaded."""
+"""Processes that tests start: what they have loaded, and that they can be interrupted."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -14,3 +15,13 @@ def loaded(code: str) -> set[str]:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def hear_interrupts() -> None:
+    """See to it that processes started from here can be interrupted, also where this one cannot.
+
+    A shell starts a background job, and many a CI runner everything, with the interrupt ignored, and what is ignored is
+    inherited. What is handled is not: so here it is handled, by doing nothing.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
