@@ -9,6 +9,8 @@ import pytest
 from helpers import processes, workers
 from helpers.command import chat, geofilter, use_hub, write_rows
 
+processes.plain_environment()  # before anything is loaded that reads it
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """How many workers `-n auto` is: none for tests named one by one, or when their output is to be seen."""

@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from helpers.processes import hear_interrupts
+from helpers.processes import hear_interrupts, plain_environment
 from helpers.workers import dealt, shared
 
 
@@ -21,6 +21,17 @@ def test_what_is_started_can_be_interrupted_where_the_tests_cannot():
     finally:
         signal.signal(signal.SIGINT, before)
     assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_what_a_machine_sets_of_its_own_is_left_out(monkeypatch):
+    for name in ("HF_HOME", "HF_HUB_OFFLINE", "OPENAI_API_KEY", "GITHUB_ACTIONS", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.setenv(name, "1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "mirror")
+    plain_environment()
+    left = {"HF_HOME", "HF_HUB_OFFLINE", "OPENAI_API_KEY", "GITHUB_ACTIONS", "FORCE_COLOR", "COLUMNS"} & set(os.environ)
+    assert left == {"HF_HOME"}
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "127.0.0.1,localhost,mirror"
 
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="the tests run in one process")

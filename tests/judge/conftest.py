@@ -12,12 +12,6 @@ import pytest
 from geofilter.judge import endpoint as endpoints
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def waits(monkeypatch) -> list[float]:
     """How long the judge would have slept; it does not."""
