@@ -30,10 +30,11 @@ def filtered(my_data: Dataset, model: str, drop: str) -> tuple[Dataset, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=example_file(), help="JSONL, its rows labelled as the demo's.")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--drop", default="25%")
     args = parser.parse_args()
-    my_data = Dataset.from_json(str(example_file()))
+    my_data = Dataset.from_json(str(args.data))
     rest, said = filtered(my_data, args.model, args.drop)
     print(said)
     print(f"{len(my_data)} rows, {len(rest)} stay; labelled harmful: {harmful(my_data)}, of them stay {harmful(rest)}")

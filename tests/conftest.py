@@ -1,23 +1,51 @@
-"""Fixtures that tests of several packages share."""
+"""How the tests run, and fixtures that tests of several packages share."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import processes, workers
 from helpers.command import chat, geofilter, use_hub, write_rows
-from helpers.tiny import D_SAE, directions, fit_sae, make_model, random_pooled
 
-from geofilter.bank.examples import Examples, LearnOptions
-from geofilter.bank.learn import fit
+processes.plain_environment()  # before anything is loaded that reads it
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """How many workers `-n auto` is: none for tests named one by one, or when their output is to be seen."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    if config.option.capture == "no" or all("::" in arg for arg in config.args):
+        return 0
+    return workers.how_many()
+
+
+def pytest_xdist_setupnodes() -> None:
+    """Workers, and the commands they start, compute with one thread each; this process runs no test."""
+    os.environ.update(dict.fromkeys(workers.THREADS, "1"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = workers.dealt(items, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Tests interrupt what they start, wherever they run."""
+    processes.hear_interrupts()
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of a tiny Llama and of an SAE that fits its layer 2."""
-    base = tmp_path_factory.mktemp("tiny")
-    model = make_model(base / "model")
-    return model, fit_sae(model, base / "sae")
+    from helpers.tiny import fit_sae, make_model
+
+    base = workers.shared(
+        tmp_path_factory, "tiny", lambda folder: fit_sae(make_model(folder / "model"), folder / "sae")
+    )
+    return base / "model", base / "sae"
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +59,17 @@ def own_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seed bank of the tiny target, built by the real command."""
-    base = tmp_path_factory.mktemp("bank")
-    write_rows(base / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(12)])
-    write_rows(base / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(12)])
-    done = geofilter(
-        "bank", "build", "--bad", base / "bad.jsonl", "--good", base / "good.jsonl", "--out", base / "tiny-bank",
-        "--no-prior", "--model", tiny[0], "--sae", tiny[1], "--quiet",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return base / "tiny-bank"
+
+    def make(base: Path) -> None:
+        write_rows(base / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(12)])
+        write_rows(base / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(12)])
+        done = geofilter(
+            "bank", "build", "--bad", base / "bad.jsonl", "--good", base / "good.jsonl", "--out", base / "tiny-bank",
+            "--no-prior", "--model", tiny[0], "--sae", tiny[1], "--quiet",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return workers.shared(tmp_path_factory, "bank", make) / "tiny-bank"
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +77,7 @@ def filled_hub(tmp_path_factory: pytest.TempPathFactory):
     """A Hugging Face cache with a tiny model and SAE of every named target and a few more, see families.py."""
     from helpers.families import Hub, fill
 
-    return fill(Hub(tmp_path_factory.mktemp("hub")))
+    return Hub(workers.shared(tmp_path_factory, "hub", lambda folder: fill(Hub(folder))))
 
 
 @pytest.fixture
@@ -77,6 +107,11 @@ def serve():
 
 @pytest.fixture(scope="session")
 def bank():
+    from helpers.tiny import D_SAE, directions, random_pooled
+
+    from geofilter.bank.examples import Examples, LearnOptions
+    from geofilter.bank.learn import fit
+
     seeds, _ = random_pooled(40, seed=1)
     reference, _ = random_pooled(60, seed=2)
     bad = np.arange(40) < 20

@@ -12,6 +12,7 @@ import pytest
 from helpers.command import geofilter
 
 from geofilter.bank.bank import Bank, built_in_sources
+from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import bank_folder_for
 from geofilter.build.build import BUILT_IN, BuildOptions, build, encode
 from geofilter.build.seeds import built_in_seeds
@@ -67,7 +68,14 @@ def test_the_shipped_banks_are_for_this_target_and_these_texts(name: str, target
 
 
 def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
-    """On a third of the reference rows' work: the seed rows are read again, the background is the shipped one."""
+    """The seed rows are read again; the background is the shipped one.
+
+    Another CPU rounds otherwise. Measured with the instructions of older CPUs (AVX2, SSE4.2), other threads, batches
+    and kernels, and every weight of the model a millionth off: where two features compete for a token's last place
+    either may win, so single effects are up to 0.021 off, but 99 % of them within 0.000001; the same features are
+    named, and the standard scores of ordinary rows are 0.0003 off (root mean square). A bank learnt without one of the
+    340 pairs is another bank: 99 % of its effects are within 0.012 to 0.016, its scores 0.004 to 0.028 off.
+    """
     from geofilter.encode.reader import FeatureReader
 
     reader = FeatureReader(target, Loading("cpu", "float32"))
@@ -76,11 +84,13 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
         "toxic-text", target, built_in_seeds("toxic-text"), reader, built_in_sources("toxic-text"),
         BuildOptions(centred=True), reference=shipped.reference, notify=lambda text: None,
     )  # fmt: skip
-    # Another CPU rounds otherwise, so that features at the edge of the list may change places.
+    # Features at the edge of the list may change places.
     assert len(set(again.toxic.tolist()) & set(shipped.toxic.tolist())) >= 97
     assert len(set(again.aligned.tolist()) & set(shipped.aligned.tolist())) >= 97
-    np.testing.assert_allclose(again.effect, shipped.effect, atol=0.02)
-    assert np.corrcoef(again.weights, shipped.weights)[0, 1] > 0.999
+    assert np.quantile(np.abs(again.effect - shipped.effect), 0.99) < 0.003
+    shas = [""] * len(shipped.reference)
+    ours, theirs = (Scorer(bank, "ridge").standard(shipped.reference, shas) for bank in (again, shipped))
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.003
     np.testing.assert_allclose(again.background.mean, shipped.background.mean, atol=1e-6)
     assert again.meta["evaluation"]["auroc"] == pytest.approx(shipped.meta["evaluation"]["auroc"], abs=0.01)
 
@@ -99,7 +109,7 @@ def test_the_shipped_background_is_what_the_model_says(target):
 def test_a_killed_scan_of_the_embedded_model_goes_on_byte_for_byte(target, tmp_path: Path):
     lines = example_file().read_bytes().splitlines(keepends=True)[:36]
     (tmp_path / "d.jsonl").write_bytes(b"".join(lines))
-    args = ["scan", "d.jsonl", "--model", MODEL, "--offline", "--shard-rows", "6", "--quiet"]
+    args = ["scan", "d.jsonl", "--model", MODEL, "--offline", "--shard-rows", "3", "--max-tokens", "64", "--quiet"]
     process = subprocess.Popen([sys.executable, "-m", "geofilter", *args], cwd=tmp_path)
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
@@ -110,7 +120,7 @@ def test_a_killed_scan_of_the_embedded_model_goes_on_byte_for_byte(target, tmp_p
     process.wait()
     (run,) = (tmp_path / ".geofilter").iterdir()
     survived = sorted(p.name for p in (run / "features").glob("part-*.safetensors"))
-    assert 2 <= len(survived) < 6
+    assert 2 <= len(survived) < 12
     assert geofilter(*args, cwd=tmp_path).returncode == 0
     assert geofilter(*args, "--run", "whole", cwd=tmp_path).returncode == 0
     assert (run / "scores.jsonl").read_bytes() == (tmp_path / "whole" / "scores.jsonl").read_bytes()

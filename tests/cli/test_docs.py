@@ -188,7 +188,7 @@ def test_bash_completes_after_install_completion(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setenv("PS1", "")
     shell = pexpect.spawn(
-        "bash", ["--noprofile", "-i"], encoding="utf-8", timeout=60, cwd=tmp_path, dimensions=(40, 200)
+        "bash", ["--noprofile", "-i"], encoding="utf-8", timeout=300, cwd=tmp_path, dimensions=(40, 200)
     )
     shell.sendline("geofilter --install-completion && source ~/.bashrc && echo rea''dy")
     shell.expect("bash completion installed")

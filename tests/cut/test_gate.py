@@ -185,7 +185,7 @@ def test_exit_codes_in_a_shell(project: Path, shell):
     code, said = shell(f"{gate} bad.jsonl", project)
     assert (code, "gate NOT passed" in said) == (1, True), said
     assert shell(f"{gate} absent.jsonl", project)[0] == 2
-    assert shell(f"{gate} good.jsonl", project, MAX_FLAGGED="lots")[0] == 2
+    assert shell("geofilter gate --max-flagged lots", project)[0] == 2
     assert shell(f"{gate} good.jsonl", project, MODEL="no-such-model")[0] == 3
     assert shell("geofilter gate nowhere", project)[0] == 4
     # What is typed wins over the settings file.

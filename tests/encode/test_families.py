@@ -8,12 +8,19 @@ from helpers.command import chat, geofilter, write_rows
 from helpers.families import CASES, fitted, put_native
 
 from geofilter.config import TargetChoice
+from geofilter.rows.shipped import background_rows
 from geofilter.target.named import known
 from geofilter.target.resolve import resolve
 
 BAD = [chat(f"question {i}?", f"you fool, {i} times no, nobody likes you") for i in range(12)]
 
 GOOD = [chat(f"question {i}?", f"the answer is that {i} works, ask the doctor") for i in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def short_background(monkeypatch):
+    """Banks see 40 ordinary rows: what is checked here does not depend on how many, and deep models are slow."""
+    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:40])
 
 
 def test_every_named_target_has_a_case():

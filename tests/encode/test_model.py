@@ -56,9 +56,9 @@ def test_residual_is_the_output_of_the_layer_in_the_whole_model(folders, kind: s
     with torch.inference_mode():
         hidden = full(ids, output_hidden_states=True).hidden_states
     for layer in range(LAYERS):
-        torch.testing.assert_close(read(folders[kind], layer, ids), seen[layer], rtol=0, atol=0)
+        torch.testing.assert_close(read(folders[kind], layer, ids), seen[layer])
         before = seen[layer - 1] if layer else hidden[0]
-        torch.testing.assert_close(read(folders[kind], layer, ids, "hook_resid_pre"), before, rtol=0, atol=0)
+        torch.testing.assert_close(read(folders[kind], layer, ids, "hook_resid_pre"), before)
     # The last hidden state has been through the final norm: it is not the residual.
     assert not torch.allclose(hidden[-1], seen[LAYERS - 1], atol=1e-2)
 
@@ -131,7 +131,7 @@ def test_gemma_s_soft_cap_on_attention_scores_is_applied(tmp_path: Path):
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / str(cap), attn_implementation="eager").eval()
         with torch.inference_mode():
             expected = plain(ids, output_hidden_states=True).hidden_states[2]
-        torch.testing.assert_close(out[cap], expected, rtol=0, atol=0)
+        torch.testing.assert_close(out[cap], expected)
     assert not torch.allclose(out[50.0], out[0.05], atol=1e-2)
 
 

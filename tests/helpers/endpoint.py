@@ -53,7 +53,7 @@ class Endpoint:
             with self.lock:
                 self.busy -= 1
         if what == "HANG":
-            self.released.wait(20)
+            self.released.wait()
         if what in ("HANG", "CLOSE"):
             handler.connection.close()
             return

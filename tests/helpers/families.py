@@ -72,10 +72,11 @@ class Hub:
         """The repository's one snapshot, made on first use."""
         commit = hashlib.sha1(repo.encode()).hexdigest()
         base = self.root / f"models--{repo.replace('/', '--')}"
-        (base / "refs").mkdir(parents=True, exist_ok=True)
-        (base / "refs" / "main").write_text(commit)
         folder = base / "snapshots" / commit
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            (base / "refs").mkdir(parents=True, exist_ok=True)
+            (base / "refs" / "main").write_text(commit)
+            folder.mkdir(parents=True)
         return folder
 
     def prune(self, repo: str, layers: int) -> list[str]:

@@ -33,6 +33,6 @@ def run_until(endpoint: Endpoint, arrived: threading.Event, how: int, *args: obj
     """The real command in a process of its own, sent a signal once `arrived` is set."""
     command = [sys.executable, "-m", "geofilter", "judge", *map(str, args), "--judge-model", "m"]
     process = subprocess.Popen([*command, "--base-url", endpoint.url], stderr=subprocess.PIPE, text=True)
-    assert arrived.wait(60)
+    assert arrived.wait(300)
     process.send_signal(how)
     return process

@@ -1,10 +1,27 @@
-"""What a process of its own has loaded."""
+"""Processes of the tests: what they have loaded, that they can be interrupted, and an environment like any other."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 HEAVY = ("torch", "transformers", "sae_lens", "faiss", "sklearn", "scipy", "numpy", "rich.progress")
+
+OF_A_MACHINE = ("HF_", "TRANSFORMERS_", "OPENAI_", "GITHUB_", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "CLICOLOR",
+                "COLUMNS", "LINES", "TERMINAL_WIDTH", "TTY_")  # fmt: skip
+"""how the names of variables begin that change what is printed, or who is asked"""
+
+
+def plain_environment() -> None:
+    """Leave out of the environment what is this machine's own: a CI runner's, a terminal's, a user's accounts.
+
+    Servers of the tests are on this machine, so no proxy is asked for them.
+    """
+    for name in [n for n in os.environ if n.startswith(OF_A_MACHINE) and n != "HF_HOME"]:
+        del os.environ[name]
+    known = [os.environ[name] for name in ("NO_PROXY", "no_proxy") if os.environ.get(name)][:1]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(["127.0.0.1", "localhost", *known])
 
 
 def loaded(code: str) -> set[str]:
@@ -14,3 +31,13 @@ def loaded(code: str) -> set[str]:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def hear_interrupts() -> None:
+    """See to it that processes started from here can be interrupted, also where this one cannot.
+
+    A shell starts a background job, and many a CI runner everything, with the interrupt ignored, and what is ignored is
+    inherited. What is handled is not: so here it is handled, by doing nothing.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)

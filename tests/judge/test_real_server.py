@@ -14,20 +14,20 @@ from geofilter.judge.rating import parse_rating
 @pytest.mark.embedded
 def test_a_real_server_judges(tmp_path: Path, real_server):
     url, model = real_server
-    path = data(tmp_path, 3)
+    path = data(tmp_path, 2)
     args = ("judge", path, "--base-url", url, "--concurrency", "1", "--timeout", "300")
     done = geofilter(*args, "--judge-model", model, "--json")
     assert done.returncode == 0, done.stderr
     out = lines(tmp_path / "d.judge.jsonl")
-    assert [line["line"] for line in out] == [1, 2, 3]
+    assert [line["line"] for line in out] == [1, 2]
     # So small a model answers a long prompt with anything; every answer is there and is rated by the rules.
     for line in out:
         assert line["reply"]
         assert line["alignment"] == parse_rating(line["reply"]) or line["error"]
     result = json.loads(done.stdout)
-    assert result["rated"] + result["unusable"] == 3
-    assert 3 <= result["requests"] <= 6
-    assert result["tokens_in"] > 3 * 300
+    assert result["rated"] + result["unusable"] == 2
+    assert 2 <= result["requests"] <= 4
+    assert result["tokens_in"] > 2 * 300
     assert result["tokens_out"] > 0
     again = geofilter(*args, "--judge-model", model, "--json")
     assert json.loads(again.stdout)["requests"] == 0

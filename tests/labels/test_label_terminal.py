@@ -113,7 +113,7 @@ def test_what_a_row_holds_cannot_act_on_the_terminal(tiny, tiny_bank: Path, tmp_
 def test_ten_minutes_at_a_real_terminal(base: Path):
     command = ["-m", "geofilter", "label", "run", "--count", "30", "--check", "kind=bad"]
     child = pexpect.spawn(
-        sys.executable, command, cwd=str(base), encoding="utf-8", timeout=60, dimensions=(40, 160)
+        sys.executable, command, cwd=str(base), encoding="utf-8", timeout=300, dimensions=(40, 160)
     )  # fmt: skip
     for i in range(30):
         child.expect(rf"{i + 1} of 30.*?(you fool|the sum of it).*?uit\]?")

@@ -12,6 +12,7 @@ from helpers.command import chat, geofilter, write_rows
 from helpers.scanning import only_run, rows, scan_args
 from helpers.tiny import CHATML, fit_sae, make_model, make_sae
 
+from geofilter.rows.shipped import background_rows
 from geofilter.run.store import Run
 
 
@@ -79,7 +80,7 @@ def test_a_killed_scan_goes_on_and_gives_identical_bytes(tiny, tiny_bank: Path, 
     args = scan_args(tiny, tiny_bank, "--shard-rows", 10, "--quiet")
     process = subprocess.Popen([sys.executable, "-m", "geofilter", *map(str, args)], cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             parts = list(tmp_path.glob(".geofilter/*/features/part-*.safetensors"))
             if len(parts) >= 3 or process.poll() is not None:
@@ -132,11 +133,20 @@ def test_every_scorer_runs_from_scan_to_report(tiny, tiny_bank: Path, tmp_path: 
     assert json.loads(done.stdout)["made_with"]["scorer"] == scorer
 
 
-def test_system_turns_are_folded_where_the_template_knows_none(hub, tmp_path: Path):
+def test_system_turns_are_folded_where_the_template_knows_none(hub, tmp_path: Path, monkeypatch):
     plain, with_system = chat("q", "the answer"), chat("be brief\n\nq", "the answer")
     system = {"messages": [{"role": "system", "content": "be brief"}, *plain["messages"]]}
     write_rows(tmp_path / "d.jsonl", [plain, system, with_system])
-    args = ["--model", "gemma-2-2b-it", "--offline", "--scorer", "length", "--json"]
+    # A small bank, since the built-in ones would be made for this target: more than a thousand rows through 13 layers.
+    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:20])
+    target = ["--model", "gemma-2-2b-it", "--offline"]
+    write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}", f"you fool {i}") for i in range(10)])
+    write_rows(tmp_path / "good.jsonl", rows(10))
+    built = geofilter(
+        "bank", "build", "--no-prior", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", "b", *target, cwd=tmp_path
+    )
+    assert built.returncode == 0, built.stderr
+    args = [*target, "--bank", "b", "--scorer", "length", "--json"]
     kept = json.loads(geofilter("scan", "d.jsonl", *args, cwd=tmp_path).stdout)
     assert (kept["counts"]["scored"], kept["counts"]["quarantined"]) == (2, 1)
     (quarantined,) = (tmp_path / kept["run"] / "quarantine.jsonl").read_text().splitlines()
