@@ -47,6 +47,7 @@ def runs(as_json: AsJson = False) -> None:
 def _about(f: Found) -> dict[str, Any]:
     """What is said of a run, for `--json`."""
     from geofilter.report.last import last_cut
+    from geofilter.run.find import given_as
 
     rows = None
     if f.manifest:
@@ -54,7 +55,7 @@ def _about(f: Found) -> dict[str, Any]:
     return {
         "name": f.name,
         "run": str(f.run.path),
-        "data": [d.get("origin", {}).get("id", d["path"]) for d in f.data],
+        "data": [given_as(d) for d in f.data],
         "target": f.manifest["target"]["name"] if f.manifest else None,
         "rows": rows,
         "last_cut": None if f.error else last_cut(f.run),

@@ -92,6 +92,12 @@ def named(given: Path, folder: Path, notify: Notify) -> Run:
     raise RunError(f"{text}: no such run; geofilter runs lists those that are here{near}")
 
 
+def given_as(info: InputFile) -> str:
+    """What an input was called: id of a data set of the hub, folder of a saved one, else the file."""
+    origin = info.get("origin", {})
+    return origin.get("id") or origin.get("folder") or info["path"]
+
+
 def _of_data(given: Path, runs: Sequence[Found]) -> list[Found]:
     """Runs of a data file, newest first: by its path, else by its name alone where that means one file.
 
@@ -100,10 +106,9 @@ def _of_data(given: Path, runs: Sequence[Found]) -> list[Found]:
     """
     text, path = str(given), given.resolve()
     exact = [
-        f
-        for f in runs
-        if any(Path(d["path"]).resolve() == path or d.get("origin", {}).get("id") == text for d in f.data)
-    ]
+        f for f in runs
+        if any(given_as(d) == text or path in (Path(d["path"]).resolve(), Path(given_as(d)).resolve()) for d in f.data)
+    ]  # fmt: skip
     if exact or len(given.parts) != 1:
         return exact
     alike = [f for f in runs if any(Path(d["path"]).name == text for d in f.data)]

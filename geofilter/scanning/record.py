@@ -134,12 +134,15 @@ def _abbreviated(value: object) -> str:
 
 
 def _command(config: ScanConfig, run_dir: Path | None) -> list[str]:
-    """The words that make the same scan in the same folder; a data set of the hub has its name in them."""
+    """The words that make the same scan in the same folder; a data set of the hub has its name in them.
+
+    A saved data set has the file that was made of it: that is the same input.
+    """
     words, options = ["geofilter", "scan"], typed(config)
     for path in config.data:
-        origin = config.origins.get(path)
-        words.append(path if origin is None else f"{origin['id']}@{origin['revision']}")
-        if origin is not None and "--split" not in options:  # all such inputs are of one
+        origin = config.origins.get(path, {})
+        words.append(f"{origin['id']}@{origin['revision']}" if "id" in origin else path)
+        if "id" in origin and "--split" not in options:  # all such inputs are of one
             options += ["--split", origin["split"], "--data-config", origin["config"]]
     return [*words, *options, *(() if run_dir is None else ("--run", str(run_dir)))]
 
