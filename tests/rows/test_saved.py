@@ -50,7 +50,8 @@ def test_a_saved_data_set_is_scanned_and_filtered_as_parquet(tiny, tiny_bank: Pa
     sha = info["origin"]["sha256"]
     assert info["origin"] == {"folder": "mine", "sha256": sha}
     assert (info["path"], info["rows"]) == (f".geofilter/mine-{sha[:12]}.parquet", 12)
-    done = geofilter("filter", "--drop", "4", "-q")
+    assert json.loads(geofilter("runs", "--json").stdout)[0]["data"] == ["mine"]
+    done = geofilter("filter", "mine", "--drop", "4", "-q")
     assert done.returncode == 0, done.stderr
     kept = pq.read_table(f".geofilter/mine-{sha[:12]}.filtered.parquet")
     assert len(kept) == 8
