@@ -132,14 +132,18 @@ class Selection:
     def kept(self, file: int = 0) -> Positions:
         """0-based rows of an input that stay, ascending; quarantined ones do not. For `datasets.Dataset.select`.
 
+        Rows that `--only` has passed over stay.
+
         A row is a line of a JSONL file, blank ones included, an element of an array, or a row of a table.
 
         Args:
             file: position of the input among those of the run.
         """
-        mine = (self.arrays["file"] == file) & ~self.removed
-        rows: Positions = self.arrays["line"][mine] - 1
-        return rows
+        info = self.run.manifest["data"][file]
+        stays = np.ones(info["rows"], bool)
+        stays[self.arrays["line"][(self.arrays["file"] == file) & self.removed] - 1] = False
+        stays[[q["line"] - 1 for q in self.run.quarantine() if q["file"] == info["path"]]] = False
+        return np.flatnonzero(stays)
 
     def write(
         self, out: Path | None = None, removed: Path | None = None, *, watcher: RowWatcher | None = None

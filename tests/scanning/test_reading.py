@@ -7,6 +7,7 @@ import pytest
 from helpers.command import Done, chat, geofilter, write_rows
 from helpers.tiny import make_tokenizer
 
+from geofilter.cut.cut import Cut, Selection
 from geofilter.encode.tokens import encode_row
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
@@ -55,6 +56,8 @@ def test_rows_that_only_leaves_out_are_not_scored_and_kept_as_they_are(scanned: 
     kept = (folder / "d.filtered.jsonl").read_bytes().splitlines(keepends=True)
     assert [line for line in kept if b'"label": false' in line] == [line for line in lines if b'"label": false' in line]
     assert len(kept) == 12
+    selection = Selection.of(run, Cut.parse("3"))
+    assert [lines[i] for i in selection.kept()] == kept
 
 
 def test_every_row_says_how_many_of_its_response_tokens_were_read(scanned: tuple[Path, Done]):
