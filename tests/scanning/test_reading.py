@@ -160,7 +160,7 @@ cannot be scored:
     assert found["cannot_be_scored"] == []
     for option, error in [
         (("--only", "lable=true"), "--only: no row has the column lable; d.jsonl has messages, id, prompt, completion, "
-                                   "label"),
+                                   "label; did you mean label?"),
         (("--only", "label"), "--only label: is not COLUMN=VALUE; write label=true for instance"),
         (("--train", "first"), "--train first: use all or last"),
     ]:  # fmt: skip
