@@ -70,7 +70,9 @@ class TrialConfig:
     )  # fmt: skip
     seeds: int = field(default=3, metadata=option("Fine-tuning runs of each arm.", ARMS))
     recipe: Recipe = field(default_factory=Recipe)
-    max_tokens: int = field(default=512, metadata=option("Tokens of one row; a longer one is cut, as most trainers do.", RECIPE))
+    max_tokens: int = field(
+        default=512, metadata=option("Tokens of one row; a longer one is cut, as most trainers do.", RECIPE)
+    )
     items: int | None = field(
         default=None, metadata=option("Statements and answers of each label taken from each file.", MEASURES)
     )
