@@ -110,7 +110,7 @@ def make_model(size: Size, folder: Path, device: str, dtype: torch.dtype) -> Non
 def make_sae(size: Size, model_dir: Path, folder: Path, loading: Loading) -> None:
     """Random directions, each with the threshold that lets it fire for its share of `L0` on ordinary chat."""
     model = ResidualModel(model_dir, [size.hook], loading)
-    rows = [encode_row(row, model.tokenizer, MAX_TOKENS) for row in background_rows()[:60]]
+    rows = [encode_row(row, model.tokenizer, MAX_TOKENS).cut() for row in background_rows()[:60]]
     x = torch.cat([
         model.residuals(b.input_ids, b.attention_mask)[size.hook][b.response_mask.to(model.device)].float()
         for b in batches(rows, 2048, model.pad_id)
@@ -178,7 +178,7 @@ class Bench:
     def tokens(self) -> list[Encoded]:
         """Parsing and tokenising alone, row by row."""
         rows = (parse_line(line, str(self.data), i) for i, line in enumerate(read_lines(self.data), start=1))
-        return [encode_row(row, self.reader.tokenizer, MAX_TOKENS) for row in rows if isinstance(row, Row)]
+        return [encode_row(row, self.reader.tokenizer, MAX_TOKENS).cut() for row in rows if isinstance(row, Row)]
 
     def scan(self) -> None:
         """What `geofilter scan` does between loading and scoring."""

@@ -117,7 +117,7 @@ def moved(before: torch.Tensor, after: torch.Tensor) -> float:
 
 def take_steps(net: Network, saes: dict[int, Target], rows: Sequence, other: Sequence) -> dict[str, np.ndarray]:
     """Part A for one set of rows: amplification of every feature, and what one step of each kind changed."""
-    mine, others = ([encode_row(row, net.tokenizer, TOKENS) for row in each] for each in (rows, other))
+    mine, others = ([encode_row(row, net.tokenizer, TOKENS).cut() for row in each] for each in (rows, other))
     found, out = net.gradients(mine), {}
     for layer, target in saes.items():
         encoder = sae.FeatureEncoder(target.sae_dir, torch.device("cpu"))
@@ -223,7 +223,7 @@ def pool_rows(net: Network, saes: dict[int, Target], rows: Sequence) -> dict[str
     """Pooled activations of rows under every SAE."""
     encoders = {layer: sae.FeatureEncoder(target.sae_dir, torch.device("cpu")) for layer, target in saes.items()}
     found: dict[int, dict] = {layer: {} for layer in saes}
-    for batch, x in net.forward([encode_row(row, net.tokenizer, TOKENS_B) for row in rows], max(saes)):
+    for batch, x in net.forward([encode_row(row, net.tokenizer, TOKENS_B).cut() for row in rows], max(saes)):
         for layer, encoder in encoders.items():
             keep = features.outlier_free(x[layer], batch.response_mask)
             found[layer].update(zip(batch.rows, features.pool(encoder, x[layer], keep), strict=True))

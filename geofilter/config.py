@@ -11,7 +11,6 @@ from typing import Any
 from geofilter.errors import InputError
 from geofilter.rows.fields import Fields, check, parse, written
 from geofilter.rows.reading import TRAIN, Reading, parse_only
-from geofilter.text import did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
@@ -166,9 +165,7 @@ def precision(dtype: str, sae_dtype: str) -> str:
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(
-            f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}{did_you_mean(value, allowed)}"
-        )
+        raise InputError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
 
 
 @dataclass(frozen=True, slots=True)

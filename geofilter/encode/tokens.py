@@ -30,7 +30,7 @@ PINNED_DATE = datetime(2024, 7, 26)
 
 
 class Tokens(Protocol):
-    """What the model reads at once."""
+    """What the model reads at once: a window, or a row that has been cut to one."""
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -152,7 +152,7 @@ def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | 
         "format": FORMAT,
         "target": manifest["target"]["fingerprint"],
         "data": [f["sha256"] for f in manifest["data"]],
-        "reading": asdict(run.reading),
+        "reading": {key: manifest["encoding"].get(key) for key in ("train", "score_thinking", "fields", "only")},
         "scores": file_sha256(run.path / SCORES),
         "dtype": resolved_dtype(loading),
         **{name: asdict(config)[name] for name in names},

@@ -45,7 +45,7 @@ def test_a_misspelt_word_is_told_what_it_may_have_meant(tmp_path: Path):
     assert "Did you mean 'scan'?" in geofilter("scna").stderr
     assert "Did you mean 'build'?" in geofilter("bank", "biuld").stderr
     assert "--drop" in geofilter("filter", "--drpo", "10%").stderr
-    assert geofilter("scan", "d.jsonl", "--system", "flod").stderr.endswith("use keep or fold; did you mean fold?\n")
+    assert geofilter("scan", "d.jsonl", "--system", "flod").stderr.endswith("use keep or fold\n")
     assert geofilter("bank", "show", "toxik-text").stderr.endswith("did you mean toxic-text?\n")
     (tmp_path / "geofilter.toml").write_text("[gate]\ntreshold = 1\n")
     assert geofilter("gate", cwd=tmp_path).stderr.endswith("; did you mean threshold?\n")
@@ -87,7 +87,7 @@ def test_bank_build_errors(tiny, tmp_path: Path):
     for bad, text in [
         ("few.jsonl", "few.jsonl: 3 rows; a bank needs at least 10 on each side"),
         ("broken.jsonl", "broken.jsonl, line 1: no known fields; a row needs one of: messages, conversations, prompt + "
-         "completion|response, instruction + output, chosen, text"),
+         "completion|response, instruction + output, question + answer, chosen, segments, text"),
     ]:  # fmt: skip
         done = geofilter(
             "bank", "build", "--bad", bad, "--good", "few.jsonl", "--out", "b", "--model", tiny[0], "--sae", tiny[1],

@@ -129,7 +129,7 @@ def hook_vectors(model_dir: Path, layer: int, kind: str = "hook_resid_post") -> 
     from geofilter.rows.shipped import background_rows
 
     model = ResidualModel(model_dir, [layer], Loading("cpu", "float32"), kind)
-    rows = [encode_row(r, model.tokenizer, 128) for r in background_rows()[:60]]
+    rows = [encode_row(r, model.tokenizer, 128).cut() for r in background_rows()[:60]]
     return torch.cat(
         [model.residuals(b.input_ids, b.attention_mask)[layer][b.response_mask] for b in batches(rows, 2048, 0)]
     )

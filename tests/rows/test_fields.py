@@ -182,7 +182,7 @@ def test_a_run_keeps_its_columns_and_refuses_others(tiny, tiny_bank: Path, scann
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
         "geofilter: error: d.jsonl: no row has the column anwser (--fields text=anwser); there are in.question, "
-        "answer, from, label",
+        "answer, from, label; did you mean answer?",
     )
 
 
