@@ -64,7 +64,7 @@ def folder(tiny, tiny_bank: Path, tmp_path_factory) -> Path:
         for i in range(52)
     ]
     rows += [chat(HOSTILE, HOSTILE + f" {i}", source=HOSTILE[:40]) for i in range(7)]
-    rows.append(chat("long", HOSTILE + " word" * 1_000_000))
+    rows.append(chat("long", HOSTILE + " word" * 20_000))
     write_rows(path / "d.jsonl", rows)
     done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=path)
     assert done.returncode == 0, done.stderr
