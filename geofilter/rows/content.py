@@ -48,7 +48,7 @@ def _add(out: Content, part: Any, where: str) -> None:
     if isinstance(part, str):
         out.text += text_of(part, where)
         return
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         raise RowError(f"`{where}` must be text, not {type(part).__name__}")
     fields = without_nulls(part)
     kind = fields.get("type")
@@ -80,9 +80,9 @@ def _call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:
     """The call to a tool that a part is, as Anthropic, Bedrock or Gemini write it."""
     if part.get("type") in ("tool_use", "server_tool_use"):
         name, given, known = part.get("name", ""), part.get("input"), part.get("id")
-    elif isinstance(use := part.get("toolUse"), Mapping):
+    elif isinstance(use := part.get("toolUse"), dict):
         name, given, known = use.get("name", ""), use.get("input"), use.get("toolUseId")
-    elif isinstance(use := part.get("functionCall"), Mapping):
+    elif isinstance(use := part.get("functionCall"), dict):
         name, given, known = use.get("name", ""), use.get("args"), use.get("id")
     else:
         return None
@@ -94,9 +94,9 @@ def _result_in(part: Mapping[str, Any]) -> Any:
     """What a tool has answered, where a part is that; else None."""
     if part.get("type") == "tool_result":
         return part.get("content", "")
-    if isinstance(given := part.get("toolResult"), Mapping):
+    if isinstance(given := part.get("toolResult"), dict):
         return json.dumps(given.get("content"), ensure_ascii=False)
-    if isinstance(given := part.get("functionResponse"), Mapping):
+    if isinstance(given := part.get("functionResponse"), dict):
         return json.dumps(given, ensure_ascii=False)
     return None
 
@@ -118,7 +118,7 @@ def text_of(value: Any, where: str = "text") -> str:
 
 def without_nulls(value: Any) -> Any:
     """The value less the fields, at any depth, that are null: tables fill absent fields with it."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: without_nulls(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):
         return [without_nulls(v) for v in value]

@@ -32,7 +32,7 @@ LABEL_CHARS = 20
 
 def _are_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(
-        isinstance(one, Mapping) and any(key in one for key in ROLE_KEYS) for one in value
+        isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in value
     )  # fmt: skip
 
 
@@ -47,7 +47,8 @@ class Record:
 
     def __init__(self, record: Mapping[str, Any], by_name: bool = True) -> None:
         """Take a record; keys of known shapes count in any case unless `by_name` is False."""
-        self.names = {k.lower(): k for k in record if by_name and k.lower() in KEYS and k.lower() not in record}
+        folded = ((key.lower(), key) for key in record if by_name and not key.islower())
+        self.names = {low: key for low, key in folded if low in KEYS and low not in record}
         """known keys that the record writes otherwise -> as it writes them"""
         self.record = {**record, **{key: record[name] for key, name in self.names.items()}} if self.names else record
         self.taken: list[str] = [*self.names.values()]
@@ -172,14 +173,14 @@ class Record:
                 text = text_of(value, key)
                 return (read_transcript(text) if whole else None) or [Turn(role, text)]
             value = inside
-        if isinstance(value, Mapping) and "messages" in value:  # OpenAI's preference rows
+        if isinstance(value, dict) and "messages" in value:  # OpenAI's preference rows
             self._tools = value.get("tools")
             value = value["messages"]
         if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
             if len(value) > 1:
                 raise RowError(f"`{key}` holds {len(value)} texts; keep the one that is trained on")
             return [Turn(role, text_of(value[0], key))]
-        if not isinstance(value, list | Mapping):
+        if not isinstance(value, list | dict):
             raise RowError(f"`{key}` must be text, not {type(value).__name__}")
         return self._turns(value, key)
 
@@ -244,7 +245,7 @@ class Record:
         found = from_json(self.take("segments"))
         out = []
         for i, part in enumerate(found if isinstance(found, list) else [found]):
-            if not isinstance(part, Mapping) or not isinstance(part.get("label"), bool):
+            if not isinstance(part, dict) or not isinstance(part.get("label"), bool):
                 raise RowError(f"`segments[{i}]` must be an object with `text` and a `label` of true or false")
             out.append(Turn("text", text_of(part.get("text"), f"segments[{i}].text"), trained=part["label"]))
         return out
@@ -255,7 +256,7 @@ class Record:
         if key is None or turns[0].role in ("system", "text"):
             return turns
         value = self.take(key)
-        if isinstance(value, Mapping):  # Gemini's
+        if isinstance(value, dict):  # Gemini's
             value = value.get("parts", value)
         return [Turn("system", read_content(value, key).text), *turns]
 
@@ -264,9 +265,9 @@ class Record:
         key = self.first(TOOLS)
         found = from_json(self.take(key) if key else self._tools)
         found = [from_json(tool) for tool in without_nulls(found)] if isinstance(found, list) else []
-        declared = [tool.get("functionDeclarations") for tool in found if isinstance(tool, Mapping)]
+        declared = [tool.get("functionDeclarations") for tool in found if isinstance(tool, dict)]
         found = [tool for each in declared if isinstance(each, list) for tool in each] or found  # Gemini's
-        bare = (isinstance(tool, Mapping) and "name" in tool and "function" not in tool for tool in found)
+        bare = (isinstance(tool, dict) and "name" in tool and "function" not in tool for tool in found)
         return tuple({"type": "function", "function": t} if b else t for t, b in zip(found, bare, strict=True))
 
     def of_columns(self, reading: Reading) -> tuple[str, list[Turn]]:

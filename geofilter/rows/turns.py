@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -58,6 +58,7 @@ THINKING_TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thou
                  ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<seed:think>", "</seed:think>"),
                  ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))  # fmt: skip
 """what thinking stands between at the start of an answer"""
+_TAGGED = re.compile("|".join(re.escape(tag) for tag in (THINKING_TAGS[0][0], *(end for _, end in THINKING_TAGS))))
 _TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]?")
 
 
@@ -122,6 +123,8 @@ def _thinking_in(content: str) -> tuple[int, int, int]:
     then ends or begins a line, and the text holds no other opening. `<think>` that is never closed is thinking to
     the end.
     """
+    if _TAGGED.search(content) is None:
+        return 0, 0, 0
     head = len(content) - len(content.lstrip())
     for opening, closing in THINKING_TAGS:
         opened, end = content.startswith(opening, head), content.find(closing)
@@ -148,7 +151,7 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
         RowError: no messages, an unknown role, or a content that is no text.
     """
     found = from_json(found)
-    if isinstance(found, Mapping):
+    if isinstance(found, dict):
         found = _rows_of(found) or [dict(found)]
     if not isinstance(found, list) or not found:
         raise RowError(f"`{key}` must be a list of messages that is not empty")
@@ -186,7 +189,7 @@ def _pair_of(found: Any, where: str) -> list[Turn] | None:
     """Turns of a round of a history: `["question", "answer"]`, or an object with such a pair of fields."""
     system: list[Turn] = []
     trained = True
-    if isinstance(found, Mapping):
+    if isinstance(found, dict):
         keys = next(((q, a) for q, a in PAIR_KEYS if q in found and a in found), None)
         if keys is None or any(key in found for key in ROLE_KEYS):
             return None
@@ -201,7 +204,7 @@ def _pair_of(found: Any, where: str) -> list[Turn] | None:
 
 
 def _read_message(message: Any, where: str) -> tuple[Turn, int]:
-    role_key = next((k for k in ROLE_KEYS if isinstance(message, Mapping) and k in message), None)
+    role_key = next((k for k in ROLE_KEYS if isinstance(message, dict) and k in message), None)
     if role_key is None:
         raise RowError(f"`{where}` must be an object with `role` and `content`")
     role = ROLES.get(re.sub(r"[\s-]", "_", str(message[role_key]).strip().lower()))
@@ -236,8 +239,8 @@ def _calls(message: Mapping[str, Any]) -> list[Any]:
     """The calls to tools of a message, those of the older `function_call` too."""
     calls = from_json(message.get("tool_calls", []))
     older = from_json(message.get("function_call"))
-    calls = [calls] if isinstance(calls, Mapping) else list(calls) if isinstance(calls, list) else []
-    return [*calls, _call(older)] if isinstance(older, Mapping) else calls
+    calls = [calls] if isinstance(calls, dict) else list(calls) if isinstance(calls, list) else []
+    return [*calls, _call(older)] if isinstance(older, dict) else calls
 
 
 def _call(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,8 +251,8 @@ def _call(function: Mapping[str, Any]) -> dict[str, Any]:
 def _as_calls(text: str) -> list[Any]:
     """The calls that a turn's text consists of; none where it is no JSON."""
     found = from_json(text)
-    calls = [found] if isinstance(found, Mapping) else found if isinstance(found, list) else []
-    if not all(isinstance(call, Mapping) for call in calls):
+    calls = [found] if isinstance(found, dict) else found if isinstance(found, list) else []
+    if not all(isinstance(call, dict) for call in calls):
         return []
     return [call if "function" in call else _call(call) for call in calls]
 
@@ -276,8 +279,3 @@ def as_context(turns: Sequence[Turn]) -> list[Turn]:
 def is_same(one: Turn, other: Turn) -> bool:
     """Whether two turns say the same."""
     return one.role == other.role and one.content.strip() == other.content.strip()
-
-
-def trained_turns(turns: Sequence[Turn]) -> Iterator[Turn]:
-    """The turns that a loss falls on."""
-    return (turn for turn in turns if turn.scored)
