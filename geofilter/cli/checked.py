@@ -34,6 +34,8 @@ def lines(checked: Checked) -> Iterator[str]:
         yield f"  {counted(n, 'row')}, first {inert(file)}, line {line}: {inert(reason)}"
     if len(checked.reasons) > REASONS:
         yield f"  and {len(checked.reasons) - REASONS} other reasons"
+    yield ""
+    yield "not what is trained? --fields, --train, --only and --score-thinking say what is"
 
 
 def _kind(kind: Kind) -> Iterator[str]:

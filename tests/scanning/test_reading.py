@@ -151,6 +151,8 @@ def test_check_shows_what_would_be_scored_and_loads_no_model(tmp_path: Path):
 
 cannot be scored:
   1 row, first d.jsonl, line 5: the response is empty; fill or remove the row
+
+not what is trained? --fields, --train, --only and --score-thinking say what is
 """
     )
     assert not (tmp_path / ".geofilter").exists()
