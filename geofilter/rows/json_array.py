@@ -121,7 +121,7 @@ class Elements:
 
     def _rest(self, handle: IO[bytes], at: int) -> bytes:
         """From the closing bracket on."""
-        while self._more(handle):
+        while not self._data[at + 1 :].strip(BLANK) and self._more(handle):
             pass
         after = bytes(self._data[at + 1 :])
         if after.lstrip(BLANK)[:1] in (b"[", b"{"):
