@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+def _place(text: str) -> Path:
+    """What `--out` names; a path would not tell that the text ends in a slash."""
+    if text.endswith("/") and not Path(text).is_dir():
+        raise InputError(f"--out {text}: no such folder; make it first: mkdir -p {shlex.quote(text)}")
+    return Path(text)
+
+
 @app.command(cls=Command, epilog="Example: geofilter filter --drop 10%")
 @with_settings
 def filter(  # noqa: A001 (the command's name)
@@ -35,7 +43,11 @@ def filter(  # noqa: A001 (the command's name)
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File for the kept rows, a folder for all outputs, or - for standard output."),
+        typer.Option(
+            help="File for the kept rows, a folder for all outputs, or - for standard output.",
+            parser=_place,
+            metavar="PATH",
+        ),
         OWN_TABLE,
     ] = None,
     removed: Annotated[Path | None, typer.Option(help="File for the removed rows."), OWN_TABLE] = None,

@@ -88,8 +88,10 @@ def show_rows(config: ScanConfig, as_json: bool) -> None:
     """Print what would be scored of the rows."""
     from geofilter.cli.checked import lines
     from geofilter.rows.check import check_rows
+    from geofilter.rows.gather import refuse_twice
     from geofilter.rows.records import check_columns
 
+    refuse_twice(config.data)
     paths = [Path(path) for path in config.data]
     check_columns(paths, config.reading, config.limit)
     checked = check_rows(paths, config.reading, config.limit)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F64, Bools, Positions
-from geofilter.cut.outputs import Outputs, RowWatcher, RowWriter
+from geofilter.cut.outputs import RowWatcher, RowWriter
+from geofilter.cut.places import Outputs
 from geofilter.errors import InputError
 from geofilter.run.store import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,112 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import Bools, Positions
-from geofilter.errors import InputError, RunError
+from geofilter.cut.places import Outputs, planned
+from geofilter.errors import RunError
 from geofilter.files import Together, dumps
-from geofilter.rows.arrow import Arrow
-from geofilter.rows.formats import CALLED, Jsonl, format_of
+from geofilter.rows.formats import Jsonl, format_of
 from geofilter.rows.json_array import BOM
 from geofilter.rows.lines import on_one_line, read_lines
-from geofilter.rows.packing import ending_of, named_as, packing, split_name
-from geofilter.rows.parquet import Parquet
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
 from geofilter.run.store import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """The files written for one input, and their row counts."""
-
-    index: int
-    kept: Path
-    removed: Path
-    quarantined: Path
-    in_lines: bool
-    """whether the kept rows are written as lines; else in their input's format"""
-    packed: str
-    """what packs the kept rows, see `packing.packing`"""
-    n_kept: int = 0
-    n_removed: int = 0
-    n_quarantined: int = 0
-
-    @classmethod
-    def plan(cls, index: int, data: Path, out: Path | None, removed: Path | None, n_inputs: int) -> Outputs:
-        """Where the outputs of `data` go.
-
-        Raises:
-            InputError: a file name was given for several inputs, or one that stands for another format.
-        """
-        folder, (stem, suffix), found = data.parent, split_name(data), format_of(data)
-        kept, in_lines, packed = folder / f"{stem}.filtered{suffix}", isinstance(found, Jsonl), found.packed
-        if out is not None and (out.is_dir() or n_inputs > 1):
-            if not out.is_dir():
-                raise InputError(f"--out {out}: the run has {n_inputs} inputs; give an existing folder")
-            folder, kept = out, out / kept.name
-        elif out is not None:
-            folder, kept = out.parent, out
-            stem = split_name(out)[0].removesuffix(".filtered")
-            named, packed = named_as(out)
-            in_lines = in_lines or named not in found.endings
-            if in_lines and named in CALLED:
-                raise InputError(f"--out {out}: {data} is no {CALLED[named]}; kept rows have their input's format")
-            if packed and not in_lines and isinstance(found, Parquet | Arrow):
-                raise InputError(f"--out {out}: a {CALLED[named]} packs its own columns; leave {out.suffix} off")
-        if removed is not None and (named_as(removed)[0] in CALLED or ending_of(removed)):
-            raise InputError(f"--removed {removed}: removed rows are written as plain JSONL; name it .jsonl")
-        if removed is not None and n_inputs > 1:
-            raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
-        return cls(
-            index,
-            kept,
-            removed or folder / f"{stem}.removed.jsonl",
-            folder / f"{stem}.quarantined.jsonl",
-            in_lines,
-            packed,
-        )
-
-    def check(self, path: str, rows: int, kept: int, removed: int, quarantined: int) -> None:
-        """Refuse files that do not hold every row of their input once.
-
-        Raises:
-            RunError: they do not.
-        """
-        count = {"kept": self.n_kept, "removed": self.n_removed, "quarantined": self.n_quarantined}
-        expected = {"kept": kept, "removed": removed, "quarantined": quarantined}
-        if count != expected or sum(count.values()) != rows:
-            raise RunError(f"{path}: {count} does not match the run's {expected}; scan it again")
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files of this input: rows and reports."""
-        return self.kept, self.removed, self.quarantined, *(self.report(kind) for kind in ("html", "json", "md"))
-
-    def report(self, kind: str) -> Path:
-        """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
-        return self.kept.parent / f"{split_name(self.kept)[0].removesuffix('.filtered')}.report.{kind}"
-
-    def open(self, together: Together, stack: ExitStack) -> dict[str, IO[bytes]]:
-        """Open the three outputs, which appear when `together` ends."""
-        return {
-            kind: stack.enter_context(_writing(together, path, packed))
-            for kind, path, packed in (
-                ("kept", self.kept, self.packed),
-                ("removed", self.removed, ""),
-                ("quarantined", self.quarantined, ""),
-            )
-        }
-
-
-@contextmanager
-def _writing(together: Together, path: Path, packed: str) -> Iterator[IO[bytes]]:
-    try:
-        with together.open(path) as raw, packing(raw, packed) as handle:
-            yield handle
-    except OSError as error:
-        raise InputError(
-            f"{path.parent}: cannot be written ({error.strerror or error}); give another place with --out"
-        ) from None
 
 
 class RowWatcher(Protocol):
@@ -169,8 +73,8 @@ class RowWriter:
     def write(self, out: Path | None, removed: Path | None) -> list[Outputs]:
         """Write every input's rows, see `Selection.write`."""
         files = self.run.manifest["data"]
-        plans = [Outputs.plan(i, Path(f["path"]), out, removed, len(files)) for i, f in enumerate(files)]
-        _refuse_taken(plans, [Path(f["path"]) for f in files])
+        inputs = [Path(f["path"]) for f in files]
+        plans = planned(inputs, out, removed)
         quarantine = self.run.quarantine()
         # In input order, as the rows are written.
         details = self.run.score_lines(np.flatnonzero(self._special))
@@ -245,19 +149,6 @@ class RowWriter:
                 return False
             self.watcher.row(position, detail, row)
         return True
-
-
-def _refuse_taken(plans: Sequence[Outputs], inputs: Sequence[Path]) -> None:
-    taken = {path.resolve() for path in inputs}
-    for path in (path for plan in plans for path in plan.paths):
-        if not path.name or (path.exists() and not path.is_file()):
-            raise InputError(f"{path}: is not a file that can be written; choose another name")
-        if path.resolve() in taken:
-            raise InputError(
-                f"{path}: would overwrite an input or another output; rename one of the inputs, scan them in runs "
-                "of their own, or give another --out"
-            )
-        taken.add(path.resolve())
 
 
 def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:

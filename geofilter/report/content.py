@@ -13,7 +13,7 @@ from geofilter.arrays import F64, Bools
 from geofilter.bank.bank import Bank
 from geofilter.config import FLAGGED
 from geofilter.cut.cut import Selection
-from geofilter.cut.outputs import Outputs
+from geofilter.cut.places import Outputs
 from geofilter.errors import BankError, RunError
 from geofilter.files import file_sha256
 from geofilter.report.composition import Dimension, dimensions

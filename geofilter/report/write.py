@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
-from geofilter.cut.outputs import Outputs
+from geofilter.cut.places import Outputs
 from geofilter.errors import InputError
 from geofilter.files import atomic, write_json
 from geofilter.report.content import NEAREST, Report, build

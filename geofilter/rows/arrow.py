@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.errors import InputError
 from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Arrow:
         """
         import pyarrow as pa
 
-        with reading(self.path, "Arrow"), self._opened() as (file, _):
+        with reading(self.path, "Arrow"), self._opened() as file:
             schema = file.schema
         make = pa.ipc.new_file if self._has_index() else pa.ipc.new_stream
         with make(out, schema) as writer:
@@ -67,18 +68,51 @@ class Arrow:
             return handle.read(len(FILE)) == FILE
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, bool]]:
+    def _opened(self) -> Iterator[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader]:
         import pyarrow as pa
 
-        indexed = self._has_index()
-        opened = pa.ipc.open_file if indexed else pa.ipc.open_stream
+        opened = pa.ipc.open_file if self._has_index() else pa.ipc.open_stream
         with pa.memory_map(str(self.path)) as source, opened(source) as file:
-            yield file, indexed
+            yield file
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        with reading(self.path, "Arrow"), self._opened() as (file, indexed):
-            refuse_twins(self.path, file.schema)
-            for batch in (file.get_batch(i) for i in range(file.num_record_batches)) if indexed else file:
+        with reading(self.path, "Arrow"):
+            for batch in self._indexed() if self._has_index() else self._streamed():
                 at_once = rows_at_once(len(batch), batch.nbytes)
                 for start in range(0, len(batch), at_once):
                     yield batch.slice(start, at_once)
+
+    def _indexed(self) -> Iterator[pa.RecordBatch]:
+        with self._opened() as file:
+            refuse_twins(self.path, file.schema)
+            for i in range(file.num_record_batches):
+                yield file.get_batch(i)
+
+    def _streamed(self) -> Iterator[pa.RecordBatch]:
+        """The batches of a stream, and of those behind it.
+
+        pyarrow takes the end of a file for that of its stream, and does not look behind one.
+        """
+        import pyarrow as pa
+
+        with pa.memory_map(str(self.path)) as source:
+            schema = None
+            while source.tell() < source.size():
+                if schema is not None and source.read_at(len(STREAM), source.tell()) != STREAM:
+                    raise self._damaged(f"there is something behind its end, at byte {source.tell():,}")
+                with pa.ipc.open_stream(source) as file:
+                    schema = schema or file.schema
+                    refuse_twins(self.path, schema)
+                    if not file.schema.equals(schema):
+                        raise self._damaged("it holds streams of different columns one behind the other")
+                    at = source.tell()
+                    while (batch := next(file, None)) is not None:
+                        yield batch
+                        at = source.tell()
+                if source.tell() == at:
+                    raise self._damaged("it has no mark of its end, so rows may be missing")
+
+    def _damaged(self, what: str) -> InputError:
+        return InputError(
+            f"{self.path}: an Arrow stream that is cut off or damaged: {what}; get a complete copy, or write it again"
+        )

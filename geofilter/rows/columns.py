@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,10 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         # ArrowException covers damaged pages too, which show when they are read.
-        raise InputError(f"{path}: cannot be read as {kind} ({first_line(error)})") from None
+        remedy = "write it again without encryption"
+        if "crypt" not in str(error):
+            remedy = f"get a complete copy, or write it again as {kind}"
+        raise InputError(f"{path}: cannot be read as {kind} ({first_line(error)}); {remedy}") from None
 
 
 def refuse_twins(path: Path, schema: pa.Schema) -> None:
@@ -97,10 +101,18 @@ def _texts(path: Path, name: str, column: pa.Array) -> list[str]:
         NotImplementedError,
         RecursionError,
     ) as error:
-        raise InputError(
-            f"{path}: the column {name} ({column.type}) has no form in JSON ({first_line(error)}); convert it or leave "
-            "it out"
-        ) from None
+        raise InputError(f"{path}: the column {name} ({column.type}) {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """What of a column could not be made into JSON, and what to do."""
+    if isinstance(error, UnicodeDecodeError):
+        return "holds text that is not UTF-8; mend it, or make it a column of bytes"
+    if isinstance(error, OverflowError):
+        return "holds a time outside the years 1 to 9999, or a duration as long; mend it or leave the column out"
+    if "zoneinfo" in str(error):  # of pyarrow, for any name that it does not find
+        return "has a time zone that is not known here; convert it to UTC, or install tzdata with pip"
+    return f"has no form in JSON ({first_line(error)}); convert it or leave it out"
 
 
 _strict = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=lambda value: _plain(value)).encode
@@ -192,9 +204,18 @@ def _plain(value: Any) -> str:
         return base64.b64encode(value).decode()
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
-    if type(value).__name__ in ("Decimal", "UUID", "timedelta", "Timedelta"):
+    if isinstance(value, timedelta):
+        return _iso_duration(value)
+    if type(value).__name__ in ("Decimal", "UUID"):
         return str(value)
     raise TypeError(f"a {type(value).__name__}")
+
+
+def _iso_duration(value: timedelta) -> str:
+    """As pandas has it, of which durations in nanoseconds are: only the days can be negative."""
+    minutes, seconds = divmod(value.seconds, 60)
+    exact = f"{seconds}.{value.microseconds:06d}".rstrip("0").rstrip(".") if value.microseconds else f"{seconds}"
+    return f"P{value.days}DT{minutes // 60}H{minutes % 60}M{exact}S"
 
 
 def some_rows(batch: pa.RecordBatch, keep: npt.NDArray[np.bool_]) -> list[pa.RecordBatch]:

@@ -6,7 +6,10 @@ A format has `rows`, the bytes of each row as one JSON object, which are what is
 
 from __future__ import annotations
 
+import glob
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ from geofilter.rows.sniff import Head
 from geofilter.rows.table import Table
 
 READ = ".jsonl, .json, .csv, .tsv, .parquet or .arrow"
+_LINES = {".jsonl", ".json", ".ndjson"}
 HEAD = 1 << 20
 """bytes by which a text's format is told"""
 LONGEST = 1 << 24
@@ -65,23 +69,29 @@ def format_of(path: Path, name: str | None = None) -> Format:
     """The format of a data file.
 
     Args:
-        name: what errors call it; by default its path.
+        name: what errors call it where its path is not its own; then a table needs no name.
 
     Raises:
         InputError: no data file, one of an unreadable kind, or JSON that is neither a row a line nor an array.
     """
     called = name or str(path)
     start = _start(path)
-    ending, _ = named_as(path)
-    if start.startswith(parquet.MAGIC) or path.suffix.lower() == parquet.ENDING:
+    ending = named_as(path)[0] if path.suffix else ""
+    if start.startswith(parquet.MAGIC):
         return Parquet(path)
-    if start.startswith(arrow.MAGIC) or path.suffix.lower() in arrow.ENDINGS:
+    if start.startswith(arrow.MAGIC):
         return Arrow(path)
     packed = packed_as(start)
     head = _head(path, HEAD, called, packed)
     if head.is_cut:
         head = _head(path, LONGEST, called, packed)
-    head.refuse_binary()
+    head.refuse_foreign()
+    # Damaged, or of a version that has no magic bytes.
+    if path.suffix.lower() == parquet.ENDING and not head.is_json:
+        return Parquet(path)
+    if path.suffix.lower() in arrow.ENDINGS and not head.is_json:
+        return Arrow(path)
+    head.refuse_lists()
     if head.is_array:
         return JsonArray(path, packed)
     if ending in table.ENDINGS and not head.is_object:
@@ -89,6 +99,10 @@ def format_of(path: Path, name: str | None = None) -> Format:
         return Table(path, packed)
     head.refuse_cr()
     head.refuse_objects()
+    if ending not in _LINES and not head.is_json and head.is_table:
+        if name is None:
+            raise InputError(f"{called}: looks like a table; rename it so that its name ends in .csv, or .tsv")
+        return Table(path, packed)
     return Jsonl(path, packed)
 
 
@@ -126,8 +140,20 @@ def _in_folder(folder: Path) -> str:
     """What to give instead of a folder."""
     if (folder / SAVED).is_file() or (folder / SAVED_SEVERAL).is_file():
         return "only scan reads what save_to_disk has written; give its .arrow files, or write it with to_parquet"
-    known = {".jsonl", ".ndjson", ".json", *CALLED}
-    for level in ("*", "*/*"):
-        if found := sorted(p for p in folder.glob(level) if named_as(p)[0] in known and p.is_file()):
-            return f"give its files, for instance '{found[0].with_name('*' + split_name(found[0])[1])}'"
+    if patterns := _patterns(folder):
+        return f"give its files: {' '.join(map(shlex.quote, patterns))}"
     return f"give a data file ({READ})"
+
+
+def _patterns(folder: Path) -> list[str]:
+    """Patterns that take every data file of a folder and of those within it; hidden ones aside, as of patterns."""
+    known, lie = {".jsonl", ".ndjson", ".json", *CALLED}, dict[str, set[str]]()
+    for inside, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(inside, name) for name in names if not name.startswith(".")):
+            if path.suffix and named_as(path)[0] in known and path.is_file():
+                lie.setdefault(split_name(path)[1], set()).add(inside)
+    return [
+        str(Path(glob.escape(min(where)) if len(where) == 1 else f"{glob.escape(str(folder))}/**", f"*{ending}"))
+        for ending, where in sorted(lie.items())
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import re
 import sys
@@ -65,6 +66,8 @@ def gather(
     hub = False
     for text in data:
         if text == "-":
+            if sys.stdin is None:  # closed by the shell
+                raise InputError("-: standard input is closed; pipe rows into it")
             files.append(str(spool(sys.stdin.buffer, Path(RUNS))))
         elif named := _hub_id(text):
             path, origin = fetch(named["id"], named["revision"], split or SPLIT, config, offline=offline, notify=notify)
@@ -185,12 +188,14 @@ def load_saved(folder: Path, *, notify: Notify) -> tuple[Path, Origin]:
         origin = {"folder": str(folder), **split, "sha256": digest.hexdigest()}
         stem = "-".join(folder.resolve().parts[-1 - len(split) :])
         made = Path(RUNS, f"{slug(stem)}-{origin['sha256'][:12]}{ENDING}")
+        if json.loads((folder / SAVED).read_bytes()).get("_data_files") == []:  # what `datasets` cannot read
+            raise InputError(f"{folder}: has no rows; nothing to read")
         if not made.is_file():
             notify(f"reading {folder} ...")
             make_folder(made.parent)
             datasets.utils.logging.set_verbosity(CRITICAL)
             _write(datasets.load_from_disk(str(folder)), made)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder}: cannot be read as a data set of save_to_disk ({first_line(error)}); save it again, or write it "
             "with to_parquet and give that file"
@@ -269,6 +274,20 @@ def expand(data: Sequence[str]) -> tuple[str, ...]:
             raise InputError(f"{text}: matches no file; check the pattern and the folder")
         out += found
     return tuple(out)
+
+
+def refuse_twice(data: Sequence[str]) -> None:
+    """Refuse a file that is given twice, by whatever name.
+
+    Raises:
+        InputError: one is.
+    """
+    given: dict[Path, str] = {}
+    for path in data:
+        if (first := given.get(Path(path).resolve())) is not None:
+            also = "" if first == path else f" (also as {first})"
+            raise InputError(f"{path}: is given twice{also}, by name or through a pattern; give each file once")
+        given[Path(path).resolve()] = path
 
 
 def _is_input(name: str) -> bool:

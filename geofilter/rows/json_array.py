@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import IO, Any, ClassVar
 import numpy.typing as npt
 
 from geofilter.errors import InputError
-from geofilter.rows.packing import unpacked
+from geofilter.rows.convert import convert
+from geofilter.rows.packing import packed_as, unpacked
 
 CHUNK = 1 << 20
 """bytes read at once, and more while an element is longer"""
@@ -84,6 +87,9 @@ class Elements:
                 if len(self._data) > MOST:
                     raise self._damaged(f"row {number} has over {MOST:,} bytes; it begins")
                 if not self._more(handle):
+                    if not depth and _is_object(self._data):
+                        end = len(self._data.rstrip(BLANK))
+                        raise self._damaged(f"its closing bracket is missing behind row {number},", end)
                     raise self._damaged(f"the file ends in row {number}, which begins")
                 continue
             more, text = self._data[at : at + 1] == b",", bytes(self._data[:at])
@@ -115,9 +121,17 @@ class Elements:
 
     def _rest(self, handle: IO[bytes], at: int) -> bytes:
         """From the closing bracket on."""
-        while self._more(handle):
+        while not self._data[at + 1 :].strip(BLANK) and self._more(handle):
             pass
         after = bytes(self._data[at + 1 :])
+        if after.lstrip(BLANK)[:1] in (b"[", b"{"):
+            parts = shlex.quote('if type == "array" then .[] else . end')
+            with self._path.open("rb") as raw:
+                packed = packed_as(raw.read(16))
+            raise InputError(
+                f"{self._path}: holds a JSON array and more JSON behind it, at byte {self._start + at + 1:,}; "
+                f"{convert(str(self._path), packed, f'jq -c {parts}', 'rows', '.jsonl')}"
+            )
         if after.strip(BLANK):
             raise self._damaged("text after its closing bracket", at + 1)
         return bytes(self._data[at:])
@@ -127,6 +141,13 @@ class Elements:
             f"{self._path}: a JSON array that is cut off or damaged: {what} at byte {self._start + at:,}; get a "
             "complete copy, or mend it there"
         )
+
+
+def _is_object(text: bytes | bytearray) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

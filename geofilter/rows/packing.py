@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -12,6 +13,25 @@ from typing import IO, Any, cast
 from geofilter.errors import InputError
 
 GZIP, ZSTD, BZIP2, XZ = ENDINGS = (".gz", ".zst", ".bz2", ".xz")
+
+CHUNK = 1 << 16
+"""bytes read at once"""
+WRITTEN_BY_NONE = (
+    ".zip",
+    ".7z",
+    ".rar",
+    ".tar",
+    ".tgz",
+    ".lz4",
+    ".lzma",
+    ".lz",
+    ".br",
+    ".sz",
+    ".snappy",
+    ".z",
+    ".xlsx",
+)
+"""what a name may end in that is never written"""
 
 
 def packed_as(start: bytes) -> str:
@@ -110,12 +130,53 @@ def _opened(raw: IO[bytes], packed: str, mode: str) -> Iterator[IO[bytes]]:
     elif packed == BZIP2:
         import bz2
 
-        with bz2.open(raw, cast("Any", mode)) as handle:
+        if mode == "rb":
+            yield _streams(raw, bz2.BZ2Decompressor)
+            return
+        with bz2.open(raw, "wb") as handle:
             yield cast("IO[bytes]", handle)
     elif packed == XZ:
         import lzma
 
-        with lzma.open(raw, cast("Any", mode)) as handle:
+        if mode == "rb":
+            yield _streams(raw, lzma.LZMADecompressor)
+            return
+        with lzma.open(raw, "wb") as handle:
             yield cast("IO[bytes]", handle)
     else:
         yield raw
+
+
+def _streams(raw: IO[bytes], make: Callable[[], Any]) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Streams(raw, make), CHUNK))
+
+
+class _Streams(io.RawIOBase):
+    """What is packed in streams one behind the other, as xz and bzip2 have them; the library's own readers pass over
+    what follows a stream and is none, were it a stream behind padding. Padding is bytes that are 0.
+    """
+
+    def __init__(self, raw: IO[bytes], make: Callable[[], Any]) -> None:
+        self._raw, self._make = raw, make
+        self._stream, self._ahead = make(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._stream.eof:
+                self._ahead = (self._ahead or self._stream.unused_data).lstrip(b"\0")
+                while not self._ahead:
+                    if not (read := self._raw.read(CHUNK)):
+                        return 0
+                    self._ahead = read.lstrip(b"\0")
+                self._stream = self._make()
+            if self._stream.needs_input and not self._ahead:
+                self._ahead = self._raw.read(CHUNK)
+                if not self._ahead:
+                    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            data, self._ahead = self._ahead, b""
+            if made := self._stream.decompress(data, len(buffer)):
+                buffer[: len(made)] = made
+                return len(made)

@@ -19,7 +19,7 @@ from geofilter.errors import InputError
 from geofilter.rows.fields import NO_FIELDS, SHOWN_COLUMNS, Fields, columns, listed, lookup
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import AS_THEY_ARE, Reading
-from geofilter.rows.row_error import RowError
+from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.table import Unreadable
 from geofilter.rows.turns import Turn
@@ -210,7 +210,8 @@ def _record(raw: bytes) -> dict[str, Any]:
     """The object on a line without its ending."""
     record = _load_json(raw)
     if not isinstance(record, dict):
-        raise RowError(f"a row must be a JSON object, not {type(record).__name__}; wrap it in {{...}}")
+        write = "write its rows one a line" if isinstance(record, list) else "write it as one"
+        raise RowError(f"a row must be a JSON object, not {type(record).__name__}; {write}")
     return record
 
 
@@ -219,7 +220,7 @@ def _load_json(raw: bytes) -> Any:
         # A byte order mark stands before any line where files were put one behind the other.
         text = raw.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        raise RowError(f"not UTF-8 at byte {error.start}; re-encode the file as UTF-8") from None
+        raise RowError(f"not UTF-8 at byte {error.start}; {RE_ENCODE}") from None
     if not text.strip():
         raise RowError("empty line; remove it")
     try:

@@ -11,26 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
+from geofilter.rows.convert import convert
+from geofilter.rows.foreign import foreign
 from geofilter.rows.json_array import BLANK, end_of_element
 from geofilter.rows.packing import packed_as
+from geofilter.rows.table import Beginning
 
 _BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[ \t\r\n])*+")
 _CR_ONLY = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")
 _AROUND = re.compile(r'"([^"\\]+)"\s*:\s*\[\s*\{\s*"([^"\\]+)"')
 _NOT_ROWS = {"role", "from", "content", "value", "function"}
 """keys of messages and tools: a list of objects that have them is a column of a row, not a list of rows"""
-_UNPACK = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
-_OTHER = (
-    (b"PK\x03\x04", "a zip archive, or a spreadsheet", "unzip it and give the data files in it, or save it as CSV"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and give the data files in it"),
-    (b"Rar!\x1a\x07", "a RAR archive", "unpack it and give the data files in it"),
-    (b"\x04\x22\x4d\x18", "packed with LZ4", "unpack it (lz4 -d), or pack it with zstd"),
-    (b"SQLite format 3\0", "an SQLite database", "write its rows to a CSV file (sqlite3 -csv -header)"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write its rows to a Parquet file"),
-    (b"Obj\x01", "an Avro file", "write its rows to a Parquet file"),
-    (b"ORC", "an ORC file", "write its rows to a Parquet file"),
-    (b"\x80\x04\x95", "a Python pickle", "write its rows to a JSONL file"),
-)
+_BY_KEY = re.compile(r'\{\s*"[^"\\]+"\s*:\s*(?=\{)')
+_SEEN = 50
+"""elements of an array that are looked at"""
 
 
 @dataclass(frozen=True)
@@ -49,13 +43,10 @@ class Head:
     packed: str
     """what it is packed with, see `packing.packed_as`"""
 
-    def refuse_binary(self) -> None:
+    def refuse_foreign(self) -> None:
         """Refuse an archive, a packed file in a packed one, another program's format, or text that is not UTF-8."""
-        for magic, what, remedy in _OTHER:
-            if self.data.startswith(magic):
-                raise InputError(f"{self.name}: is {what}; {remedy}")
-        if self.data[257:262] == b"ustar":
-            raise InputError(f"{self.name}: is a tar archive; unpack it (tar -xf) and give the data files in it")
+        if (found := foreign(self.data)) is not None:
+            raise InputError(f"{self.name}: is {found[0]}; {found[1]}")
         if self.packed and (packed_as(self.data) or self.data.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"))):
             what = "packed twice" if packed_as(self.data) else f"a Parquet or Arrow file packed as {self.packed}"
             raise InputError(f"{self.name}: is {what}; unpack it once and give what comes out")
@@ -66,17 +57,13 @@ class Head:
         marked = encoding in ("utf-16", "utf-32")
         if marked or self.data[:400].decode(encoding, "ignore").lstrip()[:1] in ("{", "["):
             called = encoding.upper() if marked else f"{encoding[:6].upper()}{encoding[-2:].upper()}"
-            raise InputError(f"{self.name}: is {called} text; {self._through(f'iconv -f {called} -t UTF-8', 'utf8-')}")
+            raise InputError(f"{self.name}: is {called} text; {self._convert(f'iconv -f {called} -t UTF-8', 'utf8')}")
 
-    def _through(self, program: str, prefix: str = "") -> str:
-        """What to do so that a program converts the file; `prefix` is that of the new file's name."""
-        if self.name == "-":
-            return f"pipe it through {program}"
-        new = f"{prefix}{Path(self.name).name.removesuffix(self.packed)}" if prefix else "rows.jsonl"
-        old, new = shlex.quote(self.name), shlex.quote(new)
-        if self.packed:
-            return f"convert it: {_UNPACK[self.packed]} -dc {old} | {program} > {new}"
-        return f"convert it: {program} < {old} > {new}"
+    def _convert(self, program: str, made: str) -> str:
+        return convert(self.name, self.packed, program, made)
+
+    def _jq(self, program: str) -> str:
+        return convert(self.name, self.packed, f"jq -c {shlex.quote(program)}", "rows", ".jsonl")
 
     @cached_property
     def _text(self) -> bytes:
@@ -97,20 +84,65 @@ class Head:
         """Whether the first line is an object that these bytes do not hold whole."""
         return not self.whole and self._text[:1] == b"{" and b"\n" not in self._text
 
+    @cached_property
+    def _second(self) -> Any:
+        """The JSON on the second line; None where it is none."""
+        return _parsed(self._text.partition(b"\n")[2].partition(b"\n")[0])
+
+    @cached_property
+    def _seen(self) -> list[Any]:
+        """The first elements of an array, up to one that is broken or not here to its end."""
+        out, at = list[Any](), 1
+        while len(out) < _SEEN:
+            end, depth = end_of_element(self._text, at, 0)
+            value = _parsed(self._text[at:end], _BROKEN) if depth < 0 else _BROKEN
+            if value is _BROKEN:
+                break
+            out.append(value)
+            if self._text[end : end + 1] != b",":
+                break
+            at = end + 1
+        return out
+
     @property
     def is_array(self) -> bool:
-        """Whether the file is one JSON array of objects; not JSONL whose first line is broken, or is a list."""
-        text = self._text
-        if (found := re.match(rb"\[[ \t\r\n]*+([{\]])", text)) is None:
+        """Whether the file is a JSON array that holds objects, or nothing; not JSONL whose first line is broken, or is
+        a list of something else. What may stand behind the array is another matter.
+        """
+        if (found := re.match(rb"\[[ \t\r\n]*+(.)?", self._text)) is None:
             return False
-        if self._first is not None and b"\n" in text and self._more:
-            return False
-        start = found.start(1)
-        end, depth = end_of_element(text, start, 0)
-        if found[1] == b"]" or (depth < 0 and isinstance(_parsed(text[start:end]), dict)):
+        if isinstance(self._first, list) and self._more:
+            return _objects(self._first)
+        if found[1] == b"]" or _objects(self._seen):
             return True
-        # The first element is broken, or too long to be seen whole; or these are lines after all.
-        return not isinstance(_parsed(text.partition(b"\n")[2].partition(b"\n")[0]), dict)
+        # The first object is broken, or too long to be seen whole; or these are lines after all.
+        return found[1] == b"{" and not isinstance(self._second, dict)
+
+    def refuse_lists(self) -> None:
+        """Refuse arrays of what is no row, whether the file is one of them or has one a line."""
+        if self._text[:1] != b"[":
+            return
+        if isinstance(self._first, list) and self._more:
+            if isinstance(self._second, list) and (_messages(self._first) or not _objects(self._first)):
+                write = self._jq("{messages: .}") if _messages(self._first) else _AS_OBJECTS
+                raise InputError(f"{self.name}: its lines are lists, and a row is an object; {write}")
+        elif self._seen and not _objects(self._seen) and not isinstance(self._second, dict):
+            what = {"list": "lists", "str": "texts"}.get(type(self._seen[0]).__name__, "numbers")
+            write = _AS_OBJECTS
+            if isinstance(self._seen[0], list) and _objects(self._seen[0]):
+                write = self._jq(".[] | {messages: .}" if _messages(self._seen[0]) else ".[][]")
+            raise InputError(f"{self.name}: is a JSON array of {what}, and a row is an object; {write}")
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the text begins as JSON does."""
+        return self._text[:1] in (b"{", b"[") and b"\0" not in self._text[:16]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the text, which does not begin as JSON, looks like a table; not a note before lines of JSON."""
+        text = self.data if self.whole else self.data[: self.data.rfind(b"\n") + 1]
+        return not isinstance(self._second, dict) and Beginning(Path(self.name), "", text).is_likely
 
     @property
     def is_object(self) -> bool:
@@ -124,15 +156,15 @@ class Head:
             between: what stands between two rows then.
         """
         if b"\n" not in self._text and between.search(self._text):
-            remedy = self._through("tr '\\r' '\\n'", "lf-")
+            remedy = self._convert("tr '\\r' '\\n'", "lf")
             raise InputError(f"{self.name}: its lines end in CR only, as on old Macs; {remedy}")
 
     def refuse_objects(self) -> None:
-        """Refuse objects over several lines, and an object around the list of rows."""
+        """Refuse objects over several lines, and an object that holds the rows."""
         if self._text[:1] != b"{" or self.is_cut:
             return
         spread = self._first is None
-        found = self._spread() if spread else None if self._more else self._first
+        found, behind = self._spread() if spread else (None if self._more else self._first, "")
         if not isinstance(found, dict):
             return
         lists = [
@@ -140,32 +172,99 @@ class Head:
             for name, value in found.items()
             if isinstance(value, list) and value and all(isinstance(v, dict) and not _NOT_ROWS & set(v) for v in value)
         ]
-        if len(lists) == 1 and (spread or len(found) == 1):
-            take = self._through(f"jq -c '.[{json.dumps(lists[0])}][]'")
-            raise InputError(f"{self.name}: is one JSON object around the list of rows, its `{lists[0]}`; {take}")
+        if lists and (spread or len(found) == len(lists)):
+            names = ", ".join(f"`{name}`" for name in lists)
+            what = f"around the list of rows, its {names}"
+            if len(lists) > 1:
+                what = f"around several lists of rows, {names}; choose one of them"
+            take = self._jq(f".[{json.dumps(lists[0], ensure_ascii=False)}][]")
+            raise InputError(f"{self.name}: is one JSON object {what}; {take}")
+        if _is_columns(found):
+            raise InputError(
+                f"{self.name}: is one JSON object of columns, and a row is an object; write it row by row as JSONL (of "
+                "pandas to_json with orient='records', lines=True)"
+            )
+        if _is_by_key(found):
+            raise InputError(f"{self.name}: is one JSON object that holds the rows by a key; {self._jq('.[]')}")
+        if spread and behind == ",":
+            raise InputError(
+                f"{self.name}: holds JSON objects over several lines with commas between them; put [ before the first "
+                "and ] behind the last, with no comma before it"
+            )
         if spread:
-            one = self._through("jq -c .")
-            raise InputError(f"{self.name}: holds a JSON object over several lines, and a row is one line; {one}")
+            raise InputError(
+                f"{self.name}: holds a JSON object over several lines, and a row is one line; {self._jq('.')}"
+            )
 
-    def _spread(self) -> Any:
-        """The object that begins on the first line and ends, without a fault, on a later one; None where none does.
+    def _spread(self) -> tuple[Any, str]:
+        """The object that begins on the first line and ends, without a fault, on a later one, None where none does;
+        and the character behind it.
 
         Of one that is longer than these bytes what can be seen.
         """
         data = self._text if self.whole else self._text[: self._text.rfind(b"\n") + 1]
         text = data.decode("utf-8", "replace").rstrip()
         try:
-            found, end = json.JSONDecoder().raw_decode(text)
+            found, end = _DECODER.raw_decode(text)
         except (ValueError, RecursionError) as error:
             if self.whole or getattr(error, "pos", -1) < len(text):
-                return None
-            seen = _AROUND.search(text)
-            return {seen[1]: [{seen[2]: None}]} if seen else {}
-        return found if "\n" in text[:end] else None
+                return None, ""
+            return _beginning(text), ""
+        return found if "\n" in text[:end] else None, text[end:].lstrip()[:1]
 
 
-def _parsed(line: bytes) -> Any:
+_DECODER = json.JSONDecoder()
+_BROKEN = object()
+_AS_OBJECTS = 'write each row as one, such as {"prompt": "...", "response": "..."}'
+
+
+def _parsed(line: bytes, otherwise: Any = None) -> Any:
     try:
         return json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
-        return None
+        return otherwise
+
+
+def _beginning(text: str) -> dict[str, Any]:
+    """What an object holds whose end is not in the text."""
+    if (keyed := _BY_KEY.match(text)) is not None:
+        try:
+            row, _ = _DECODER.raw_decode(text, keyed.end())
+        except (ValueError, RecursionError):
+            return {}
+        return {"first": row, "second": row}
+    seen = _AROUND.search(text)
+    return {seen[1]: [{seen[2]: None}]} if seen else {}
+
+
+def _objects(values: list[Any]) -> bool:
+    return any(isinstance(value, dict) for value in values)
+
+
+def _messages(value: Any) -> bool:
+    """Whether it is a list of messages."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(v, dict) and {"role", "from"} & set(v) for v in value)
+    )
+
+
+def _is_columns(found: dict[str, Any]) -> bool:
+    """Whether an object holds columns: lists of as many values, objects of values by their row's number, or `data`."""
+    values = list(found.values())
+    if isinstance(found.get("columns"), list) and isinstance(found.get("data"), list):
+        return True
+    if not values or len({len(value) if isinstance(value, list | dict) else 0 for value in values} | {0}) != 2:
+        return False
+    if all(isinstance(value, list) for value in values):
+        return len(values[0]) > 1 and not any(isinstance(v, list | dict) for value in values for v in value)
+    return all(isinstance(value, dict) and all(key.isdigit() for key in value) for value in values)
+
+
+def _is_by_key(found: dict[str, Any]) -> bool:
+    """Whether an object holds rows of the same keys."""
+    rows = list(found.values())
+    if len(rows) < 2 or not all(isinstance(row, dict) and len(row) > 1 and not _NOT_ROWS & set(row) for row in rows):
+        return False
+    return all(set(row) == set(rows[0]) for row in rows)

@@ -15,12 +15,15 @@ import numpy.typing as npt
 
 from geofilter.errors import InputError
 from geofilter.rows.packing import named_as, unpacked
+from geofilter.rows.row_error import RE_ENCODE
 
 ENDINGS = (".csv", ".tsv")
 DELIMITERS = b",;\t|"
 """the first counts among equals"""
 MOST = 1 << 28
 """bytes of a record; a longer one has a quote that was never closed"""
+LOOKED_AT = 4
+"""records by which a table is told that is not named as one"""
 _TO_QUOTE = re.compile(rb'(?:[^"]++|"")*+"')
 BOM = b"\xef\xbb\xbf"
 
@@ -74,7 +77,7 @@ class Table:
         try:
             names = self._fields(next(records, b"").removeprefix(BOM))
         except UnicodeDecodeError:
-            raise InputError(f"{self.path}: its first line is not UTF-8; re-encode the file as UTF-8") from None
+            raise InputError(f"{self.path}: its first line is not UTF-8; {RE_ENCODE}") from None
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"{self.path}: has two columns named {twice}; rename one of them")
         for record in records:
@@ -85,7 +88,7 @@ class Table:
         try:
             fields = self._fields(record)
         except UnicodeDecodeError:
-            return Unreadable(raw, "not UTF-8; re-encode the file as UTF-8")
+            return Unreadable(raw, f"not UTF-8; {RE_ENCODE}")
         if not any(fields):
             return Unreadable(raw, "empty row; remove it")
         if len(fields) != len(names):
@@ -142,6 +145,17 @@ class Table:
         with unpacked(self.path) as handle:
             yield from handle
 
+    @property
+    def is_likely(self) -> bool:
+        """Whether the first records have as many fields, more than one, and the header has different names."""
+        try:
+            header, *records = [
+                self._fields(r.removeprefix(BOM)) for r in islice(self._records(), LOOKED_AT) if r.strip()
+            ]
+        except (InputError, ValueError):
+            return False
+        return len(set(header)) == len(header) > 1 and {len(record) for record in records} == {len(header)}
+
     def write(self, keep: npt.NDArray[Any], out: IO[bytes]) -> None:
         """Write the header and some records, as they are in the file.
 
@@ -155,3 +169,13 @@ class Table:
         records = self._records()
         out.writelines(islice(records, 1))
         out.writelines(compress(records, keep))
+
+
+@dataclass(frozen=True)
+class Beginning(Table):
+    """The first lines of what may be a table."""
+
+    data: bytes
+
+    def _lines(self) -> Iterator[bytes]:
+        yield from self.data.splitlines(keepends=True)

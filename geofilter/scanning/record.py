@@ -36,20 +36,6 @@ from geofilter.text import shorten
 from geofilter.version import __version__
 
 
-def refuse_twice(data: Sequence[str]) -> None:
-    """Refuse a file that is given twice, by whatever name.
-
-    Raises:
-        InputError: one is.
-    """
-    given: dict[Path, str] = {}
-    for path in data:
-        if (first := given.get(Path(path).resolve())) is not None:
-            also = "" if first == path else f" (also as {first})"
-            raise InputError(f"{path}: is given twice{also}, by name or through a pattern; give each file once")
-        given[Path(path).resolve()] = path
-
-
 def describe(path: str, config: ScanConfig) -> InputFile:
     """Count the lines of an input and hash them.
 

@@ -13,11 +13,12 @@ from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
+from geofilter.rows.gather import refuse_twice
 from geofilter.rows.records import check_columns
 from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.score import score
 from geofilter.run.store import LABELS, Run
-from geofilter.scanning.record import begin, claim, describe, encoding_of, finish, refuse_twice
+from geofilter.scanning.record import begin, claim, describe, encoding_of, finish
 from geofilter.scanning.shards import Progress, encode_shards
 from geofilter.target.resolve import resolve
 from geofilter.target.sae_folder import decoder_shape

@@ -70,6 +70,12 @@ COLUMNS = {
     "points in time": (pa.array([1, None, 10**9], pa.timestamp("ns", "UTC")),
                        ["1970-01-01T00:00:00.000000001+00:00", None, "1970-01-01T00:00:01+00:00"]),
     "durations": (pa.array([1, None, 0], pa.duration("ns")), ["P0DT0H0M0.000000001S", None, "P0DT0H0M0S"]),
+    "durations in seconds": (pa.array([86_400 + 3_723, None, -1], pa.duration("s")),
+                             ["P1DT1H2M3S", None, "P-1DT23H59M59S"]),
+    "durations in microseconds": (pa.array([1_500_000, 1, 0], pa.duration("us")),
+                                  ["P0DT0H0M1.5S", "P0DT0H0M0.000001S", "P0DT0H0M0S"]),
+    "durations inside": (pa.array([[{"d": 1}], [], None], pa.list_(pa.struct([("d", pa.duration("ms"))]))),
+                         [[{"d": "P0DT0H0M0.001S"}], [], None]),
     "fixed size list": (pa.array([[1, 2], None, [3, 4]], pa.list_(pa.float32(), 2)), [[1, 2], None, [3, 4]]),
     "fixed size bytes": (pa.array([b"ab", None, b"cd"], pa.binary(2)), ["YWI=", None, "Y2Q="]),
     "uuid": (pa.array([b"0" * 16, None, b"1" * 16], pa.uuid()),
@@ -181,3 +187,25 @@ def test_what_could_not_be_written_is_refused_before_the_scan(tmp_path: Path, mo
         f"{path}: the column odd (duration[s]) could be read, but not be written to a filtered file (Unhandled type: "
         "duration); convert it or leave it out"
     )
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (pa.array([3 * 10**7], pa.date32()), "(date32[day]) holds a time outside the years 1 to 9999"),
+        (
+            pa.array([2**62], pa.duration("ms")),
+            "(duration[ms]) holds a time outside the years 1 to 9999, or a duration",
+        ),
+        (pa.array([0], pa.timestamp("us", "Nowhere/Land")), "(timestamp[us, tz=Nowhere/Land]) has a time zone that is"),
+        (
+            pa.Array.from_buffers(pa.string(), 1, pa.array([b"a\xff"]).buffers()),
+            "(string) holds text that is not UTF-8",
+        ),
+    ],
+)
+def test_what_a_value_is_that_json_cannot_have_is_said(column: pa.Array, what: str, tmp_path: Path):
+    pq.write_table(pa.table({"text": ["a"], "odd": column}), tmp_path / "d.parquet")
+    with pytest.raises(InputError) as caught:
+        list(read_lines(tmp_path / "d.parquet"))
+    assert f"d.parquet: the column odd {what}" in str(caught.value)

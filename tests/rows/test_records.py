@@ -10,7 +10,7 @@ from geofilter.rows.formats import READ
 from geofilter.rows.gather import expand
 from geofilter.rows.packing import packing
 from geofilter.rows.records import Rejected, Row, parse_line, read_rows
-from geofilter.rows.row_error import RowError
+from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import Turn
 
@@ -100,9 +100,9 @@ def test_unusable_records(record, error):
     ("line", "error"),
     [
         (b'{"text": "a"', "broken JSON at column 13: Expecting ',' delimiter; mend or remove the line"),
-        (b"\xff\xfe", "not UTF-8 at byte 0; re-encode the file as UTF-8"),
+        (b"\xff\xfe", f"not UTF-8 at byte 0; {RE_ENCODE}"),
         (b"   ", "empty line; remove it"),
-        (b"[1]", "a row must be a JSON object, not list; wrap it in {...}"),
+        (b"[1]", "a row must be a JSON object, not list; write its rows one a line"),
         (
             b'{"text": "a", "n": ' + b"9" * 5000 + b"}",
             "unreadable JSON: Exceeds the limit (4300 digits) for integer string conversion; mend or remove the line",
@@ -189,7 +189,7 @@ def test_files_that_cannot_be_read(tmp_path: Path):
             f"no such file; give the path of a data file ({READ})",
         ),
         (empty, "the file is empty; nothing to read"),
-        (tmp_path, f"is a folder; give its files, for instance '{tmp_path}/*.jsonl.gz'"),
+        (tmp_path, f"is a folder; give its files: '{tmp_path}/*.jsonl' '{tmp_path}/*.jsonl.gz'"),
         (pipe, "is a pipe, and the data are read more than once; write them to a file first"),
     ]:
         with pytest.raises(InputError) as caught:

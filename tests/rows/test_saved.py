@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shlex
 from pathlib import Path
 
 import datasets
@@ -98,6 +99,12 @@ def test_what_is_left_of_a_saved_data_set_is_refused(here: Path):
     assert not list(here.glob(".geofilter/*"))
 
 
+def test_a_saved_data_set_without_rows_is_refused(here: Path):
+    datasets.Dataset.from_list(ROWS).select([]).save_to_disk("none")
+    assert refused("none") == "none: has no rows; nothing to read"
+    assert not list(here.glob(".geofilter/*"))
+
+
 def test_a_saved_data_sets_own_files_are_read_as_they_are(here: Path):
     save("mine", ROWS)
     (file,) = Path("mine").glob("*.arrow")
@@ -113,9 +120,15 @@ def test_a_saved_data_sets_own_files_are_read_as_they_are(here: Path):
 @pytest.mark.parametrize(
     ("names", "instead"),
     [
-        (["a.jsonl", "b.jsonl"], "give its files, for instance 'd/*.jsonl'"),
-        (["README.md", "data/x.parquet"], "give its files, for instance 'd/data/*.parquet'"),
-        (["x.JSON.gz"], "give its files, for instance 'd/*.JSON.gz'"),
+        (["a.jsonl", "b.jsonl"], "give its files: 'd/*.jsonl'"),
+        (["README.md", ".x/y.jsonl", "data/x.parquet"], "give its files: 'd/data/*.parquet'"),
+        (["x.JSON.gz"], "give its files: 'd/*.JSON.gz'"),
+        (
+            ["a.csv", "b/c/d/e.jsonl.gz", "b/f.jsonl", "g/h.jsonl"],
+            "give its files: 'd/*.csv' 'd/**/*.jsonl' 'd/b/c/d/*.jsonl.gz'",
+        ),
+        (["it's [1]/a.jsonl"], """give its files: 'd/it'"'"'s [[]1]/*.jsonl'"""),
+        (["README.md"], "give a data file (.jsonl, .json, .csv, .tsv, .parquet or .arrow)"),
     ],
 )
 def test_of_a_folder_of_files_it_is_said_what_to_write(names: list[str], instead: str, here: Path):
@@ -125,6 +138,11 @@ def test_of_a_folder_of_files_it_is_said_what_to_write(names: list[str], instead
     with pytest.raises(InputError) as caught:
         list(read_lines(Path(gathered("d")[0][0])))
     assert str(caught.value) == f"d: is a folder; {instead}"
+    patterns = shlex.split(instead.partition("files: ")[2])
+    if patterns:
+        assert set(gathered(*patterns)[0]) == {
+            f"d/{name}" for name in names if "README" not in name and ".x" not in name
+        }
 
 
 class Pipe:
@@ -151,6 +169,14 @@ def test_what_comes_through_a_pipe_is_kept_by_what_it_is(here: Path, monkeypatch
         assert Path(path).name.partition(".")[2] == ending
         assert Path(path).read_bytes() == data
         assert [json.loads(row) for row in read_lines(Path(path))] == ROWS
+    table = b'prompt,completion\nq,"a, b"\nr,c\n'
+    for data, ending in [
+        (table, "csv"), (table.replace(b",", b"\t"), "tsv"), (gzip.compress(table.replace(b",", b";")), "csv.gz"),
+    ]:  # fmt: skip
+        monkeypatch.setattr("sys.stdin", Pipe(data))
+        (path,), _ = gathered("-")
+        assert Path(path).name.partition(".")[2] == ending
+        assert [json.loads(row)["prompt"] for row in read_lines(Path(path))] == ["q", "r"]
     before = sorted(here.rglob("*"))
     for data, said in [
         (lines.decode().encode("utf-16"), "-: is UTF-16 text; pipe it through iconv -f UTF-16 -t UTF-8"),
@@ -161,3 +187,5 @@ def test_what_comes_through_a_pipe_is_kept_by_what_it_is(here: Path, monkeypatch
         monkeypatch.setattr("sys.stdin", Pipe(data))
         assert refused("-").startswith(said)
     assert sorted(here.rglob("*")) == before
+    monkeypatch.setattr("sys.stdin", None)  # as a shell closes it: <&-
+    assert refused("-") == "-: standard input is closed; pipe rows into it"

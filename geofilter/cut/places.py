@@ -1,0 +1,175 @@
+"""Where the kept, removed and quarantined rows of every input go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from geofilter.errors import InputError, RunError
+from geofilter.files import Together
+from geofilter.rows.arrow import Arrow
+from geofilter.rows.formats import CALLED, Jsonl, format_of
+from geofilter.rows.packing import ENDINGS, WRITTEN_BY_NONE, ending_of, named_as, packing, split_name
+from geofilter.rows.parquet import Parquet
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files written for one input, and their row counts."""
+
+    index: int
+    kept: Path
+    removed: Path
+    quarantined: Path
+    in_lines: bool
+    """whether the kept rows are written as lines; else in their input's format"""
+    packed: str
+    """what packs the kept rows, see `packing.packing`"""
+    n_kept: int = 0
+    n_removed: int = 0
+    n_quarantined: int = 0
+
+    @classmethod
+    def plan(
+        cls, index: int, data: Path, out: Path | None, removed: Path | None, n_inputs: int, called: str = ""
+    ) -> Outputs:
+        """Where the outputs of `data` go.
+
+        Args:
+            called: what stands for the stem of its name, where another input has the same.
+
+        Raises:
+            InputError: a file name was given for several inputs, or one that stands for another format.
+        """
+        folder, (stem, suffix), found = data.parent, split_name(data), format_of(data)
+        stem = called or stem
+        if not data.suffix:
+            suffix = f"{found.endings[0]}{found.packed}"
+        kept, in_lines, packed = folder / f"{stem}.filtered{suffix}", isinstance(found, Jsonl), found.packed
+        if out is not None and (out.is_dir() or n_inputs > 1):
+            if not out.is_dir():
+                raise InputError(f"--out {out}: the run has {n_inputs} inputs; give an existing folder")
+            folder, kept = out, out / kept.name
+        elif out is not None:
+            _refuse_packed(out)
+            folder, kept = out.parent, out
+            stem = split_name(out)[0].removesuffix(".filtered")
+            named, packed = named_as(out)
+            in_lines = in_lines or named not in found.endings
+            if in_lines and named in CALLED:
+                raise InputError(f"--out {out}: {data} is no {CALLED[named]}; kept rows have their input's format")
+            if packed and not in_lines and isinstance(found, Parquet | Arrow):
+                raise InputError(f"--out {out}: a {CALLED[named]} packs its own columns; leave {out.suffix} off")
+        if removed is not None and str(removed) == "-":
+            raise InputError("--removed -: removed rows are written to a file only; name one")
+        if removed is not None:
+            _refuse_packed(removed, "--removed")
+        if removed is not None and (named_as(removed)[0] in CALLED or ending_of(removed)):
+            raise InputError(f"--removed {removed}: removed rows are written as plain JSONL; name it .jsonl")
+        if removed is not None and n_inputs > 1:
+            raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
+        return cls(
+            index,
+            kept,
+            removed or folder / f"{stem}.removed.jsonl",
+            folder / f"{stem}.quarantined.jsonl",
+            in_lines,
+            packed,
+        )
+
+    def check(self, path: str, rows: int, kept: int, removed: int, quarantined: int) -> None:
+        """Refuse files that do not hold every row of their input once.
+
+        Raises:
+            RunError: they do not.
+        """
+        count = {"kept": self.n_kept, "removed": self.n_removed, "quarantined": self.n_quarantined}
+        expected = {"kept": kept, "removed": removed, "quarantined": quarantined}
+        if count != expected or sum(count.values()) != rows:
+            raise RunError(f"{path}: {count} does not match the run's {expected}; scan it again")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of this input: rows and reports."""
+        return self.kept, self.removed, self.quarantined, *(self.report(kind) for kind in ("html", "json", "md"))
+
+    def report(self, kind: str) -> Path:
+        """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
+        return self.kept.parent / f"{split_name(self.kept)[0].removesuffix('.filtered')}.report.{kind}"
+
+    def open(self, together: Together, stack: ExitStack) -> dict[str, IO[bytes]]:
+        """Open the three outputs, which appear when `together` ends."""
+        return {
+            kind: stack.enter_context(_writing(together, path, packed))
+            for kind, path, packed in (
+                ("kept", self.kept, self.packed),
+                ("removed", self.removed, ""),
+                ("quarantined", self.quarantined, ""),
+            )
+        }
+
+
+def _refuse_packed(path: Path, option: str = "--out") -> None:
+    if path.suffix.lower() in WRITTEN_BY_NONE:
+        raise InputError(
+            f"{option} {path}: {path.suffix} is not written; name it .jsonl, or one of {', '.join(ENDINGS)}"
+        )
+
+
+@contextmanager
+def _writing(together: Together, path: Path, packed: str) -> Iterator[IO[bytes]]:
+    try:
+        with together.open(path) as raw, packing(raw, packed) as handle:
+            yield handle
+    except OSError as error:
+        raise InputError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); give another place with --out"
+        ) from None
+
+
+def planned(inputs: Sequence[Path], out: Path | None, removed: Path | None) -> list[Outputs]:
+    """Where the outputs of each input go.
+
+    Of inputs whose outputs would be written over each other's, under longer names: the file's whole name, and those of
+    its folders where that is another's too.
+
+    Raises:
+        InputError: options that do not fit the inputs, or a name that is taken or cannot be written.
+    """
+    try:
+        plans = [Outputs.plan(i, path, out, removed, len(inputs)) for i, path in enumerate(inputs)]
+        for i, name in _told_apart(inputs, plans).items():
+            plans[i] = Outputs.plan(i, inputs[i], out, removed, len(inputs), name)
+        _refuse_taken(plans, inputs)
+    except OSError as error:
+        where = error.filename or out or inputs[0]
+        raise InputError(f"{where}: cannot be written ({error.strerror}); give another name with --out") from None
+    return plans
+
+
+def _told_apart(inputs: Sequence[Path], plans: Sequence[Outputs]) -> dict[int, str]:
+    """Names for those inputs whose outputs have the same ones, by their position."""
+    count = Counter(path.resolve() for plan in plans for path in plan.paths)
+    alike = {i: inputs[i].resolve().parts for i, plan in enumerate(plans) if count[plan.quarantined.resolve()] > 1}
+    for n in range(1, max(map(len, alike.values()), default=0) + 1):
+        found = {i: "-".join(parts[-n:]) for i, parts in alike.items()}
+        if len(set(found.values())) == len(found):
+            return found
+    return {}
+
+
+def _refuse_taken(plans: Sequence[Outputs], inputs: Sequence[Path]) -> None:
+    taken = {path.resolve() for path in inputs}
+    for path in (path for plan in plans for path in plan.paths):
+        if not path.name or (path.exists() and not path.is_file()):
+            raise InputError(f"{path}: is not a file that can be written; choose another name")
+        if path.resolve() in taken:
+            raise InputError(
+                f"{path}: would overwrite an input or another output; rename one of the inputs, scan them in runs "
+                "of their own, or give another --out"
+            )
+        taken.add(path.resolve())
