@@ -43,6 +43,14 @@ def examples() -> Iterator[str]:
         for line, outcome in zip((CASES / f"{name}.jsonl").read_text("utf-8").splitlines(), about["rows"], strict=True):
             yield f"| {_code(line)} | {_outcome(outcome)} |"
         yield ""
+    about = json.loads((CASES / "files.expected.json").read_text("utf-8"))
+    files = sorted(path.name for path in (CASES / "files").iterdir())
+    yield f"**{about['title']}** {', '.join(map(_code, files))}:"
+    yield ""
+    yield "| row | scored |"
+    yield "|---|---|"
+    for number, outcome in enumerate(about["rows"], start=1):
+        yield f"| {number} | {_outcome(outcome)} |"
 
 
 def _outcome(outcome: dict) -> str:

@@ -22,14 +22,18 @@ def expected(name: str) -> dict[str, Any]:
     return json.loads((CASES / f"{name}.expected.json").read_text("utf-8"))
 
 
-def outcomes(name: str, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """What becomes of each row: its rendered text and what is scored of it, or why it is not scored."""
+FILES = sorted((CASES / "files").iterdir())
+"""the same rows in files of every format, see files.expected.json"""
+
+
+def outcomes(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """What becomes of each row of a file: its rendered text and what is scored of it, or why it is not scored."""
     only = tuple((column, value) for column, value in about.get("only", ()))
     reading = Reading(train=about.get("train", "all"), thinking=about.get("thinking", False), only=only)
     tokenizer = make_tokenizer(template(about["template"]) if "template" in about else CHATML)
     out: list[dict[str, Any]] = []
-    for number, line in enumerate(read_lines(CASES / f"{name}.jsonl"), start=1):
-        row = parse_line(line, name, number, reading)
+    for number, line in enumerate(read_lines(path), start=1):
+        row = parse_line(line, path.name, number, reading)
         if row is None:
             out.append({"passed_over": True})
             continue
