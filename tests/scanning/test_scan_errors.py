@@ -43,7 +43,7 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
             "d.jsonl: is given twice (also as ./d.jsonl), by name or through a pattern; give each file once",
         ),
         (["-", "-", *pair], 2, "-: standard input is given twice; it can be read once"),
-        ([".", *pair], 2, ".: is a folder; give its files, for instance '*.jsonl'"),
+        ([".", *pair], 2, ".: is a folder; give its files: '*.jsonl'"),
         (["x*.jsonl", *pair], 2, "x*.jsonl: matches no file; check the pattern and the folder"),
         (
             ["d.jsonl", *pair, "--split", "test"],
