@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -245,6 +245,8 @@ class ScanConfig:
     )  # fmt: skip
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
     """where a file of `data` was made from, for the manifest; see `rows.gather`"""
+    typed: tuple[str, ...] = ()
+    """options that were typed: they stand in the command that goes on with the scan, whatever a settings file says"""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -289,15 +291,21 @@ def fingerprint(encoding: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()
 
 
-def typed(config: Any) -> list[str]:
-    """The options, as they are typed, that make a configuration; those at their default are left out."""
+def typed(config: Any, also: Collection[str] = ()) -> list[str]:
+    """The options, as they are typed, that make a configuration; those at their default are left out.
+
+    Args:
+        also: options that are written at their default too.
+    """
     words: list[str] = []
     for f in fields(config):
         value = getattr(config, f.name)
         default = f.default if f.default_factory is MISSING else f.default_factory()
         if is_dataclass(value):
-            words += typed(value)
-        elif isinstance(said := f.metadata.get("option"), Option) and value != default:
+            words += typed(value, also)
+        elif isinstance(said := f.metadata.get("option"), Option) and (
+            value != default or (value and (said.name or f.name) in also)
+        ):
             name = f"--{(said.name or f.name).replace('_', '-')}"
             if isinstance(value, Mapping):
                 words += [name, written(value)]

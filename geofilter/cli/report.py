@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,8 @@ def report(
     opened = open_run(run)
     page = opened.path / "report.html"
     if not page.is_file():
-        raise InputError(f"{opened.path}: not cut yet; run geofilter filter --drop 10% first")
+        again = f"geofilter filter {shlex.quote(str(opened.path))} --drop 10%"
+        raise InputError(f"{opened.path}: not cut yet; run {again} first")
     if shade < 0:
         raise InputError(f"--shade {shade}: give the number of rows to shade")
     if shade:

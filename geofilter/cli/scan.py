@@ -12,7 +12,7 @@ import typer
 
 from geofilter.cli.options import AsJson, Command, Offline, Quiet
 from geofilter.cli.output import note, notifier, progress
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def scan(
     from geofilter.run.told import reading_said
 
     files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
-    config = replace(config, data=files, origins=origins)
+    config = replace(config, data=files, origins=origins, typed=typed_options(ctx))
     if check:
         show_rows(config, as_json)
         return

@@ -158,6 +158,11 @@ def _typed(ctx: typer.Context, option: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def typed_options(ctx: typer.Context) -> tuple[str, ...]:
+    """The options that were typed; the others are at their default, or from the settings file."""
+    return tuple(name for name in ctx.params if _typed(ctx, name))
+
+
 def _overruled(given: set[str]) -> set[str]:
     """What options that are given make void in a weaker place: themselves, their rivals, and what belongs to another
     model or SAE.

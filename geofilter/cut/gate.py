@@ -16,6 +16,7 @@ from geofilter.run.banks import exclusions_said
 from geofilter.run.labelled import among, learnt_from
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
+from geofilter.text import counted
 
 FORMAT = 1
 ALL = "all rows"
@@ -65,6 +66,8 @@ class GateVerdict(TypedDict):
     run: str
     data: list[str]
     scorer: str
+    passed_over: int
+    """rows that --only left out, and were not checked"""
     left_out: list[str]
     """features that count nothing, in words"""
     learnt_from: int
@@ -115,6 +118,7 @@ def check(
         "run": str(run.path),
         "data": [f["path"] for f in manifest["data"]],
         "scorer": manifest["scorer"],
+        "passed_over": int(manifest["counts"]["passed_over"]),
         "left_out": exclusions_said(manifest["banks"]),
         "learnt_from": int(among(run, learnt_from(run)).sum()),
     }
@@ -190,8 +194,12 @@ def text(verdict: GateVerdict) -> str:
 
 def _remarks(verdict: GateVerdict) -> list[str]:
     """What must be known to read the counts."""
-    n = verdict["learnt_from"]
-    return [*verdict["left_out"], *([f"{n:,} of the rows are those that a bank was learnt from"] if n else [])]
+    said = list(verdict["left_out"])
+    if n := verdict["passed_over"]:
+        said.append(f"{counted(n, 'row')} passed over by --only, not checked")
+    if n := verdict["learnt_from"]:
+        said.append(f"{n:,} of the rows are those that a bank was learnt from")
+    return said
 
 
 def table(verdict: GateVerdict) -> tuple[list[str], list[list[str]]]:

@@ -30,13 +30,13 @@ class Reading:
 
     def wants(self, record: Mapping[str, Any]) -> bool:
         """Whether a record has all the values of `only`."""
-        return all(_written(lookup(record, column)) == value for column, value in self.only)
+        return all(as_written(lookup(record, column)) == value for column, value in self.only)
 
 
 AS_THEY_ARE = Reading()
 
 
-def _written(value: Any) -> str:
+def as_written(value: Any) -> str:
     """As `--only` has it: text as it stands, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -18,7 +18,7 @@ from typing import Any
 from geofilter.errors import InputError
 from geofilter.rows.fields import NO_FIELDS, SHOWN_COLUMNS, Fields, columns, listed, lookup
 from geofilter.rows.lines import read_lines
-from geofilter.rows.reading import AS_THEY_ARE, Reading
+from geofilter.rows.reading import AS_THEY_ARE, Reading, as_written
 from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.table import Unreadable
@@ -132,21 +132,32 @@ def check_fields(paths: Sequence[Path], fields: Fields, limit: int | None = None
 
 
 def check_columns(paths: Sequence[Path], reading: Reading, limit: int | None = None) -> None:
-    """Refuse what `check_fields` does, and columns of `Reading.only` that are in no row of any file.
+    """Refuse what `check_fields` does, and a `Reading.only` that leaves out every row of all files.
 
     Args:
         limit: only the first rows of each file count.
 
     Raises:
-        InputError: no row has a column, or a file cannot be read.
+        InputError: no row has a column or a value, or a file cannot be read.
     """
     check_fields(paths, reading.fields, limit)
-    wanted = {column: column for column, _ in reading.only}
-    for path in paths if wanted else ():
-        wanted, seen = _absent(path, wanted, limit)
-        if wanted and path == paths[-1]:
-            raise InputError(f"--only: no row has the column {next(iter(wanted))}; {path} has {listed(seen)}"
-                             f"{did_you_mean(next(iter(wanted)), seen)}")  # fmt: skip
+    known, values = dict[str, None](), {column: dict[str, None]() for column, _ in reading.only}
+    for record in (record for path in paths if reading.only for record in _records(path, limit)):
+        if reading.wants(record):
+            return
+        known |= dict.fromkeys(columns(record)) if len(known) < SHOWN_COLUMNS else {}
+        for column, seen in values.items():
+            if (value := lookup(record, column)) is not None and len(seen) < SHOWN_COLUMNS:
+                seen[as_written(value)] = None
+    for column, wanted in reading.only if known else ():
+        said, there = f"--only {column}={wanted}", values[column]
+        if not there:
+            raise InputError(f"{said}: no row has the column {column}; there are {listed(known)}"
+                             f"{did_you_mean(column, known)}")  # fmt: skip
+        if wanted not in there:
+            raise InputError(f"{said}: no row has this value; there are {listed(there)}{did_you_mean(wanted, there)}")
+    if known:
+        raise InputError("--only: no row has all of these values; leave one of them out")
 
 
 def reading_for(path: Path, reading: Reading) -> Reading:
@@ -159,19 +170,24 @@ def reading_for(path: Path, reading: Reading) -> Reading:
     return replace(reading, only=(), fields=reading.fields if has else NO_FIELDS)
 
 
+def _records(path: Path, limit: int | None) -> Iterator[dict[str, Any]]:
+    """The objects of a file's first rows; those that are none are passed over."""
+    for line in islice(read_lines(path), limit):
+        try:
+            yield _record(line.rstrip(b"\r\n"))
+        except RowError:
+            continue
+
+
 def _absent(path: Path, fields: Fields, limit: int | None) -> tuple[dict[str, str], list[str]]:
     """What of the fields no row of a file has, and some of the columns it has."""
     absent, seen = dict(fields), dict[str, None]()
-    for line in islice(read_lines(path), limit):
-        if not absent:
-            break
-        try:
-            record = _record(line.rstrip(b"\r\n"))
-        except RowError:
-            continue
+    for record in _records(path, limit) if fields else ():
         absent = {name: column for name, column in absent.items() if lookup(record, column) is None}
         if len(seen) < SHOWN_COLUMNS:
             seen |= dict.fromkeys(columns(record))
+        if not absent:
+            break
     return absent, list(seen)
 
 

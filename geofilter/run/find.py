@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def named(given: Path, folder: Path, notify: Notify) -> Run:
     if of_data := _of_data(given, runs):
         return _newest_finished(of_data, notify)
     if given.is_file():
-        raise RunError(f"{text}: no run of this file here; make one with geofilter scan {text}")
+        raise RunError(f"{text}: no run of this file here; make one with geofilter scan {shlex.quote(text)}")
     called = [f for f in runs if f.name.startswith(text) or f.name.rpartition("-")[2].startswith(text)]
     if len(called) > 1:
         raise RunError(f"{text}: may be {_listed(called)}; give one of these names")

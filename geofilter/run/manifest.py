@@ -135,6 +135,8 @@ class Started(TypedDict):
     seed: int
     command: NotRequired[list[str]]
     """what makes this run, as words of a shell; what goes on with it where it is not finished"""
+    failed: NotRequired[str]
+    """why its rows could not be scored, and never can be"""
     scanned_banks: NotRequired[list[BankAbout]]
     """the banks of the scan, where one learnt from labels has taken their place"""
 

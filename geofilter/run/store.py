@@ -168,8 +168,10 @@ class Run:
 
     @property
     def remedy(self) -> str:
-        """What finishes the run, in words."""
-        command = self.manifest.get("command")
+        """What finishes the run, or why nothing does, in words."""
+        command, failed = self.manifest.get("command"), self.manifest.get("failed")
+        if failed:
+            return f"it failed: {failed}"
         return f"go on with: {shlex.join(command)}" if command else "run the same geofilter scan command again"
 
     def damaged(self) -> RunError:

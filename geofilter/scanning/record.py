@@ -124,7 +124,7 @@ def _command(config: ScanConfig, run_dir: Path | None) -> list[str]:
 
     A saved data set has the file that was made of it: that is the same input.
     """
-    words, options = ["geofilter", "scan"], typed(config)
+    words, options = ["geofilter", "scan"], typed(config, config.typed)
     for path in config.data:
         origin = config.origins.get(path, {})
         words.append(f"{origin['id']}@{origin['revision']}" if "id" in origin else path)

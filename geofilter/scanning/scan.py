@@ -78,7 +78,11 @@ def scan(
         tokens = encode_shards(config, run, files, reader, started, progress)
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
-        scored = score(run, banks, config.scorer, [f["path"] for f in files])
+        try:
+            scored = score(run, banks, config.scorer, [f["path"] for f in files])
+        except InputError as error:  # the same scan would fail again
+            run.write_manifest({**begun, "failed": str(error)})
+            raise
         clock.lap("score")
         used = list(zip(banks, config.banks or BUILT_IN, strict=True))
         run.write_manifest(finish(begun, used, scored, clock.laps, tokens))

@@ -1,5 +1,6 @@
 """How rows are read: options that decide what is scored, what is told of it, and `scan --check`."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -161,8 +162,10 @@ not what is trained? --fields, --train, --only and --score-thinking say what is
     assert (found["rows"], found["passed_over"], [s["rows"] for s in found["shapes"]]) == (5, 4, [1])
     assert found["cannot_be_scored"] == []
     for option, error in [
-        (("--only", "lable=true"), "--only: no row has the column lable; d.jsonl has messages, id, prompt, completion, "
-                                   "label; did you mean label?"),
+        (("--only", "lable=true"), "--only lable=true: no row has the column lable; there are messages, id, prompt, "
+                                   "completion, label; did you mean label?"),
+        (("--only", "label=flase"), "--only label=flase: no row has this value; there are false; did you mean false?"),
+        (("--only", "label=false", "--only", "id=1"), "--only: no row has all of these values; leave one of them out"),
         (("--only", "label"), "--only label: is not COLUMN=VALUE; write label=true for instance"),
         (("--train", "first"), "--train first: use all or last"),
     ]:  # fmt: skip
@@ -170,9 +173,42 @@ not what is trained? --fields, --train, --only and --score-thinking say what is
         assert (done.returncode, done.stderr) == (2, f"geofilter: error: {error}\n")
 
 
-def test_a_run_of_rows_that_are_all_passed_over_says_so(tiny, tiny_bank: Path, tmp_path: Path):
+def test_a_scan_that_can_score_no_row_says_so_whenever_it_is_met_again(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [{"prompt": "a", "completion": " "}, {"x": 1}])
+    scan = ["scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
+    for args in (scan, ["filter", "--drop", "1"], ["gate"]):
+        done = geofilter(*args, cwd=tmp_path)
+        assert done.returncode == (2 if args is scan else 4)
+        assert "d.jsonl: no row can be scored; line 1: the response is empty" in done.stderr.splitlines()[-1]
     write_rows(tmp_path / "d.jsonl", [{"prompt": "a", "completion": "b", "label": False}])
-    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--only",
-                     "label=true", cwd=tmp_path)  # fmt: skip
+    done = geofilter(*scan, "--only", "label=true", "--run", "r", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "geofilter: error: d.jsonl: --only leaves out every row; nothing is scored"
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_gate_and_explain_tell_of_rows_that_were_passed_over(scanned: tuple[Path, Done]):
+    folder, _ = scanned
+    done = geofilter("gate", "r", "--max-flagged", "100%", "--max-quarantined", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "7 rows passed over by --only, not checked" in done.stdout + done.stderr
+    for args, error in [
+        (("--row", 2), "--row 2: passed over by --only, so it has no score"),
+        (("--row", 40), "--row 40: no such row in the run r; its rows are 1 to 16"),
+        (("--row", 1, "--file", "e.jsonl"), "--file e.jsonl: no input of the run r; give one of d.jsonl"),
+    ]:
+        done = geofilter("explain", "r", *args, cwd=folder)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"geofilter: error: {error}")
+
+
+def test_what_was_typed_stands_in_the_command_that_goes_on(tiny, tiny_bank: Path, tmp_path: Path):
+    """Though it is the default: a settings file may say otherwise."""
+    (tmp_path / "geofilter.toml").write_text('train = "last"\n', "utf-8")
+    write_rows(tmp_path / "d.jsonl", [chat("q", "a")])
+    done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--train", "all",
+                     "--run", "r", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    command = Run.open(tmp_path / "r").manifest["command"]
+    assert ("--train", "all") in itertools.pairwise(command)
+    again = geofilter(*command[1:], cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert Run.open(tmp_path / "r").manifest["tokens_encoded_now"] == 0
