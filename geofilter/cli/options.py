@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,8 @@ from typer.models import OptionInfo
 
 from geofilter.cli.output import note
 from geofilter.config import RUN, Option, ScanConfig
+from geofilter.errors import RunError
+from geofilter.files import RUNS
 
 if TYPE_CHECKING:
     from geofilter.run.store import Run
@@ -96,11 +99,17 @@ def open_run(given: Path | None) -> Run:
     """The run a command is given, or the newest finished one here; named on stderr where it was not given as a folder.
 
     Raises:
-        RunError: no such run, several, or one that is not complete.
+        RunError: no such run, several, one that is not complete, or one of another working folder.
     """
     from geofilter.run.find import named, newest
 
     run = newest(Path.cwd(), note) if given is None else named(given, Path.cwd(), note)
+    home = run.path.resolve().parent
+    relative = [d["path"] for d in run.manifest["data"] if not Path(d["path"]).is_absolute()]
+    if relative and home.name == RUNS and home.parent != Path.cwd().resolve():
+        # Data and banks are named as they were typed there; a file of that name here is another one.
+        raise RunError(f"{run.path}: its data {relative[0]} is named from {home.parent}; run the command there: "
+                       f"cd {shlex.quote(str(home.parent))}")  # fmt: skip
     if run.path != given:
         note(f"run: {run.path}")
     return run

@@ -76,6 +76,16 @@ def test_commands_take_a_run_by_its_data_or_the_beginning_of_its_name(folder: Pa
     assert "the scan is not complete; go on with: geofilter scan c.jsonl" in errors_of(done)
 
 
+def test_a_run_of_another_working_folder_says_where_it_belongs(folder: Path, tmp_path: Path):
+    """Its data are named from there; a file of the same name here would be taken for it."""
+    write_rows(tmp_path / "a.jsonl", rows(3))
+    (run,) = (folder / ".geofilter").glob("a-*")
+    for args in (["gate", run], ["filter", run, "--drop", "1"], ["explain", run, "--row", "1"]):
+        done = geofilter(*args, cwd=tmp_path)
+        assert done.returncode == 4
+        assert errors_of(done) == f"{run}: its data a.jsonl is named from {folder}; run the command there: cd {folder}"
+
+
 def test_a_row_may_be_named_by_its_rank(folder: Path):
     done = geofilter("filter", "b.jsonl", "--drop", "5", cwd=folder)
     assert done.returncode == 0, done.stderr
