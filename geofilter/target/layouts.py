@@ -16,7 +16,7 @@ from typing import Any
 from geofilter.errors import TargetError, first_line
 from geofilter.target import hub
 from geofilter.target.hooks import Hook
-from geofilter.target.sae_folder import CFG, WEIGHTS, read_json
+from geofilter.target.sae_folder import CFG, WEIGHTS, checked, read_json, value_of
 
 DICTIONARY, SPARSIFY = "ae.pt", "sae.safetensors"
 """the weights' file, which tells the layouts apart"""
@@ -91,9 +91,11 @@ def configuration(folder: Path) -> dict[str, Any]:
     """What the SAE computes, as SAELens' cfg.json has it.
 
     Raises:
-        TargetError: unreadable, or a kind of SAE or a place of the model that is not supported.
+        TargetError: unreadable, an odd value, or a kind of SAE or a place of the model that is not supported.
     """
-    return _sparsify(folder) if weights_of(folder) == SPARSIFY else _dictionary(folder)
+    if weights_of(folder) == SPARSIFY:
+        return checked(_sparsify(folder), folder / CFG)
+    return checked(_dictionary(folder), folder / _TRAINING)
 
 
 def weights(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
@@ -139,29 +141,24 @@ def weights(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _plain(architecture: str, d_in: int, d_sae: int, subtracts: bool, hook: Hook, model: Any, k: Any) -> dict[str, Any]:
+def _plain(architecture: str, d_in: int, d_sae: int, subtracts: bool, hook: Hook, model: str, k: int) -> dict[str, Any]:
     return {
         "architecture": architecture, "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": subtracts, "normalize_activations": "none", "reshape_activations": "none",
-        "metadata": {"hook_name": str(hook), **({"model_name": model} if isinstance(model, str) else {})},
-        **({"k": int(k), "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
+        "metadata": {"hook_name": str(hook), **({"model_name": model} if model else {})},
+        **({"k": k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
     }  # fmt: skip
 
 
 def _dictionary(folder: Path) -> dict[str, Any]:
     path = folder / _TRAINING
     found = read_json(path)
-    trainer = found.get("trainer")
-    if not isinstance(trainer, dict):
-        raise TargetError(f"{path}: has no trainer, so it is no configuration of dictionary_learning")
-    kind = trainer.get("dict_class")
+    trainer = value_of(found, "trainer", path, dict)
+    kind = value_of(trainer, "dict_class", path, str)
     if kind not in _CLASSES:
         raise TargetError(f"{path}: dict_class {kind} is not supported; it must be {', '.join(_CLASSES)}")
     architecture, subtracts = _CLASSES[kind]
-    wanted = ["activation_dim", "dict_size", *(["k"] if architecture == "topk" else [])]
-    if absent := [name for name in wanted if not isinstance(trainer.get(name), int)]:
-        raise TargetError(f"{path}: names no {' and no '.join(absent)} of its trainer; add it")
-    place = str(trainer.get("submodule_name") or f"resid_post_layer_{trainer.get('layer')}")
+    place = value_of(trainer, "submodule_name", path, str, "") or f"resid_post_layer_{trainer.get('layer')}"
     layer = re.fullmatch(r"resid_post_layer_(\d+)", place)
     if layer is None:
         raise TargetError(
@@ -171,8 +168,8 @@ def _dictionary(folder: Path) -> dict[str, Any]:
     before = isinstance(buffer, dict) and buffer.get("io") == "in"
     hook = Hook(int(layer[1]), "hook_resid_pre" if before else "hook_resid_post")
     return _plain(
-        architecture, trainer["activation_dim"], trainer["dict_size"], subtracts, hook, trainer.get("lm_name"),
-        trainer.get("k"),
+        architecture, value_of(trainer, "activation_dim", path), value_of(trainer, "dict_size", path), subtracts, hook,
+        value_of(trainer, "lm_name", path, str, ""), value_of(trainer, "k", path) if architecture == "topk" else 0,
     )  # fmt: skip
 
 
@@ -188,12 +185,14 @@ def _sparsify(folder: Path) -> dict[str, Any]:
     for key, allowed in plain.items():
         if cfg.get(key) not in allowed:
             raise TargetError(f"{path}: {key} = {cfg[key]!r} is not supported; it must be {str(allowed[0]).lower()}")
-    if absent := [name for name in ("d_in", "k") if not isinstance(cfg.get(name), int)]:
-        raise TargetError(f"{path}: names no {' and no '.join(absent)}; get the folder again")
-    d_sae = cfg.get("num_latents") or cfg["d_in"] * int(cfg.get("expansion_factor") or 0)
+    d_in, k = value_of(cfg, "d_in", path), value_of(cfg, "k", path)
+    if cfg.get("num_latents") in (None, 0):  # which stand for the other
+        d_sae = d_in * value_of(cfg, "expansion_factor", path)
+    else:
+        d_sae = value_of(cfg, "num_latents", path)
     training = folder.parent / _TRAINING
-    model = read_json(training).get("model") if training.is_file() else None
-    name = str(cfg.get("hook_name") or folder.name)
+    model = value_of(read_json(training), "model", training, str, "") if training.is_file() else ""
+    name = value_of(cfg, "hook_name", path, str, "") or folder.name
     try:
         hook = Hook.parse(name)
     except TargetError:
@@ -201,4 +200,4 @@ def _sparsify(folder: Path) -> dict[str, Any]:
             f"{folder}: the place of the model that it reads cannot be told from the name {name}; add "
             f'"hook_name": "blocks.N.hook_resid_post" to its {CFG}'
         ) from None
-    return _plain("topk", cfg["d_in"], int(d_sae), True, hook, model, cfg["k"])
+    return _plain("topk", d_in, d_sae, True, hook, model, k)
