@@ -6,8 +6,8 @@ take every hook for the residual stream, and read sparsify's weights in bfloat16
 
 from __future__ import annotations
 
+import json
 import pickle
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from geofilter.errors import TargetError, first_line
 from geofilter.target import hub
-from geofilter.target.hooks import Hook
+from geofilter.target.hooks import RESIDUAL, Hook
 from geofilter.target.sae_folder import CFG, WEIGHTS, checked, read_json, value_of
 
 DICTIONARY, SPARSIFY = "ae.pt", "sae.safetensors"
@@ -158,19 +158,34 @@ def _dictionary(folder: Path) -> dict[str, Any]:
     if kind not in _CLASSES:
         raise TargetError(f"{path}: dict_class {kind} is not supported; it must be {', '.join(_CLASSES)}")
     architecture, subtracts = _CLASSES[kind]
-    place = value_of(trainer, "submodule_name", path, str, "") or f"resid_post_layer_{trainer.get('layer')}"
-    layer = re.fullmatch(r"resid_post_layer_(\d+)", place)
-    if layer is None:
-        raise TargetError(
-            f"{path}: reads {place}, which is not supported; it must be resid_post_layer_N, or name a layer"
-        )
-    buffer = found.get("buffer")
-    before = isinstance(buffer, dict) and buffer.get("io") == "in"
-    hook = Hook(int(layer[1]), "hook_resid_pre" if before else "hook_resid_post")
+    hook = _place_of(trainer, path)
+    if value_of(found, "buffer", path, dict, {}).get("io") == "in":
+        hook = Hook(hook.layer, "hook_resid_pre")
     return _plain(
         architecture, value_of(trainer, "activation_dim", path), value_of(trainer, "dict_size", path), subtracts, hook,
         value_of(trainer, "lm_name", path, str, ""), value_of(trainer, "k", path) if architecture == "topk" else 0,
     )  # fmt: skip
+
+
+def _place_of(trainer: dict[str, Any], path: Path) -> Hook:
+    """A block of the model: `resid_post_layer_12` of the library's scripts, a module's name, or the layer alone."""
+    name = value_of(trainer, "submodule_name", path, str, "")
+    if not name and trainer.get("layer") is None:
+        raise TargetError(f'{path}: does not say what it reads; add "layer": N to its trainer')
+    if not name:
+        layer = trainer["layer"]  # the first one is 0
+        if type(layer) is not int or layer < 0:
+            raise TargetError(f"{path}: layer is {json.dumps(layer)}; it must be a whole number")
+        return Hook(layer, "hook_resid_post")
+    try:
+        hook = Hook.parse(name.strip().lower().replace("resid_post_layer_", "layers."))
+    except TargetError:
+        hook = None
+    if hook is None or hook.kind not in RESIDUAL:
+        raise TargetError(
+            f"{path}: reads {name}, which is not supported; it must be resid_post_layer_N or model.layers.N"
+        )
+    return hook
 
 
 def _of_sparsify(cfg: dict[str, Any]) -> bool:
@@ -196,6 +211,11 @@ def _sparsify(folder: Path) -> dict[str, Any]:
     try:
         hook = Hook.parse(name)
     except TargetError:
+        if Hook.within_block(name):
+            raise TargetError(
+                f"{folder}: reads {name}, a place within a block, which is not supported; use an SAE of a whole block "
+                "(layers.N)"
+            ) from None
         raise TargetError(
             f"{folder}: the place of the model that it reads cannot be told from the name {name}; add "
             f'"hook_name": "blocks.N.hook_resid_post" to its {CFG}'

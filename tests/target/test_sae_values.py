@@ -57,7 +57,6 @@ CASES = [
     (saelens, {"k": 500}, "k is 500, more than the SAE's 128 features; get the folder again"),
     (saelens, {"k": 500, "d_sae": None}, "k is 500, more than the SAE's 128 features; get the folder again"),
     (saelens, {"d_in": "32"}, f'd_in is "32"; {NUMBER}'),
-    (saelens, {"d_in": 10**60}, None),
     (saelens, {"d_sae": [128]}, f"d_sae is [128]; {NUMBER}"),
     (saelens, {"apply_b_dec_to_input": "no"}, 'apply_b_dec_to_input is "no"; it must be true or false'),
     (saelens, {"metadata": "x"}, 'metadata is "x"; it must be an object'),
@@ -73,11 +72,7 @@ CASES = [
 def test_odd_values_are_named(case: int, tiny, tmp_path: Path):
     make, changes, text = CASES[case]
     folder, cfg = make(tmp_path / "layers.2", **changes)
-    code, said = scan_one(tmp_path, "--model", tiny[0], "--sae", folder)
-    if text is None:
-        assert code == 3 and said.startswith(f"{folder}: the SAE reads 1000")
-    else:
-        assert (code, said) == (3, f"{cfg}: {text}")
+    assert scan_one(tmp_path, "--model", tiny[0], "--sae", folder) == (3, f"{cfg}: {text}")
 
 
 def test_weights_of_other_shapes_than_the_configuration_says(tiny, tmp_path: Path):
