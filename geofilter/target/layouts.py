@@ -83,7 +83,10 @@ def fetch_configuration(repo: str, path: str, download: Callable[[str, str], str
 
 
 def weights_of(folder: Path) -> str:
-    """Name of the weights' file, by the configuration there."""
+    """Name of the weights' file: the one that is there, or before they are fetched by the configuration."""
+    there = [name for name in (SPARSIFY, DICTIONARY) if (folder / name).is_file()]
+    if len(there) == 1:
+        return there[0]
     return SPARSIFY if (folder / CFG).is_file() else DICTIONARY
 
 
@@ -93,7 +96,14 @@ def configuration(folder: Path) -> dict[str, Any]:
     Raises:
         TargetError: unreadable, an odd value, or a kind of SAE or a place of the model that is not supported.
     """
-    if weights_of(folder) == SPARSIFY:
+    name = weights_of(folder)
+    needed, library = (CFG, "sparsify") if name == SPARSIFY else (_TRAINING, "dictionary_learning")
+    if not (folder / needed).is_file():
+        raise TargetError(
+            f"{folder}: has {name} but no {needed}, in which {library} says how the SAE was trained; get the whole "
+            "folder"
+        )
+    if name == SPARSIFY:
         return checked(_sparsify(folder), folder / CFG)
     return checked(_dictionary(folder), folder / _TRAINING)
 

@@ -61,14 +61,15 @@ class _Plan:
         if choice.sae is not None:
             return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
         if row is None:
-            raise TargetError(
-                f"--model {choice.model}: not one of the named targets ({names}), so it needs an SAE: "
-                f"--sae RELEASE/SAE_ID of sae-lens, or --sae DIR{did_you_mean(choice.model, table)}"
-            )
+            raise TargetError(f"--model {choice.model}: {_needs_sae(names)}{did_you_mean(choice.model, table)}")
         layer, width = pick(choice.model, row, choice.layer, choice.width)
         packaged = "package_sae" in row
         sae = str(package_data(row["package_sae"])) if packaged else row["sae"].format(layer=layer, width=width)
         return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
+
+
+def _needs_sae(names: str) -> str:
+    return f"not one of the named targets ({names}), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
 
 
 def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = print) -> Target:
@@ -134,8 +135,15 @@ def _with_base(choice: TargetChoice) -> TargetChoice:
     if choice.model is None or choice.model in known() or not adapters.stands_alone(Path(choice.model)):
         return choice
     found = adapters.with_base(choice, Path(choice.model), choice.model, choice.revision)
-    alias = next((name for name, row in known().items() if row["model"] == found.model), None)
-    return found if alias is None or found.sae is not None else replace(found, model=alias)
+    if found.sae is not None:
+        return found
+    table = known()
+    alias = next((name for name, row in table.items() if row["model"] == found.model), None)
+    if alias is None:
+        raise TargetError(
+            f"--model {choice.model}: an adapter of {found.model}, which is {_needs_sae(', '.join(table))}"
+        )
+    return replace(found, model=alias)
 
 
 @dataclass(frozen=True, slots=True)

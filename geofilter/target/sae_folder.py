@@ -106,18 +106,23 @@ def read_computed(sae_dir: Path) -> dict[str, Any]:
     return cfg
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of an SAE folder.
+def read_json(path: Path, remedy: str = "get the file again") -> dict[str, Any]:
+    """A JSON object of an SAE's or an adapter's folder.
+
+    Args:
+        remedy: what to do about one that cannot be read.
 
     Raises:
         TargetError: unreadable, or something else than an object.
     """
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{path}: cannot be read ({error}); --sae needs a SAELens folder") from None
+    except OSError as error:
+        raise TargetError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise TargetError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(found, dict):
-        raise TargetError(f"{path}: holds no JSON object; --sae needs a SAELens folder")
+        raise TargetError(f"{path}: holds no JSON object; {remedy}")
     return found
 
 

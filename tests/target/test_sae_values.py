@@ -82,3 +82,26 @@ def test_weights_of_other_shapes_than_the_configuration_says(tiny, tmp_path: Pat
         f"{folder / 'sae_weights.safetensors'}: W_dec has the shape (128, 32), not (64, 32) as its cfg.json says; get "
         "the folder again",
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "needed", "library"),
+    [("ae.pt", "config.json", "dictionary_learning"), ("sae.safetensors", "cfg.json", "sparsify")],
+)
+def test_weights_without_a_configuration(weights: str, needed: str, library: str, tiny, tmp_path: Path):
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / weights).touch()
+    assert scan_one(tmp_path, "--model", tiny[0], "--sae", "sae") == (
+        3,
+        f"sae: has {weights} but no {needed}, in which {library} says how the SAE was trained; get the whole folder",
+    )
+
+
+@pytest.mark.parametrize("make", [saelens, sparsify, dictionary])
+@pytest.mark.parametrize("damage", ["{", "[]", "[" * 100_000])
+def test_a_damaged_configuration(make: Any, damage: str, tiny, tmp_path: Path):
+    folder, cfg = make(tmp_path / "layers.2")
+    cfg.write_text(damage)
+    code, text = scan_one(tmp_path, "--model", tiny[0], "--sae", folder)
+    assert code == 3 and text.startswith(f"{cfg}: ") and text.endswith("; get the file again")
+    assert text.count(str(cfg)) == 1
