@@ -47,6 +47,13 @@ def is_one(folder: Path) -> bool:
     return not (folder / WEIGHTS).is_file() and any((folder / name).is_file() for name in (DICTIONARY, SPARSIFY))
 
 
+def below(folder: Path) -> list[str]:
+    """The folders of SAEs in any layout, one or two levels below a folder."""
+    files = (path for name in (WEIGHTS, DICTIONARY, SPARSIFY) for depth in ("*", "*/*")
+             for path in folder.glob(f"{depth}/{name}"))  # fmt: skip
+    return sorted({str(path.parent) for path in files})
+
+
 def fetch_configuration(repo: str, path: str, download: Callable[[str, str], str], offline: bool) -> Path | None:
     """The folder of the hub's cache with the configuration of an SAE in one of these layouts; None for SAELens' own.
 

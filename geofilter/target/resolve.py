@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -250,7 +251,7 @@ def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[st
     except TargetError as error:
         found.append(str(error))
     # Only a model from the hub can have kept `resolve` from looking for the SAE.
-    if not Path(plan.model).is_dir() and not Path(plan.sae).is_dir():
+    if not Path(plan.model).is_dir() and not Path(plan.sae).exists():
         try:
             _published(plan, _accept, True, notify)
         except TargetError as error:
@@ -272,6 +273,8 @@ def _published(plan: _Plan, check: Callable[[dict[str, Any]], Any], offline: boo
 def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -> Path:
     path = Path(plan.sae)
     if not path.is_dir():
+        if path.is_file():
+            raise TargetError(f"--sae {plan.sae}: is a file; give its folder: --sae {shlex.quote(str(path.parent))}")
         if path.is_absolute() or plan.sae.startswith("."):
             raise TargetError(f"--sae {plan.sae}: no such folder")
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
@@ -279,6 +282,11 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
     if layouts.is_one(path):
         return releases.converted(path, notify)
+    if not any((path / name).is_file() for name in (CFG, WEIGHTS)) and (below := layouts.below(path)):
+        more = f" and {len(below) - 8} more" if len(below) > 8 else ""
+        raise TargetError(
+            f"--sae {plan.sae}: is no SAE but a folder above; give one that lies below: {', '.join(below[:8])}{more}"
+        )
     for name in (CFG, WEIGHTS):
         if not (path / name).is_file():
             raise TargetError(

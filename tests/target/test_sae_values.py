@@ -105,3 +105,22 @@ def test_a_damaged_configuration(make: Any, damage: str, tiny, tmp_path: Path):
     code, text = scan_one(tmp_path, "--model", tiny[0], "--sae", folder)
     assert code == 3 and text.startswith(f"{cfg}: ") and text.endswith("; get the file again")
     assert text.count(str(cfg)) == 1
+
+
+def test_a_file_or_a_folder_above_is_told_from_an_sae(tiny, tmp_path: Path):
+    """The message names what to give instead."""
+    for name in ("run/trainer_0", "run/trainer_1"):
+        dictionary(tmp_path / name)
+    for layer in range(9):
+        sparsify(tmp_path / "many" / f"layers.{layer}")
+    many = ", ".join(f"many/layers.{layer}" for layer in range(8))
+    above = "is no SAE but a folder above; give one that lies below:"
+    for typed, text in [
+        ("run/trainer_0/ae.pt", "is a file; give its folder: --sae run/trainer_0"),
+        ("run", f"{above} run/trainer_0, run/trainer_1"),
+        ("many", f"{above} {many} and 1 more"),
+    ]:
+        assert scan_one(tmp_path, "--model", tiny[0], "--sae", typed) == (3, f"--sae {typed}: {text}")
+    saelens(tmp_path / "saes" / "size" / "layer_2")
+    text = f"--sae saes: {above} saes/size/layer_2"
+    assert scan_one(tmp_path, "--model", tiny[0], "--sae", "saes") == (3, text)
