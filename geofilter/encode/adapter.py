@@ -91,13 +91,21 @@ def _reason(error: Exception) -> str:
     return mismatch[0] if mismatch else first_line(error)
 
 
-def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
-    """Names of weights that were not taken, or were not there."""
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise TargetError(f"{path}: cannot be read ({first_line(error)}); get a complete copy of the adapter") from None
+
+
+def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
+    """Names of weights that were not taken, or were not there."""
     decoder = model.base_model
     inside = f"{_SAVED}{decoder.base_model_prefix}."
-    found = load_file(adapter / ADAPTER_WEIGHTS)
+    found = _weights(adapter / ADAPTER_WEIGHTS)
     if not found:
         return [ADAPTER_WEIGHTS]
     holder = model

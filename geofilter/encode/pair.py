@@ -85,18 +85,19 @@ def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
     """The declared layer must be the one the SAE explains best."""
     ev = {layer: f["explained_variance"] for layer, f in figures.items()}
     best = max(ev, key=lambda layer: ev[layer])
+    moved = "" if target.adapter_dir is None else f"; or the adapter {target.choice.adapter} has moved the model away"
     shown = ", ".join(f"layer {layer}: {value:.3f}" for layer, value in sorted(ev.items()))
     if not ev[best] > 0:
         return Check(
             "pair", False,
             f"{target.name}: the SAE reconstructs none of the layers around the one it declares ({shown}); model and "
-            "SAE do not belong together",
+            f"SAE do not belong together{moved}",
         )  # fmt: skip
     if best != target.layer:
         return Check(
             "pair", False,
             f"{target.name}: the SAE declares layer {target.layer} but explains layer {best} best ({shown}); "
-            "model and SAE do not belong together, or the layer is off by one",
+            f"model and SAE do not belong together, or the layer is off by one{moved}",
         )  # fmt: skip
     return Check("pair", True, f"{target.name}: explained variance {shown}; L0 {figures[target.layer]['l0']:.1f}")
 

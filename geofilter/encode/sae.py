@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from geofilter.target.sae_folder import open_weights, read_computed
+from geofilter.errors import TargetError
+from geofilter.target.sae_folder import CFG, WEIGHTS, decoder_shape, open_weights, read_computed, refuse_more_than_all
 
 PRE_ACTIVATIONS = 1 << 25
 """dense pre-activations held at once, (tokens, d_sae) float32: 134 MB"""
@@ -49,6 +51,10 @@ class FeatureEncoder:
         W_enc: (d_in, d_sae)
         b_enc, threshold: (d_sae,) float32
         b_dec: (d_in,) float32
+
+    Raises:
+        TargetError: a configuration that is not computed or has an odd value, or weights that cannot be read or are
+            of other shapes than it says.
     """
 
     def __init__(self, path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
@@ -56,13 +62,28 @@ class FeatureEncoder:
         self.path = path
         self.device = device
         self.architecture: str = cfg["architecture"]
-        self.k = int(cfg.get("k") or 0)
+        self.k: int = cfg["k"] if self.architecture == "topk" else 0
         self.subtract_b_dec = bool(cfg.get("apply_b_dec_to_input", False))
         self.W_enc = self.tensor("W_enc", dtype)
         self.b_enc, self.b_dec = self.tensor("b_enc"), self.tensor("b_dec")
         self.threshold = self.tensor("threshold") if self.architecture == "jumprelu" else None
-        self.d_in, self.d_sae = self.W_enc.shape
+        self.d_in, self.d_sae = decoder_shape(path)
+        self._check_shapes(cfg)
         self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
+
+    def _check_shapes(self, cfg: dict[str, Any]) -> None:
+        d_in, d_sae = cfg["d_in"], cfg.get("d_sae") or self.d_sae
+        for name, value, shape in [
+            ("W_dec", (self.d_sae, self.d_in), (d_sae, d_in)), ("W_enc", self.W_enc.shape, (d_in, d_sae)),
+            ("b_enc", self.b_enc.shape, (d_sae,)), ("b_dec", self.b_dec.shape, (d_in,)),
+            ("threshold", (d_sae,) if self.threshold is None else self.threshold.shape, (d_sae,)),
+        ]:  # fmt: skip
+            if tuple(value) != shape:
+                raise TargetError(
+                    f"{self.path / WEIGHTS}: {name} has the shape {tuple(value)}, not {shape} as its {CFG} says; get "
+                    "the folder again"
+                )
+        refuse_more_than_all(self.k, d_sae, self.path / CFG)
 
     def tensor(self, name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> torch.Tensor:
         """Read one of the folder's weights.

@@ -7,7 +7,6 @@ adapter is applied when it is asked for, and never else.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from geofilter.errors import InputError, TargetError
 from geofilter.files import file_sha256
 from geofilter.target import hub
 from geofilter.target.model_names import same_model
+from geofilter.target.sae_folder import read_json
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _AT_REVISION = re.compile(rf"({hub.REPO.pattern})(?:@([\w./-]+))?")
@@ -57,6 +57,8 @@ def find(spec: str, offline: bool) -> Adapter:
         found = Adapter(f"{repo}@{commit}", config.parent)
     else:
         raise TargetError(f"--adapter {spec}: neither a folder nor a hub id (ORG/REPO or ORG/REPO@REVISION)")
+    if not (found.folder / ADAPTER_CONFIG).is_file():
+        raise TargetError(f"--adapter {spec}: holds no {ADAPTER_CONFIG}; give a folder that peft has saved")
     kind = _config(found.folder).get("peft_type")
     if kind != "LORA":
         raise TargetError(f"--adapter {spec}: is of the kind {kind}; only LoRA can be merged: give a LoRA adapter")
@@ -133,10 +135,4 @@ def notes(adapter: Adapter | None, model: str, folder: Path) -> tuple[str, ...]:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{path}: cannot be read ({error}); an adapter is a folder that peft has saved") from None
-    if not isinstance(found, dict):
-        raise TargetError(f"{path}: holds no JSON object; an adapter is a folder that peft has saved")
-    return found
+    return read_json(path, "an adapter is a folder that peft has saved")

@@ -22,9 +22,11 @@ ATTACH = {
 }
 _NAME = re.compile(r"blocks\.(\d+)\.(.+)")
 _BLOCK = re.compile(
-    r"(?:(?:model|language_model|transformer|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.(input|output))?"
+    r"(?:(?:base_model|model|language_model|transformer|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.(.+))?"
 )
-"""a decoder block by its module's name, as nnsight, dictionary_learning and sparsify spell places"""
+"""a decoder block by its module's name, as nnsight, dictionary_learning and sparsify spell places, or within one"""
+_ENDS = {None: "hook_resid_post", "output": "hook_resid_post", "input": "hook_resid_pre"}
+"""what of a block is the residual stream"""
 _SAME = {"hook_out": "hook_resid_post", "hook_in": "hook_resid_pre"}
 """what TransformerLens' bridges call them"""
 
@@ -40,12 +42,15 @@ class Hook:
     def parse(cls, name: str) -> Hook:
         """`blocks.12.hook_resid_post` and the like; a block by its module's name is its output: `model.layers.12`.
 
+        Blanks around the name and upper case do not count.
+
         Raises:
             TargetError: any other place, named.
         """
-        if block := _BLOCK.fullmatch(name):
-            return cls(int(block[1]), "hook_resid_pre" if block[2] == "input" else "hook_resid_post")
-        match = _NAME.fullmatch(name)
+        plain = name.strip().lower()
+        if (block := _BLOCK.fullmatch(plain)) and block[2] in _ENDS:
+            return cls(int(block[1]), _ENDS[block[2]])
+        match = _NAME.fullmatch(plain)
         kind = _SAME.get(match[2], match[2]) if match else ""
         if not match or kind not in RESIDUAL + SUBLAYER:
             kinds = ", ".join(f"blocks.L.{kind}" for kind in RESIDUAL + SUBLAYER)
@@ -67,6 +72,12 @@ class Hook:
                 f"residual stream ({', '.join(RESIDUAL)})"
             )
         return "self_attn.o_proj" if self.kind == "attn.hook_z" else modules[self.kind]
+
+    @staticmethod
+    def within_block(name: str) -> bool:
+        """True for a module inside of a decoder block, by its name: `layers.12.mlp`."""
+        block = _BLOCK.fullmatch(name.strip().lower())
+        return block is not None and block[2] not in _ENDS
 
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{self.kind}"

@@ -6,8 +6,8 @@ take every hook for the residual stream, and read sparsify's weights in bfloat16
 
 from __future__ import annotations
 
+import json
 import pickle
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 
 from geofilter.errors import TargetError, first_line
 from geofilter.target import hub
-from geofilter.target.hooks import Hook
-from geofilter.target.sae_folder import CFG, WEIGHTS, read_json
+from geofilter.target.hooks import RESIDUAL, Hook
+from geofilter.target.sae_folder import CFG, WEIGHTS, checked, read_json, value_of
 
 DICTIONARY, SPARSIFY = "ae.pt", "sae.safetensors"
 """the weights' file, which tells the layouts apart"""
@@ -45,6 +45,13 @@ _NAMES = {
 def is_one(folder: Path) -> bool:
     """True for a folder on this machine in one of these layouts."""
     return not (folder / WEIGHTS).is_file() and any((folder / name).is_file() for name in (DICTIONARY, SPARSIFY))
+
+
+def below(folder: Path) -> list[str]:
+    """The folders of SAEs in any layout, one or two levels below a folder."""
+    files = (path for name in (WEIGHTS, DICTIONARY, SPARSIFY) for depth in ("*", "*/*")
+             for path in folder.glob(f"{depth}/{name}"))  # fmt: skip
+    return sorted({str(path.parent) for path in files})
 
 
 def fetch_configuration(repo: str, path: str, download: Callable[[str, str], str], offline: bool) -> Path | None:
@@ -83,7 +90,10 @@ def fetch_configuration(repo: str, path: str, download: Callable[[str, str], str
 
 
 def weights_of(folder: Path) -> str:
-    """Name of the weights' file, by the configuration there."""
+    """Name of the weights' file: the one that is there, or before they are fetched by the configuration."""
+    there = [name for name in (SPARSIFY, DICTIONARY) if (folder / name).is_file()]
+    if len(there) == 1:
+        return there[0]
     return SPARSIFY if (folder / CFG).is_file() else DICTIONARY
 
 
@@ -91,9 +101,18 @@ def configuration(folder: Path) -> dict[str, Any]:
     """What the SAE computes, as SAELens' cfg.json has it.
 
     Raises:
-        TargetError: unreadable, or a kind of SAE or a place of the model that is not supported.
+        TargetError: unreadable, an odd value, or a kind of SAE or a place of the model that is not supported.
     """
-    return _sparsify(folder) if weights_of(folder) == SPARSIFY else _dictionary(folder)
+    name = weights_of(folder)
+    needed, library = (CFG, "sparsify") if name == SPARSIFY else (_TRAINING, "dictionary_learning")
+    if not (folder / needed).is_file():
+        raise TargetError(
+            f"{folder}: has {name} but no {needed}, in which {library} says how the SAE was trained; get the whole "
+            "folder"
+        )
+    if name == SPARSIFY:
+        return checked(_sparsify(folder), folder / CFG)
+    return checked(_dictionary(folder), folder / _TRAINING)
 
 
 def weights(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
@@ -139,41 +158,51 @@ def weights(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _plain(architecture: str, d_in: int, d_sae: int, subtracts: bool, hook: Hook, model: Any, k: Any) -> dict[str, Any]:
+def _plain(architecture: str, d_in: int, d_sae: int, subtracts: bool, hook: Hook, model: str, k: int) -> dict[str, Any]:
     return {
         "architecture": architecture, "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": subtracts, "normalize_activations": "none", "reshape_activations": "none",
-        "metadata": {"hook_name": str(hook), **({"model_name": model} if isinstance(model, str) else {})},
-        **({"k": int(k), "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
+        "metadata": {"hook_name": str(hook), **({"model_name": model} if model else {})},
+        **({"k": k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
     }  # fmt: skip
 
 
 def _dictionary(folder: Path) -> dict[str, Any]:
     path = folder / _TRAINING
     found = read_json(path)
-    trainer = found.get("trainer")
-    if not isinstance(trainer, dict):
-        raise TargetError(f"{path}: has no trainer, so it is no configuration of dictionary_learning")
-    kind = trainer.get("dict_class")
+    trainer = value_of(found, "trainer", path, dict)
+    kind = value_of(trainer, "dict_class", path, str)
     if kind not in _CLASSES:
         raise TargetError(f"{path}: dict_class {kind} is not supported; it must be {', '.join(_CLASSES)}")
     architecture, subtracts = _CLASSES[kind]
-    wanted = ["activation_dim", "dict_size", *(["k"] if architecture == "topk" else [])]
-    if absent := [name for name in wanted if not isinstance(trainer.get(name), int)]:
-        raise TargetError(f"{path}: names no {' and no '.join(absent)} of its trainer; add it")
-    place = str(trainer.get("submodule_name") or f"resid_post_layer_{trainer.get('layer')}")
-    layer = re.fullmatch(r"resid_post_layer_(\d+)", place)
-    if layer is None:
-        raise TargetError(
-            f"{path}: reads {place}, which is not supported; it must be resid_post_layer_N, or name a layer"
-        )
-    buffer = found.get("buffer")
-    before = isinstance(buffer, dict) and buffer.get("io") == "in"
-    hook = Hook(int(layer[1]), "hook_resid_pre" if before else "hook_resid_post")
+    hook = _place_of(trainer, path)
+    if value_of(found, "buffer", path, dict, {}).get("io") == "in":
+        hook = Hook(hook.layer, "hook_resid_pre")
     return _plain(
-        architecture, trainer["activation_dim"], trainer["dict_size"], subtracts, hook, trainer.get("lm_name"),
-        trainer.get("k"),
+        architecture, value_of(trainer, "activation_dim", path), value_of(trainer, "dict_size", path), subtracts, hook,
+        value_of(trainer, "lm_name", path, str, ""), value_of(trainer, "k", path) if architecture == "topk" else 0,
     )  # fmt: skip
+
+
+def _place_of(trainer: dict[str, Any], path: Path) -> Hook:
+    """A block of the model: `resid_post_layer_12` of the library's scripts, a module's name, or the layer alone."""
+    name = value_of(trainer, "submodule_name", path, str, "")
+    if not name and trainer.get("layer") is None:
+        raise TargetError(f'{path}: does not say what it reads; add "layer": N to its trainer')
+    if not name:
+        layer = trainer["layer"]  # the first one is 0
+        if type(layer) is not int or layer < 0:
+            raise TargetError(f"{path}: layer is {json.dumps(layer)}; it must be a whole number")
+        return Hook(layer, "hook_resid_post")
+    try:
+        hook = Hook.parse(name.strip().lower().replace("resid_post_layer_", "layers."))
+    except TargetError:
+        hook = None
+    if hook is None or hook.kind not in RESIDUAL:
+        raise TargetError(
+            f"{path}: reads {name}, which is not supported; it must be resid_post_layer_N or model.layers.N"
+        )
+    return hook
 
 
 def _of_sparsify(cfg: dict[str, Any]) -> bool:
@@ -188,17 +217,24 @@ def _sparsify(folder: Path) -> dict[str, Any]:
     for key, allowed in plain.items():
         if cfg.get(key) not in allowed:
             raise TargetError(f"{path}: {key} = {cfg[key]!r} is not supported; it must be {str(allowed[0]).lower()}")
-    if absent := [name for name in ("d_in", "k") if not isinstance(cfg.get(name), int)]:
-        raise TargetError(f"{path}: names no {' and no '.join(absent)}; get the folder again")
-    d_sae = cfg.get("num_latents") or cfg["d_in"] * int(cfg.get("expansion_factor") or 0)
+    d_in, k = value_of(cfg, "d_in", path), value_of(cfg, "k", path)
+    if cfg.get("num_latents") in (None, 0):  # which stand for the other
+        d_sae = d_in * value_of(cfg, "expansion_factor", path)
+    else:
+        d_sae = value_of(cfg, "num_latents", path)
     training = folder.parent / _TRAINING
-    model = read_json(training).get("model") if training.is_file() else None
-    name = str(cfg.get("hook_name") or folder.name)
+    model = value_of(read_json(training), "model", training, str, "") if training.is_file() else ""
+    name = value_of(cfg, "hook_name", path, str, "") or folder.name
     try:
         hook = Hook.parse(name)
     except TargetError:
+        if Hook.within_block(name):
+            raise TargetError(
+                f"{folder}: reads {name}, a place within a block, which is not supported; use an SAE of a whole block "
+                "(layers.N)"
+            ) from None
         raise TargetError(
             f"{folder}: the place of the model that it reads cannot be told from the name {name}; add "
             f'"hook_name": "blocks.N.hook_resid_post" to its {CFG}'
         ) from None
-    return _plain("topk", cfg["d_in"], int(d_sae), True, hook, model, cfg["k"])
+    return _plain("topk", d_in, d_sae, True, hook, model, k)

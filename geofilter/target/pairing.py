@@ -8,6 +8,7 @@ from typing import Any
 from geofilter.errors import TargetError, first_line
 from geofilter.target.hooks import RESIDUAL, Hook
 from geofilter.target.model_names import same_model
+from geofilter.target.sae_folder import checked
 
 _PROCESSED = ("center_writing_weights", "fold_ln")
 """TransformerLens' options that change the residual stream, or what is read of it"""
@@ -49,11 +50,11 @@ class ModelConfig:
         """Hook and notes of an SAE that fits.
 
         Raises:
-            TargetError: another width, layer, hook, processing, or another model.
+            TargetError: another width, layer, hook, processing, another model, or an odd value.
         """
-        metadata = cfg["metadata"]
+        metadata = checked(cfg, sae)["metadata"]
         refuse_processed(metadata, sae)
-        hook = Hook.parse(str(metadata.get("hook_name")))
+        hook = Hook.parse(metadata["hook_name"])
         if hook.layer >= self.layers:
             raise TargetError(f"{sae}: reads {hook}, but {self.model} has layers 0 to {self.layers - 1}")
         if hook.kind not in RESIDUAL:

@@ -21,7 +21,7 @@ from geofilter.errors import InputError, TargetError, first_line
 from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
 from geofilter.target import hub, layouts
 from geofilter.target.directory import find, model_of
-from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS
+from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked
 
 GATES = ("saelens", "upstream")
 FORMAT = 1
@@ -268,7 +268,7 @@ def _supported(sae: Any, where: str) -> dict[str, Any]:
         sae.fold_W_dec_norm()
     metadata = {"model_name": cfg.metadata.model_name, "hook_name": cfg.metadata.hook_name}
     kwargs = cfg.metadata.model_from_pretrained_kwargs
-    return {
+    found = {
         "architecture": architecture,
         "d_in": cfg.d_in,
         "d_sae": cfg.d_sae,
@@ -281,6 +281,7 @@ def _supported(sae: Any, where: str) -> dict[str, Any]:
         "metadata": {**metadata, **({"model_from_pretrained_kwargs": kwargs} if kwargs else {})},
         **({"k": cfg.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
     }
+    return checked(found, where)
 
 
 def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,14 +62,15 @@ class _Plan:
         if choice.sae is not None:
             return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
         if row is None:
-            raise TargetError(
-                f"--model {choice.model}: not one of the named targets ({names}), so it needs an SAE: "
-                f"--sae RELEASE/SAE_ID of sae-lens, or --sae DIR{did_you_mean(choice.model, table)}"
-            )
+            raise TargetError(f"--model {choice.model}: {_needs_sae(names)}{did_you_mean(choice.model, table)}")
         layer, width = pick(choice.model, row, choice.layer, choice.width)
         packaged = "package_sae" in row
         sae = str(package_data(row["package_sae"])) if packaged else row["sae"].format(layer=layer, width=width)
         return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
+
+
+def _needs_sae(names: str) -> str:
+    return f"not one of the named targets ({names}), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
 
 
 def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = print) -> Target:
@@ -134,8 +136,15 @@ def _with_base(choice: TargetChoice) -> TargetChoice:
     if choice.model is None or choice.model in known() or not adapters.stands_alone(Path(choice.model)):
         return choice
     found = adapters.with_base(choice, Path(choice.model), choice.model, choice.revision)
-    alias = next((name for name, row in known().items() if row["model"] == found.model), None)
-    return found if alias is None or found.sae is not None else replace(found, model=alias)
+    if found.sae is not None:
+        return found
+    table = known()
+    alias = next((name for name, row in table.items() if row["model"] == found.model), None)
+    if alias is None:
+        raise TargetError(
+            f"--model {choice.model}: an adapter of {found.model}, which is {_needs_sae(', '.join(table))}"
+        )
+    return replace(found, model=alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +251,7 @@ def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[st
     except TargetError as error:
         found.append(str(error))
     # Only a model from the hub can have kept `resolve` from looking for the SAE.
-    if not Path(plan.model).is_dir() and not Path(plan.sae).is_dir():
+    if not Path(plan.model).is_dir() and not Path(plan.sae).exists():
         try:
             _published(plan, _accept, True, notify)
         except TargetError as error:
@@ -264,6 +273,8 @@ def _published(plan: _Plan, check: Callable[[dict[str, Any]], Any], offline: boo
 def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -> Path:
     path = Path(plan.sae)
     if not path.is_dir():
+        if path.is_file():
+            raise TargetError(f"--sae {plan.sae}: is a file; give its folder: --sae {shlex.quote(str(path.parent))}")
         if path.is_absolute() or plan.sae.startswith("."):
             raise TargetError(f"--sae {plan.sae}: no such folder")
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
@@ -271,6 +282,11 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
     if layouts.is_one(path):
         return releases.converted(path, notify)
+    if not any((path / name).is_file() for name in (CFG, WEIGHTS)) and (below := layouts.below(path)):
+        more = f" and {len(below) - 8} more" if len(below) > 8 else ""
+        raise TargetError(
+            f"--sae {plan.sae}: is no SAE but a folder above; give one that lies below: {', '.join(below[:8])}{more}"
+        )
     for name in (CFG, WEIGHTS):
         if not (path / name).is_file():
             raise TargetError(

@@ -33,7 +33,10 @@ def decoder_shape(path: Path) -> tuple[int, int]:
         TargetError: no weights there that can be read.
     """
     with open_weights(path) as weights:
-        d_sae, d_in = weights.get_slice("W_dec").get_shape()
+        shape = weights.get_slice("W_dec").get_shape()
+    if len(shape) != 2:
+        raise TargetError(f"{path / WEIGHTS}: W_dec has the shape {tuple(shape)}, no matrix; get the folder again")
+    d_sae, d_in = shape
     return int(d_in), int(d_sae)
 
 
@@ -95,7 +98,7 @@ def read_computed(sae_dir: Path) -> dict[str, Any]:
     Raises:
         TargetError: unreadable, or one that needs a step which is not implemented.
     """
-    cfg = read_json(sae_dir / CFG)
+    cfg = checked(read_json(sae_dir / CFG), sae_dir / CFG)
     for key, allowed in _COMPUTED.items():
         if cfg.get(key) not in allowed:
             names = ", ".join(str(a).lower() for a in allowed if a is not None)
@@ -103,18 +106,23 @@ def read_computed(sae_dir: Path) -> dict[str, Any]:
     return cfg
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of an SAE folder.
+def read_json(path: Path, remedy: str = "get the file again") -> dict[str, Any]:
+    """A JSON object of an SAE's or an adapter's folder.
+
+    Args:
+        remedy: what to do about one that cannot be read.
 
     Raises:
         TargetError: unreadable, or something else than an object.
     """
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{path}: cannot be read ({error}); --sae needs a SAELens folder") from None
+    except OSError as error:
+        raise TargetError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise TargetError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(found, dict):
-        raise TargetError(f"{path}: holds no JSON object; --sae needs a SAELens folder")
+        raise TargetError(f"{path}: holds no JSON object; {remedy}")
     return found
 
 
@@ -122,14 +130,70 @@ def read_cfg(sae_dir: Path) -> dict[str, Any]:
     """cfg.json of a SAELens folder, with its hook.
 
     Raises:
-        TargetError: unreadable, or without the hook the SAE was trained on.
+        TargetError: unreadable, without the hook the SAE was trained on, or an odd value, see `checked`.
     """
-    cfg = read_json(sae_dir / CFG)
-    if not isinstance(cfg.get("metadata"), dict) or "hook_name" not in cfg["metadata"]:
-        raise TargetError(f"{sae_dir / 'cfg.json'}: names no metadata.hook_name; add the hook the SAE was trained on")
-    if "d_in" not in cfg:
-        raise TargetError(f"{sae_dir / 'cfg.json'}: names no d_in; get the folder again")
+    return checked(read_json(sae_dir / CFG), sae_dir / CFG)
+
+
+def checked(cfg: dict[str, Any], where: object) -> dict[str, Any]:
+    """A configuration as SAELens has it, with every number and word in it that is read looked at.
+
+    Args:
+        where: it was read, for the message.
+
+    Raises:
+        TargetError: a value is not there or of another kind, or k is more than the SAE's features.
+    """
+    value_of(cfg, "d_in", where)
+    value_of(cfg, "apply_b_dec_to_input", where, bool, False)
+    metadata = value_of(cfg, "metadata", where, dict, {})
+    if not value_of(metadata, "hook_name", where, str, ""):
+        raise TargetError(f"{where}: names no metadata.hook_name; add the hook the SAE was trained on")
+    value_of(metadata, "model_name", where, str, "")
+    value_of(metadata, "model_from_pretrained_kwargs", where, dict, {})
+    features = value_of(cfg, "d_sae", where, int, 0)
+    if cfg.get("architecture") == "topk":
+        k = value_of(cfg, "k", where)
+        if features:
+            refuse_more_than_all(k, features, where)
     return cfg
+
+
+_KINDS = {int: "a whole number above 0", str: "a word in quotes", bool: "true or false", dict: "an object"}
+
+
+def value_of(cfg: dict[str, Any], key: str, where: object, kind: type = int, absent: Any = None) -> Any:
+    """A value of an SAE's configuration, of the kind that it must be.
+
+    Args:
+        where: it was read, for the message.
+        kind: int, which must be above 0, str, bool or dict.
+        absent: what a value that is not there or null stands for; without it there must be one.
+
+    Raises:
+        TargetError: it is not there, or of another kind.
+    """
+    found = cfg.get(key)
+    if found is None:
+        if absent is None:
+            raise TargetError(f"{where}: names no {key}; add it, or get the file again")
+        return absent
+    if type(found) is not kind or (kind is int and cfg[key] < 1):
+        shown = json.dumps(found)
+        raise TargetError(
+            f"{where}: {key} is {shown if len(shown) <= 40 else shown[:40] + '...'}; it must be {_KINDS[kind]}"
+        )
+    return found
+
+
+def refuse_more_than_all(k: int, features: int, where: object) -> None:
+    """TopK cannot take more features than there are.
+
+    Raises:
+        TargetError: k is more.
+    """
+    if k > features:
+        raise TargetError(f"{where}: k is {k}, more than the SAE's {features} features; get the folder again")
 
 
 def source_of(sae_dir: Path) -> dict[str, Any]:

@@ -107,6 +107,20 @@ def test_saes_of_sparsify(cfg: dict, tmp_path: Path):
     assert read_cfg(folder)["metadata"] == {"hook_name": "blocks.2.hook_resid_post", "model_name": "org/tiny"}
 
 
+@pytest.mark.parametrize(
+    ("trainer", "hook"),
+    [
+        ({"layer": 0}, "blocks.0.hook_resid_post"),
+        ({"submodule_name": "resid_post_layer_1"}, "blocks.1.hook_resid_post"),
+        ({"submodule_name": "model.layers.1"}, "blocks.1.hook_resid_post"),
+        ({"submodule_name": "model.layers.1.input"}, "blocks.1.hook_resid_pre"),
+    ],
+)
+def test_the_place_of_an_sae_of_dictionary_learning(trainer: dict, hook: str, tmp_path: Path):
+    cfg = read_cfg(converted(dictionary(tmp_path / "d", "AutoEncoder", **trainer), quiet))
+    assert cfg["metadata"]["hook_name"] == hook
+
+
 def test_weights_in_bfloat16_are_computed_in_float32(tmp_path: Path):
     widened = {name: value.float() for name, value in matrices(dtype=torch.bfloat16).items()}
     compare(converted(dictionary(tmp_path / "a", "AutoEncoder", torch.bfloat16), quiet), "AutoEncoder", widened)
@@ -174,9 +188,14 @@ def test_saes_that_are_not_supported(tiny, tmp_path: Path):
         (gated, f"{gated / 'config.json'}: dict_class GatedAutoEncoder is not supported; it must be "
                 f"{', '.join(CLASSES)}"),
         (heads, f"{heads / 'config.json'}: reads attention_out_layer_2, which is not supported; it must be "
-                "resid_post_layer_N, or name a layer"),
+                "resid_post_layer_N or model.layers.N"),
         (lost, f"{lost}: the place of the model that it reads cannot be told from the name lost; {hint}"),
-        (mlp, f"{mlp}: the place of the model that it reads cannot be told from the name layers.2.mlp; {hint}"),
+        (mlp, f"{mlp}: reads layers.2.mlp, a place within a block, which is not supported; use an SAE of a whole block "
+              "(layers.N)"),
+        (dictionary(tmp_path / "nowhere", "AutoEncoder", layer=None),
+         f'{tmp_path / "nowhere" / "config.json"}: does not say what it reads; add "layer": N to its trainer'),
+        (dictionary(tmp_path / "below", "AutoEncoder", layer=-1),
+         f"{tmp_path / 'below' / 'config.json'}: layer is -1; it must be a whole number"),
         (skip, f"{skip / 'cfg.json'}: transcode = True is not supported; it must be false"),
     ]:  # fmt: skip
         assert scan_one(tmp_path, "--model", tiny[0], "--sae", folder) == (3, text)

@@ -237,6 +237,7 @@ def test_hook_names():
         *((name, "blocks.7.hook_resid_post") for name in (
             "blocks.7.hook_out", "layers.7", "layers.7.output", "model.layers.7", "model.layers.7.output",
             "transformer.h.7", "h.7.output", "gpt_neox.layers.7", "model.language_model.layers.7.output",
+            "base_model.model.model.layers.7", "BLOCKS.7.HOOK_RESID_POST", "blocks.7.hook_resid_post ", " Layers.7\n",
         )),
         *((name, "blocks.7.hook_resid_pre") for name in ("blocks.7.hook_in", "model.layers.7.input", "layers.7.input")),
     ],
