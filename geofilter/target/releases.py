@@ -21,7 +21,7 @@ from geofilter.errors import InputError, TargetError, first_line
 from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
 from geofilter.target import hub, layouts
 from geofilter.target.directory import find, model_of
-from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked
+from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked, read_json
 
 GATES = ("saelens", "upstream")
 FORMAT = 1
@@ -144,6 +144,11 @@ def modernised(folder: Path, notify: Notify) -> Path:
         TargetError: sae-lens cannot read it, or a kind that is not supported.
     """
     weights = folder / WEIGHTS
+    stated = read_json(folder / CFG)
+    hook = stated.get("hook_name") or stated.get("hook_point")  # where the oldest have it
+    metadata = stated.get("metadata") or {"hook_name": hook, "model_name": stated.get("model_name")}
+    # Each old format has the architecture and its k elsewhere; sae-lens finds them.
+    checked({**stated, "metadata": metadata, "architecture": None}, folder / CFG)
     key = hashlib.sha256((file_sha256(folder / CFG) + file_sha256(weights)).encode()).hexdigest()[:12]
 
     def make(out: Path) -> None:
@@ -152,6 +157,11 @@ def modernised(folder: Path, notify: Notify) -> Path:
         notify(f"reading the SAE {folder} with sae-lens, once ...")
         with _told(str(folder)):
             sae = SAE.load_from_disk(folder, dtype="float32")
+            # sae-lens drops the metadata of a folder that does not say which version of it wrote it.
+            sae.cfg.metadata.hook_name = metadata["hook_name"]
+            sae.cfg.metadata.model_name = metadata.get("model_name")
+            if processed := metadata.get("model_from_pretrained_kwargs"):
+                sae.cfg.metadata.model_from_pretrained_kwargs = processed
             cfg = _supported(sae, str(folder))
             _save(out, _weights(sae), cfg, {"sae": str(folder), "sae_lens": version("sae-lens")})
 

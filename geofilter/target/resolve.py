@@ -295,7 +295,7 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
             )
     cfg = read_json(path / CFG)
     # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
-    plain = "metadata" in cfg and not cfg.get("rescale_acts_by_decoder_norm")
+    plain = cfg.get("metadata") and not cfg.get("rescale_acts_by_decoder_norm")
     return path if plain else releases.modernised(path, notify)
 
 

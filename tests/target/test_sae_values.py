@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.command import scan_one
+from helpers.command import quiet, scan_one
 from helpers.tiny import make_sae
 from safetensors.torch import save_file
+
+from geofilter.config import TargetChoice
+from geofilter.target.resolve import resolve
 
 NUMBER, WORD = "it must be a whole number above 0", "it must be a word in quotes"
 
@@ -124,3 +127,26 @@ def test_a_file_or_a_folder_above_is_told_from_an_sae(tiny, tmp_path: Path):
     saelens(tmp_path / "saes" / "size" / "layer_2")
     text = f"--sae saes: {above} saes/size/layer_2"
     assert scan_one(tmp_path, "--model", tiny[0], "--sae", "saes") == (3, text)
+
+
+def test_a_folder_that_sae_lens_has_to_put_into_plain_form_keeps_its_hook(tiny, tmp_path: Path):
+    """By decoder norm, and without the version of sae-lens that wrote it, for which sae-lens drops the metadata."""
+    folder, _ = saelens(tmp_path / "sae", rescale_acts_by_decoder_norm=True)
+    target = resolve(TargetChoice(str(tiny[0]), str(folder)), notify=quiet)
+    assert (str(target.hook), target.sae_model) == ("blocks.2.hook_resid_post", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"d_in": "32"}, f'd_in is "32"; {NUMBER}'),
+        ({"hook_name": 3}, f"hook_name is 3; {WORD}"),
+        ({"hook_name": None}, "names no metadata.hook_name; add the hook the SAE was trained on"),
+        ({"model_name": [1]}, f"model_name is [1]; {WORD}"),
+    ],
+)
+def test_odd_values_of_an_old_folder(changes: dict, text: str, tiny, tmp_path: Path):
+    folder, cfg = saelens(tmp_path / "sae")
+    old = json.loads(cfg.read_text())
+    cfg.write_text(json.dumps({**old, **old.pop("metadata"), **changes, "metadata": None}))
+    assert scan_one(tmp_path, "--model", tiny[0], "--sae", folder) == (3, f"{cfg}: {text}")
