@@ -13,7 +13,7 @@ from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
-from geofilter.run.labelled import among, learnt_from
+from geofilter.run.labelled import learnt_from
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
 
@@ -116,7 +116,7 @@ def check(
         "data": [f["path"] for f in manifest["data"]],
         "scorer": manifest["scorer"],
         "left_out": exclusions_said(manifest["banks"]),
-        "learnt_from": int(among(run, learnt_from(run)).sum()),
+        "learnt_from": int(learnt_from(run).sum()),
     }
     verdict["reasons"] = list(_reasons(verdict))
     verdict["passed"] = not verdict["reasons"]

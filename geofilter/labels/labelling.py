@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import F32, F64, Positions
+from geofilter.arrays import F32, F64, Bools, Digests, Positions, among
 from geofilter.bank import geometry
 from geofilter.bank.about import BankCheck, BankMeta
 from geofilter.bank.bank import Bank
@@ -96,10 +95,10 @@ class Labelling:
             raise BankError(f"{gone[0]}; scan again, then label")
         self.priors = banks
         """the banks of the scan"""
-        self.known = frozenset(sha.tobytes().hex() for bank in banks for sha in bank.learnt_from)
-        """hashes of the rows that these were learnt from"""
-        self.shas, self._standard = self._read_run()
-        """(rows, 32), and (rows, banks) standard scores"""
+        self.shas, self.contents, self._standard = self._read_run()
+        """(rows, 32) twice, see `Shard`, and (rows, banks) standard scores"""
+        self.known: Bools = np.logical_or.reduce([among(self.contents, bank.learnt_from) for bank in banks])
+        """(rows,) which of them these were learnt from"""
         self.scanned: F64 = self._standard.max(1)
         """(rows,) scores of the scan"""
         self._first: dict[str, int] = {}
@@ -116,14 +115,15 @@ class Labelling:
         self._guide: F64 | None = None
         """(rows,) scores of the bank learnt last, which rows are chosen by until the next one"""
 
-    def _read_run(self) -> tuple[npt.NDArray[np.uint8], F64]:
-        hashes, scores = [], []
+    def _read_run(self) -> tuple[Digests, Digests, F64]:
+        hashes, contents, scores = [], [], []
         scorers = [Scorer(bank, self.scorer) for bank in self.priors]
         for shard in self.run.shards():
             hashes.append(shard.sha256)
+            contents.append(shard.content)
             shas = shard.shas()
             scores.append(np.stack([s.standard(shard.pooled, shas) for s in scorers], axis=1))
-        return np.concatenate(hashes), np.concatenate(scores)
+        return np.concatenate(hashes), np.concatenate(contents), np.concatenate(scores)
 
     @property
     def labels(self) -> dict[str, Label]:
@@ -152,6 +152,15 @@ class Labelling:
         """Rows labelled bad, and rows labelled good."""
         said = [label.bad for label in self.labels.values()]
         return said.count(True), said.count(False)
+
+    def labelled(self, said: bool = False) -> Positions:
+        """The rows that have a label, one of each hash, ascending.
+
+        Args:
+            said: only those of which the label says something.
+        """
+        labels = self.labels.items()
+        return np.array(sorted(self._first[sha] for sha, x in labels if not said or x.bad is not None), np.int64)
 
     def rows(self, positions: Positions) -> list[Row]:
         """Rows read from the inputs again, in the order of `positions`.
@@ -198,9 +207,7 @@ class Labelling:
         n_bad, n_good = self.counts()
         if min(n_bad, n_good) < MIN_SIDE:
             return None
-        positions = np.array(
-            sorted(self._first[sha] for sha, label in self.labels.items() if label.bad is not None), np.int64
-        )
+        positions = self.labelled(said=True)
         rows = self.rows(positions)
         bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
         prior = self.priors[0]
@@ -215,7 +222,7 @@ class Labelling:
         }
         options = LearnOptions(priors=self.priors, labels=prior.labels, meta=meta)
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
-        sources = [self.shas[positions], *(p.learnt_from for p in self.priors)]
+        sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
@@ -263,7 +270,7 @@ class Labelling:
         if self.learnt is None:
             raise BankError("no bank has been learnt from these labels; call learn first")
         best = self.scanned
-        unused: npt.NDArray[np.float64] = np.zeros(len(best))
+        unused: F64 = np.zeros(len(best))
         before, after = COMPARED.removed(best, unused), COMPARED.removed(self.learnt.standard, unused)
         return int(before.sum()), int((before & after).sum())
 
