@@ -7,7 +7,7 @@ RUN/labelled/       the bank learnt from them, which the run is then scored with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from geofilter.errors import BankError, InputError, RunError
 from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
-from geofilter.labels.source import Labeller
+from geofilter.labels.source import FieldLabels, Labeller
 from geofilter.rows.records import Row
 from geofilter.run.banks import about_in, find_banks
 from geofilter.run.labelled import LABELLED, Label
@@ -136,7 +136,12 @@ class Labelling:
 
     def add(self, row: Row, label: Label) -> None:
         """Take a label; a later one of the same row replaces it. What was learnt before holds no longer."""
-        self._file.set(row.sha256, label)
+        self.add_all({row.sha256: label})
+
+    def add_all(self, labels: Mapping[str, Label]) -> None:
+        """The same for several, by the rows' sha256."""
+        for sha256, label in labels.items():
+            self._file.set(sha256, label)
         self.learnt = None
 
     def remove(self, row: Row) -> None:
@@ -318,15 +323,15 @@ def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
     """Take the labels that a file or a field gives the run's rows; return how many rows have one.
 
     Raises:
-        InputError: no row has a label, or one that cannot be used.
+        InputError: no row has a label, or one that cannot be used; no row has a value that is bad.
         RunError: an input has changed since the scan.
     """
-    n = 0
-    for row in scored_rows(labelling.run):
-        if (bad := labeller.of(row)) is not None:
-            labelling.add(row, Label(bad, by))
-            n += 1
-    if not n:
+    said = [(row.sha256, bad) for row in scored_rows(labelling.run) if (bad := labeller.of(row)) is not None]
+    if not said:
         raise InputError(f"--from {labeller.text}: no scored row has a label; {labeller.seen()}")
+    # A file may have labels of one side; a value that no row has is misspelt.
+    if isinstance(labeller, FieldLabels) and not any(bad for _, bad in said):
+        raise InputError(f"--from {labeller.text}: no bad row; {labeller.seen()}")
+    labelling.add_all({sha256: Label(bad, by) for sha256, bad in said})
     labelling.save()
-    return n
+    return len(said)
