@@ -16,6 +16,8 @@ ROUNDS = 1000
 """draws of a bootstrap"""
 LEVEL = 0.95
 """of its intervals"""
+ROUNDING = 1e-6
+"""size of a spread beside the values themselves up to which it is rounding: features are read in single precision"""
 _CHUNK = 1 << 20
 """weights held at once, 8 MB"""
 
@@ -26,6 +28,13 @@ def ranks(x: Floats) -> F64:
     last = np.cumsum(counts)
     mean: F64 = (last - (counts - 1) / 2)[inverse]
     return mean
+
+
+def spread(x: Floats) -> F64:
+    """Standard deviation along the first axis; 0 where it is no more than rounding."""
+    sd = x.std(0)
+    found: F64 = np.where(sd > ROUNDING * np.abs(x).max(0), sd, 0.0)
+    return found
 
 
 def spearman(x: Floats, y: Floats) -> float:

@@ -61,8 +61,8 @@ def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     """A seed bank of the tiny target, built by the real command."""
 
     def make(base: Path) -> None:
-        write_rows(base / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(12)])
-        write_rows(base / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(12)])
+        write_rows(base / "bad.jsonl", [chat(f"ask {i}?", f"you fool, {i} times no") for i in range(12)])
+        write_rows(base / "good.jsonl", [chat(f"ask {i}?", f"the answer is that {i} works") for i in range(12)])
         done = geofilter(
             "bank", "build", "--bad", base / "bad.jsonl", "--good", base / "good.jsonl", "--out", base / "tiny-bank",
             "--no-prior", "--model", tiny[0], "--sae", tiny[1], "--quiet",

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import F32, I32
+from geofilter.arrays import F32, I32, Digests
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
@@ -24,7 +23,7 @@ from geofilter.files import Together, cache_dir, file_sha256, package_data, slug
 from geofilter.text import one_line
 
 FORMAT = 3
-LEARNT_FROM = "learnt_from"
+LEARNT_FROM = "learnt_from.content"
 """in bank.safetensors, but for banks of earlier versions"""
 
 
@@ -83,8 +82,8 @@ class Bank:
     """sources, options, evaluation; examples: for each toxic feature up to two, see `build.excerpts`"""
     excluded: Sequence[int] = ()
     """features that count nothing, see `excluding`"""
-    learnt_from: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
-    """(m, 32) sha256 of the rows that it, or a bank it builds on, was learnt from; none for a built-in bank"""
+    learnt_from: Digests = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
+    """of the content of the rows that it, or a bank it builds on, was learnt from; none for a built-in bank"""
 
     @property
     def d_sae(self) -> int:
@@ -251,23 +250,6 @@ class Bank:
             meta=cast("BankMeta", text),  # what is left of bank.json
             **({"learnt_from": a[LEARNT_FROM]} if LEARNT_FROM in a else {}),
         )
-
-
-def learnt_rows(path: Path) -> frozenset[str] | None:
-    """Hashes of the rows that the bank in a folder was learnt from, without reading the rest of it.
-
-    Returns:
-        None where that is not known: the bank is gone, cannot be read, or is of an earlier version.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path / "bank.safetensors", framework="numpy") as arrays:
-            if LEARNT_FROM not in arrays.keys():  # noqa: SIM118 (no mapping)
-                return None
-            return frozenset(row.tobytes().hex() for row in arrays.get_tensor(LEARNT_FROM))
-    except (OSError, SafetensorError):
-        return None
 
 
 def _escaped(label: str) -> str:

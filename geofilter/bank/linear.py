@@ -16,6 +16,7 @@ import numpy as np
 from geofilter.arrays import F32, F64, I32
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
+from geofilter.stats import spread
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -73,8 +74,7 @@ class Scale:
     @property
     def sd(self) -> float:
         """Standard deviation of the reference scores (1 when they are all equal)."""
-        sd = float(self.sorted.std())
-        return sd if sd > 0 else 1.0
+        return float(spread(self.sorted)) or 1.0
 
     def standard(self, raw: F64) -> F64:
         """Standard score against the reference rows, so that several banks can be compared."""
@@ -101,7 +101,8 @@ class NullScales:
     def of(cls, linear: Linear, reference: Pooled) -> NullScales:
         """Of the scores of the reference rows; those that do not vary are not divided."""
         scores = linear.scores(reference)
-        return cls(linear, scores.mean(0), np.where(scores.std(0) > 0, scores.std(0), 1.0))
+        sd = spread(scores)
+        return cls(linear, scores.mean(0), np.where(sd > 0, sd, 1.0))
 
     def standard(self, excess: sp.csr_matrix) -> F64:
         """(n, m) standard scores of rows given as `Linear.excess`."""

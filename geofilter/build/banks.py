@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from geofilter.arrays import digests
 from geofilter.bank.bank import Bank, built_in_folder, built_in_sources
 from geofilter.bank.features import Pooled
 from geofilter.build.build import BuildOptions, build
@@ -120,8 +119,7 @@ def build_from_files(
         out.resolve().name, target, seeds, reader, sources, replace(options, priors=priors), reference=reference,
         notify=notify,
     )  # fmt: skip
-    hashes = np.frombuffer(bytes.fromhex("".join(seed.row.sha256 for seed in seeds)), np.uint8).reshape(-1, 32)
-    bank = replace(bank, learnt_from=hashes)
+    bank = replace(bank, learnt_from=digests(seed.row.content_sha256 for seed in seeds))
     bank.save(out)
     return bank
 

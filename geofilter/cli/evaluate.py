@@ -10,7 +10,7 @@ import typer
 
 from geofilter.cli.options import OWN_TABLE, AsJson, Command, Key, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_table
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import key_for, with_settings
 from geofilter.text import inert
 
 if TYPE_CHECKING:
@@ -50,7 +50,13 @@ def evaluate(
 
     opened = open_run(run)
     result = evaluation.evaluate(
-        opened, labels, key=key, pair=pair, across=across or (), drops=drop or evaluation.DROPS, notify=notifier(quiet)
+        opened,
+        labels,
+        key=key_for(ctx, key, labels),
+        pair=pair,
+        across=across or (),
+        drops=drop or evaluation.DROPS,
+        notify=notifier(quiet),
     )
     folder = out or opened.path
     write(result, folder)

@@ -55,7 +55,7 @@ def explain(
         f"{inert(d['file'])}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
         f"percentile {result.percentile:.3f}"
     )
-    if d["sha256"] in learnt_by(opened).get(bank or d["bank"], ()):
+    if (learnt := learnt_by(opened).get(bank or d["bank"])) is not None and learnt[opened.position(d)]:
         note(f"{bank or d['bank']} was learnt from this row")
     if result.excluded:
         note(said_without(result.excluded))

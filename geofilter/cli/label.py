@@ -12,7 +12,7 @@ import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Key, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import key_for, with_settings
 from geofilter.errors import InputError
 from geofilter.judge.endpoint import MAX_CHARS
 
@@ -88,14 +88,14 @@ def label(
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
     labelling = Labelling(open_run(run), seed)
     if check is not None:
-        check_labels(labelling, check, key)  # before any work is put in
+        check_labels(labelling, check, key_for(ctx, key, check, source))  # before any work is put in
     if sheet is not None:
         n, where = write_sheet(labelling, sheet, count), quoted(labelling.run.path)
         note(f"{n} rows to label: {sheet}")
         note(f'next: put "bad" or "good" for each null label, then geofilter label {where} --from {sheet}')
         return
     if source is not None:
-        labeller = parse(source, "--from", key)
+        labeller = parse(source, "--from", key_for(ctx, key, source, check))
         take(labelling, labeller, source)
         for text in labeller.notes():
             note(text)
@@ -106,7 +106,7 @@ def label(
         _at_terminal(labelling, count)
     result = conclude(labelling).to_json()
     if check is not None:
-        result |= _checked(labelling, check, key, result["text"])
+        result |= _checked(labelling, check, key_for(ctx, key, check, source), result["text"])
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return

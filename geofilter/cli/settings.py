@@ -163,6 +163,20 @@ def typed_options(ctx: typer.Context) -> tuple[str, ...]:
     return tuple(name for name in ctx.params if _typed(ctx, name))
 
 
+def key_for(ctx: typer.Context, key: str | None, labels: str, *others: str | None) -> str | None:
+    """The field of --key where it is of use for labels: it gives way where they are FIELD=VALUE.
+
+    It does not where it was typed and no `others` are a file either: `source.parse` then refuses it.
+    """
+    if not _is_field(labels) or (_typed(ctx, "key") and all(x is None or _is_field(x) for x in others)):
+        return key
+    return None
+
+
+def _is_field(labels: str) -> bool:
+    return "=" in labels and not Path(labels).is_file()
+
+
 def _overruled(given: set[str]) -> set[str]:
     """What options that are given make void in a weaker place: themselves, their rivals, and what belongs to another
     model or SAE.

@@ -13,7 +13,7 @@ from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
-from geofilter.run.labelled import among, learnt_from
+from geofilter.run.labelled import learnt_from
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
 from geofilter.text import counted
@@ -120,7 +120,7 @@ def check(
         "scorer": manifest["scorer"],
         "passed_over": int(manifest["counts"]["passed_over"]),
         "left_out": exclusions_said(manifest["banks"]),
-        "learnt_from": int(among(run, learnt_from(run)).sum()),
+        "learnt_from": int(learnt_from(run).sum()),
     }
     verdict["reasons"] = list(_reasons(verdict))
     verdict["passed"] = not verdict["reasons"]

@@ -26,7 +26,7 @@ from geofilter.evaluate.result import (
 from geofilter.files import Notify, silent
 from geofilter.labels.labelled_rows import Labelled, of_run
 from geofilter.labels.source import parse
-from geofilter.run.labelled import among, learnt_by, learnt_from
+from geofilter.run.labelled import learnt_by, learnt_from
 from geofilter.run.manifest import Manifest
 from geofilter.run.store import Run
 from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
@@ -95,7 +95,7 @@ def evaluate(
 
 def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[WholeRun], list[float]]:
     """What `filter` removes at each cut, and the cuts as fractions."""
-    arrays, learnt = run.arrays(), among(run, learnt_from(run))
+    arrays, learnt = run.arrays(), learnt_from(run)
     out: list[WholeRun] = []
     fractions = []
     for cut in cuts:

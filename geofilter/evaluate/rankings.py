@@ -84,7 +84,7 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str], reading: R
     """Labelled responses of another file, to fit a control on; lines that are no rows are passed over.
 
     Args:
-        without: sha256 of the rows that are tested on; they are left out.
+        without: `Row.content_sha256` of the rows that are tested on; they are left out.
         reading: of the run; the file's rows have its columns, or a known shape.
 
     Returns:
@@ -97,7 +97,7 @@ def _of_file(path: Path, labeller: Labeller, without: frozenset[str], reading: R
     for row in read_rows(path, reading=reading_for(path, reading)):
         if not isinstance(row, Row) or (label := labeller.of(row)) is None:
             continue
-        if row.sha256 in without:
+        if row.content_sha256 in without:
             shared += 1
             continue
         texts.append(row.response)
@@ -132,7 +132,7 @@ def fitted(
         )
     others = []
     for path in across:
-        texts, bad, shared = _of_file(path, labeller, rows.shas, reading)
+        texts, bad, shared = _of_file(path, labeller, rows.contents, reading)
         others.append((path.name, texts, bad))
         if shared:
             notes.append(f"{shared} rows of {path.name} are also in the run: no control is fitted on them.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geofilter.arrays import among
 from geofilter.labels.labelled_rows import check_sides
 from geofilter.labels.labelling import Labelling
 from geofilter.labels.source import parse
@@ -47,12 +48,14 @@ def check_labels(labelling: Labelling, given: str, key: str | None = None) -> Ot
         RunError: an input has changed since the scan.
     """
     labeller = parse(given, "--check", key)
+    contents = labelling.contents
+    shown = among(contents, contents[labelling.labelled()])
     position, bad, left_out = [], [], 0
     for i, row in enumerate(scored_rows(labelling.run)):
         label = labeller.of(row)
-        if label is None or row.sha256 in labelling.labels:
+        if label is None or shown[i]:
             continue
-        if row.sha256 in labelling.known:
+        if labelling.known[i]:
             left_out += 1
             continue
         position.append(i)

@@ -12,7 +12,7 @@ from geofilter.errors import InputError
 from geofilter.labels.source import Labeller
 from geofilter.rows.fields import lookup
 from geofilter.rows.records import Row
-from geofilter.run.labelled import held_out, learnt_by
+from geofilter.run.labelled import held_out, learnt_by, learnt_from
 from geofilter.run.rows import scored_rows
 from geofilter.run.store import Run
 
@@ -47,7 +47,8 @@ class Labelled:
     """rows of one group are drawn together by a bootstrap and never split between fitting and testing"""
     texts: list[str]
     """responses"""
-    shas: frozenset[str]
+    contents: frozenset[str]
+    """see `Row.content_sha256`"""
     about: LabelsAbout
     """the rule and the counts"""
 
@@ -71,21 +72,19 @@ def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
         InputError: fewer than five rows on a side, or no row has the field `pair`.
         RunError: an input has changed since the scan.
     """
-    position, bad, groups, texts, shas = [], [], [], [], set()
+    position, bad, groups, texts, contents = [], [], [], [], set()
     paired = n_learnt = 0
-    banks = learnt_by(run)
-    learnt = frozenset[str]().union(*banks.values())
-    n_scored = len(run.arrays()["line"])
+    learnt = learnt_from(run)
     for i, row in enumerate(scored_rows(run)):
         if (label := labeller.of(row)) is None:
             continue
-        if row.sha256 in learnt:
+        if learnt[i]:
             n_learnt += 1
             continue
         position.append(i)
         bad.append(label)
         texts.append(row.response)
-        shas.add(row.sha256)
+        contents.add(row.content_sha256)
         paired += lookup(row.record, pair or "pair") is not None
         groups.append(group_of(row, pair))
     if pair is not None and position and not paired:
@@ -93,21 +92,23 @@ def of_run(run: Run, labeller: Labeller, pair: str | None = None) -> Labelled:
     n_bad, n_good = sum(bad), len(bad) - sum(bad)
     seen = labeller.seen()
     if n_learnt:
-        seen += f"; {n_learnt} of them are those the run's bank was learnt from (held out: {held_out(run, banks)})"
+        seen += (
+            f"; {n_learnt} of them are those the run's bank was learnt from (held out: {held_out(run, learnt_by(run))})"
+        )
     check_sides(f"--labels {labeller.text}", n_bad, n_good, seen)
     about: LabelsAbout = {
         "rule": labeller.text,
-        "scored": n_scored,
+        "scored": len(learnt),
         "labelled": len(bad),
         "bad": n_bad,
         "good": n_good,
-        "without_label": n_scored - len(bad) - n_learnt,
+        "without_label": len(learnt) - len(bad) - n_learnt,
         "learnt_from": n_learnt,
         "labels_without_row": labeller.unused(),
         "groups": len(set(groups)),
         "grouped_by": pair or ("pair, else prompt" if paired else "prompt"),
     }
-    return Labelled(np.array(position, np.int64), np.array(bad), groups, texts, frozenset(shas), about)
+    return Labelled(np.array(position, np.int64), np.array(bad), groups, texts, frozenset(contents), about)
 
 
 def check_sides(what: str, n_bad: int, n_good: int, seen: str) -> None:

@@ -7,15 +7,14 @@ RUN/labelled/       the bank learnt from them, which the run is then scored with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import F32, F64, Positions
+from geofilter.arrays import F32, F64, Bools, Digests, Positions, among
 from geofilter.bank import geometry
 from geofilter.bank.about import BankCheck, BankMeta
 from geofilter.bank.bank import Bank
@@ -28,7 +27,7 @@ from geofilter.errors import BankError, InputError, RunError
 from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
-from geofilter.labels.source import Labeller
+from geofilter.labels.source import FieldLabels, Labeller
 from geofilter.rows.records import Row
 from geofilter.run.banks import about_in, find_banks
 from geofilter.run.labelled import LABELLED, Label
@@ -96,10 +95,10 @@ class Labelling:
             raise BankError(f"{gone[0]}; scan again, then label")
         self.priors = banks
         """the banks of the scan"""
-        self.known = frozenset(sha.tobytes().hex() for bank in banks for sha in bank.learnt_from)
-        """hashes of the rows that these were learnt from"""
-        self.shas, self._standard = self._read_run()
-        """(rows, 32), and (rows, banks) standard scores"""
+        self.shas, self.contents, self._standard = self._read_run()
+        """(rows, 32) twice, see `Shard`, and (rows, banks) standard scores"""
+        self.known: Bools = np.logical_or.reduce([among(self.contents, bank.learnt_from) for bank in banks])
+        """(rows,) which of them these were learnt from"""
         self.scanned: F64 = self._standard.max(1)
         """(rows,) scores of the scan"""
         self._first: dict[str, int] = {}
@@ -116,14 +115,15 @@ class Labelling:
         self._guide: F64 | None = None
         """(rows,) scores of the bank learnt last, which rows are chosen by until the next one"""
 
-    def _read_run(self) -> tuple[npt.NDArray[np.uint8], F64]:
-        hashes, scores = [], []
+    def _read_run(self) -> tuple[Digests, Digests, F64]:
+        hashes, contents, scores = [], [], []
         scorers = [Scorer(bank, self.scorer) for bank in self.priors]
         for shard in self.run.shards():
             hashes.append(shard.sha256)
+            contents.append(shard.content)
             shas = shard.shas()
             scores.append(np.stack([s.standard(shard.pooled, shas) for s in scorers], axis=1))
-        return np.concatenate(hashes), np.concatenate(scores)
+        return np.concatenate(hashes), np.concatenate(contents), np.concatenate(scores)
 
     @property
     def labels(self) -> dict[str, Label]:
@@ -136,7 +136,12 @@ class Labelling:
 
     def add(self, row: Row, label: Label) -> None:
         """Take a label; a later one of the same row replaces it. What was learnt before holds no longer."""
-        self._file.set(row.sha256, label)
+        self.add_all({row.sha256: label})
+
+    def add_all(self, labels: Mapping[str, Label]) -> None:
+        """The same for several, by the rows' sha256."""
+        for sha256, label in labels.items():
+            self._file.set(sha256, label)
         self.learnt = None
 
     def remove(self, row: Row) -> None:
@@ -152,6 +157,15 @@ class Labelling:
         """Rows labelled bad, and rows labelled good."""
         said = [label.bad for label in self.labels.values()]
         return said.count(True), said.count(False)
+
+    def labelled(self, said: bool = False) -> Positions:
+        """The rows that have a label, one of each hash, ascending.
+
+        Args:
+            said: only those of which the label says something.
+        """
+        labels = self.labels.items()
+        return np.array(sorted(self._first[sha] for sha, x in labels if not said or x.bad is not None), np.int64)
 
     def rows(self, positions: Positions) -> list[Row]:
         """Rows read from the inputs again, in the order of `positions`.
@@ -198,9 +212,7 @@ class Labelling:
         n_bad, n_good = self.counts()
         if min(n_bad, n_good) < MIN_SIDE:
             return None
-        positions = np.array(
-            sorted(self._first[sha] for sha, label in self.labels.items() if label.bad is not None), np.int64
-        )
+        positions = self.labelled(said=True)
         rows = self.rows(positions)
         bad = np.array([bool(self.labels[row.sha256].bad) for row in rows])
         prior = self.priors[0]
@@ -215,7 +227,7 @@ class Labelling:
         }
         options = LearnOptions(priors=self.priors, labels=prior.labels, meta=meta)
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
-        sources = [self.shas[positions], *(p.learnt_from for p in self.priors)]
+        sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
@@ -263,7 +275,7 @@ class Labelling:
         if self.learnt is None:
             raise BankError("no bank has been learnt from these labels; call learn first")
         best = self.scanned
-        unused: npt.NDArray[np.float64] = np.zeros(len(best))
+        unused: F64 = np.zeros(len(best))
         before, after = COMPARED.removed(best, unused), COMPARED.removed(self.learnt.standard, unused)
         return int(before.sum()), int((before & after).sum())
 
@@ -311,15 +323,15 @@ def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
     """Take the labels that a file or a field gives the run's rows; return how many rows have one.
 
     Raises:
-        InputError: no row has a label, or one that cannot be used.
+        InputError: no row has a label, or one that cannot be used; no row has a value that is bad.
         RunError: an input has changed since the scan.
     """
-    n = 0
-    for row in scored_rows(labelling.run):
-        if (bad := labeller.of(row)) is not None:
-            labelling.add(row, Label(bad, by))
-            n += 1
-    if not n:
+    said = [(row.sha256, bad) for row in scored_rows(labelling.run) if (bad := labeller.of(row)) is not None]
+    if not said:
         raise InputError(f"--from {labeller.text}: no scored row has a label; {labeller.seen()}")
+    # A file may have labels of one side; a value that no row has is misspelt.
+    if isinstance(labeller, FieldLabels) and not any(bad for _, bad in said):
+        raise InputError(f"--from {labeller.text}: no bad row; {labeller.seen()}")
+    labelling.add_all({sha256: Label(bad, by) for sha256, bad in said})
     labelling.save()
-    return n
+    return len(said)

@@ -95,7 +95,7 @@ def conclude(labelling: Labelling) -> Outcome:
     run, (bad, good), learnt = labelling.run.path, labelling.counts(), labelling.learnt
     if learnt is None:
         return Outcome(run, bad, good)
-    known = sum(label.bad is not None and sha in labelling.known for sha, label in labelling.labels.items())
+    known = int(labelling.known[labelling.labelled(said=True)].sum())
     if learnt.bank.weak:
         return Outcome(run, bad, good, learnt.check, learnt.before, known=known)
     removed, same = labelling.changed()

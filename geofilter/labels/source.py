@@ -52,9 +52,11 @@ def parse(text: str, option: str = "--labels", key: str | None = None) -> Labell
     """
     if Path(text).is_file():
         return FileLabels(text) if key is None else KeyedLabels(text, key)
-    if key is not None:
-        raise InputError(f"--key {key}: joins the rows with a file of labels, and {option} {text} is no file")
     name, sign, values = text.partition("=")
+    if sign and key is not None:
+        raise InputError(
+            f"--key {key}: joins the rows with a file of labels, and {option} {text} is no file; leave --key out"
+        )
     if not sign:
         raise InputError(
             f"{option} {text}: no such file, and not FIELD=VALUE; write label=misaligned for instance, or give a JSONL "

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import Bools
+from geofilter.arrays import Bools, among, digests
 from geofilter.cut.cut import Selection
 from geofilter.report.document import LabelsReport, RowsPart
-from geofilter.run.labelled import among, held_out, labels_of, learnt_by
+from geofilter.run.labelled import held_out, labels_of, learnt_by, learnt_from
 from geofilter.run.store import Run
 
 PARTS = ("labelled harmful", "labelled harmless", "a bank's own rows", "not labelled")
@@ -25,8 +25,8 @@ class LabelledParts:
     """(n,) number in `PARTS`"""
     learnt: Bools
     """(n,) a bank of the run was learnt from the row"""
-    banks: dict[str, frozenset[str]]
-    """see `run.labelled.learnt_by`"""
+    banks: tuple[str, ...]
+    """that were learnt from any"""
 
     @classmethod
     def of_run(cls, run: Run) -> LabelledParts | None:
@@ -38,10 +38,12 @@ class LabelledParts:
         labels, banks = labels_of(run), learnt_by(run)
         if not labels and not banks:
             return None
-        learnt = among(run, frozenset[str]().union(*banks.values()))
-        bad, good = (among(run, [sha for sha, is_bad in labels.items() if is_bad is side]) for side in (True, False))
+        learnt, hashes = learnt_from(run), run.hashes()
+        bad, good = (
+            among(hashes, digests(sha for sha, is_bad in labels.items() if is_bad is side)) for side in (True, False)
+        )
         of = np.select([bad, good, learnt], [0, 1, 2], 3).astype(np.uint8)
-        return cls(of, learnt, banks) if (of < 3).any() else None
+        return cls(of, learnt, tuple(banks)) if (of < 3).any() else None
 
     def report(self, selection: Selection) -> LabelsReport:
         """What the report says of them."""
@@ -54,7 +56,7 @@ class LabelledParts:
         n = int(self.learnt.sum())
         text = "No bank of the run was learnt from labelled rows."
         if n:
-            names, said = list(self.banks), held_out(selection.run, self.banks)
+            names, said = self.banks, held_out(selection.run, self.banks)
             known = f" Held out, cross-validated on the rows it was learnt from: {said}." if said else ""
             text = (
                 f"{'The bank' if len(names) == 1 else 'The banks'} {' and '.join(names)} "

@@ -22,7 +22,7 @@ from geofilter.rows.reading import AS_THEY_ARE, Reading, as_written
 from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.table import Unreadable
-from geofilter.rows.turns import Turn
+from geofilter.rows.turns import SPOKEN, Turn
 from geofilter.text import did_you_mean
 
 SOURCE_FIELDS = ("source", "dataset")
@@ -51,6 +51,12 @@ class Row:
     """the record's keys that were read"""
     remarks: tuple[str, ...] = ()
     """of `shapes.REMARKS`"""
+
+    @property
+    def content_sha256(self) -> str:
+        """Of who says what in it: the same for a row with further fields, in another order, or of another format."""
+        turns = [[t.role, t.content, {k: t.extra[k] for k in SPOKEN if k in t.extra}] for t in self.turns]
+        return hashlib.sha256(json.dumps(turns, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def response(self) -> str:

@@ -48,7 +48,9 @@ CONTENT_KEYS = ("content", "value", "parts", "text")
 """what messages call their role and their text, first found first"""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 """fields of a message that hold its thinking"""
-KNOWN_EXTRA = (*THOUGHTS, "name", "id", "tool_calls", "tool_call_id", "type")
+SPOKEN = (*THOUGHTS, "tool_calls")
+"""fields of a message that hold what is said besides its text"""
+KNOWN_EXTRA = (*SPOKEN, "name", "id", "tool_call_id", "type")
 """fields of a message that chat templates know, or nobody means"""
 PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("query", "response"),
              ("prompt", "completion"), ("prompt", "response"), ("question", "answer"))  # fmt: skip

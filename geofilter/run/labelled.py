@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from geofilter.arrays import Bools
-from geofilter.bank.bank import learnt_rows
 from geofilter.errors import RunError
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import LABELS, Run
@@ -62,35 +61,27 @@ def labels_of(run: Run) -> dict[str, bool]:
     return {sha: label.bad for sha, label in given_labels(run.path / LABELS).items() if label.bad is not None}
 
 
-def learnt_by(run: Run) -> dict[str, frozenset[str]]:
-    """For each bank of a run that is no built-in one the hashes of the rows it was learnt from, of this run or not.
+def learnt_by(run: Run) -> dict[str, Bools]:
+    """For each bank of a run that was learnt from some of its scored rows (n,), from which.
 
-    Where the bank learnt from the run's labels is gone, or of an earlier version, all rows labelled now are taken.
+    They are known by what they say, and were told when the run was scored: the bank may be gone since.
 
     Raises:
-        RunError: labels.jsonl holds a line that is no label.
+        RunError: the scores are damaged, or of an earlier version.
     """
-    manifest, found = run.manifest, dict[str, frozenset[str]]()
-    for bank in manifest["banks"]:
-        own = "scanned_banks" in manifest and bank["name"] == LABELLED
-        rows = learnt_rows(Path(bank["path"])) if bank["path"] else frozenset()
-        if own and rows is None:  # the run may have been moved
-            rows = learnt_rows(run.path / LABELLED)
-        found[bank["name"]] = frozenset(labels_of(run)) if own and rows is None else rows or frozenset()
-    return {name: rows for name, rows in found.items() if rows}
+    learnt = run.arrays().get("learnt")
+    if learnt is None:
+        raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
+    banks = [bank["name"] for bank in run.manifest["banks"]]
+    return {name: learnt[:, i] for i, name in enumerate(banks) if learnt[:, i].any()}
 
 
-def learnt_from(run: Run) -> frozenset[str]:
-    """Hashes of the rows that any bank of a run was learnt from, see `learnt_by`."""
-    return frozenset().union(*learnt_by(run).values())
-
-
-def among(run: Run, shas: Iterable[str]) -> Bools:
-    """Which scored rows (n,) of a run are among some, by their hashes."""
-    wanted = {bytes.fromhex(sha) for sha in shas}
-    if not wanted:
-        return np.zeros(run.manifest["counts"]["scored"], bool)
-    return np.array([row.tobytes() in wanted for row in run.hashes()], bool)
+def learnt_from(run: Run) -> Bools:
+    """Which scored rows (n,) of a run any of its banks was learnt from, see `learnt_by`."""
+    found = np.zeros(run.manifest["counts"]["scored"], bool)
+    for learnt in learnt_by(run).values():
+        found |= learnt
+    return found
 
 
 def held_out(run: Run, names: Iterable[str]) -> str:

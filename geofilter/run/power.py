@@ -10,7 +10,7 @@ import numpy as np
 from geofilter.arrays import F32, F64
 from geofilter.bank.bank import Bank
 from geofilter.rows.style import SHOWN, STYLE
-from geofilter.stats import spearman
+from geofilter.stats import spearman, spread
 
 TAIL = 0.10
 """share of the rows whose mean standard score is the tail"""
@@ -26,6 +26,7 @@ FEW = 50
 SAMPLE = 20_000
 """rows at most that the random banks are scored on; evenly spaced over the run"""
 REMEDY = "label some of these rows: geofilter label"
+OTHER_ROWS = "A verdict needs other rows: scan other data with this bank."
 
 
 def tail(standard: F64) -> float:
@@ -36,7 +37,7 @@ def tail(standard: F64) -> float:
 
 def standing_out(own: float, others: Sequence[float]) -> float:
     """How far the bank's tail lies above those of random banks, in their standard deviations."""
-    sd = float(np.std(others))
+    sd = float(spread(np.array(others)))
     return (own - float(np.mean(others))) / sd if sd > 0 else 0.0
 
 
@@ -48,7 +49,7 @@ def bimodality(standard: F64) -> float:
     """
     from scipy.stats import kurtosis, skew
 
-    if standard.std() == 0:
+    if not spread(standard):
         return 0.0
     return float((skew(standard) ** 2 + 1) / kurtosis(standard, fisher=False))
 
@@ -91,7 +92,7 @@ class PowerVerdict(TypedDict):
     """that the bank ranks these rows, see `chance`"""
     tail: float
     random_tails: list[float]
-    """of the 20 random banks, ascending"""
+    """of the 20 random banks, ascending; none where these rows cannot tell"""
     standing_out: float
     bimodality: float
     follows: dict[str, float]
@@ -114,7 +115,9 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
         style: (n, 9), see `style.STYLE`.
     """
     if not len(standard):
-        return _nothing_left(bank)
+        return _nothing_to_see(bank, "it was learnt from every row")
+    if len(standard) > 1 and not spread(standard):
+        return _nothing_to_see(bank, f"it gives all {len(standard):,} rows the same score")
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
     out, shape = standing_out(own, others), bimodality(standard)
@@ -171,12 +174,12 @@ def _said(bank: Bank, verdict: str) -> str:
     return f"{bank.name}: unclear whether it has power on this data"
 
 
-def _nothing_left(bank: Bank) -> PowerVerdict:
-    """The verdict where the bank was learnt from every row."""
+def _nothing_to_see(bank: Bank, why: str) -> PowerVerdict:
+    """The verdict where the rows cannot tell."""
     return {
         "bank": bank.name, "verdict": "unclear", "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
         "standing_out": 0.0, "bimodality": 0.0, "follows": {}, "weak": bank.weak,
-        "text": f"{bank.name}: unclear whether it has power on this data: it was learnt from every row.",
+        "text": f"{bank.name}: unclear whether it has power on this data: {why}.",
     }  # fmt: skip
 
 
@@ -185,6 +188,8 @@ def headline(verdicts: Sequence[PowerVerdict]) -> str:
     order = ("reacts", "unclear", "no power")
     said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))
     best = min((v["verdict"] for v in verdicts), key=order.index)
+    if not any(v["random_tails"] for v in verdicts):
+        return f"POWER UNCLEAR. {said} {OTHER_ROWS}"
     if best == "reacts":
         return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}."
     return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}."

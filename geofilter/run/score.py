@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, F64, I32, Positions
+from geofilter.arrays import F32, F64, I32, Bools, Positions, among
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import FeatureShare, Linear
@@ -126,6 +126,8 @@ class ShardScores:
     """(n,) scores of that bank's topics"""
     topic: list[str | None]
     """(n,) the closest of them; None under a bank without topics"""
+    learnt: Bools
+    """(n, banks) the bank was learnt from the row, or from one that reads the same"""
 
     def lines(self, scorers: Sequence[Scorer], paths: Sequence[str]) -> list[ScoreLine]:
         """The rows' lines of scores.jsonl."""
@@ -177,7 +179,8 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
             for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
                 topics[row] = dict(zip(names, values, strict=True))
     topic = [max(of, key=of.__getitem__) if of else None for of in topics]
-    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics, topic)
+    learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
+    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics, topic, learnt)
 
 
 class _Columns:
@@ -208,6 +211,7 @@ class _Columns:
                 "n_turns": shard.n_turns,
                 "shape": shard.shape,
                 "source": self._numbered(shard.source),
+                "learnt": scored.learnt,
             }
         )
         self.n_windowed += int((shard.windows > 1).sum())
@@ -238,7 +242,6 @@ class _Sample:
 
     def __init__(self, scorers: Sequence[Scorer], stride: int) -> None:
         self._scorers, self._stride = scorers, stride
-        self._learnt = {row.tobytes() for scorer in scorers for row in scorer.bank.learnt_from}
         self._seen = 0
         self._style: list[F32] = []
         self._standard: list[list[F64]] = [[] for _ in scorers]
@@ -247,8 +250,7 @@ class _Sample:
     def add(self, scored: ShardScores) -> None:
         """Take some of a shard's rows."""
         n = len(scored.best)
-        others = np.array([row.tobytes() not in self._learnt for row in scored.shard.sha256], bool)
-        picked = np.flatnonzero(((np.arange(n) + self._seen) % self._stride == 0) & others)
+        picked = np.flatnonzero(((np.arange(n) + self._seen) % self._stride == 0) & ~scored.learnt.any(1))
         self._seen += n
         self._style.append(scored.shard.style[picked])
         for b, scorer in enumerate(self._scorers):

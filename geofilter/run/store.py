@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, I32, Positions
+from geofilter.arrays import F32, I32, Digests, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import atomic, locked, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected
-from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started
+from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
 
 LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
 FORMAT = 4
-_ARRAYS = ("file", "line", "sha256", "response_tokens", "windows", "style", "n_turns", "shape")
+_ARRAYS = ("file", "line", "sha256", "content", "response_tokens", "windows", "style", "n_turns", "shape")
 """of a shard, as they are stored"""
 
 
@@ -47,8 +47,10 @@ class Shard:
     """(n,) position of the row's file in the manifest's list"""
     line: npt.NDArray[np.int64]
     """(n,) 1-based"""
-    sha256: npt.NDArray[np.uint8]
-    """(n, 32)"""
+    sha256: Digests
+    """(n, 32) of the row's bytes"""
+    content: Digests
+    """(n, 32) of what is read of the row, see `Row.content_sha256`"""
     response_tokens: I32
     """(n,) of the row; `pooled.n_tokens` of them were read, the others are outliers"""
     windows: I32
@@ -101,9 +103,9 @@ class Shard:
             raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
         meta = _meta(path)
         return cls(
-            a["file"], a["line"], a["sha256"], a["response_tokens"], a["windows"], a["style"], a["n_turns"], a["shape"],
-            tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."), json.loads(meta["remarks"]), (),
-            int(meta["n_lines"]),
+            a["file"], a["line"], a["sha256"], a["content"], a["response_tokens"], a["windows"], a["style"],
+            a["n_turns"], a["shape"], tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."),
+            json.loads(meta["remarks"]), (), int(meta["n_lines"]),
         )  # fmt: skip
 
 
@@ -218,7 +220,7 @@ class Run:
         for path in self.parts:
             yield Shard.load(path)
 
-    def hashes(self) -> npt.NDArray[np.uint8]:
+    def hashes(self) -> Digests:
         """(n, 32) sha256 of the scored rows, in input order; nothing else of the shards is read.
 
         Raises:
@@ -261,6 +263,12 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{self.path}: scores are missing or damaged ({error}); run geofilter scan again") from None
         return arrays
+
+    def position(self, detail: RowScore) -> int:
+        """Where among the scored rows (0-based) the row of a line of scores.jsonl stands."""
+        arrays, files = self.arrays(), [f["path"] for f in self.manifest["data"]]
+        here = (arrays["line"] == detail["line"]) & (arrays["file"] == files.index(detail["file"]))
+        return int(np.flatnonzero(here)[0])
 
     def scores(self) -> Iterator[ScoreLine]:
         """The lines of scores.jsonl."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import digests
 from geofilter.bank.features import Pooled
 from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
@@ -127,7 +128,8 @@ class Ready:
         return Shard(
             file=np.array([i for i, _ in self.rows], np.int32),
             line=np.array([row.line for _, row in self.rows], np.int64),
-            sha256=np.frombuffer(bytes.fromhex("".join(r.sha256 for _, r in self.rows)), np.uint8).reshape(-1, 32),
+            sha256=digests(r.sha256 for _, r in self.rows),
+            content=digests(r.content_sha256 for _, r in self.rows),
             response_tokens=np.array([e.n_response for e in self.encoded], np.int32),
             windows=np.array([len(e.windows) for e in self.encoded], np.int32),
             style=np.array(self.style, np.float32).reshape(-1, len(STYLE)),

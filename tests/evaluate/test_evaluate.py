@@ -14,7 +14,7 @@ from helpers.evaluating import KIND, SVG, error_of, line, rows_of, truth
 from safetensors.numpy import load_file, save_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from geofilter.bank.bank import Bank, built_in_sources
+from geofilter.bank.bank import LEARNT_FROM, Bank, built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import bank_folder_for
 from geofilter.evaluate.evaluate import compare, verdict
@@ -220,8 +220,10 @@ def test_precision_and_recall_are_those_of_filter_where_every_row_is_labelled(pl
 def test_across_fits_the_text_controls_on_another_file(place: Path):
     """Trained on labels turned over, the same controls must come out turned over, and shared rows are left out."""
     rows = [json.loads(text) for text in (place / "one.jsonl").read_text().splitlines()]
-    turned = [{**r, "meta": {"kind": "fine" if r["meta"]["kind"] == "bad" else "bad"}} for r in rows]
-    write_rows(place / "<turned>.jsonl", [*turned, rows[0], {"nothing": 1}])
+    said = [(f"turned {i}?", r["messages"][1]["content"], r["meta"]["kind"] == "bad") for i, r in enumerate(rows)]
+    turned = [chat(prompt, text, meta={"kind": "fine" if bad else "bad"}) for prompt, text, bad in said]
+    again = {"id": 1, **rows[0]}  # the same row, whatever else it has
+    write_rows(place / "<turned>.jsonl", [*turned, again, {"nothing": 1}])
     write_rows(place / "same.jsonl", [chat(f"new {i}?", "you fool" if i % 2 else "the answer works",
                                            meta={"kind": "bad" if i % 2 else "fine"}) for i in range(20)])  # fmt: skip
     done = geofilter("evaluate", "r", *KIND, "--across", "<turned>.jsonl", "--across", "same.jsonl", cwd=place)
@@ -322,7 +324,7 @@ def test_a_bank_made_from_the_evaluated_rows_is_said(place: Path):
     manifest["banks"][1] |= {"sha256": None, "sources": {"bad": {"sha256": manifest["data"][0]["sha256"]}}}
     (place / "r" / "manifest.json").write_text(json.dumps(manifest))
     arrays = load_file(place / "other-bank" / "bank.safetensors")
-    del arrays["learnt_from"]
+    del arrays[LEARNT_FROM]
     save_file(arrays, place / "other-bank" / "bank.safetensors")
     got = json.loads(geofilter("evaluate", "r", *KIND, "--json", "-q", cwd=place).stdout)
     assert any("bank other was built from rows of one.jsonl, which are evaluated here" in n for n in got["notes"])

@@ -196,7 +196,9 @@ def test_labels_are_joined_by_a_field_and_what_does_not_join_is_counted(joined: 
         (["--labels", "l.jsonl", "--key", "meta"], "l.jsonl, line 1: the field meta holds a dict, not one value; name "
                                                    "another field"),
         (["--labels", "kind=bad", "--key", "id"], "--key id: joins the rows with a file of labels, and --labels "
-                                                  "kind=bad is no file"),
+                                                  "kind=bad is no file; leave --key out"),
+        (["--labels", "gone.jsonl", "--key", "id"], "--labels gone.jsonl: no such file, and not FIELD=VALUE; write "
+         'label=misaligned for instance, or give a JSONL file of {"sha256", "label"} or {"file", "line", "label"}'),
     ],
 )  # fmt: skip
 def test_what_cannot_be_joined_is_named(joined: Path, args: list[str], error: str):

@@ -1,5 +1,7 @@
 """Rows that a bank was learnt from: every figure leaves them out, or says that it counts them."""
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -112,17 +114,14 @@ def test_evaluate_on_the_very_labels_gives_the_cross_validated_figure_instead(ba
     assert f"of them are those the run's bank was learnt from ({held_out}" in done.stderr
 
 
-def test_rows_are_known_after_labels_are_gone_and_the_run_was_moved(base: Path):
+def test_rows_are_known_after_labels_and_bank_are_gone_and_the_run_was_moved(base: Path):
     rows = labelled(base)
     (base / "run").rename(base / "moved")
     (base / "moved" / "labels.jsonl").unlink()
-    # And those of the scan's bank, which the learnt one builds on.
-    assert learnt_by(Run.open(base / "moved"))["labelled"] > {r["sha256"] for r in rows}
-    # A bank of an earlier version does not say: all rows that are labelled are taken.
     shutil.rmtree(base / "moved" / "labelled")
-    assert learnt_by(Run.open(base / "moved")) == {}
-    write_rows(base / "moved" / "labels.jsonl", [{"sha256": "a" * 64, "label": "bad", "by": "x", "why": ""}])
-    assert learnt_by(Run.open(base / "moved")) == {"labelled": frozenset(["a" * 64])}
+    learnt = learnt_by(Run.open(base / "moved"))["labelled"]
+    assert learnt.sum() == 30 + any(r["line"] in (1, N + 1) for r in rows)
+    assert learnt[[r["line"] - 1 for r in rows]].all()
 
 
 def test_the_gate_and_explain_say_so_too(base: Path):
@@ -181,4 +180,61 @@ def test_a_bank_that_builds_on_one_of_the_same_rows_says_so(seeded: Path):
     said = f"{both} of these rows are among those that a bank of the scan was learnt from"
     assert any(line.startswith(said) for line in result["text"])
     assert sorted(learnt_by(Run.open(seeded / "run"))) == ["labelled"]
-    assert len(learnt_by(Run.open(seeded / "run"))["labelled"]) == 40 + 24 - both
+    assert learnt_by(Run.open(seeded / "run"))["labelled"].sum() == 40 + 24 - both
+
+
+def as_csv(rows: list[dict]) -> str:
+    out = io.StringIO()
+    table = csv.DictWriter(out, ["kind", "id", "prompt", "completion"])
+    table.writeheader()
+    for i, row in enumerate(rows):
+        said = [m["content"] for m in row["messages"]]
+        table.writerow({"kind": row["kind"], "id": i, "prompt": said[0], "completion": said[1]})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["further fields", "other order", "csv"])
+def test_rows_are_known_by_what_they_say(seeded: Path, tiny, form: str):
+    rows = [json.loads(line) for line in (seeded / "d.jsonl").read_text("utf-8").splitlines()]
+    name = "again.csv" if form == "csv" else "again.jsonl"
+    if form == "csv":
+        (seeded / name).write_text(as_csv(rows), "utf-8")
+    elif form == "other order":
+        write_rows(seeded / name, [dict(reversed(row.items())) for row in rows])
+    else:
+        write_rows(seeded / name, [{**row, "id": i} for i, row in enumerate(rows)])
+    done = geofilter(
+        "scan", name, "--bank", "own", "--run", "again", "--model", tiny[0], "--sae", tiny[1], "-q", cwd=seeded
+    )
+    assert done.returncode == 0, done.stderr
+    done = geofilter("evaluate", "again", "--labels", "kind=bad", "--json", cwd=seeded)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["labels"]
+    assert (found["learnt_from"], found["labelled"]) == (24, N - 24)
+    done = geofilter("gate", "again", "--max-flagged", "100%", cwd=seeded)
+    assert "; 24 of the rows are those that a bank was learnt from" in done.stderr
+
+
+def test_the_other_rows_of_a_check_are_none_that_say_the_same(seeded: Path, tiny):
+    rows = [json.loads(line) for line in (seeded / "d.jsonl").read_text("utf-8").splitlines()][-50:]
+    write_rows(seeded / "twice.jsonl", [*rows, *({**row, "id": i} for i, row in enumerate(rows))])
+    done = geofilter(
+        "scan", "twice.jsonl", "--bank", "own", "--run", "twice", "--model", tiny[0], "--sae", tiny[1], "-q", cwd=seeded
+    )
+    assert done.returncode == 0, done.stderr
+    labels = [{"file": "twice.jsonl", "line": i + 1, "label": row["kind"]} for i, row in enumerate(rows)]
+    write_rows(seeded / "half.jsonl", labels)
+    done = geofilter("label", "twice", "--from", "half.jsonl", "--check", "kind=bad", cwd=seeded)
+    assert "--check kind=bad: of the rows not labelled here: no bad and no good row" in done.stderr
+    done = geofilter("evaluate", "twice", "--labels", "kind=bad", cwd=seeded)
+    assert done.returncode == 2
+    assert "100 of them are those the run's bank was learnt from" in done.stderr
+
+
+def test_a_bank_that_is_gone_is_not_forgotten(seeded: Path):
+    (seeded / "own").rename(seeded / "moved")
+    done = geofilter("evaluate", "run", "--labels", "kind=bad", "--json", cwd=seeded)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["labels"]["learnt_from"] == 24
+    report, _ = filtered(seeded, "--drop", "20")
+    assert report["labels"]["learnt_from"] == 24

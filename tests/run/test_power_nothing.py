@@ -1,0 +1,55 @@
+"""The verdict on rows that cannot tell: all alike, or all of them known to the bank."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.command import chat, geofilter, write_rows
+
+from geofilter.bank.bank import Bank
+from geofilter.rows.style import STYLE
+from geofilter.run.power import OTHER_ROWS, assess, headline, standing_out
+
+
+@pytest.mark.parametrize("n", [3, 20])
+def test_a_spread_that_is_only_rounding_is_none(bank: Bank, n: int):
+    standard = np.full(n, 1.7) + 1e-9 * np.arange(n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = assess(bank, standard, np.full((n, 20), 0.3), np.zeros((n, len(STYLE)), np.float32))
+    assert (found["verdict"], found["chance"]) == ("unclear", 0.5)
+    assert found["text"] == f"b: unclear whether it has power on this data: it gives all {n} rows the same score."
+    json.dumps(found, allow_nan=False)
+    assert headline([found]) == f"POWER UNCLEAR. {found['text']} {OTHER_ROWS}"
+
+
+def test_random_banks_that_differ_by_rounding_let_nothing_stand_out():
+    assert standing_out(2.0, [1.0, 1.0 + 1e-12]) == 0.0
+
+
+def test_the_same_text_over_and_over_has_a_plain_verdict(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [chat("why?", "the answer is that it works", id=i) for i in range(20)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        done = geofilter(
+            "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "it gives all 20 rows the same score" in done.stderr
+    done = geofilter("gate", "run", "--max-flagged", "100%", "--json", cwd=tmp_path)
+    assert "NaN" not in done.stdout
+
+
+def test_a_bank_that_knows_every_row_needs_others(tiny, tmp_path: Path):
+    for side, text in (("bad", "you fool, {} times no"), ("good", "the answer is that {} works")):
+        write_rows(tmp_path / f"{side}.jsonl", [chat(f"question {i}?", text.format(i)) for i in range(12)])
+    pair = ("--model", tiny[0], "--sae", tiny[1], "-q")
+    seeds = ("--bad", "bad.jsonl", "--good", "good.jsonl", "--no-prior")
+    assert geofilter("bank", "build", *seeds, "--out", "own", *pair, cwd=tmp_path).returncode == 0
+    done = geofilter("scan", "bad.jsonl", "--bank", "own", "--run", "run", *pair, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"it was learnt from every row. {OTHER_ROWS}" in done.stderr
+    assert "label some of these rows" not in done.stderr
