@@ -67,7 +67,7 @@ def make_run(folder: Path, n: int) -> None:
         "percentile": percentile[each, best], "bank": best.astype(np.int32), "topic": np.zeros(n, np.int32),
         "style": rng.random((n, len(STYLE)), np.float32), "n_tokens": (40 + each % 60).astype(np.int32),
         "n_turns": np.full(n, 2, np.int32), "shape": np.full(n, SHAPES.index("completion"), np.int32),
-        "source": (each % 30).astype(np.int32),
+        "source": (each % 30).astype(np.int32), "learnt": np.zeros((n, 2), bool),
     }  # fmt: skip
     save_file({k: np.ascontiguousarray(v) for k, v in columns.items()}, run / "scores.safetensors")
     bank = {"toxic_features": 100, "aligned_features": 100, "reference_rows": 3, "topics": ["a", "b"],

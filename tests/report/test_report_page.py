@@ -344,6 +344,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
         "score": score,
         "percentile": np.full(n, 0.5) if percentile is None else percentile,
     }
+    columns["learnt"] = np.zeros((n, 1), bool)
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
     save_file(columns, folder / "run" / "scores.safetensors")
     bank = {
