@@ -345,6 +345,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
         "percentile": np.full(n, 0.5) if percentile is None else percentile,
     }
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
+    columns["learnt"] = np.zeros((n, 1), bool)
     save_file(columns, folder / "run" / "scores.safetensors")
     bank = {
         "name": "one",
