@@ -66,7 +66,7 @@ def make_run(folder: Path, n: int) -> None:
         "file": np.zeros(n, np.int32), "line": each + 1, "score": score[each, best],
         "percentile": percentile[each, best], "bank": best.astype(np.int32), "topic": np.zeros(n, np.int32),
         "style": rng.random((n, len(STYLE)), np.float32), "n_tokens": (40 + each % 60).astype(np.int32),
-        "learnt": np.zeros((n, 1), bool), "n_turns": np.full(n, 2, np.int32),
+        "learnt": np.zeros((n, 2), bool), "n_turns": np.full(n, 2, np.int32),
         "shape": np.full(n, SHAPES.index("completion"), np.int32),
         "source": (each % 30).astype(np.int32),
     }  # fmt: skip
