@@ -84,6 +84,8 @@ class Bank:
     """features that count nothing, see `excluding`"""
     learnt_from: Digests = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
     """of the content of the rows that it, or a bank it builds on, was learnt from; none for a built-in bank"""
+    learnt_known: bool = True
+    """False for a bank of an earlier version, which does not say what it was learnt from"""
 
     @property
     def d_sae(self) -> int:
@@ -248,7 +250,8 @@ class Bank:
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
             labels=[_readable(label) for label in text.pop("labels")],
             meta=cast("BankMeta", text),  # what is left of bank.json
-            **({"learnt_from": a[LEARNT_FROM]} if LEARNT_FROM in a else {}),
+            learnt_from=a.get(LEARNT_FROM, np.zeros((0, 32), np.uint8)),
+            learnt_known=LEARNT_FROM in a,
         )
 
 

@@ -40,7 +40,12 @@ def find(
     reference: Pooled | None = None
     for name in names or BUILT_IN:
         if name not in BUILT_IN:
-            banks.append(_from_folder(name, target))
+            banks.append(bank := _from_folder(name, target))
+            if not bank.learnt_known and bank.name not in BUILT_IN:
+                notify(
+                    f"{name}: a bank of an earlier version, which does not say what rows it was learnt from: they are "
+                    "counted like all others; build it again"
+                )
             continue
 
         def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:

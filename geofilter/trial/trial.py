@@ -183,9 +183,9 @@ def _gather(
         bad = np.array([labeller.of(row) is True for row in rows])
         if not bad.any():
             raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
-    seen = {row.sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
+    seen = {row.content_sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
     aligned = usable_rows(config.good, reading_for(config.good, run.reading))
-    good = [row for row in aligned if row.sha256 not in seen and row.prompt not in seen]
+    good = [row for row in aligned if row.content_sha256 not in seen and row.prompt not in seen]
     if len(good) < config.held_out + 8:
         raise InputError(
             f"--good {config.good}: {len(good)} rows that are not in the data; {config.held_out + 8} are needed "

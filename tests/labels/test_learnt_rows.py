@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.labelling import BAD, N, answer, fill, label
+from safetensors.numpy import load_file, save_file
 
+from geofilter.bank.bank import LEARNT_FROM
 from geofilter.files import package_data
 from geofilter.run.labelled import learnt_by
 from geofilter.run.store import Run
@@ -238,3 +240,13 @@ def test_a_bank_that_is_gone_is_not_forgotten(seeded: Path):
     assert json.loads(done.stdout)["labels"]["learnt_from"] == 24
     report, _ = filtered(seeded, "--drop", "20")
     assert report["labels"]["learnt_from"] == 24
+
+
+def test_a_bank_of_an_earlier_version_is_said_not_to_know(seeded: Path, tiny):
+    arrays = load_file(seeded / "own" / "bank.safetensors")
+    del arrays[LEARNT_FROM]
+    save_file(arrays, seeded / "own" / "bank.safetensors")
+    pair = ("--model", tiny[0], "--sae", tiny[1])
+    done = geofilter("scan", "d.jsonl", "--bank", "own", "--run", "again", *pair, cwd=seeded)
+    assert done.returncode == 0, done.stderr
+    assert "own: a bank of an earlier version, which does not say what rows it was learnt from" in done.stderr
