@@ -346,7 +346,6 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     }
     columns["learnt"] = np.zeros((n, 1), bool)
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
-    columns["learnt"] = np.zeros((n, 1), bool)
     save_file(columns, folder / "run" / "scores.safetensors")
     bank = {
         "name": "one",
