@@ -96,7 +96,8 @@ def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_pa
     geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, cwd=tmp_path)
     missing = geofilter("report", cwd=tmp_path)
     assert missing.returncode == 2
-    assert missing.stderr.splitlines()[-1].endswith("not cut yet; run geofilter filter --drop 10% first")
+    # Names the run: the newest one may be another.
+    assert re.search(r"d-\w+: not cut yet; run geofilter filter \S+d-\w+ --drop 10% first$", missing.stderr.rstrip())
     done = geofilter("filter", "--drop", "25%", cwd=tmp_path)
     report = json.loads((tmp_path / "d.report.json").read_text("utf-8"))
     lines = done.stderr.splitlines()
