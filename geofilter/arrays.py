@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,3 +27,22 @@ def among(digests: Digests, wanted: Digests) -> Bools:
     """Which digests (n,) are among some others."""
     known = {row.tobytes() for row in wanted}
     return np.array([row.tobytes() in known for row in digests], bool)
+
+
+def check_array(name: str, array: npt.NDArray[Any], kind: type, shape: Sequence[int | None] = (None,)) -> None:
+    """Refuse an array of a file that is not what is computed with.
+
+    Args:
+        kind: element type.
+        shape: sizes; None for one that may be any.
+
+    Raises:
+        ValueError: another type or shape, or a number that is not finite; it names the array and the first place.
+    """
+    fits = len(shape) == array.ndim and all(w in (None, n) for w, n in zip(shape, array.shape, strict=True))
+    if array.dtype != kind or not fits:
+        wanted = ", ".join("n" if w is None else str(w) for w in shape)
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(kind).name} ({wanted})")
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        place = ", ".join(str(i) for i in np.argwhere(~finite)[0].tolist())
+        raise ValueError(f"{name}[{place}] is not finite")

@@ -8,14 +8,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import platformdirs
 
 from geofilter.errors import InputError, RunError, TargetError
+from geofilter.together import NotWrittenError, Together
 
 Notify = Callable[[str], None]
 """told one line at a time what takes long or should be known"""
@@ -90,77 +92,58 @@ def slug(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip(".")
 
 
-def dumps(value: Any) -> bytes:
-    """One JSON line; escaped to ASCII only where a string is half a surrogate pair and cannot be UTF-8."""
-    try:
-        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        return (json.dumps(value) + "\n").encode()
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON; a number that JSON does not have is never written.
 
-
-class Together:
-    """Files that appear together: each is complete under a temporary name first, and none is left when writing fails.
-
-    with Together() as files:
-        with files.open(path) as handle:
-            ...
-    # all of them are in place here
+    Raises:
+        ValueError: the value holds NaN or an infinity.
     """
+    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
-    def __init__(self) -> None:
-        self._scratch: dict[Path, Path] = {}
 
-    @contextmanager
-    def open(self, path: Path) -> Iterator[IO[bytes]]:
-        """Open a binary file that will be `path`; its bytes are on the disk when it is closed.
+def dumps(value: Any) -> bytes:
+    """One JSON line; escaped to ASCII only where a string is half a surrogate pair and cannot be UTF-8.
 
-        Raises:
-            OSError: as `open`.
-        """
-        scratch = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        with scratch.open("wb") as handle:
-            self._scratch[path] = scratch
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                for path, scratch in self._scratch.items():
-                    scratch.replace(path)
-        finally:
-            for scratch in self._scratch.values():
-                with suppress(OSError):  # gone already when all went well
-                    scratch.unlink()
+    Raises:
+        ValueError: see `json_text`.
+    """
+    try:
+        return (json_text(value) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value, allow_nan=False) + "\n").encode()
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
+def atomic(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a binary file that appears at `path` complete, or not at all.
+
+    Args:
+        mode: its permissions; the system's default if None.
 
     Raises:
         InputError: the folder cannot be written.
     """
     try:
-        with Together() as files, files.open(path) as handle:
+        with Together() as files, files.open(path, mode) as handle:
             yield handle
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    except NotWrittenError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Write UTF-8, atomically; a file name in it that holds bytes which are no text is written with escapes."""
-    with atomic(path) as handle:
-        handle.write(text.encode("utf-8", "backslashreplace"))
+    with atomic(path, mode) as handle:
+        handle.write(as_bytes(text))
 
 
-def write_json(path: Path, value: Any) -> None:
+def as_bytes(text: str) -> bytes:
+    """UTF-8; a file name that holds bytes which are no text is written with escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_json(path: Path, value: Any, mode: int | None = None) -> None:
     """Write readable JSON, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n", mode)
 
 
 def append(path: Path, text: str) -> None:
@@ -170,7 +153,7 @@ def append(path: Path, text: str) -> None:
         InputError: it cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8") as handle:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
@@ -186,6 +169,38 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror}); give another folder") from None
+
+
+@contextmanager
+def folders_locked(folders: Iterable[Path], taken: str, wait: float = 60) -> Iterator[None]:
+    """Hold folders against other calls of this; nothing is written into them, and the system frees them.
+
+    Args:
+        taken: what is said when another process holds one.
+        wait: seconds to wait for other processes.
+
+    Raises:
+        OSError: a folder is not there.
+        RunError: another process holds one.
+    """
+    import fcntl
+
+    until = time.monotonic() + wait
+    with ExitStack() as held:
+        for folder in sorted({folder.resolve() for folder in folders}):  # in one order, so that none waits for another
+            descriptor = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise RunError(f"{folder}: {taken}") from None
+                    time.sleep(0.05)
+                except OSError:
+                    break  # a file system without locks: what two calls leave is told from a whole set all the same
+        yield
 
 
 @contextmanager

@@ -109,5 +109,5 @@ class BankAbout(TypedDict):
     evaluation: NotRequired[BankCheck | None]
     path: str | None
     """its folder; None for a built-in one, which is found by its name"""
-    sha256: str | None
-    """of bank.safetensors there"""
+    files: dict[str, str]
+    """sha256 of its files"""

@@ -12,17 +12,22 @@ from typing import Any, cast
 
 import numpy as np
 
-from geofilter.arrays import F32, I32, Digests
+from geofilter.arrays import F32, I32, Digests, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import Background
+from geofilter.bank.check import check_arrays
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
-from geofilter.files import Together, cache_dir, file_sha256, package_data, slug
+from geofilter.files import as_bytes, cache_dir, file_sha256, json_text, package_data, slug
 from geofilter.text import one_line
+from geofilter.together import Together
 
 FORMAT = 3
+ABOUT = "bank.json"
+ARRAYS = "bank.safetensors"
+"""in a bank's folder"""
 LEARNT_FROM = "learnt_from.content"
 """in bank.safetensors, but for banks of earlier versions"""
 
@@ -86,6 +91,8 @@ class Bank:
     """of the content of the rows that it, or a bank it builds on, was learnt from; none for a built-in bank"""
     learnt_known: bool = True
     """False for a bank of an earlier version, which does not say what it was learnt from"""
+    folder: Path | None = None
+    """where it was read from"""
 
     @property
     def d_sae(self) -> int:
@@ -102,13 +109,13 @@ class Bank:
         """For each toxic feature up to two texts, see `build.excerpts`; none for a bank built without a model."""
         return self.meta["examples"] if "examples" in self.meta else [[] for _ in self.toxic]
 
-    def about(self, path: str | None = None, sha256: str | None = None) -> BankAbout:
+    def about(self, path: str | None = None) -> BankAbout:
         """What a run's manifest says of it.
 
         Args:
             path: its folder; None for a built-in one, which is found by its name.
-            sha256: of bank.safetensors there.
         """
+        folder = self.folder if path is None else Path(path)
         return {
             "name": self.name,
             "toxic_features": len(self.toxic),
@@ -121,7 +128,7 @@ class Bank:
             "sources": self.meta.get("sources"),
             "evaluation": self.meta.get("evaluation"),
             "path": path,
-            "sha256": sha256,
+            "files": {} if folder is None else {name: file_sha256(folder / name) for name in (ABOUT, ARRAYS)},
         }
 
     @property
@@ -180,14 +187,15 @@ class Bank:
             "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
             "labels": [_escaped(label) for label in self.labels],
         }  # fmt: skip
+        packed = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        text["arrays"] = hashlib.sha256(packed).hexdigest()  # by which both are known to be of one bank
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # Arrays without their bank.json, or of another one, would be a bank that lies.
             with Together() as files:
-                with files.open(path / "bank.safetensors") as handle:
-                    handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-                with files.open(path / "bank.json") as handle:
-                    handle.write((json.dumps(text, ensure_ascii=False, indent=1) + "\n").encode())
+                with files.open(path / ARRAYS) as handle:
+                    handle.write(packed)
+                with files.open(path / ABOUT, last=True) as handle:
+                    handle.write(as_bytes(json_text(text, indent=1) + "\n"))
         except OSError as error:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
 
@@ -202,24 +210,27 @@ class Bank:
             BankError: missing, damaged, of a newer format, or made for another target.
         """
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
+        again = "build it again"
         try:
-            text = json.loads((path / "bank.json").read_text("utf-8"))
-            a = load_file(path / "bank.safetensors")
+            text = json.loads((path / ABOUT).read_bytes(), parse_constant=_no_number)
+            if not isinstance(text, dict) or text.get("format") != FORMAT:
+                found = text.get("format") if isinstance(text, dict) else None
+                raise BankError(f"{path}: bank format {found!r} is not readable here; {again}")
+            packed = (path / ARRAYS).read_bytes()
+            written = text.pop("arrays", None)  # banks of earlier versions do not say
+            if written is not None and written != hashlib.sha256(packed).hexdigest():
+                raise BankError(f"{path}: {ARRAYS} is not the one that {ABOUT} is about; {again}")
+            return cls._of(path, text, load(packed), fingerprint)
         except FileNotFoundError:
             raise BankError(
-                f"{path}: not a bank folder (bank.json, bank.safetensors); make one with geofilter bank build"
+                f"{path}: not a bank folder ({ABOUT}, {ARRAYS}); make one with geofilter bank build"
             ) from None
-        except (OSError, ValueError, SafetensorError) as error:
-            raise BankError(f"{path}: the bank is damaged ({error}); build it again") from None
-        if not isinstance(text, dict) or text.get("format") != FORMAT:
-            found = text.get("format") if isinstance(text, dict) else None
-            raise BankError(f"{path}: bank format {found!r} is not readable here; build it again")
-        try:
-            return cls._of(path, text, a, fingerprint)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); build it again") from None
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
+            raise BankError(f"{path}: the bank is damaged ({error}); {again}") from None
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); {again}") from None
 
     @classmethod
     def _of(cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None) -> Bank:
@@ -230,8 +241,13 @@ class Bank:
                 f"({fingerprint[:8]}); build a bank for this target"
             )
         del text["format"]
-        sizes = (("labels", len(a["effect"])), ("topics", a["topics.weights"].shape[1]))
-        for name, size in (*sizes, ("examples", len(a["toxic"]))):
+        check_arrays(a, target["d_sae"], len(text["topics"]))
+        learnt_from = a.get(LEARNT_FROM, np.zeros((0, 32), np.uint8))
+        check_array(LEARNT_FROM, learnt_from, np.uint8, (None, 32))
+        said = (text["name"], *text["labels"], *text["topics"], *(target[k] for k in ("name", "fingerprint", "hook")))
+        if not all(isinstance(x, str) for x in said):
+            raise TypeError("a name or label that is no text")
+        for name, size in (("labels", target["d_sae"]), ("examples", len(a["toxic"]))):
             if name in text and len(text[name]) != size:
                 raise BankError(f"{path}: the bank is damaged ({len(text[name])} {name}, not {size}); build it again")
         return cls(
@@ -250,9 +266,14 @@ class Bank:
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
             labels=[_readable(label) for label in text.pop("labels")],
             meta=cast("BankMeta", text),  # what is left of bank.json
-            learnt_from=a.get(LEARNT_FROM, np.zeros((0, 32), np.uint8)),
+            learnt_from=learnt_from,
             learnt_known=LEARNT_FROM in a,
+            folder=path,
         )
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def _escaped(label: str) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from geofilter.arrays import check_array
+
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
@@ -56,6 +58,35 @@ class Pooled:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str = "") -> Pooled:
         """Inverse of `arrays`."""
         return cls(**{name: arrays[prefix + name] for name in cls.__slots__})
+
+    def check(self, d_sae: int, prefix: str = "") -> None:
+        """Refuse what scipy and numpy would read beyond their arrays for, or compute nonsense with.
+
+        Args:
+            d_sae: features of the SAE.
+            prefix: of the arrays' names, in errors.
+
+        Raises:
+            ValueError: which array, and what of it.
+        """
+        n, nnz = self.n_tokens.size, self.indices.size
+        check_array(f"{prefix}n_tokens", self.n_tokens, np.int32)
+        check_array(f"{prefix}indptr", self.indptr, np.int64, (n + 1,))
+        check_array(f"{prefix}indices", self.indices, np.int32)
+        check_array(f"{prefix}values", self.values, np.float32, (nnz,))
+        check_array(f"{prefix}residual", self.residual, np.float16, (n, None))
+        if self.indptr[0] != 0 or self.indptr[-1] != nnz or (np.diff(self.indptr) < 0).any():
+            raise ValueError(f"{prefix}indptr does not ascend from 0 to {nnz}")
+        if nnz and not (self.indices.min() >= 0 and self.indices.max() < d_sae):
+            raise ValueError(f"{prefix}indices has features other than 0 to {d_sae - 1}")
+        starts = np.zeros(nnz, bool)
+        starts[self.indptr[:-1][self.indptr[:-1] < nnz]] = True
+        if nnz and not (np.diff(self.indices, prepend=-1)[~starts] > 0).all():
+            raise ValueError(f"{prefix}indices does not ascend within a row")
+        if nnz and self.values.min() < 0:
+            raise ValueError(f"{prefix}values has an activation below 0")
+        if n and self.n_tokens.min() < 0:
+            raise ValueError(f"{prefix}n_tokens has a count below 0")
 
     def matrix(self, d_sae: int) -> sp.csr_matrix:
         """(n, d_sae) scipy CSR over the same memory."""

@@ -17,7 +17,8 @@ from geofilter.errors import InputError
 from geofilter.judge.endpoint import MAX_CHARS
 
 if TYPE_CHECKING:
-    from geofilter.labels.labelling import Answer, Labelling
+    from geofilter.labels.asking import Answer
+    from geofilter.labels.labelling import Labelling
 
 
 app = typer.Typer()
@@ -79,14 +80,15 @@ def label(
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
+    from geofilter.labels.asking import take
     from geofilter.labels.held_out import check_labels
-    from geofilter.labels.labelling import Labelling, take
+    from geofilter.labels.labelling import SCORING, Labelling
     from geofilter.labels.outcome import conclude, quoted
     from geofilter.labels.sheet import write_sheet
     from geofilter.labels.source import parse
 
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
-    labelling = Labelling(open_run(run), seed)
+    labelling = Labelling(open_run(run, SCORING), seed)
     if check is not None:
         check_labels(labelling, check, key_for(ctx, key, check, source))  # before any work is put in
     if sheet is not None:
@@ -139,7 +141,7 @@ def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, q
 
 
 def _ask(labelling: Labelling, count: int, answer: Answer, by: str, quiet: bool) -> None:
-    from geofilter.labels.labelling import ask
+    from geofilter.labels.asking import ask
 
     notify = notifier(quiet)
     try:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from geofilter.labels.labelling import BATCH, COMPARED, Labelling
+from geofilter.labels.asking import BATCH
+from geofilter.labels.labelling import COMPARED, Labelling
 from geofilter.labels.pick import Pick
 from geofilter.rows.records import Row
 from geofilter.run.labelled import Label

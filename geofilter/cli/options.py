@@ -95,15 +95,18 @@ class Command(TyperCommand):
         return found
 
 
-def open_run(given: Path | None) -> Run:
+def open_run(given: Path | None, scoring: str = "") -> Run:
     """The run a command is given, or the newest finished one here; named on stderr where it was not given as a folder.
+
+    Args:
+        scoring: the command, where it goes on with a run whose scoring by it was stopped.
 
     Raises:
         RunError: no such run, several, one that is not complete, or one of another working folder.
     """
     from geofilter.run.find import named, newest
 
-    run = newest(Path.cwd(), note) if given is None else named(given, Path.cwd(), note)
+    run = newest(Path.cwd(), note) if given is None else named(given, Path.cwd(), note, scoring)
     home = run.path.resolve().parent
     relative = [d["path"] for d in run.manifest["data"] if not Path(d["path"]).is_absolute()]
     if relative and home.name == RUNS and home.parent != Path.cwd().resolve():

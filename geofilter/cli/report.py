@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,21 +36,25 @@ def report(
 
     --shade runs the model again on the rows it shades and writes the report anew.
     """
-    from geofilter.report.last import scored_anew
+    from geofilter.report.last import cut_record, doubts, report_of, scored_anew
 
     opened = open_run(run)
-    page = opened.path / "report.html"
-    if not page.is_file():
+    record = cut_record(opened)
+    if record is None:
         again = f"geofilter filter {shlex.quote(str(opened.path))} --drop 10%"
         raise InputError(f"{opened.path}: not cut yet; run {again} first")
     if shade < 0:
         raise InputError(f"--shade {shade}: give the number of rows to shade")
     if shade:
         shaded(opened, shade, quiet)
-    if scored_anew(opened, json.loads((opened.path / "report.json").read_text("utf-8"))):
+        record = cut_record(opened) or record
+    if scored_anew(opened, record):
         note("the run has been scored anew since this report; geofilter filter writes one of its scores now")
+    for doubt in doubts(opened, record):
+        note(f"note: {doubt}")
+    page = report_of(opened, record, "html")
     if as_json:
-        typer.echo((opened.path / "report.json").read_text("utf-8").rstrip("\n"))
+        typer.echo(report_of(opened, record).read_text("utf-8").rstrip("\n"))
     else:
         typer.echo(page)
     if open_page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import numpy.typing as npt
 
 from geofilter.arrays import F64, Bools, Positions
 from geofilter.cut.outputs import RowWatcher, RowWriter
-from geofilter.cut.places import Outputs
+from geofilter.cut.places import Outputs, planned
+from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing
 from geofilter.errors import InputError
 from geofilter.run.store import Run
+from geofilter.run.sums import sum_of
+from geofilter.together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Cut:
         """
         n = len(score)
         if self.kind == "threshold":
-            return np.asarray(percentile >= self.value)
+            return ~np.asarray(percentile < self.value)  # what cannot be compared goes
         count = round(self.value * n) if self.kind == "fraction" else int(self.value)
         if count > n:
             raise InputError(f"{self}: the run has only {n} scored rows")
@@ -86,8 +90,8 @@ class Cut:
 
 
 def by_score(score: F64) -> Positions:
-    """Rows (n,), the highest score first, the earlier row first among equals."""
-    return np.argsort(-score, kind="stable")
+    """Rows (n,), the highest score first, the earlier row first among equals; no number counts as the highest."""
+    return np.argsort(-np.where(np.isnan(score), np.inf, score), kind="stable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,18 +150,41 @@ class Selection:
         stays[[q["line"] - 1 for q in self.run.quarantine() if q["file"] == info["path"]]] = False
         return np.flatnonzero(stays)
 
-    def write(
-        self, out: Path | None = None, removed: Path | None = None, *, watcher: RowWatcher | None = None
-    ) -> list[Outputs]:
+    def write(self, out: Path | None = None, removed: Path | None = None) -> list[Outputs]:
         """Write kept, removed and quarantined rows of every input file; all files appear together at the end.
 
         Args:
             out: file for the kept rows (one input), or a folder for all outputs.
             removed: file for the removed rows (one input).
-            watcher: shown rows while they are written.
 
         Raises:
             InputError: a folder cannot be written, or options that do not fit several inputs.
             RunError: an input has changed since the scan, or the counts do not add up.
         """
-        return RowWriter(self.run, self.arrays, self.removed, self.rank(), watcher).write(out, removed)
+        plans = planned([Path(info["path"]) for info in self.run.manifest["data"]], out, removed)
+        with replacing(plans) as files:
+            written = self.write_rows(files, plans)
+            for plan, of in zip(plans, self.sets(files, written), strict=True):
+                add(files, plan, of)
+        return written
+
+    def write_rows(self, files: Together, plans: Sequence[Outputs], watcher: RowWatcher | None = None) -> list[Outputs]:
+        """Write the rows of every input, to appear with other files; see `outputs.RowWriter.write`.
+
+        Args:
+            watcher: shown rows while they are written.
+        """
+        return RowWriter(self.run, self.arrays, self.removed, self.rank(), watcher).write(files, plans)
+
+    def sets(self, files: Together, written: Sequence[Outputs], reports: bool = False) -> list[OutputSet]:
+        """Describe what has been written of every input.
+
+        Args:
+            reports: reports are among it.
+        """
+        about: CutAbout = {"kind": self.cut.kind, "value": self.cut.value}
+        out = []
+        for place in written:
+            paths = place.paths[:-1] if reports else (place.kept, place.removed, place.quarantined)
+            out.append(described(self.run, about, place, {path: sum_of(files.written(path)) for path in paths}))
+        return out

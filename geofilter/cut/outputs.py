@@ -15,16 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import Bools, Positions
-from geofilter.cut.places import Outputs, planned
+from geofilter.cut.places import Outputs
 from geofilter.errors import RunError
-from geofilter.files import Together, dumps
+from geofilter.files import dumps
 from geofilter.rows.formats import Jsonl, format_of
 from geofilter.rows.json_array import BOM
-from geofilter.rows.lines import on_one_line, read_lines
+from geofilter.rows.lines import on_one_line
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
-from geofilter.run.store import Run
+from geofilter.run.rows import lines_of
+from geofilter.run.store import LINES, Run
+from geofilter.together import Together, mode_of
 
 
 class RowWatcher(Protocol):
@@ -70,19 +72,31 @@ class RowWriter:
     def _reading(self) -> Reading:
         return self.run.reading
 
-    def write(self, out: Path | None, removed: Path | None) -> list[Outputs]:
-        """Write every input's rows, see `Selection.write`."""
-        files = self.run.manifest["data"]
-        inputs = [Path(f["path"]) for f in files]
-        plans = planned(inputs, out, removed)
+    def write(self, files: Together, plans: Sequence[Outputs]) -> list[Outputs]:
+        """Write every input's rows.
+
+        Args:
+            files: what they appear with.
+            plans: where those of each input go, see `places.planned`.
+
+        Returns:
+            the plans, with the counts of rows.
+
+        Raises:
+            InputError: an input cannot be read.
+            RunError: it has changed since the scan, or the counts do not add up.
+        """
+        inputs = self.run.manifest["data"]
         quarantine = self.run.quarantine()
         # In input order, as the rows are written.
         details = self.run.score_lines(np.flatnonzero(self._special))
-        with Together() as together, ExitStack() as stack:
-            opened = [plan.open(together, stack) for plan in plans]
+        with ExitStack() as stack:
+            opened = [
+                plan.open(files, stack, mode_of([Path(info["path"])])) for plan, info in zip(plans, inputs, strict=True)
+            ]
             return [
                 self._write_file(plan, handles, info, details, [q for q in quarantine if q["file"] == info["path"]])
-                for plan, handles, info in zip(plans, opened, files, strict=True)
+                for plan, handles, info in zip(plans, opened, inputs, strict=True)
             ]
 
     def _write_file(
@@ -101,7 +115,7 @@ class RowWriter:
         special = scored[self._special[scored]]
         todo = zip(special.tolist(), self.arrays["line"][special].tolist(), strict=True)
         position, at = next(todo, (-1, -1))
-        for number, line in enumerate(read_lines(Path(path)), start=1):
+        for number, line in enumerate(lines_of(path), start=1):
             digest.update(line)
             if number > info["rows"]:
                 continue  # past --limit: not scanned, so in no output; said on every report
@@ -114,7 +128,7 @@ class RowWriter:
                 gone = bool(self.gone[position])
                 of, detail = next(details, (-1, None))
                 if of != position or detail is None or detail.get("line") != number:
-                    raise self.run.damaged()
+                    raise self.run.damaged(LINES)
                 as_scored &= self._take(position, line, detail, handles["removed"])
                 position, at = next(todo, (-1, -1))
             if gone:
@@ -126,7 +140,7 @@ class RowWriter:
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{path}: has changed since the scan; scan it again, then filter")
         if not as_scored:
-            raise self.run.damaged()
+            raise self.run.damaged(LINES)
         done = replace(plan, n_kept=int(keep.sum()), n_removed=n_removed, n_quarantined=n_bad)
         n_gone = int(self.gone[scored].sum())
         passed = info["rows"] - len(scored) - len(bad) if self._reading.only else 0

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 from geofilter.errors import InputError, RunError
-from geofilter.files import Together
 from geofilter.rows.arrow import Arrow
 from geofilter.rows.formats import CALLED, Jsonl, format_of
 from geofilter.rows.packing import ENDINGS, WRITTEN_BY_NONE, ending_of, named_as, packing, split_name
 from geofilter.rows.parquet import Parquet
+from geofilter.together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +94,35 @@ class Outputs:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files of this input: rows and reports."""
-        return self.kept, self.removed, self.quarantined, *(self.report(kind) for kind in ("html", "json", "md"))
+        """All files of this input: rows, reports and description."""
+        return self.kept, self.removed, self.quarantined, *self.reports, self.set_file
+
+    @property
+    def reports(self) -> list[Path]:
+        """Where this input's reports go."""
+        return [self.report(kind) for kind in ("html", "json", "md")]
+
+    @property
+    def set_file(self) -> Path:
+        """Where the description of these files goes, see `sets`."""
+        return self.kept.parent / f"{self._stem}.set.json"
+
+    @property
+    def _stem(self) -> str:
+        return split_name(self.kept)[0].removesuffix(".filtered")
 
     def report(self, kind: str) -> Path:
         """Where this input's report of a kind (html, json, md) goes: beside the kept rows."""
-        return self.kept.parent / f"{split_name(self.kept)[0].removesuffix('.filtered')}.report.{kind}"
+        return self.kept.parent / f"{self._stem}.report.{kind}"
 
-    def open(self, together: Together, stack: ExitStack) -> dict[str, IO[bytes]]:
-        """Open the three outputs, which appear when `together` ends."""
+    def open(self, files: Together, stack: ExitStack, mode: int | None) -> dict[str, IO[bytes]]:
+        """Open the three outputs of rows, which appear when `files` ends.
+
+        Args:
+            mode: their permissions.
+        """
         return {
-            kind: stack.enter_context(_writing(together, path, packed))
+            kind: stack.enter_context(_packed(files, path, packed, mode))
             for kind, path, packed in (
                 ("kept", self.kept, self.packed),
                 ("removed", self.removed, ""),
@@ -113,22 +131,17 @@ class Outputs:
         }
 
 
+@contextmanager
+def _packed(files: Together, path: Path, packed: str, mode: int | None) -> Iterator[IO[bytes]]:
+    with files.open(path, mode) as raw, packing(raw, packed) as handle:
+        yield handle
+
+
 def _refuse_packed(path: Path, option: str = "--out") -> None:
     if path.suffix.lower() in WRITTEN_BY_NONE:
         raise InputError(
             f"{option} {path}: {path.suffix} is not written; name it .jsonl, or one of {', '.join(ENDINGS)}"
         )
-
-
-@contextmanager
-def _writing(together: Together, path: Path, packed: str) -> Iterator[IO[bytes]]:
-    try:
-        with together.open(path) as raw, packing(raw, packed) as handle:
-            yield handle
-    except OSError as error:
-        raise InputError(
-            f"{path.parent}: cannot be written ({error.strerror or error}); give another place with --out"
-        ) from None
 
 
 def planned(inputs: Sequence[Path], out: Path | None, removed: Path | None) -> list[Outputs]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from geofilter.errors import RunError
 from geofilter.files import atomic, dumps, locked
-from geofilter.run.labelled import LABELLED, Label, given_labels
+from geofilter.run.labelled import LABELLED, Label, given_labels, label_line
+from geofilter.run.rows import RowPlaces
 from geofilter.run.store import LABELS, Run
 
 
@@ -16,13 +17,14 @@ class LabelFile:
 
     Args:
         first: the first scored row (0-based) of each hash: a label is recorded with that row's file and line.
+        places: of the run's rows.
 
     Raises:
         RunError: a line that is no label, or one of another run's row.
     """
 
-    def __init__(self, run: Run, first: Mapping[str, int]) -> None:
-        self._run, self._first = run, first
+    def __init__(self, run: Run, first: Mapping[str, int], places: RowPlaces) -> None:
+        self._run, self._first, self._places = run, first, places
         self.labels = self._stored()
         """by the row's sha256, in the order in which they were given"""
         self._changed: dict[str, Label | None] = {}
@@ -56,7 +58,7 @@ class LabelFile:
         Raises:
             RunError: the run folder cannot be written, or another session holds the file for long.
         """
-        arrays, files = self._run.arrays(), [f["path"] for f in self._run.manifest["data"]]
+        places, files = self._places, [f["path"] for f in self._run.manifest["data"]]
         taken = f"{self._run.path}: another geofilter label is writing its labels; try again"
         with locked(self._run.path / f"{LABELS}.lock", taken, wait=30):
             self.labels = self._stored()
@@ -65,16 +67,10 @@ class LabelFile:
                 if label is not None:
                     self.labels[sha] = label
             self._changed = {}
-            with atomic(self.path) as handle:
+            with atomic(self.path, self._run.mode) as handle:
                 for sha, label in self.labels.items():
                     i = self._first[sha]
-                    said = None if label.bad is None else "bad" if label.bad else "good"
-                    handle.write(
-                        dumps({
-                            "sha256": sha, "file": files[arrays["file"][i]], "line": int(arrays["line"][i]),
-                            "label": said, "by": label.by, "why": label.why,
-                        })
-                    )  # fmt: skip
+                    handle.write(dumps(label_line(sha, label, files[places.file[i]], int(places.line[i]))))
 
 
 def bank_path(run: Run) -> str:

@@ -7,7 +7,7 @@ RUN/labelled/       the bank learnt from them, which the run is then scored with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,24 +27,20 @@ from geofilter.errors import BankError, InputError, RunError
 from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
-from geofilter.labels.source import FieldLabels, Labeller
 from geofilter.rows.records import Row
-from geofilter.run.banks import about_in, find_banks
+from geofilter.run.banks import find_banks
 from geofilter.run.labelled import LABELLED, Label
 from geofilter.run.manifest import Manifest
-from geofilter.run.rows import reread, scored_rows
+from geofilter.run.rows import RowPlaces, reread
 from geofilter.run.score import score
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 from geofilter.target.sae_folder import unit_decoder
 
-BATCH = 10
-"""labels after which the bank is learnt again"""
+SCORING = "label"
+"""the command that scores a run with the bank learnt, see `Run.open`"""
 COMPARED = Cut.parse("10%")
 """whose removed rows are compared before and after"""
-
-Answer = Callable[[Sequence[Row], Callable[[int, bool | None], None]], None]
-"""labels rows: tells of each, by its place among those given, True for bad, False for good, None for cannot say"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +91,10 @@ class Labelling:
             raise BankError(f"{gone[0]}; scan again, then label")
         self.priors = banks
         """the banks of the scan"""
-        self.shas, self.contents, self._standard = self._read_run()
-        """(rows, 32) twice, see `Shard`, and (rows, banks) standard scores"""
+        self.places, self.contents, self._standard = self._read_run()
+        """see `rows.RowPlaces`, (rows, 32) see `Shard`, and (rows, banks) standard scores"""
+        self.shas: Digests = self.places.sha256
+        """(rows, 32)"""
         self.known: Bools = np.logical_or.reduce([among(self.contents, bank.learnt_from) for bank in banks])
         """(rows,) which of them these were learnt from"""
         self.scanned: F64 = self._standard.max(1)
@@ -107,7 +105,7 @@ class Labelling:
         for i, sha in enumerate(self.shas):
             if self._first.setdefault(sha.tobytes().hex(), i) != i:
                 self._again.append(i)
-        self._file = LabelFile(run, self._first)
+        self._file = LabelFile(run, self._first, self.places)
         self._skipped: set[str] = set()
         self._known: dict[int, Row] = {}
         """rows read already"""
@@ -115,15 +113,16 @@ class Labelling:
         self._guide: F64 | None = None
         """(rows,) scores of the bank learnt last, which rows are chosen by until the next one"""
 
-    def _read_run(self) -> tuple[Digests, Digests, F64]:
-        hashes, contents, scores = [], [], []
+    def _read_run(self) -> tuple[RowPlaces, Digests, F64]:
+        # Of the shards alone, so that a run whose scoring was stopped can go on.
+        places, contents, scores = [], [], []
         scorers = [Scorer(bank, self.scorer) for bank in self.priors]
         for shard in self.run.shards():
-            hashes.append(shard.sha256)
+            places.append(RowPlaces(shard.file, shard.line, shard.sha256))
             contents.append(shard.content)
             shas = shard.shas()
             scores.append(np.stack([s.standard(shard.pooled, shas) for s in scorers], axis=1))
-        return np.concatenate(hashes), np.concatenate(contents), np.concatenate(scores)
+        return RowPlaces.concat(places), np.concatenate(contents), np.concatenate(scores)
 
     @property
     def labels(self) -> dict[str, Label]:
@@ -174,11 +173,11 @@ class Labelling:
             InputError: an input is gone.
             RunError: an input has changed since the scan.
         """
-        arrays, files = self.run.arrays(), self._manifest["data"]
+        places, files = self.places, self._manifest["data"]
         details = {
             int(i): {
-                "file": files[arrays["file"][i]]["path"],
-                "line": int(arrays["line"][i]),
+                "file": files[places.file[i]]["path"],
+                "line": int(places.line[i]),
                 "sha256": self.shas[i].tobytes().hex(),
             }
             for i in positions
@@ -261,13 +260,15 @@ class Labelling:
         folder = Path(bank_path(self.run))
         with self.run.lock():
             manifest.setdefault("scanned_banks", manifest["banks"])
-            self.learnt.bank.save(folder)
-            # As in a scan: not complete until all of what scoring writes is there.
-            unfinished: Manifest = {**manifest, "complete": False}
+            # As in a scan: not complete until all of what scoring writes is there, the bank too.
+            unfinished: Manifest = {**manifest, "complete": False, "scoring": SCORING}
             self.run.write_manifest(unfinished)
-            files = [f["path"] for f in manifest["data"]]
-            scored = score(self.run, [self.learnt.bank], self.scorer, files)
-            finished: Manifest = {**manifest, "banks": [about_in(self.learnt.bank, str(folder))], **scored}
+            self.learnt.bank.save(folder)
+            inputs = [f["path"] for f in manifest["data"]]
+            scored = score(self.run, [self.learnt.bank], self.scorer, inputs)
+            banks, sums = [self.learnt.bank.about(str(folder))], self.run.sums()
+            finished: Manifest = {**manifest, "complete": True, "banks": banks, "files": sums, **scored}
+            finished.pop("scoring", None)
             self.run.write_manifest(finished)
 
     def changed(self) -> tuple[int, int]:
@@ -287,51 +288,3 @@ class Labelling:
         said = {bytes.fromhex(sha): label.bad for sha, label in self.labels.items()}
         labels = [said.get(sha.tobytes()) for sha in self.shas[gone]]
         return CutNow(labels.count(True), labels.count(False), labels.count(None))
-
-
-def ask(labelling: Labelling, n: int, answer: Answer, by: str) -> Iterator[Learnt | None]:
-    """Have n rows labelled, learning anew after each ten so that the choice of the next rows goes by it.
-
-    What has been answered is kept, also when `answer` fails. A row that it could not label counts, and is not shown
-    again.
-
-    Args:
-        by: who answers, for the record.
-
-    Yields:
-        after each ten what has been learnt so far, None while a side has too few labels.
-    """
-    labelling.learn()  # from what earlier calls have left
-    while n > 0:
-        picked = labelling.next(min(BATCH, n))
-        if not picked:
-            return
-
-        def done(i: int, bad: bool | None, picked: list[tuple[Pick, Row]] = picked) -> None:
-            pick, row = picked[i]
-            labelling.add(row, Label(bad, by, pick.why))
-
-        try:
-            answer([row for _, row in picked], done)
-        finally:
-            labelling.save()
-        n -= len(picked)
-        yield labelling.learn()
-
-
-def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
-    """Take the labels that a file or a field gives the run's rows; return how many rows have one.
-
-    Raises:
-        InputError: no row has a label, or one that cannot be used; no row has a value that is bad.
-        RunError: an input has changed since the scan.
-    """
-    said = [(row.sha256, bad) for row in scored_rows(labelling.run) if (bad := labeller.of(row)) is not None]
-    if not said:
-        raise InputError(f"--from {labeller.text}: no scored row has a label; {labeller.seen()}")
-    # A file may have labels of one side; a value that no row has is misspelt.
-    if isinstance(labeller, FieldLabels) and not any(bad for _, bad in said):
-        raise InputError(f"--from {labeller.text}: no bad row; {labeller.seen()}")
-    labelling.add_all({sha256: Label(bad, by) for sha256, bad in said})
-    labelling.save()
-    return len(said)

@@ -1,13 +1,38 @@
-"""The last cut of a run, as its report recorded it."""
+"""The last cut of a run, as the run's folder records it: cut.json, its reports, and the output sets it wrote."""
 
 from __future__ import annotations
 
 import json
-from typing import TypedDict
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
 
-from geofilter.files import file_sha256
+from geofilter.cut.cut import Cut
+from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
+from geofilter.errors import RunError
 from geofilter.report.document import ReportDocument
+from geofilter.run.manifest import FileSum
 from geofilter.run.store import SCORES, Run
+from geofilter.run.sums import broken, sum_of
+
+CUT = "cut.json"
+"""in a run folder: its last cut"""
+
+
+class CutRecord(TypedDict):
+    """What cut.json says."""
+
+    whole: bool
+    """False while the files are put in place: they are of this cut or of the one before it"""
+    cut: CutAbout
+    scores: str
+    """sha256 of the scores that were cut"""
+    sets: list[str]
+    """the descriptions of the output sets, one an input; a path that was relative to the working folder is given from
+    the run's folder, so that both can be moved together"""
+    reports: dict[str, FileSum]
+    """the reports in the run's folder"""
 
 
 class LastCut(TypedDict):
@@ -20,21 +45,100 @@ class LastCut(TypedDict):
     """the run's scores are others now"""
 
 
+def cut_record(run: Run) -> CutRecord | None:
+    """The last cut of a run; None where it has not been cut.
+
+    Raises:
+        RunError: an interrupted filter has left files of two cuts, or the record is damaged.
+    """
+    path = run.path / CUT
+    again = f"run geofilter filter {shlex.quote(str(run.path))} again"
+    try:
+        found: Any = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        if wrong := broken(found):
+            raise ValueError(f"its field {wrong} is not what was written")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged ({error}); {again}") from None
+    record: CutRecord = found  # type: ignore[assignment]
+    if not record["whole"]:
+        raise RunError(
+            f"{run.path}: a filter ({cut_of(record)}) was stopped before all of its files were in place, some may be "
+            f"those of an earlier one; {again}"
+        )
+    return record
+
+
+def cut_of(record: CutRecord) -> Cut:
+    """The cut that a record is of."""
+    return Cut(record["cut"]["kind"], record["cut"]["value"])
+
+
+def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:
+    """A report in the run's folder, once it is known to be the one that was written.
+
+    Raises:
+        RunError: it is not.
+    """
+    path = run.path / f"report.{kind}"
+    try:
+        if sum_of(path) == record["reports"].get(path.name):
+            return path
+        why = "is not what was written"
+    except OSError as error:
+        why = f"cannot be read ({error.strerror or error})"
+    raise RunError(f"{path}: {why}; run geofilter filter {shlex.quote(str(run.path))} again")
+
+
+def own_set(run: Run, record: CutRecord, path: Path) -> OutputSet | None:
+    """A set that a cut has written; None where another cut, of this run or of another, has been written there since.
+
+    Raises:
+        RunError: the description is gone or damaged.
+    """
+    of = read_set(path)
+    wanted = (run.manifest["fingerprint"], record["scores"], record["cut"])
+    same = (of["fingerprint"], of["scores"], of["cut"]) == wanted
+    return of if same else None
+
+
+def doubts(run: Run, record: CutRecord) -> Iterator[str]:
+    """What is not as the last cut wrote it, one sentence each."""
+    for name in record["sets"]:
+        path = run.path / name
+        try:
+            of = own_set(run, record, path)
+        except RunError as error:
+            yield str(error)
+            continue
+        if of is None:
+            yield f"{path}: is of another cut now, which was written over this one"
+            continue
+        for file, why in torn(of, path):
+            yield f"{file}: {why}"
+
+
 def last_cut(run: Run) -> LastCut | None:
     """The last cut of a finished run; None where it has not been cut, or its report cannot be read."""
     try:
-        written: ReportDocument = json.loads((run.path / "report.json").read_text("utf-8"))
-        counts = written["counts"]
-        return {
-            "cut": written["cut"],
-            "removed": counts["removed"],
-            "kept": counts["kept"],
-            "scored_anew": scored_anew(run, written),
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+        record = cut_record(run)
+        if record is None:
+            return None
+        written: ReportDocument = json.loads(report_of(run, record).read_bytes())
+    except RunError:
         return None
+    counts = written["counts"]
+    return {
+        "cut": written["cut"],
+        "removed": counts["removed"],
+        "kept": counts["kept"],
+        "scored_anew": scored_anew(run, record),
+    }
 
 
-def scored_anew(run: Run, written: ReportDocument) -> bool:
-    """Whether a run's scores are no longer those of its report."""
-    return bool(file_sha256(run.path / SCORES) != written["made_with"]["scores"])
+def scored_anew(run: Run, record: CutRecord) -> bool:
+    """Whether a run's scores are no longer those that were cut."""
+    return run.manifest["files"][SCORES]["sha256"] != record["scores"]

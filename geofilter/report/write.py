@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
-from geofilter.cut.places import Outputs
-from geofilter.errors import InputError
-from geofilter.files import atomic, write_json
+from geofilter.cut.places import Outputs, planned
+from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, torn
+from geofilter.errors import InputError, RunError
+from geofilter.files import as_bytes, json_text, write_json
 from geofilter.report.content import NEAREST, Report, build
 from geofilter.report.document import Tokens
-from geofilter.report.last import scored_anew
+from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
-from geofilter.run.store import Run
-
-CUT = "cut.json"
-"""in a run folder: its last cut"""
+from geofilter.run.store import SCORES, Run
+from geofilter.run.sums import sealed, sum_of
+from geofilter.together import Together, mode_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +41,9 @@ class Filtered:
 def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None = None) -> Filtered:
     """Cut a run: write the kept, removed and quarantined rows of every input, and the reports.
 
+    All files are made before the first one appears, and an output set without its description is no whole one, see
+    `sets`. A run that cannot be written is left alone, where `out` says where else the files go.
+
     Args:
         out: file for the kept rows (one input), or a folder for all outputs; by default beside the inputs.
         removed: file for the removed rows (one input).
@@ -47,62 +52,79 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
         InputError: a folder cannot be written, or options that do not fit the run.
         RunError: the run is in use, or an input has changed since the scan.
     """
-    with run.lock():
+    own = out is None or os.access(run.path, os.W_OK)
+    with run.lock() if own else nullcontext():
         selection = Selection.of(run, cut)
+        plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed)
         gathered = GatheredRows(selection)
-        outputs = selection.write(out, removed, watcher=gathered)
-        report = build(selection, outputs, gathered)
-        return Filtered(outputs, report, write(report))
+        with replacing(plans, [run.path] if own else []) as files:
+            written = selection.write_rows(files, plans, gathered)
+            report = build(selection, written, gathered)
+            pages = _write(report, files, [*written, None] if own else written)
+            sets = selection.sets(files, written, reports=True)
+            for plan, of in zip(plans, sets, strict=True):
+                add(files, plan, of)
+            if own:
+                _record(run, files, sets[0]["cut"], [plan.set_file for plan in plans])
+        return Filtered(written, report, pages)
 
 
-def write(report: Report, again: bool = False) -> list[Path]:
-    """Write JSON, Markdown and HTML beside each input's kept rows, and into the run; return the HTML paths.
-
-    Args:
-        again: only where this run's report is now.
-    """
+def _write(report: Report, files: Together, places: Sequence[Outputs | None]) -> list[Path]:
+    """Write JSON, Markdown and HTML beside the kept rows of each place, for None into the run; return the pages."""
     run = report.selection.run
-    places = [place for place in report.outputs if not again or _own(place, run)]
-    # A file name may hold bytes that are not text.
     rendered = {
-        kind: text.encode("utf-8", "backslashreplace")
-        for kind, text in (("md", markdown(report.data)), ("html", html(report)))
+        "md": as_bytes(markdown(report.data)),
+        "html": as_bytes(html(report)),
+        "json": as_bytes(json_text(report.data, indent=1) + "\n"),
     }
+    inputs = run.manifest["data"]
     pages = []
-    for place in [*places, None]:
-        write_json(place.report("json") if place else run.path / "report.json", report.data)
+    for place in places:
+        mode = run.mode if place is None else mode_of([Path(inputs[place.index]["path"])])
         for kind, content in rendered.items():
             path = place.report(kind) if place else run.path / f"report.{kind}"
-            with atomic(path) as handle:
+            with files.open(path, mode) as handle:
                 handle.write(content)
             if kind == "html":
                 pages.append(path)
-    cut = report.selection.cut
-    write_json(run.path / CUT, {"kind": cut.kind, "value": cut.value})
     return pages
 
 
-def remake(run: Run) -> Report:
-    """The report of a run's last cut, from the run as it is now.
+def _record(run: Run, files: Together, cut: CutAbout, sets: Sequence[Path]) -> None:
+    """Write cut.json, to appear last of all; until then the one that is there says that files are put in place."""
+    paths = [run.path / f"report.{kind}" for kind in ("html", "json", "md")]
+    record: CutRecord = {
+        "whole": True,
+        "cut": cut,
+        "scores": run.manifest["files"][SCORES]["sha256"],
+        "sets": [str(path) if path.is_absolute() else os.path.relpath(path, run.path) for path in sets],
+        "reports": {path.name: sum_of(files.written(path)) for path in paths},
+    }
+    with files.open(run.path / CUT, run.mode, last=True) as handle:
+        handle.write(as_bytes(json_text(sealed(record), indent=1) + "\n"))
+    write_json(run.path / CUT, sealed({**record, "whole": False}), run.mode)
+
+
+def remake(run: Run) -> tuple[Report, CutRecord]:
+    """The report of a run's last cut, from the run as it is now, and the record of that cut.
 
     Raises:
         InputError: the run has not been cut, or has been scored anew since.
-        RunError: an input has changed since the scan.
+        RunError: an input has changed since the scan, or what the cut has written is torn or damaged.
     """
     again = f"run geofilter filter {shlex.quote(str(run.path))} --drop 10% first"
-    try:
-        cut = Cut(**json.loads((run.path / CUT).read_text("utf-8")))
-        written = json.loads((run.path / "report.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{run.path}: not cut yet; {again}") from None
-    selection = Selection.of(run, cut)
-    if scored_anew(run, written):
+    record = cut_record(run)
+    if record is None:
+        raise InputError(f"{run.path}: not cut yet; {again}")
+    if scored_anew(run, record):
         raise InputError(f"{run.path}: scored anew since it was cut; {again}")
+    written = json.loads(report_of(run, record).read_bytes())
+    selection = Selection.of(run, cut_of(record))
     outputs = []
     for i, f in enumerate(written["files"]):
         kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))
-        outputs.append(Outputs(i, kept, removed, quarantined, f["kept"], f["removed"], f["quarantined"]))
-    return build(selection, outputs, GatheredRows.again(selection))
+        outputs.append(Outputs(i, kept, removed, quarantined, False, "", f["kept"], f["removed"], f["quarantined"]))
+    return build(selection, outputs, GatheredRows.again(selection)), record
 
 
 def write_shaded(
@@ -121,15 +143,25 @@ def write_shaded(
         InputError, RunError: see `remake`, and what `shade` raises.
     """
     with run.lock():
-        report = remake(run)
+        report, record = remake(run)
         removed = [row for row in report.rows if row["removed"]][:most]
         rows = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
         for row, tokens in zip(rows, shade(run, rows), strict=True):
             row["tokens"] = tokens
-        return write(report, again=True), len(rows)
+        own = {place: of for place in report.outputs if (of := _own(run, record, place))}
+        with replacing(list(own), [run.path]) as files:
+            pages = _write(report, files, [*own, None])
+            for place, of in own.items():
+                reports = {path: sum_of(files.written(path)) for path in place.reports}
+                add(files, place, described(run, of["cut"], place, reports, of))
+            _record(run, files, record["cut"], [place.set_file for place in report.outputs])
+        return pages, len(rows)
 
 
-def _own(place: Outputs, run: Run) -> bool:
-    """Whether the report at a place is this run's: another run's cut may have been written there since."""
-    path = place.report("json")
-    return path.is_file() and path.read_bytes() == (run.path / "report.json").read_bytes()
+def _own(run: Run, record: CutRecord, place: Outputs) -> OutputSet | None:
+    """What was written at a place, where it is still of this cut and whole: another cut may have been written there."""
+    try:
+        of = own_set(run, record, place.set_file)
+    except RunError:
+        return None
+    return None if of is None or any(torn(of, place.set_file)) else of

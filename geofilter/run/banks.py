@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from geofilter.bank.about import BankAbout, ExcludedFeature
-from geofilter.bank.bank import Bank, built_in_folder
+from geofilter.bank.bank import ARRAYS, Bank, built_in_folder
 from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
 from geofilter.files import file_sha256
@@ -38,8 +38,7 @@ def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
     banks, gone = [], []
     for about in manifest["banks"] if not scanned else manifest.get("scanned_banks", manifest["banks"]):
         folder = bank_folder(manifest, about)
-        arrays = folder / "bank.safetensors"
-        if not arrays.is_file():
+        if not (folder / ARRAYS).is_file():
             gone.append(f"The bank {about['name']} is no longer at {folder}")
             continue
         _check_unchanged(folder, about)
@@ -49,9 +48,12 @@ def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
 
 
 def _check_unchanged(folder: Path, about: BankAbout) -> None:
-    arrays = folder / "bank.safetensors"
-    if about["sha256"] and arrays.is_file() and file_sha256(arrays) != about["sha256"]:
-        raise changed(folder)
+    if not about["path"]:
+        return  # a built-in one may have been built again
+    for name, wanted in about["files"].items():
+        path = folder / name
+        if path.is_file() and file_sha256(path) != wanted:
+            raise changed(folder)
 
 
 def named_banks(run: Run, names: Sequence[str] | None = None) -> dict[str, BankAbout]:
@@ -68,11 +70,6 @@ def named_banks(run: Run, names: Sequence[str] | None = None) -> dict[str, BankA
         if folder := used[name]["path"]:
             _check_unchanged(Path(folder), used[name])
     return {name: used[name] for name in names or used}
-
-
-def about_in(bank: Bank, folder: str) -> BankAbout:
-    """What a manifest says of a bank that lies in a folder."""
-    return bank.about(folder, file_sha256(Path(folder, "bank.safetensors")))
 
 
 def excluded_features(about: BankAbout) -> list[int]:

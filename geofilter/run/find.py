@@ -64,20 +64,23 @@ def newest(folder: Path, notify: Notify) -> Run:
     return _newest_finished(found, notify)
 
 
-def named(given: Path, folder: Path, notify: Notify) -> Run:
+def named(given: Path, folder: Path, notify: Notify, scoring: str = "") -> Run:
     """The run that is meant by a path or a name.
 
     In this order: a run folder; the full name of a folder under `.geofilter/`; a data file, or a data set of the hub,
     for the newest finished run of it; the beginning of a folder's name, or of the fingerprint at its end.
+
+    Args:
+        scoring: see `Run.open`; of a run that is given by its folder or name.
 
     Raises:
         RunError: no such run, several, or one that is not complete.
     """
     text, runs = str(given), runs_of(folder)
     if (given / "manifest.json").is_file():
-        return Run.open(given)
+        return Run.open(given, scoring)
     if same := [f for f in runs if f.name == text]:
-        return Run.open(same[0].run.path)
+        return Run.open(same[0].run.path, scoring)
     if of_data := _of_data(given, runs):
         return _newest_finished(of_data, notify)
     if given.is_file():
@@ -86,7 +89,7 @@ def named(given: Path, folder: Path, notify: Notify) -> Run:
     if len(called) > 1:
         raise RunError(f"{text}: may be {_listed(called)}; give one of these names")
     if called:
-        return Run.open(called[0].run.path)
+        return Run.open(called[0].run.path, scoring)
     if given.is_dir():
         raise RunError(f"{text}: not a run folder (no manifest.json); make one with geofilter scan")
     near = did_you_mean(text, [name for f in runs for name in (f.name, *(d["path"] for d in f.data))])

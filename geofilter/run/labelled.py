@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -30,6 +32,34 @@ class Label:
     """what the row was shown for"""
 
 
+class LabelLine(TypedDict):
+    """A line of a run's labels.jsonl."""
+
+    sha256: str
+    """of the row"""
+    file: str
+    line: int
+    label: str | None
+    by: str
+    why: str
+    check: str
+    """hash of the others, so that a damaged line is known; whoever changes a line by hand leaves it out"""
+
+
+def label_line(sha256: str, label: Label, file: str, line: int) -> LabelLine:
+    """What is written of a row's label."""
+    said = None if label.bad is None else "bad" if label.bad else "good"
+    given: dict[str, Any] = {
+        "sha256": sha256, "file": file, "line": line, "label": said, "by": label.by, "why": label.why
+    }  # fmt: skip
+    return cast("LabelLine", {**given, "check": _check(given)})
+
+
+def _check(given: Mapping[str, Any]) -> str:
+    text = json.dumps({name: of for name, of in given.items() if name != "check"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def given_labels(path: Path) -> dict[str, Label]:
     """The labels of a run's labels.jsonl by the row's sha256, in the order in which they were given.
 
@@ -42,9 +72,14 @@ def given_labels(path: Path) -> dict[str, Label]:
     for number, line in enumerate(read_lines(path), start=1):
         try:
             entry = json.loads(line)
+            if entry.get("check", _check(entry)) != _check(entry):
+                raise RunError(
+                    f"{path}, line {number}: is not as it was written; give the row its label again, or leave the "
+                    "field check out if you have changed the line by hand"
+                )
             bad = {"bad": True, "good": False, None: None}[entry["label"]]
             found[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RunError(
                 f"{path}, line {number}: no label of geofilter label; mend or remove the line, or move the file away "
                 "and take labels from it with --from"

@@ -22,6 +22,13 @@ class InputFile(TypedDict):
     """id, config, split and revision of a data set of the hub"""
 
 
+class FileSum(TypedDict):
+    """A file as it was written."""
+
+    sha256: str
+    bytes: int
+
+
 class Encoding(TypedDict):
     """Everything that the stored features depend on; its hash is the run's fingerprint."""
 
@@ -139,6 +146,10 @@ class Started(TypedDict):
     """why its rows could not be scored, and never can be"""
     scanned_banks: NotRequired[list[BankAbout]]
     """the banks of the scan, where one learnt from labels has taken their place"""
+    scoring: NotRequired[str]
+    """the command that was scoring the run with other banks when it was stopped; it goes on with the same labels"""
+    seal: NotRequired[dict[str, str]]
+    """hashes of the other fields, see `sums.sealed`; of every manifest that was written"""
 
 
 class Manifest(Started, Scored):
@@ -149,6 +160,8 @@ class Manifest(Started, Scored):
     """of each stage"""
     tokens_encoded_now: int
     """by the last call; the rest were there already"""
+    files: dict[str, FileSum]
+    """every file that the run consists of, by its name below the run's folder"""
 
 
 class BankScore(TypedDict):

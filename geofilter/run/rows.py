@@ -3,17 +3,60 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from geofilter.errors import RunError
+import numpy as np
+
+from geofilter.arrays import I32, Digests, Positions
+from geofilter.errors import InputError, RunError
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
 from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowPlaces:
+    """Where the scored rows of a run stand, in input order."""
+
+    file: I32
+    """(n,) position of the row's file in the manifest's list"""
+    line: Positions
+    """(n,) 1-based"""
+    sha256: Digests
+    """(n, 32) of the row's bytes"""
+
+    @classmethod
+    def of(cls, run: Run) -> RowPlaces:
+        """Of a finished run.
+
+        Raises:
+            RunError: its scores are missing or damaged.
+        """
+        arrays = run.arrays()
+        return cls(arrays["file"], arrays["line"], arrays["sha256"])
+
+    @classmethod
+    def concat(cls, parts: Sequence[RowPlaces]) -> RowPlaces:
+        """The rows of all parts, one after the other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+
+def lines_of(path: str) -> Iterator[bytes]:
+    """The rows of an input, see `lines.read_lines`.
+
+    Raises:
+        InputError: it cannot be read, from the start or from some row on.
+    """
+    try:
+        yield from read_lines(Path(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple[str, int], Row]:
@@ -32,7 +75,7 @@ def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple
     found: dict[tuple[str, int], Row] = {}
     for file, hashes in wanted.items():
         number = 0
-        for number, line in enumerate(islice(read_lines(Path(file)), max(hashes)), start=1):
+        for number, line in enumerate(islice(lines_of(file), max(hashes)), start=1):
             if number in hashes:
                 row = parse_line(line, file, number, reading)
                 if isinstance(row, Row) and row.sha256 == hashes[number]:
@@ -45,21 +88,23 @@ def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple
     return found
 
 
-def scored_rows(run: Run) -> Iterator[Row]:
+def scored_rows(run: Run, places: RowPlaces | None = None) -> Iterator[Row]:
     """Every scored row of a run in input order, read from the inputs again.
+
+    Args:
+        places: of the rows, where they are known.
 
     Raises:
         InputError: an input is gone.
         RunError: an input has changed since the scan.
     """
-    arrays = run.arrays()
-    shas = run.hashes()
-    file, line = arrays["file"], arrays["line"]
+    places = places or RowPlaces.of(run)
+    file, line, shas = places.file, places.line, places.sha256
     reading = run.reading
     n = 0
     for i, info in enumerate(run.manifest["data"]):
         digest = hashlib.sha256()
-        for number, raw in enumerate(read_lines(Path(info["path"])), start=1):
+        for number, raw in enumerate(lines_of(info["path"]), start=1):
             digest.update(raw)
             if n < len(line) and file[n] == i and line[n] == number:
                 row = parse_line(raw, info["path"], number, reading)
@@ -79,7 +124,7 @@ def check_unchanged(info: InputFile) -> None:
         RunError: it has changed since the scan.
     """
     digest = hashlib.sha256()
-    for line in read_lines(Path(info["path"])):
+    for line in lines_of(info["path"]):
         digest.update(line)
     if digest.hexdigest() != info["sha256"]:
         raise RunError(f"{info['path']}: has changed since the scan; scan it again")

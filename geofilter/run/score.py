@@ -16,11 +16,12 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import FeatureShare, Linear
 from geofilter.bank.scorer import Scorer
-from geofilter.errors import InputError
+from geofilter.errors import BankError, InputError
 from geofilter.files import atomic, dumps
 from geofilter.run.manifest import BankScore, NamedFeature, Scored, ScoreLine
 from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
-from geofilter.run.store import SCORES, Run, Shard
+from geofilter.run.shard import Shard, rejected_of
+from geofilter.run.store import LINES, QUARANTINE, SCORES, Run
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -43,21 +44,30 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
 
     Raises:
         InputError: no row could be scored.
+        RunError: a shard is missing or damaged, or an SAE has other features than the banks.
+        BankError: a bank gives a score that is no number.
     """
-    total, n_quarantined = sum(len(shard.pooled) for shard in run.shards()), _write_quarantine(run)
-    n_rows = sum(shard.n_lines for shard in run.shards())
+    quarantine = [record for path in run.parts for record in rejected_of(path)]
+    total = n_rows = 0
+    for shard in run.shards():
+        total, n_rows = total + len(shard.pooled), n_rows + shard.span.n_lines
+        for bank in banks:
+            _check_fit(shard, bank)
+    n_quarantined = len(quarantine)
+    with atomic(run.path / QUARANTINE, run.mode) as handle:
+        handle.writelines(dumps(q) for q in quarantine)
     if not total and not n_quarantined:
         raise InputError(f"{paths[0]}: --only leaves out every row; nothing is scored")
     if not total:
-        first = run.quarantine()[0]
+        first = quarantine[0]
         raise InputError(
             f"{first['file']}: no row can be scored; line {first['line']}: {first['error']} "
-            f"(all {n_quarantined} reasons: {run.path / 'quarantine.jsonl'})"
+            f"(all {n_quarantined} reasons: {run.path / QUARANTINE})"
         )
     scorers = [Scorer(bank, scorer) for bank in banks]
     sample = _Sample(scorers, math.ceil(total / SAMPLE))
     columns = _Columns([name for bank in banks for name in bank.topics.names])
-    with atomic(run.path / "scores.jsonl") as lines:
+    with atomic(run.path / LINES) as lines:
         for shard in run.shards():
             scored = score_shard(shard, scorers)
             lines.writelines(dumps(line) for line in scored.lines(scorers, paths))
@@ -85,11 +95,13 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
     }
 
 
-def _write_quarantine(run: Run) -> int:
-    quarantine = run.quarantine()
-    with atomic(run.path / "quarantine.jsonl") as handle:
-        handle.writelines(dumps(q) for q in quarantine)
-    return len(quarantine)
+def _check_fit(shard: Shard, bank: Bank) -> None:
+    sizes = (bank.d_sae, len(bank.dense))
+    if (shard.d_sae, shard.pooled.residual.shape[1]) != sizes:
+        raise BankError(
+            f"bank {bank.name}: for {sizes[0]:,} features of {sizes[1]:,} numbers, but these rows have "
+            f"{shard.d_sae:,} of {shard.pooled.residual.shape[1]:,}; build it again"
+        )
 
 
 class Excess:
@@ -159,11 +171,18 @@ class ShardScores:
 
 
 def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
-    """Score the rows of a shard under every bank."""
+    """Score the rows of a shard under every bank.
+
+    Raises:
+        BankError: a bank gives a score that is no number.
+    """
     shas, excess = shard.shas(), Excess(shard.pooled)
     raw = [s.raw(shard.pooled, shas, None if s.linear is None else excess.of(s.linear)) for s in scorers]
     standard = np.stack([s.scale.standard(r) for s, r in zip(scorers, raw, strict=True)])
     percentile = np.stack([s.scale.percentile(r) for s, r in zip(scorers, raw, strict=True)])
+    for b, scorer in enumerate(scorers):
+        if not np.isfinite(standard[b]).all():
+            raise BankError(f"bank {scorer.bank.name}: gives a row a score that is no number; build it again")
     best = standard.argmax(0)
     top: list[list[FeatureShare]] = [[] for _ in shas]
     topics: list[dict[str, float]] = [{} for _ in shas]
@@ -202,6 +221,7 @@ class _Columns:
             {
                 "file": shard.file,
                 "line": shard.line,
+                "sha256": shard.sha256,
                 "score": np.round(scored.standard[best, each], 6),
                 "percentile": np.round(scored.percentile[best, each], 6),
                 "bank": best.astype(np.int32),

@@ -6,144 +6,60 @@
     scores.safetensors       the same numbers as arrays, for fast cuts
     quarantine.jsonl         rows that could not be scored
 
-A finished shard is never computed again; it is the unit of resume.
+A finished shard is never computed again; it is the unit of resume. No file is believed that is not what the manifest's
+hashes say, and the manifest is not that is not what its own say.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, I32, Digests, Positions
+from geofilter.arrays import Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import atomic, locked, write_json
+from geofilter.files import locked, write_json
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected
-from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.rows.style import STYLE
+from geofilter.run.manifest import FileSum, Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.shard import Shard, checked_shards
+from geofilter.run.sums import broken, sealed, sum_of
+from geofilter.together import mode_of
 
+MANIFEST = "manifest.json"
+FEATURES = "features"
+LINES = "scores.jsonl"
+QUARANTINE = "quarantine.jsonl"
+"""in a run folder, see above"""
 LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
-FORMAT = 4
-_ARRAYS = ("file", "line", "sha256", "content", "response_tokens", "windows", "style", "n_turns", "shape")
-"""of a shard, as they are stored"""
+FORMAT = 5
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shard:
-    """Consecutive input lines: the features of the scored ones and the rejected ones."""
-
-    file: I32
-    """(n,) position of the row's file in the manifest's list"""
-    line: npt.NDArray[np.int64]
-    """(n,) 1-based"""
-    sha256: Digests
-    """(n, 32) of the row's bytes"""
-    content: Digests
-    """(n, 32) of what is read of the row, see `Row.content_sha256`"""
-    response_tokens: I32
-    """(n,) of the row; `pooled.n_tokens` of them were read, the others are outliers"""
-    windows: I32
-    """(n,) windows it was read in"""
-    style: F32
-    """(n, 9), see `style.STYLE`"""
-    n_turns: I32
-    """(n,) messages of the row"""
-    shape: I32
-    """(n,) position of its shape in `keys.SHAPES`"""
-    source: tuple[str, ...]
-    """(n,) where the row says it comes from, see `records.source_of`"""
-    pooled: Pooled
-    remarks: Mapping[str, int] = field(default_factory=dict)
-    """rows of which something is told, see `shapes.REMARKS`"""
-    rejected: tuple[Rejected, ...] = ()
-    n_lines: int = 0
-    """input lines covered, rejected ones and those passed over included"""
-
-    def shas(self) -> list[str]:
-        """Hex digests."""
-        return [bytes(s).hex() for s in self.sha256]
-
-    def save(self, path: Path) -> None:
-        """Write the shard under a temporary name, then rename it into place."""
-        from safetensors.numpy import save
-
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        arrays |= self.pooled.arrays("pooled.")
-        # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
-        arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
-        arrays["source"] = _packed(self.source)
-        meta = {"n_lines": str(self.n_lines), "remarks": json.dumps(dict(self.remarks))}
-        with atomic(path) as handle:
-            handle.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=meta))
-
-    @classmethod
-    def load(cls, path: Path) -> Shard:
-        """Read a shard; its `rejected` are left to `rejected_of`.
-
-        Raises:
-            RunError: the file is damaged.
-        """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            a = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
-        meta = _meta(path)
-        return cls(
-            a["file"], a["line"], a["sha256"], a["content"], a["response_tokens"], a["windows"], a["style"],
-            a["n_turns"], a["shape"], tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled."),
-            json.loads(meta["remarks"]), (), int(meta["n_lines"]),
-        )  # fmt: skip
-
-
-def _packed(values: Sequence[Any]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(json.dumps(list(values)).encode(), np.uint8)
-
-
-def _unpacked(array: npt.NDArray[np.uint8]) -> list[Any]:
-    values: list[Any] = json.loads(array.tobytes())
-    return values
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as handle:
-            yield handle
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: damaged ({error}); delete this file and scan again") from None
-
-
-def rejected_of(path: Path) -> list[Quarantined]:
-    """The quarantine records a shard carries."""
-    with _opened(path) as handle:
-        return _unpacked(handle.get_tensor("rejected"))
-
-
-def shard_lines(path: Path) -> int:
-    """How many input lines a shard covers."""
-    return int(_meta(path)["n_lines"])
-
-
-def _meta(path: Path) -> dict[str, str]:
-    with _opened(path) as handle:
-        found: dict[str, str] = handle.metadata()
-        return found
+_SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
+    "file": (np.int32, ()),
+    "line": (np.int64, ()),
+    "sha256": (np.uint8, (32,)),
+    "score": (np.float64, ()),
+    "percentile": (np.float64, ()),
+    "bank": (np.int32, ()),
+    "topic": (np.int32, ()),
+    "style": (np.float32, (len(STYLE),)),
+    "n_tokens": (np.int32, ()),
+    "n_turns": (np.int32, ()),
+    "shape": (np.int32, ()),
+    "source": (np.int32, ()),
+    "learnt": (np.bool_, (None,)),
+}
+"""the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
 
 
 class Run:
@@ -151,34 +67,50 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._believed: dict[str, tuple[int, int, FileSum]] = {}
+        """of files that were held against their hash: size and time then, and the hash"""
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path, scoring: str = "") -> Run:
         """A finished run.
+
+        Args:
+            scoring: a command; a run whose scoring by it was stopped is taken too.
 
         Raises:
             RunError: no such run, or one that is not complete.
         """
         run = cls(path)
-        if not (path / "manifest.json").is_file():
+        if not (path / MANIFEST).is_file():
             raise RunError(f"{path}: not a run folder (no manifest.json); make one with geofilter scan")
-        if run.manifest.get("format") != FORMAT:
-            raise RunError(f"{path}: run format {run.manifest.get('format')!r} is not readable here; scan again")
-        if not run.manifest["complete"]:
+        manifest = run.manifest
+        if manifest.get("format") != FORMAT:
+            raise RunError(f"{path}: run format {manifest.get('format')!r} is not readable here; scan again")
+        if not manifest["complete"] and not (scoring and manifest.get("scoring") == scoring):
             raise RunError(f"{path}: the scan is not complete; {run.remedy}")
         return run
 
     @property
     def remedy(self) -> str:
         """What finishes the run, or why nothing does, in words."""
-        command, failed = self.manifest.get("command"), self.manifest.get("failed")
-        if failed:
-            return f"it failed: {failed}"
-        return f"go on with: {shlex.join(command)}" if command else "run the same geofilter scan command again"
+        manifest = self.manifest
+        if manifest.get("failed"):
+            return f"it failed: {manifest['failed']}"
+        if "scoring" in manifest:
+            name = manifest["scoring"]
+            words = ["geofilter", name, str(self.path), "--from", str(self.path / LABELS)]
+            return f"geofilter {name} was stopped while it scored the rows anew; go on with: {shlex.join(words)}"
+        return f"go on with: {self._again}" if "command" in manifest else "run the same geofilter scan command again"
 
-    def damaged(self) -> RunError:
-        """The error of a run whose scores.jsonl does not hold what its score arrays say."""
-        return RunError(f"{self.path}: scores.jsonl is damaged; run geofilter scan again")
+    @property
+    def _again(self) -> str:
+        """The scan that makes this run."""
+        command = self.manifest.get("command")
+        return shlex.join(command) if command else "the same geofilter scan"
+
+    def damaged(self, name: str, why: str = "is not what the scan wrote") -> RunError:
+        """The error of a file of the run that is not believed."""
+        return RunError(f"{self.path / name}: {why}; make it again with: {self._again}")
 
     @property
     def manifest(self) -> Manifest:
@@ -187,12 +119,18 @@ class Run:
         Raises:
             RunError: it is damaged.
         """
+        path = self.path / MANIFEST
         try:
-            value: Manifest = json.loads((self.path / "manifest.json").read_text("utf-8"))
+            value: Manifest = json.loads(path.read_bytes())
             if not isinstance(value, dict):
                 raise ValueError("no object")
-        except ValueError as error:
-            raise RunError(f"{self.path / 'manifest.json'}: damaged ({error}); scan again into a new folder") from None
+            wrong = broken(value) if value.get("format") == FORMAT else None
+            if wrong:
+                raise ValueError(f"its field {wrong} is not what was written")
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(
+                f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"
+            ) from None
         return value
 
     @property
@@ -202,35 +140,73 @@ class Run:
         only = tuple((column, value) for column, value in about.get("only", ()))
         return Reading(about.get("fields", {}), about["train"], about["score_thinking"], only)
 
+    @property
+    def mode(self) -> int | None:
+        """Permissions of files that hold rows: those of the inputs, see `together.mode_of`."""
+        return mode_of(Path(info["path"]) for info in self.manifest["data"])
+
     def write_manifest(self, value: Started) -> None:
         """Replace the manifest."""
-        write_json(self.path / "manifest.json", value)
+        write_json(self.path / MANIFEST, sealed(value))
 
     @property
     def parts(self) -> list[Path]:
         """Finished shards, in order."""
-        return sorted((self.path / "features").glob("part-*.safetensors"))
+        return sorted((self.path / FEATURES).glob("part-*.safetensors"))
 
     def part(self, number: int) -> Path:
         """Where shard `number` belongs."""
-        return self.path / "features" / f"part-{number:05d}.safetensors"
+        return self.path / FEATURES / f"part-{number:05d}.safetensors"
 
-    def shards(self) -> Iterator[Shard]:
-        """Every shard, one at a time."""
-        for path in self.parts:
-            yield Shard.load(path)
+    def sums(self) -> dict[str, FileSum]:
+        """Size and hash of every file that the run consists of now, but for the manifest."""
+        paths = [*self.parts, self.path / LINES, self.path / SCORES, self.path / QUARANTINE]
+        return {path.relative_to(self.path).as_posix(): sum_of(path) for path in paths}
 
-    def hashes(self) -> Digests:
-        """(n, 32) sha256 of the scored rows, in input order; nothing else of the shards is read.
+    def believed(self, name: str) -> Path:
+        """A file of the run, once it is known to be what the scan wrote.
 
         Raises:
-            RunError: a shard is damaged.
+            RunError: it is not, or it is gone.
         """
-        parts = [np.zeros((0, 32), np.uint8)]
-        for path in self.parts:
-            with _opened(path) as handle:
-                parts.append(handle.get_tensor("sha256"))
-        return np.concatenate(parts)
+        path, wanted = self.path / name, self.manifest["files"].get(name)
+        try:
+            stat = path.stat()
+            now = (stat.st_size, stat.st_mtime_ns)
+            if wanted is not None and self._believed.get(name) == (*now, wanted):
+                return path
+            if wanted is None or sum_of(path) != wanted:
+                raise self.damaged(name)
+        except OSError as error:
+            raise self.damaged(name, f"cannot be read ({error.strerror or error})") from None
+        self._believed[name] = (*now, wanted)
+        return path
+
+    def shards(self) -> Iterator[Shard]:
+        """Every shard, one at a time.
+
+        Raises:
+            RunError: one is missing, damaged, or not where it belongs.
+        """
+        manifest, covered = self.manifest, 0
+        names = [name for name in manifest.get("files", {}) if name.startswith(f"{FEATURES}/")]
+        paths = [self.believed(name) for name in names] if manifest["complete"] else self.parts
+        for path, shard, why in checked_shards(paths, manifest["fingerprint"]):
+            if shard is None:
+                raise self.damaged(path.relative_to(self.path).as_posix(), why)
+            covered += shard.span.n_lines
+            yield shard
+        if covered != (wanted := sum(info["rows"] for info in manifest["data"])):
+            raise self.damaged(FEATURES, f"its shards cover {covered:,} lines of {wanted:,}")
+
+    def hashes(self) -> Digests:
+        """(n, 32) sha256 of the scored rows, in input order.
+
+        Raises:
+            RunError: the scores are missing or damaged.
+        """
+        found: Digests = self.arrays()["sha256"]
+        return found
 
     def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
@@ -258,11 +234,22 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        path = self.believed(SCORES)
         try:
-            arrays: dict[str, npt.NDArray[Any]] = load_file(self.path / SCORES)
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"{self.path}: scores are missing or damaged ({error}); run geofilter scan again") from None
+            arrays: dict[str, npt.NDArray[Any]] = load_file(path)
+            self._check_scores(arrays)
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise self.damaged(SCORES, f"damaged ({error})") from None
         return arrays
+
+    def _check_scores(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        manifest = self.manifest
+        n = manifest["counts"]["scored"]
+        for name, (kind, sizes) in _SCORES.items():
+            check_array(name, arrays[name], kind, (n, *sizes))
+        for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
+            if n and not (arrays[name].min() >= 0 and arrays[name].max() < below):
+                raise ValueError(f"{name} has a number other than 0 to {below - 1}")
 
     def position(self, detail: RowScore) -> int:
         """Where among the scored rows (0-based) the row of a line of scores.jsonl stands."""
@@ -271,21 +258,24 @@ class Run:
         return int(np.flatnonzero(here)[0])
 
     def scores(self) -> Iterator[ScoreLine]:
-        """The lines of scores.jsonl."""
-        import jsonlines
+        """The lines of scores.jsonl.
 
-        with jsonlines.open(self.path / "scores.jsonl") as reader:
-            yield from reader
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        with self.believed(LINES).open("rb") as handle:
+            for line in handle:
+                yield json.loads(line)
 
     def score_lines(self, wanted: Positions) -> Iterator[tuple[int, ScoreLine]]:
         """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest.
 
         Raises:
-            RunError: it has fewer lines.
+            RunError: it is missing or damaged.
         """
         ascending = iter(np.unique(wanted).tolist())
         following = next(ascending, None)
-        with (self.path / "scores.jsonl").open("rb") as handle:
+        with self.believed(LINES).open("rb") as handle:
             for i, line in enumerate(handle):
                 if following is None:
                     return
@@ -293,11 +283,15 @@ class Run:
                     yield i, json.loads(line)
                     following = next(ascending, None)
         if following is not None:
-            raise self.damaged()
+            raise self.damaged(LINES)
 
     def quarantine(self) -> list[Quarantined]:
-        """The records of rows that could not be scored, in input order."""
-        return [record for path in self.parts for record in rejected_of(path)]
+        """The records of rows that could not be scored, in input order.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        return [json.loads(line) for line in self.believed(QUARANTINE).read_bytes().splitlines()]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -16,12 +16,12 @@ from geofilter.config import BUILT_IN, ScanConfig, fingerprint, typed
 from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.reader import token_budget
 from geofilter.errors import InputError, RunError
-from geofilter.files import RUNS
+from geofilter.files import RUNS, Notify
 from geofilter.rows.lines import read_lines
 from geofilter.rows.packing import split_name
-from geofilter.run.banks import about_in
 from geofilter.run.manifest import (
     Encoding,
+    FileSum,
     InputFile,
     LoadingAbout,
     Manifest,
@@ -29,7 +29,8 @@ from geofilter.run.manifest import (
     Started,
     TargetAbout,
 )
-from geofilter.run.store import FORMAT, Run
+from geofilter.run.shard import Shard
+from geofilter.run.store import FEATURES, FORMAT, MANIFEST, Run
 from geofilter.target.sae_folder import source_of
 from geofilter.target.target import Target
 from geofilter.text import shorten
@@ -77,8 +78,10 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
     return out
 
 
-def claim(config: ScanConfig, encoding: Encoding, run_dir: Path | None) -> Run:
+def claim(config: ScanConfig, encoding: Encoding, run_dir: Path | None, notify: Notify) -> Run:
     """The run's folder, made if need be; refused when it holds a run of another configuration.
+
+    A manifest that is damaged goes, where the shards are of this configuration.
 
     Raises:
         InputError: it cannot be made.
@@ -87,18 +90,40 @@ def claim(config: ScanConfig, encoding: Encoding, run_dir: Path | None) -> Run:
     name = f"{split_name(Path(config.data[0]))[0]}-{fingerprint(encoding)[:8]}"
     run = Run(run_dir or Path(RUNS) / name)
     try:
-        (run.path / "features").mkdir(parents=True, exist_ok=True)
+        (run.path / FEATURES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"{run.path}: the run folder cannot be made ({error.strerror}); give a writable one with --run"
         ) from None
-    if (run.path / "manifest.json").is_file():
-        differ = list(_differences(run.manifest["encoding"], encoding))
+    if (run.path / MANIFEST).is_file():
+        try:
+            held = run.manifest
+        except RunError as error:
+            if not (run.path / "lock").exists():
+                raise  # nothing else here is of a run
+            _refuse_shards_of_another(run, fingerprint(encoding))
+            notify(f"note: {str(error).partition('; ')[0]}; it is written anew")
+            (run.path / MANIFEST).unlink()
+            return run
+        if not isinstance(held.get("encoding"), dict):
+            raise RunError(f"{run.path / MANIFEST}: not that of a run; give another --run")
+        differ = list(_differences(held["encoding"], encoding))
         if differ:
             raise RunError(
                 f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
             )
     return run
+
+
+def _refuse_shards_of_another(run: Run, wanted: str) -> None:
+    """Without its manifest the shards tell what a run is of."""
+    for path in run.parts:
+        try:
+            found = Shard.load(path).span.fingerprint
+        except RunError:
+            continue  # it is made again
+        if found != wanted:
+            raise RunError(f"{run.path}: holds a run of another configuration; give another --run")
 
 
 def _differences(old: Encoding, new: Encoding) -> Iterator[str]:
@@ -160,7 +185,12 @@ def begin(
 
 
 def finish(
-    begun: Started, banks: Sequence[tuple[Bank, str]], scored: Scored, seconds: dict[str, float], tokens: int
+    begun: Started,
+    banks: Sequence[tuple[Bank, str]],
+    scored: Scored,
+    seconds: dict[str, float],
+    tokens: int,
+    files: dict[str, FileSum],
 ) -> Manifest:
     """Make the manifest of a scan that is done.
 
@@ -168,14 +198,16 @@ def finish(
         banks: each with its folder, or the name of a built-in one.
         seconds: of each stage.
         tokens: encoded by this call.
+        files: of the run, see `Run.sums`.
     """
     return {
         **begun,
         # A folder is recorded, so that the row can be explained later; a built-in bank has its name.
-        "banks": [bank.about() if folder in BUILT_IN else about_in(bank, folder) for bank, folder in banks],
+        "banks": [bank.about(None if folder in BUILT_IN else folder) for bank, folder in banks],
         **scored,
         "seconds": seconds,
         "tokens_encoded_now": tokens,
+        "files": files,
         "complete": True,
     }
 

@@ -17,7 +17,7 @@ from geofilter.rows.gather import refuse_twice
 from geofilter.rows.records import check_columns
 from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.score import score
-from geofilter.run.store import LABELS, Run
+from geofilter.run.store import LABELS, MANIFEST, Run
 from geofilter.scanning.record import begin, claim, describe, encoding_of, finish
 from geofilter.scanning.shards import Progress, encode_shards
 from geofilter.target.resolve import resolve
@@ -62,11 +62,11 @@ def scan(
     encoding = encoding_of(config, files, target)
     known = dict.fromkeys([*names_of(config.banks, target), *BUILT_IN])
     check_exclusions(config.exclude_features, known, target.name, decoder_shape(target.sae_dir)[1])
-    run = claim(config, encoding, run_dir)
+    run = claim(config, encoding, run_dir, notify)
     clock.lap("prepare")
     with run.lock():
         begun = begin(config, encoding, files, target, run_dir)
-        if not (run.path / "manifest.json").is_file():
+        if not (run.path / MANIFEST).is_file():
             run.write_manifest(begun)
         elif "scanned_banks" in run.manifest:
             notify(f"note: the bank learnt from labels no longer counts; geofilter label {run.path} --from "
@@ -75,7 +75,7 @@ def scan(
         found = find(config.banks, target, precision_here(config.loading), reader, notify)
         banks = exclude(found, config.exclude_features, BUILT_IN)
         clock.lap("load")
-        tokens = encode_shards(config, run, files, reader, started, progress)
+        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, started, progress, notify)
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
         try:
@@ -85,7 +85,7 @@ def scan(
             raise
         clock.lap("score")
         used = list(zip(banks, config.banks or BUILT_IN, strict=True))
-        run.write_manifest(finish(begun, used, scored, clock.laps, tokens))
+        run.write_manifest(finish(begun, used, scored, clock.laps, tokens, run.sums()))
     return run
 
 

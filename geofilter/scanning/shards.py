@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +17,15 @@ from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.errors import InputError
+from geofilter.files import Notify
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
-from geofilter.run.store import Run, Shard, rejected_of, shard_lines
+from geofilter.run.shard import Shard, Span, checked_shards, rejected_of
+from geofilter.run.store import Run
 
 SHARD_BYTES = 1 << 20
 """a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""
@@ -36,25 +38,40 @@ def encode_shards(
     config: ScanConfig,
     run: Run,
     files: Sequence[InputFile],
+    fingerprint: str,
     reader: Callable[[], FeatureReader],
     started: Callable[[int, int], None],
     progress: Progress,
+    notify: Notify,
 ) -> int:
-    """Make every shard that is not there yet; return the tokens encoded now."""
+    """Make every shard that is not there yet, or cannot be believed; return the tokens encoded now.
+
+    Args:
+        fingerprint: of the encoding.
+
+    Raises:
+        InputError: a row cannot be scored, where such rows are an error.
+    """
     lines = _lines(files)
-    present = set(run.parts)
-    done = 0
-    for part in run.parts:
-        done += shard_lines(part)
-        if config.on_error == "fail" and (found := rejected_of(part)):
+    present: dict[Path, int] = {}
+    done, rows = 0, sum(f["rows"] for f in files)
+    for path, shard, why in checked_shards(run.parts, fingerprint):
+        if shard is None or done >= rows:
+            notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
+            path.unlink()
+            continue
+        present[path] = shard.span.n_lines
+        done += shard.span.n_lines
+        if config.on_error == "fail" and (found := rejected_of(path)):
             raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
-    started(sum(f["rows"] for f in files), done)
-    ahead = Ahead(_prepared(config, run, files, lines, present, reader))
+    started(rows, done)
+    mode = run.mode
+    ahead = Ahead(_prepared(config, run, files, lines, present, fingerprint, reader))
     tokens = 0
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
-        ready.encode(reader(), progress, ahead.step).save(ready.path)
+        ready.encode(reader(), progress, ahead.step).save(ready.path, mode)
         tokens += sum(len(window.ids) for e in ready.encoded for window in e.windows)
     return tokens
 
@@ -89,7 +106,7 @@ class Ready:
     """The rows of a shard, tokenised."""
 
     path: Path
-    n_lines: int
+    span: Span
     rows: list[tuple[int, Row]] = field(default_factory=list)
     encoded: list[Encoded] = field(default_factory=list)
     style: list[npt.NDArray[np.float32]] = field(default_factory=list)
@@ -122,7 +139,7 @@ class Ready:
 
     def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
         """Read the rows' features."""
-        progress(self.n_lines - len(self.rows), 0)
+        progress(self.span.n_lines - len(self.rows), 0)
         features = reader.read(self.encoded, progress, meanwhile=meanwhile)
         refuse_infinite(features, [row for _, row in self.rows])
         return Shard(
@@ -137,9 +154,10 @@ class Ready:
             shape=np.array([SHAPES.index(row.format) for _, row in self.rows], np.int32),
             source=tuple(source_of(row.record) for _, row in self.rows),
             pooled=Pooled.of(features, reader.encoder.d_in),
+            span=self.span,
+            d_sae=reader.encoder.d_sae,
             remarks=self.remarks,
             rejected=tuple(self.rejected),
-            n_lines=self.n_lines,
         )
 
 
@@ -148,20 +166,27 @@ def _prepared(
     run: Run,
     files: Sequence[InputFile],
     lines: Iterator[Line],
-    present: set[Path],
+    present: Mapping[Path, int],
+    fingerprint: str,
     reader: Callable[[], FeatureReader],
 ) -> Iterator[Ready | None]:
-    """Every shard that is not there yet, made ready; None after each slice of its lines but the last."""
+    """Every shard that is not there yet, made ready; None after each slice of its lines but the last.
+
+    Args:
+        present: the shards that are there, and the lines that each covers.
+        fingerprint: of the encoding.
+    """
+    first = 0
     for number in itertools.count():
         path = run.part(number)
         if path in present:
-            for _ in itertools.islice(lines, shard_lines(path)):
-                pass
+            first += sum(1 for _ in itertools.islice(lines, present[path]))
             continue
         chunk = _next_chunk(lines, config.shard_rows)
         if not chunk:
             return
-        ready = Ready(path, len(chunk))
+        ready = Ready(path, Span(fingerprint, number, first, len(chunk)))
+        first += len(chunk)
         for start in range(0, len(chunk), SLICE):
             if start:
                 yield None

@@ -72,7 +72,7 @@ def test_a_bank_that_cannot_be_used_says_why(bank: Bank, tmp_path: Path):
     assert str(caught.value) == f"{path}: bank format 99 is not readable here; build it again"
     for damaged, why in [({k: v for k, v in text.items() if k != "labels"}, "KeyError: 'labels'"),
                          ({**text, "labels": text["labels"][1:]}, "127 labels, not 128"),
-                         ({**text, "topics": ["one"]}, "1 topics, not 0"),
+                         ({**text, "topics": ["one"]}, "topics.weights is float32 (128, 0), not float32 (128, 1)"),
                          ({**text, "target": "t"}, "TypeError: ")]:  # fmt: skip
         (path / "bank.json").write_text(json.dumps(damaged))
         with pytest.raises(BankError) as caught:
@@ -81,6 +81,7 @@ def test_a_bank_that_cannot_be_used_says_why(bank: Bank, tmp_path: Path):
     (path / "bank.json").write_text("[]")
     with pytest.raises(BankError, match="bank format None is not readable here"):
         Bank.load(path)
+    (path / "bank.json").write_text(json.dumps({k: v for k, v in text.items() if k != "arrays"}))
     shutil.copy(path / "bank.json", path / "bank.safetensors")
     with pytest.raises(BankError, match="the bank is damaged"):
         Bank.load(path)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.evaluating import KIND, SVG, error_of, line, rows_of, truth
-from safetensors.numpy import load_file, save_file
+from helpers.runs import as_of_an_earlier_version, write_manifest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from geofilter.bank.bank import LEARNT_FROM, Bank, built_in_sources
+from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import bank_folder_for
 from geofilter.evaluate.evaluate import compare, verdict
@@ -304,8 +304,8 @@ def test_a_changed_bank_is_refused_and_a_lost_one_said(place: Path):
     assert error_of(done) == "other-bank: the bank has changed since the scan; scan again"
     # Also where the manifest has no hash, as of a built-in bank: it no longer gives the run's scores.
     manifest = json.loads((place / "r" / "manifest.json").read_text())
-    manifest["banks"][1]["sha256"] = None
-    (place / "r" / "manifest.json").write_text(json.dumps(manifest))
+    manifest["banks"][1]["files"] = {}
+    write_manifest(place / "r", manifest)
     done = geofilter("evaluate", "r", *KIND, cwd=place)
     assert done.returncode == 4
     assert error_of(done) == "other: the bank has changed since the scan; scan again"
@@ -321,11 +321,9 @@ def test_a_changed_bank_is_refused_and_a_lost_one_said(place: Path):
 def test_a_bank_made_from_the_evaluated_rows_is_said(place: Path):
     """Of a bank of an earlier version, which does not say which rows these are."""
     manifest = json.loads((place / "r" / "manifest.json").read_text())
-    manifest["banks"][1] |= {"sha256": None, "sources": {"bad": {"sha256": manifest["data"][0]["sha256"]}}}
-    (place / "r" / "manifest.json").write_text(json.dumps(manifest))
-    arrays = load_file(place / "other-bank" / "bank.safetensors")
-    del arrays[LEARNT_FROM]
-    save_file(arrays, place / "other-bank" / "bank.safetensors")
+    manifest["banks"][1] |= {"files": {}, "sources": {"bad": {"sha256": manifest["data"][0]["sha256"]}}}
+    write_manifest(place / "r", manifest)
+    as_of_an_earlier_version(place / "other-bank")
     got = json.loads(geofilter("evaluate", "r", *KIND, "--json", "-q", cwd=place).stdout)
     assert any("bank other was built from rows of one.jsonl, which are evaluated here" in n for n in got["notes"])
 

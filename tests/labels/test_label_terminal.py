@@ -9,11 +9,13 @@ import pexpect
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.labelling import BAD, N, kept, label
+from helpers.runs import write_manifest
 from rich.console import Console
 
 from geofilter.cli.label_terminal import at_terminal
 from geofilter.errors import InputError, RunError
-from geofilter.labels.labelling import Labelling, ask
+from geofilter.labels.asking import ask
+from geofilter.labels.labelling import Labelling
 from geofilter.run.labelled import Label
 from geofilter.run.store import Run
 
@@ -200,12 +202,12 @@ def test_a_changed_input_a_damaged_label_and_another_sae_are_named(base: Path, m
     weights = load_file(other / "sae_weights.safetensors")
     weights["W_dec"] = np.ascontiguousarray(np.roll(weights["W_dec"], 1, 0))
     save_file(weights, other / "sae_weights.safetensors")
-    (base / "run" / "manifest.json").write_text(json.dumps({**manifest, "sae_folder": str(other)}), "utf-8")
+    write_manifest(base / "run", {**manifest, "sae_folder": str(other)})
     done = label(base, "--from", "kind=bad")
     assert done.returncode == 4
     assert "the SAE has changed since the scan; scan again" in done.stderr
     del manifest["sae_folder"]
-    (base / "run" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    write_manifest(base / "run", manifest)
     assert "scanned by an earlier version; run the same geofilter scan again" in label(base, "--sheet", "s").stderr
 
 

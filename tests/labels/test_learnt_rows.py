@@ -10,9 +10,8 @@ import jsonschema
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.labelling import BAD, N, answer, fill, label
-from safetensors.numpy import load_file, save_file
+from helpers.runs import as_of_an_earlier_version
 
-from geofilter.bank.bank import LEARNT_FROM
 from geofilter.files import package_data
 from geofilter.run.labelled import learnt_by
 from geofilter.run.store import Run
@@ -243,9 +242,7 @@ def test_a_bank_that_is_gone_is_not_forgotten(seeded: Path):
 
 
 def test_a_bank_of_an_earlier_version_is_said_not_to_know(seeded: Path, tiny):
-    arrays = load_file(seeded / "own" / "bank.safetensors")
-    del arrays[LEARNT_FROM]
-    save_file(arrays, seeded / "own" / "bank.safetensors")
+    as_of_an_earlier_version(seeded / "own")
     pair = ("--model", tiny[0], "--sae", tiny[1])
     done = geofilter("scan", "d.jsonl", "--bank", "own", "--run", "again", *pair, cwd=seeded)
     assert done.returncode == 0, done.stderr

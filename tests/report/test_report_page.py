@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.hostile import HOSTILE
+from helpers.runs import write_manifest
 from safetensors.numpy import save_file
 
 from geofilter.cut.cut import Cut, Selection
-from geofilter.files import write_json
 from geofilter.report.content import build
 from geofilter.report.page import html
 from geofilter.report.rows import GatheredRows
@@ -345,6 +345,8 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
         "percentile": np.full(n, 0.5) if percentile is None else percentile,
     }
     columns["learnt"] = np.zeros((n, 1), bool)
+    columns["sha256"] = np.zeros((n, 32), np.uint8)
+    (folder / "run" / "quarantine.jsonl").touch()
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
     save_file(columns, folder / "run" / "scores.safetensors")
     bank = {
@@ -359,8 +361,8 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
               "llama_scope_gate": None, "notes": [], "neuronpedia": "gemma-2-2b/12-gemmascope-res-16k"}  # fmt: skip
     counts = {"rows": n, "scored": n, "quarantined": 0, "passed_over": 0, "windowed": 0, "tokens": 1}
-    write_json(
-        folder / "run" / "manifest.json",
+    write_manifest(
+        folder / "run",
         {
             "format": FORMAT, "complete": True, "headline": "One bank.", "counts": counts, "power": [], "banks": [bank],
             "data": [{"path": str(data), "lines": n, "rows": n, "sha256": ""}], "target": target, "scorer": "ridge",

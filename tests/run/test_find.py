@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from helpers.command import geofilter, write_rows
+from helpers.runs import write_manifest
 from helpers.scanning import errors_of, only_run, rows, scan_args
 
 from geofilter.errors import RunError
-from geofilter.files import write_json
 from geofilter.run.find import named, newest, runs_of
 from geofilter.run.store import FORMAT, Run
 
@@ -20,7 +20,7 @@ def made(folder: Path, name: str, age: int, complete: bool = True, data: str = "
     path = folder / ".geofilter" / name
     path.mkdir(parents=True)
     files = [{"path": data, "sha256": "", "lines": 3, "rows": 3}]
-    write_json(path / "manifest.json", {"format": FORMAT, "complete": complete, "data": files, **more})
+    write_manifest(path, {"format": FORMAT, "complete": complete, "data": files, **more})
     os.utime(path / "manifest.json", (1e9 - age, 1e9 - age))
     return path
 
@@ -38,7 +38,8 @@ def test_the_newest_finished_run_is_taken_and_newer_ones_are_told_of(tmp_path: P
     assert sorted(told) == sorted([
         f"note: newer run {stopped} is not finished; go on with: geofilter scan 'my data.jsonl' --model m",
         f"note: a newer run is passed over: {other}: run format {FORMAT - 1} is not readable here; scan again",
-        f"note: a newer run is passed over: {broken}/manifest.json: damaged (no object); scan again into a new folder",
+        f"note: a newer run is passed over: {broken}/manifest.json: damaged (no object); run the same geofilter scan "
+        "again, which writes it anew",
     ])  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def test_a_run_is_named_by_its_data_its_name_or_the_beginning_of_it(tmp_path: Pa
     }
     manifest = json.loads((paths["c-66ff"] / "manifest.json").read_text())
     manifest["data"][0]["origin"] = {"id": "org/set", "config": "default", "split": "train", "revision": "abc"}
-    write_json(paths["c-66ff"] / "manifest.json", manifest)
+    write_manifest(paths["c-66ff"], manifest)
     told: list[str] = []
 
     def found(text: str) -> Path:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.runs import write_manifest
 
 from geofilter.errors import RunError
-from geofilter.files import write_json
 from geofilter.run.store import FORMAT, Run
 
 
 def manifest(folder: Path, **changes) -> Path:
-    write_json(folder / "manifest.json", {"format": FORMAT, "complete": True, **changes})
+    write_manifest(folder, {"format": FORMAT, "complete": True, **changes})
     return folder
 
 
@@ -31,14 +31,16 @@ def test_a_damaged_manifest_is_named(tmp_path: Path):
     manifest(tmp_path)
     text = (tmp_path / "manifest.json").read_text()
     (tmp_path / "manifest.json").write_text(text[:-5])
-    with pytest.raises(RunError, match=r"manifest.json: damaged \(.*\); scan again into a new folder"):
+    with pytest.raises(RunError, match=r"manifest.json: damaged \(.*\); run the same geofilter scan again, which"):
         Run.open(tmp_path)
 
 
 def test_scores_that_lack_lines_are_named(tmp_path: Path):
-    run = Run.open(manifest(tmp_path))
     (tmp_path / "scores.jsonl").write_text('{"line": 1}\n{"line": 2}\n')
+    run = Run.open(manifest(tmp_path))
     assert list(run.score_lines(np.array([1]))) == [(1, {"line": 2})]
     with pytest.raises(RunError) as caught:
         list(run.score_lines(np.array([0, 2])))
-    assert str(caught.value) == f"{tmp_path}: scores.jsonl is damaged; run geofilter scan again"
+    assert str(caught.value) == (
+        f"{tmp_path / 'scores.jsonl'}: is not what the scan wrote; make it again with: the same geofilter scan"
+    )

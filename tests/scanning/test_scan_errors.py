@@ -13,6 +13,7 @@ from helpers.tiny import make_sae
 
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError
+from geofilter.run.shard import Span
 from geofilter.scanning.shards import Ahead, Ready
 from geofilter.target.named import known
 from geofilter.target.resolve import resolve
@@ -191,14 +192,19 @@ def test_a_huge_broken_line_is_quarantined_whole_and_a_damaged_shard_is_named(ti
     (quarantined,) = [json.loads(x) for x in (run / "quarantine.jsonl").read_text("utf-8").splitlines()]
     assert quarantined["raw"].encode() + b"\n" == (tmp_path / "d.jsonl").read_bytes().splitlines(keepends=True)[2]
     part = next((run / "features").iterdir())
-    part.write_bytes(part.read_bytes()[:100])
+    before, scores = part.read_bytes(), (run / "scores.jsonl").read_bytes()
+    part.write_bytes(before[:100])
+    done = geofilter("label", "--sheet", "s.jsonl", cwd=tmp_path)
+    named = part.relative_to(tmp_path)
+    assert (done.returncode, errors_of(done).partition(";")[0]) == (4, f"{named}: is not what the scan wrote")
     done = geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path)
-    assert done.returncode == 4
-    assert errors_of(done).startswith(f"{part.relative_to(tmp_path)}: damaged (")
+    assert done.returncode == 0, done.stderr
+    assert f"note: {named}: damaged (" in done.stderr
+    assert (part.read_bytes(), (run / "scores.jsonl").read_bytes()) == (before, scores)
 
 
 def test_an_error_in_the_next_shard_leaves_this_one():
-    made = Ready(Path("part"), 1)
+    made = Ready(Path("part"), Span("f", 0, 0, 1))
 
     def prepared():
         yield made

@@ -1,0 +1,59 @@
+"""What a bank's arrays must be before anything is computed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import check_array
+from geofilter.bank.background import Background
+from geofilter.bank.features import Pooled
+
+_BY_FEATURE: dict[str, tuple[type, tuple[int | None, ...]]] = {
+    "effect": (np.float32, ()),
+    "weights": (np.float32, ()),
+    "shuffled": (np.float32, (None,)),
+    "closeness.toxic": (np.float32, ()),
+    "closeness.aligned": (np.float32, ()),
+    "closeness.nearest": (np.int32, ()),
+    "random": (np.float32, (None,)),
+    "background.mean": (np.float32, ()),
+    "background.sd": (np.float32, ()),
+    "topics.centre": (np.float32, ()),
+}
+"""arrays with a row for each feature: element type, and sizes after the first"""
+
+
+def check_arrays(a: Mapping[str, npt.NDArray[Any]], d_sae: int, n_topics: int) -> None:
+    """Refuse arrays that scores could not be computed with, or not compared.
+
+    Args:
+        a: of bank.safetensors, by name.
+        d_sae: features of the SAE.
+        n_topics: topics of the bank.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: which array, and what of it.
+    """
+    for name, (kind, sizes) in _BY_FEATURE.items():
+        check_array(name, a[name], kind, (d_sae, *sizes))
+    check_array("topics.weights", a["topics.weights"], np.float32, (d_sae, n_topics))
+    check_array("dense", a["dense"], np.float32)
+    for name in ("shuffled", "random"):
+        if not a[name].shape[1]:
+            raise ValueError(f"{name} has no columns")
+    for name, below in (("toxic", d_sae), ("aligned", d_sae), ("closeness.nearest", len(a["toxic"]))):
+        check_array(name, a[name], np.int32)
+        if not len(a[name]) or a[name].min() < 0 or a[name].max() >= below:
+            raise ValueError(f"{name} is empty, or has numbers other than 0 to {below - 1}")
+    usual = Background(a["background.mean"], a["background.sd"])
+    if (usual.sd < 0).any() or not (usual.scale > 0).all():
+        raise ValueError("background.sd is below 0, or 0 throughout")
+    reference = Pooled.from_arrays(a, "reference.")
+    reference.check(d_sae, "reference.")
+    if not len(reference) or reference.residual.shape[1] != len(a["dense"]):
+        raise ValueError(f"reference has residuals {reference.residual.shape}, not (1 or more, {len(a['dense'])})")

@@ -1,0 +1,232 @@
+"""A shard: the features of the rows of consecutive input lines, and what makes it believed when it is read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geofilter.arrays import F32, I32, Digests, check_array
+from geofilter.bank.features import Pooled
+from geofilter.errors import RunError
+from geofilter.files import atomic, json_text
+from geofilter.rows.keys import SHAPES
+from geofilter.rows.records import Rejected
+from geofilter.rows.style import STYLE
+from geofilter.run.manifest import Quarantined
+
+_STORED: dict[str, tuple[type, int]] = {
+    "file": (np.int32, 0),
+    "line": (np.int64, 0),
+    "sha256": (np.uint8, 32),
+    "content": (np.uint8, 32),
+    "response_tokens": (np.int32, 0),
+    "windows": (np.int32, 0),
+    "style": (np.float32, len(STYLE)),
+    "n_turns": (np.int32, 0),
+    "shape": (np.int32, 0),
+}
+"""the arrays (n,) or (n, columns) of a shard as they are stored: element type and columns"""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which input lines of which scan a shard covers."""
+
+    fingerprint: str
+    """of the scan's encoding"""
+    number: int
+    """0-based, among the scan's shards"""
+    first: int
+    """input lines before it, over all inputs"""
+    n_lines: int
+    """rejected ones and those passed over included"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """Consecutive input lines: the features of the scored ones and the rejected ones."""
+
+    file: I32
+    """(n,) position of the row's file in the manifest's list"""
+    line: npt.NDArray[np.int64]
+    """(n,) 1-based"""
+    sha256: Digests
+    """(n, 32) of the row's bytes"""
+    content: Digests
+    """(n, 32) of what is read of the row, see `Row.content_sha256`"""
+    response_tokens: I32
+    """(n,) of the row; `pooled.n_tokens` of them were read, the others are outliers"""
+    windows: I32
+    """(n,) windows it was read in"""
+    style: F32
+    """(n, 9), see `style.STYLE`"""
+    n_turns: I32
+    """(n,) messages of the row"""
+    shape: I32
+    """(n,) position of its shape in `keys.SHAPES`"""
+    source: tuple[str, ...]
+    """(n,) where the row says it comes from, see `records.source_of`"""
+    pooled: Pooled
+    span: Span
+    d_sae: int
+    """features of the SAE"""
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    """rows of which something is told, see `shapes.REMARKS`"""
+    rejected: tuple[Rejected, ...] = ()
+    """what is written; of a shard that was read see `rejected_of`"""
+
+    def shas(self) -> list[str]:
+        """Hex digests."""
+        return [bytes(s).hex() for s in self.sha256]
+
+    def save(self, path: Path, mode: int | None = None) -> None:
+        """Write the shard under a temporary name, then rename it into place.
+
+        Args:
+            mode: permissions of the file, since it holds rows that could not be scored.
+        """
+        from safetensors.numpy import save
+
+        arrays = {name: getattr(self, name) for name in _STORED}
+        arrays |= self.pooled.arrays("pooled.")
+        # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
+        arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
+        arrays["source"] = _packed(self.source)
+        arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+        about = {"span": asdict(self.span), "d_sae": self.d_sae, "remarks": dict(self.remarks)}
+        text = json_text(about)
+        with atomic(path, mode) as handle:
+            handle.write(save(arrays, metadata={"about": text, **_sums(text, arrays)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Shard:
+        """Read a shard; its `rejected` are left to `rejected_of`.
+
+        Raises:
+            RunError: the file is damaged; what of it, is said.
+        """
+        about, a = _read(path)
+        try:
+            span, d_sae = Span(**about["span"]), int(about["d_sae"])
+            stored: dict[str, Any] = {name: a[name] for name in _STORED}
+            source, pooled = tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled.")
+            shard = cls(**stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=about["remarks"])
+            shard._check()
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from None
+        return shard
+
+    def _check(self) -> None:
+        """Refuse values that nothing may be computed with.
+
+        Raises:
+            ValueError: which, in words.
+        """
+        n = len(self.file)
+        for name, (kind, columns) in _STORED.items():
+            check_array(name, getattr(self, name), kind, (n, columns) if columns else (n,))
+        self.pooled.check(self.d_sae, "pooled.")
+        if not (len(self.pooled) == len(self.source) == n) or self.span.n_lines < n or self.span.first < 0:
+            raise ValueError(f"{n} rows, {len(self.pooled)} of them with features, of {self.span.n_lines} lines")
+        place = self.file.astype(np.int64) << 40 | self.line
+        if n and (self.file.min() < 0 or self.line.min() < 1 or (np.diff(place) <= 0).any()):
+            raise ValueError("lines that do not ascend")
+        if n and not (self.shape.min() >= 0 and self.shape.max() < len(SHAPES)):
+            raise ValueError("a shape that there is not")
+        if n and min(self.windows.min(), self.response_tokens.min(), self.n_turns.min()) < 0:
+            raise ValueError("a count below 0")
+
+
+def _packed(values: Sequence[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(list(values), allow_nan=False).encode(), np.uint8)
+
+
+def _unpacked(array: npt.NDArray[np.uint8]) -> list[Any]:
+    values: list[Any] = json.loads(array.tobytes())
+    return values
+
+
+def _sums(text: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """sha256 of each array, its type and its shape, and of the text about them."""
+    found = {"sha256 about": hashlib.sha256(text.encode()).hexdigest()}
+    for name, array in arrays.items():
+        digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(array.data if array.size else b"")
+        found[f"sha256 {name}"] = digest.hexdigest()
+    return found
+
+
+def _damaged(path: Path, why: object) -> RunError:
+    return RunError(f"{path}: damaged ({why}); the same geofilter scan makes it again")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """What is said of a shard, and its arrays, each held against its sum.
+
+    Raises:
+        RunError: the file cannot be read, or an array is not what was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            meta: dict[str, str] = handle.metadata() or {}
+            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
+        text = meta.pop("about", "")
+        sums = _sums(text, arrays)
+        wrong = sorted(name for name in {*sums, *meta} if sums.get(name) != meta.get(name))
+        about = json.loads(text or "{}")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(path, error) from None
+    if wrong:
+        raise _damaged(path, f"{wrong[0].removeprefix('sha256 ')} is not what was written")
+    return about, arrays
+
+
+def rejected_of(path: Path) -> list[Quarantined]:
+    """The quarantine records a shard carries.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return _unpacked(_read(path)[1]["rejected"])
+
+
+def checked_shards(paths: Sequence[Path], fingerprint: str) -> Iterator[tuple[Path, Shard | None, str]]:
+    """The shards of a scan in order; None for one that cannot be believed, and why.
+
+    Args:
+        paths: of the shards, in the order of their numbers.
+        fingerprint: of the scan's encoding.
+    """
+    first: int | None = 0
+    for path in paths:
+        number = int(path.stem.rpartition("-")[2])
+        try:
+            shard = Shard.load(path)
+            why = _misplaced(shard.span, fingerprint, number, first)
+        except RunError as error:
+            shard, why = None, str(error).removeprefix(f"{path}: ").partition("; ")[0]
+        if shard is None or why:
+            first = None  # not known any more: the number alone tells where the next ones belong
+            yield path, None, why
+        else:
+            first = shard.span.first + shard.span.n_lines
+            yield path, shard, ""
+
+
+def _misplaced(span: Span, fingerprint: str, number: int, first: int | None) -> str:
+    if span.fingerprint != fingerprint:
+        return "of another scan"
+    if span.number != number:
+        return f"a copy of shard {span.number}"
+    if first is not None and span.first != first:
+        return f"begins after {span.first:,} lines, not {first:,}"
+    return ""

@@ -1,0 +1,43 @@
+"""Hashes by which a run's own files are believed: of each field of manifest.json, and of every file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geofilter.files import file_sha256
+from geofilter.run.manifest import FileSum
+
+SEAL = "seal"
+"""the field of a sealed object that holds the hashes of its other fields"""
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with the hashes of its fields, so that what was changed later is known."""
+    fields = {name: of for name, of in value.items() if name != SEAL}
+    return {**fields, SEAL: {name: _sum(of) for name, of in fields.items()}}
+
+
+def broken(value: Mapping[str, Any]) -> str | None:
+    """The first field of a sealed object that is not as it was sealed; None where all are."""
+    seal = value.get(SEAL)
+    if not isinstance(seal, dict):
+        return SEAL
+    names = [*seal, *(name for name in value if name not in seal and name != SEAL)]
+    return next((name for name in names if name not in value or _sum(value[name]) != seal.get(name)), None)
+
+
+def _sum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def sum_of(path: Path) -> FileSum:
+    """Size and hash of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
