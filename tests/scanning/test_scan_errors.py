@@ -194,7 +194,7 @@ def test_a_huge_broken_line_is_quarantined_whole_and_a_damaged_shard_is_named(ti
     part = next((run / "features").iterdir())
     before, scores = part.read_bytes(), (run / "scores.jsonl").read_bytes()
     part.write_bytes(before[:100])
-    done = geofilter("label", "--sheet", "s.jsonl", cwd=tmp_path)
+    done = geofilter("label", run.relative_to(tmp_path), "--sheet", "s.jsonl", cwd=tmp_path)
     named = part.relative_to(tmp_path)
     assert (done.returncode, errors_of(done).partition(";")[0]) == (4, f"{named}: is not what the scan wrote")
     done = geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path)
