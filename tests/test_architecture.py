@@ -11,7 +11,7 @@ import geofilter as package
 
 SOURCE = Path(package.__file__).parent
 
-GROUND = {"errors", "arrays", "text", "version", "stats", "files", "together", "charts"}
+GROUND = {"errors", "arrays", "text", "version", "stats", "files", "sums", "together", "charts"}
 """modules that every other may import"""
 
 MAY_IMPORT = {
@@ -25,13 +25,14 @@ MAY_IMPORT = {
     "labels": {"config", "cut", "run", "bank", "target.sae_folder", "rows"},
     "report": {"config", "cut", "run", "bank", "rows"},
     "evaluate": {"config", "labels", "cut", "run", "bank", "rows"},
+    "verify": {"config", "report", "cut", "run", "bank", "target", "rows"},
     # Only these four may import torch; nothing above imports them.
     "encode": {"config", "target", "bank.features", "rows"},
     "build": {"config", "encode", "bank", "target", "rows"},
     "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
     "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},
     "cli": {
-        *("config", "rows", "judge", "target", "bank", "run", "cut", "labels", "report", "evaluate"),
+        *("config", "rows", "judge", "target", "bank", "run", "cut", "labels", "report", "evaluate", "verify"),
         *("encode", "build", "scanning", "trial"),
     },
 }

@@ -8,7 +8,22 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli import bank, demo, evaluate, explain, filter, gate, judge, label, report, runs, scan, target, trial  # noqa: A004
+from geofilter.cli import (
+    bank,
+    demo,
+    evaluate,
+    explain,
+    filter,  # noqa: A004
+    gate,
+    judge,
+    label,
+    report,
+    runs,
+    scan,
+    target,
+    trial,
+    verify,
+)
 from geofilter.errors import GeofilterError
 from geofilter.text import inert
 from geofilter.version import __version__
@@ -22,7 +37,7 @@ app = typer.Typer(
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
 
-for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, trial):
+for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, verify, trial):
     app.add_typer(module.app, name="bank" if module is bank else None)
 
 

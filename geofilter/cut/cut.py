@@ -17,7 +17,7 @@ from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing
 from geofilter.errors import InputError
 from geofilter.run.store import Run
-from geofilter.run.sums import sum_of
+from geofilter.sums import sum_of
 from geofilter.together import Together
 
 

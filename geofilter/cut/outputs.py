@@ -185,6 +185,12 @@ def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
     return row[:-1] + (b', "geofilter": ' if record else b'"geofilter": ') + dumps(note).rstrip() + b"}\n"
 
 
+def stored_in(written: bytes, line: bytes) -> bool:
+    """Whether a line of the removed rows holds a row's own bytes."""
+    row = on_one_line(line.lstrip(BOM)).strip()
+    return written.startswith(row[:-1]) and written[len(row) - 1 :].lstrip(b", ").startswith(b'"geofilter": ')
+
+
 def reason(detail: ScoreLine) -> str:
     """Why a row scores as it does, in one sentence."""
     text = f"scores above {detail['percentile']:.1%} of ordinary rows under {detail['bank']}"

@@ -19,9 +19,9 @@ from typing import Any, TypedDict
 from geofilter.cut.places import Outputs
 from geofilter.errors import InputError, RunError
 from geofilter.files import folders_locked, json_text
-from geofilter.run.manifest import FileSum, InputFile
+from geofilter.run.manifest import InputFile
 from geofilter.run.store import SCORES, Run
-from geofilter.run.sums import broken, sealed, sum_of
+from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import NotWrittenError, Together, mode_of
 
 FORMAT = 1

@@ -23,7 +23,7 @@ from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
 from geofilter.run.store import SCORES, Run
-from geofilter.run.sums import sealed, sum_of
+from geofilter.sums import sealed, sum_of
 from geofilter.together import Together, mode_of
 
 

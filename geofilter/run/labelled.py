@@ -16,9 +16,6 @@ from geofilter.errors import RunError
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import LABELS, Run
 
-LABELLED = "labelled"
-"""in a run folder: the bank learnt from its labels"""
-
 
 @dataclass(frozen=True, slots=True)
 class Label:

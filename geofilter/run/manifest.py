@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 from geofilter.bank.about import BankAbout
 from geofilter.run.power import PowerVerdict
+from geofilter.sums import FileSum
 
 
 class InputFile(TypedDict):
@@ -20,13 +21,6 @@ class InputFile(TypedDict):
     """lines that were scanned: all, or the first ones of --limit"""
     origin: NotRequired[dict[str, str]]
     """id, config, split and revision of a data set of the hub"""
-
-
-class FileSum(TypedDict):
-    """A file as it was written."""
-
-    sha256: str
-    bytes: int
 
 
 class Encoding(TypedDict):

@@ -22,6 +22,7 @@ from geofilter.run.manifest import BankScore, NamedFeature, Scored, ScoreLine
 from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
 from geofilter.run.shard import Shard, rejected_of
 from geofilter.run.store import LINES, QUARANTINE, SCORES, Run
+from geofilter.run.tensors import packed
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -249,11 +250,9 @@ class _Columns:
 
     def write(self, run: Run) -> dict[str, npt.NDArray[Any]]:
         """Write all of it into the run's folder, and return it."""
-        from safetensors.numpy import save
-
-        arrays = {k: np.ascontiguousarray(np.concatenate([p[k] for p in self._parts])) for k in self._parts[0]}
+        arrays = {k: np.concatenate([p[k] for p in self._parts]) for k in self._parts[0]}
         with atomic(run.path / SCORES) as handle:
-            handle.write(save(arrays))
+            handle.write(packed(arrays, {}))
         return arrays
 
 

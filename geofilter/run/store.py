@@ -28,9 +28,10 @@ from geofilter.errors import RunError
 from geofilter.files import locked, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.style import STYLE
-from geofilter.run.manifest import FileSum, Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
 from geofilter.run.shard import Shard, checked_shards
-from geofilter.run.sums import broken, sealed, sum_of
+from geofilter.run.tensors import unpacked
+from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import mode_of
 
 MANIFEST = "manifest.json"
@@ -40,6 +41,8 @@ QUARANTINE = "quarantine.jsonl"
 """in a run folder, see above"""
 LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
+LABELLED = "labelled"
+"""in a run folder: the bank learnt from them"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
 FORMAT = 5
@@ -232,11 +235,10 @@ class Run:
             RunError: they are missing or damaged.
         """
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
         path = self.believed(SCORES)
         try:
-            arrays: dict[str, npt.NDArray[Any]] = load_file(path)
+            arrays = unpacked(path)[1]
             self._check_scores(arrays)
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise self.damaged(SCORES, f"damaged ({error})") from None

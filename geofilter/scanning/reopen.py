@@ -12,7 +12,7 @@ from geofilter.encode.model import precision_here
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import RunError
 from geofilter.files import Notify
-from geofilter.run.banks import excluded_features, named_banks
+from geofilter.run.banks import bank_folder, excluded_features, named_banks
 from geofilter.run.store import Run
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
@@ -53,6 +53,6 @@ def banks_of(
         RunError: a bank's folder has changed since the scan.
     """
     used = named_banks(run, names)
-    sources = [about["path"] or name for name, about in used.items()]
+    sources = [str(bank_folder(run, about)) if about["path"] else name for name, about in used.items()]
     found = find(sources, target, precision_here(loading), make_reader, notify)
     return [bank.excluding(excluded_features(used[bank.name])) for bank in found]

@@ -1,0 +1,70 @@
+"""The rows of a run against its inputs: every line is scored, quarantined or passed over, and is what it was."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from geofilter.errors import InputError
+from geofilter.rows.records import row_sha256
+from geofilter.run.manifest import InputFile, Manifest, Quarantined
+from geofilter.run.rows import RowPlaces, lines_of
+from geofilter.run.store import Run
+from geofilter.verify.findings import Findings
+
+
+def check_inputs(run: Run, manifest: Manifest, found: Findings) -> None:
+    """Read every input again.
+
+    Raises:
+        RunError: the run's own files cannot be believed.
+    """
+    places, quarantine = RowPlaces.of(run), run.quarantine()
+    for index, info in enumerate(manifest["data"]):
+        here = places.file == index
+        hashes = dict(zip(places.line[here].tolist(), (s.tobytes().hex() for s in places.sha256[here]), strict=True))
+        aside = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
+        try:
+            _check_input(info, hashes, aside, bool(run.reading.only), found)
+        except InputError as error:
+            found.doubt(info["path"], "", f"cannot be checked: {error}")
+    counts = manifest["counts"]
+    sums = (counts["scored"], counts["quarantined"], counts["rows"])
+    if sums != (len(places.line), len(quarantine), sum(info["rows"] for info in manifest["data"])):
+        found.doubt(run.path, "counts", "do not add up")
+
+
+def _check_input(
+    info: InputFile, hashes: dict[int, str], aside: dict[int, Quarantined], passes_over: bool, found: Findings
+) -> None:
+    digest, seen, first = hashlib.sha256(), 0, ""
+    for number, line in enumerate(lines_of(info["path"]), start=1):
+        digest.update(line)
+        if number > info["rows"]:
+            continue
+        if number in hashes and number in aside:
+            found.doubt(info["path"], f"line {number}", "is both scored and quarantined")
+        elif number in hashes:
+            if row_sha256(line) != hashes[number]:
+                first = first or f"line {number}"
+        elif number in aside:
+            if not _same(line, aside[number]):
+                first = first or f"line {number}"
+        elif not passes_over:
+            found.doubt(info["path"], f"line {number}", "is neither scored nor quarantined")
+        seen = number
+    if digest.hexdigest() != info["sha256"]:
+        found.doubt(info["path"], first, "has changed since the scan")
+    elif first:
+        found.doubt(info["path"], first, "is not the row that the run has")
+    last = max([*hashes, *aside], default=0)
+    if last > seen:
+        found.doubt(info["path"], f"line {last}", "is in the run but not in the input")
+
+
+def _same(line: bytes, record: Quarantined) -> bool:
+    """Whether a quarantined row has the bytes of a line of the input."""
+    raw = line.rstrip(b"\r\n")
+    if "raw" in record:
+        return record["raw"].encode() == raw
+    return base64.b64decode(record["raw_base64"]) == raw
