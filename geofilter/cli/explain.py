@@ -57,6 +57,11 @@ def explain(
     )
     if (learnt := learnt_by(opened).get(bank or d["bank"])) is not None and learnt[opened.position(d)]:
         note(f"{bank or d['bank']} was learnt from this row")
+    if result.stored is not None:
+        note(
+            f"the run has {result.stored:.3f} for this row: model, SAE or bank no longer do what they did at the scan; "
+            "geofilter verify says more"
+        )
     if result.excluded:
         note(said_without(result.excluded))
     if result.topics:

@@ -15,12 +15,7 @@ from geofilter.files import Notify
 from geofilter.rows.row_error import RowError
 from geofilter.run.rows import reread
 from geofilter.run.store import Run
-from geofilter.scanning.reopen import banks_of, target_of
-
-CLOSE = {"float32": 0.05}
-ROUGHLY = 0.5
-"""difference of a row's standard score up to which it is the same, by the type that the model was held in: other rows
-in its pass, and another machine, round otherwise"""
+from geofilter.scanning.reopen import banks_of, same_score, target_of
 
 
 def recheck(run: Run, n: int, notify: Notify) -> Iterator[tuple[str, int, str]]:
@@ -52,13 +47,12 @@ def recheck(run: Run, n: int, notify: Notify) -> Iterator[tuple[str, int, str]]:
             raise InputError(f"{row.file}, line {row.line}: {found}")
         coded.append(found)
     pooled = Pooled.of(reader.read(coded), reader.encoder.d_in)
-    limit = CLOSE.get(encoding["dtype"], ROUGHLY)
     scorers = [Scorer(b, manifest["scorer"]) for b in banks_of(run, target, loading, lambda: reader, notify)]
     for scorer in scorers:
         again = scorer.standard(pooled, [d["sha256"] for d in details])
         for detail, now in zip(details, again.tolist(), strict=True):
             stored = detail["banks"][scorer.bank.name]["score"]
-            if not abs(now - stored) <= limit:
+            if not same_score(now, stored, encoding):
                 yield (
                     detail["file"], detail["line"],
                     f"scores {now:.3f} under {scorer.bank.name} now, not {stored:.3f} as stored",
