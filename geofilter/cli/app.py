@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli import bank, demo, evaluate, explain, filter, gate, judge, label, report, runs, scan, target, trial  # noqa: A004
+from geofilter.cli import (  # noqa: A004
+    bank, demo, evaluate, explain, filter, gate, judge, label, report, runs, scan, target, trial, trust,
+)  # fmt: skip
 from geofilter.errors import GeofilterError
 from geofilter.text import inert
 from geofilter.version import __version__
@@ -22,8 +24,11 @@ app = typer.Typer(
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
 
-for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, trial):
-    app.add_typer(module.app, name="bank" if module is bank else None)
+GROUPS = {bank: "bank", trust: "settings"}
+"""commands of two words, by the first"""
+
+for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, trial, trust):
+    app.add_typer(module.app, name=GROUPS.get(module))
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import typer
 
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
 from geofilter.cli.output import note, notifier, progress
-from geofilter.cli.settings import with_settings
+from geofilter.cli.approval import check_endpoint
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
 app = typer.Typer()
@@ -83,7 +84,7 @@ def judge(
     """
     from geofilter.judge.client import Judge
     from geofilter.judge.plan import Prices, plan
-    from geofilter.judge.rows import judge_files
+    from geofilter.judge.rows import judge_files, none_usable
     from geofilter.rows.fields import parse
 
     notify = notifier(quiet)
@@ -92,7 +93,7 @@ def judge(
     if not dry_run:
         asked = Judge(
             judge_model, base_url, timeout=timeout, retries=retries, per_minute=per_minute, concurrency=concurrency,
-            notify=notify,
+            notify=notify, send_key=check_endpoint(taken_from_file(ctx), base_url),
         )  # fmt: skip
     todo = plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices, fields=named)
     notify(todo.estimate())
@@ -127,3 +128,5 @@ def judge(
         notify(f"{asked.tokens_in:,} prompt and {asked.tokens_out:,} answer tokens by the endpoint's count{money}")
     for path in dict.fromkeys(todo.outs):
         note(f"written: {path}")
+    if result.unusable and not result.rated:
+        raise none_usable(asked, result.unusable, result.why)
