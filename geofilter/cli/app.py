@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli import (  # noqa: A004
-    bank, demo, evaluate, explain, filter, gate, judge, label, report, runs, scan, target, trial, trust,
-)  # fmt: skip
+from geofilter.cli import bank, demo, evaluate, explain, filter, gate, judge, label, report, runs, scan, target, trial  # noqa: A004
+from geofilter.cli.trust import app as trust
 from geofilter.errors import GeofilterError
 from geofilter.text import inert
 from geofilter.version import __version__
@@ -24,11 +23,9 @@ app = typer.Typer(
     "matching, 4 run incomplete, locked or of another configuration, 130 interrupted (the run is kept).",
 )
 
-GROUPS = {bank: "bank", trust: "settings"}
-"""commands of two words, by the first"""
-
-for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, trial, trust):
-    app.add_typer(module.app, name=GROUPS.get(module))
+for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, trial):
+    app.add_typer(module.app, name="bank" if module is bank else None)
+app.add_typer(trust, name="settings")
 
 
 def main() -> None:

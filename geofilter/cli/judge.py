@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
 from geofilter.cli.output import note, notifier, progress
-from geofilter.cli.approval import check_endpoint
 from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 

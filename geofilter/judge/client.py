@@ -205,9 +205,7 @@ class Judge:
             sent = self._settings
             wait: float | None = None
             try:
-                answer = self._connection.ask(
-                    model=self.model, messages=[{"role": "user", "content": prompt}], **sent
-                )
+                answer = self._connection.ask(model=self.model, messages=[{"role": "user", "content": prompt}], **sent)
             except TimeoutError:
                 trouble = f"no answer within {self.timeout:g} s"
             except self._openai.APIConnectionError as error:

@@ -300,11 +300,15 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
 
 
 def _folder_hash(folder: Path) -> str:
-    files = sorted(path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS)
+    named = hub.shards_of(folder)
+    files = sorted(
+        path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS or path.name in named
+    )
     if not files:
         raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
     # The tokenizer, its template and the configuration change what is read as much as the weights do.
-    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.CONFIG, *hub.TOKENIZER))
+    # Which of several files a tensor is read from says the index.
+    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.INDEX, hub.CONFIG, *hub.TOKENIZER))
 
 
 def _hashes(folder: Path, names: Sequence[str]) -> str:
