@@ -12,7 +12,7 @@ from typing import Any
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, package_data
-from geofilter.target import adapters, hub, layouts, releases, tokenizer
+from geofilter.target import adapters, hub, kept, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
 from geofilter.target.named import known, pick
@@ -94,6 +94,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     named = plan.embedded is not None or place.commit is not None
     pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
+    kept.check_sae(sae_dir)
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
     try:
@@ -316,7 +317,7 @@ def _hashes(folder: Path, names: Sequence[str]) -> str:
 
 
 def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:
-    # For a kept SAE the hash is known; a user's own folder also counts with its configuration.
+    # For a kept SAE the hash is known, and checked; nothing but its weights vouches for a user's own.
     weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / WEIGHTS)
     shipped = sae_dir.is_relative_to(package_data())
     extra = "" if shipped else file_sha256(sae_dir / CFG)
