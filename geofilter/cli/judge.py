@@ -53,7 +53,9 @@ def judge(
         float | None, typer.Option(help="Requests a minute, at most.", rich_help_panel=_ASKING)
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at once.", rich_help_panel=_ASKING)] = CONCURRENCY,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.", rich_help_panel=_ASKING)] = TIMEOUT,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that an answer may take, as a whole.", rich_help_panel=_ASKING)
+    ] = TIMEOUT,
     retries: Annotated[
         int, typer.Option(help="Further tries when the endpoint is busy or fails.", rich_help_panel=_ASKING)
     ] = RETRIES,

@@ -102,6 +102,7 @@ def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
         holder = decoder  # of an adapter that was made on the bare decoder
     config = peft.PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
+    config.megatron_config = None  # with one, peft imports whatever module the configuration names
     if config.modules_to_save:
         there = {name.rsplit(".", 1)[-1] for name, _ in holder.named_modules()}
         config.modules_to_save = [name for name in config.modules_to_save if name.rsplit(".", 1)[-1] in there] or None
