@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from geofilter.arrays import Bools, Positions
-from geofilter.config import BUILT_IN, DEFAULT_SCORER, FLAGGED, MAX_FLAGGED
+from geofilter.config import DEFAULT_SCORER, FLAGGED, MAX_FLAGGED
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
@@ -225,8 +225,6 @@ def _remarks(verdict: GateVerdict) -> list[str]:
         said.append(f"{n:,} of the rows are those that a bank was learnt from")
     if verdict["scorer"] != DEFAULT_SCORER:
         said.append(f"scored by {verdict['scorer']}, not by {DEFAULT_SCORER}")
-    if (banks := [v["bank"] for v in verdict["power"]]) and set(banks) != set(BUILT_IN):
-        said.append(f"scored with {', '.join(banks)}, not with the built-in banks {' and '.join(BUILT_IN)}")
     if verdict["reading"]:
         said.append(f"scanned with {', '.join(f'{k} = {json.dumps(v)}' for k, v in verdict['reading'].items())}")
     if (taken := verdict["settings"]) is not None:
