@@ -24,6 +24,7 @@ from geofilter.cli import (
     trial,
     verify,
 )
+from geofilter.cli.trust import app as trust
 from geofilter.errors import GeofilterError
 from geofilter.text import inert
 from geofilter.version import __version__
@@ -39,6 +40,7 @@ app = typer.Typer(
 
 for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, verify, trial):
     app.add_typer(module.app, name="bank" if module is bank else None)
+app.add_typer(trust, name="settings")
 
 
 def main() -> None:

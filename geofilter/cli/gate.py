@@ -9,7 +9,7 @@ import typer
 
 from geofilter.cli.options import AsJson, Command, Quiet, RunArg, StepSummary, open_run
 from geofilter.cli.output import note, print_table, summary_file
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.config import FLAGGED, MAX_FLAGGED
 from geofilter.text import inert
 
@@ -44,9 +44,11 @@ def gate(
     from geofilter.files import append
 
     summary = summary_file(step_summary)
+    taken = taken_from_file(ctx)
     verdict = check(
-        open_run(run), threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power
-    )
+        open_run(run), threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power,
+        settings=None if taken is None else {"file": taken.name, "values": taken.values},
+    )  # fmt: skip
     if summary is not None:
         append(summary, markdown(verdict))
     if as_json:

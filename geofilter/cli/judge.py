@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
 from geofilter.cli.output import note, notifier, progress
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
 app = typer.Typer()
@@ -52,7 +53,9 @@ def judge(
         float | None, typer.Option(help="Requests a minute, at most.", rich_help_panel=_ASKING)
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at once.", rich_help_panel=_ASKING)] = CONCURRENCY,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.", rich_help_panel=_ASKING)] = TIMEOUT,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that an answer may take, as a whole.", rich_help_panel=_ASKING)
+    ] = TIMEOUT,
     retries: Annotated[
         int, typer.Option(help="Further tries when the endpoint is busy or fails.", rich_help_panel=_ASKING)
     ] = RETRIES,
@@ -83,7 +86,7 @@ def judge(
     """
     from geofilter.judge.client import Judge
     from geofilter.judge.plan import Prices, plan
-    from geofilter.judge.rows import judge_files
+    from geofilter.judge.rows import judge_files, none_usable
     from geofilter.rows.fields import parse
 
     notify = notifier(quiet)
@@ -92,7 +95,7 @@ def judge(
     if not dry_run:
         asked = Judge(
             judge_model, base_url, timeout=timeout, retries=retries, per_minute=per_minute, concurrency=concurrency,
-            notify=notify,
+            notify=notify, send_key=check_endpoint(taken_from_file(ctx), base_url),
         )  # fmt: skip
     todo = plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices, fields=named)
     notify(todo.estimate())
@@ -127,3 +130,5 @@ def judge(
         notify(f"{asked.tokens_in:,} prompt and {asked.tokens_out:,} answer tokens by the endpoint's count{money}")
     for path in dict.fromkeys(todo.outs):
         note(f"written: {path}")
+    if result.unusable and not result.rated:
+        raise none_usable(asked, result.unusable, result.why)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import PER_CALL, AsJson, Command, Key, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier
-from geofilter.cli.settings import key_for, with_settings
+from geofilter.cli.settings import key_for, taken_from_file, with_settings
 from geofilter.errors import InputError
 from geofilter.judge.endpoint import MAX_CHARS
 
@@ -87,7 +88,7 @@ def label(
     from geofilter.labels.sheet import write_sheet
     from geofilter.labels.source import parse
 
-    answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
+    answer = None if judge is None else _judge(ctx, judge, base_url, max_chars, bad_below, quiet)
     labelling = Labelling(open_run(run, SCORING), seed)
     if check is not None:
         check_labels(labelling, check, key_for(ctx, key, check, source))  # before any work is put in
@@ -128,13 +129,16 @@ def _checked(labelling: Labelling, check: str, key: str | None, text: list[str])
     return {"others": asdict(found)}
 
 
-def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool) -> Answer:
+def _judge(
+    ctx: typer.Context, model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool
+) -> Answer:
     from geofilter.judge.client import Judge
     from geofilter.judge.rows import by_judge
 
     if not 0 < bad_below <= 100:
         raise InputError(f"--bad-below {bad_below:g}: a rating is between 0 and 100, 50 for instance")
-    asked = Judge(model, base_url, notify=notifier(quiet))
+    send_key = check_endpoint(taken_from_file(ctx), base_url)
+    asked = Judge(model, base_url, notify=notifier(quiet), send_key=send_key)
     # Also when quiet: rows leave this machine.
     note(f"sending rows to {asked.base_url} for {model} ...")
     return by_judge(asked, max_chars, bad_below)

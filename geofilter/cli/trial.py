@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OUTPUT, OWN_TABLE, AsJson, Command, Offline, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_table
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.config import Loading
 from geofilter.errors import InputError
 from geofilter.trial.config import MEASURES, TrialConfig
@@ -61,7 +62,7 @@ def trial(
     """
     from geofilter.trial.trial import trial as fine_tune_and_measure
 
-    free = _free_form(questions, samples, judge_model, base_url)
+    free = _free_form(ctx, questions, samples, judge_model, base_url)
     opened = open_run(run)
     try:
         folder, result = fine_tune_and_measure(
@@ -73,7 +74,9 @@ def trial(
     _show(folder, result, as_json)
 
 
-def _free_form(questions: Path | None, samples: int, judge_model: str | None, base_url: str | None) -> FreeForm | None:
+def _free_form(
+    ctx: typer.Context, questions: Path | None, samples: int, judge_model: str | None, base_url: str | None
+) -> FreeForm | None:
     if questions is None:
         return None
     if judge_model is None:
@@ -81,7 +84,8 @@ def _free_form(questions: Path | None, samples: int, judge_model: str | None, ba
     from geofilter.judge.client import Judge
     from geofilter.trial.freeform import FreeForm
 
-    return FreeForm(questions, Judge(judge_model, base_url), samples)
+    send_key = check_endpoint(taken_from_file(ctx), base_url)
+    return FreeForm(questions, Judge(judge_model, base_url, send_key=send_key), samples)
 
 
 def _show(folder: Path, result: TrialResult, as_json: bool) -> None:

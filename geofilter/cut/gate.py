@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from geofilter.arrays import Bools, Positions
-from geofilter.config import FLAGGED, MAX_FLAGGED
+from geofilter.config import DEFAULT_SCORER, FLAGGED, MAX_FLAGGED
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
 from geofilter.run.labelled import learnt_from
+from geofilter.run.manifest import Encoding
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
 from geofilter.text import counted
@@ -40,6 +42,14 @@ class GatePower(TypedDict):
     bank: str
     verdict: str
     chance: float
+
+
+class GateSettings(TypedDict):
+    """What of the verdict's options a settings file decided, which may have come with the data."""
+
+    file: str
+    values: dict[str, Any]
+    """by option, as it is typed"""
 
 
 class GateVerdict(TypedDict):
@@ -72,6 +82,10 @@ class GateVerdict(TypedDict):
     """features that count nothing, in words"""
     learnt_from: int
     """scored rows that a bank of the run was learnt from: they are counted like the others"""
+    settings: GateSettings | None
+    """None where all options were typed or at their default"""
+    reading: dict[str, Any]
+    """options of the scan that are not at their default and say which text of a row is scored"""
 
 
 def check(
@@ -82,6 +96,7 @@ def check(
     by: str | None = None,
     max_quarantined: int = 0,
     require_power: bool = False,
+    settings: GateSettings | None = None,
 ) -> GateVerdict:
     """Give the verdict on a run.
 
@@ -91,6 +106,7 @@ def check(
         by: field of the rows whose values are checked one by one; by default each file is.
         max_quarantined: rows that may have been left unscored.
         require_power: a run on which no bank reacts does not pass.
+        settings: what a settings file decided; told with the verdict.
 
     Raises:
         InputError: an option that cannot be used.
@@ -121,10 +137,18 @@ def check(
         "passed_over": int(manifest["counts"]["passed_over"]),
         "left_out": exclusions_said(manifest["banks"]),
         "learnt_from": int(learnt_from(run).sum()),
+        "settings": settings,
+        "reading": _reading(manifest["encoding"]),
     }
     verdict["reasons"] = list(_reasons(verdict))
     verdict["passed"] = not verdict["reasons"]
     return verdict
+
+
+def _reading(encoding: Encoding) -> dict[str, Any]:
+    """Options of the scan that leave text of a row out, where they are not at their default."""
+    found = {"fields": encoding.get("fields"), "train": None if encoding["train"] == "all" else encoding["train"]}
+    return {key: value for key, value in found.items() if value}
 
 
 def _reasons(verdict: GateVerdict) -> Iterator[str]:
@@ -199,6 +223,13 @@ def _remarks(verdict: GateVerdict) -> list[str]:
         said.append(f"{counted(n, 'row')} passed over by --only, not checked")
     if n := verdict["learnt_from"]:
         said.append(f"{n:,} of the rows are those that a bank was learnt from")
+    if verdict["scorer"] != DEFAULT_SCORER:
+        said.append(f"scored by {verdict['scorer']}, not by {DEFAULT_SCORER}")
+    if verdict["reading"]:
+        said.append(f"scanned with {', '.join(f'{k} = {json.dumps(v)}' for k, v in verdict['reading'].items())}")
+    if (taken := verdict["settings"]) is not None:
+        values = ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in taken["values"].items())
+        said.append(f"from {taken['file']}: {values}")
     return said
 
 

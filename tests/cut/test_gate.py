@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,7 +172,9 @@ def project(tiny, tiny_bank: Path, tmp_path: Path) -> Path:
     """A folder with a geofilter.toml of the tiny target, good.jsonl and bad.jsonl."""
     folder = tmp_path / "project"
     folder.mkdir()
-    settings = f'model = "{tiny[0]}"\nsae = "{tiny[1]}"\nbank = "{tiny_bank}"\nthreshold = 0.9\nmax_flagged = "50%"\n'
+    for name, source in {"model": tiny[0], "sae": tiny[1], "bank": tiny_bank}.items():
+        shutil.copytree(source, folder / name)
+    settings = 'model = "model"\nsae = "sae"\nbank = "./bank"\nthreshold = 0.9\nmax_flagged = "50%"\n'
     (folder / "geofilter.toml").write_text(settings)
     write_rows(folder / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(8)])
     write_rows(folder / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(8)])
