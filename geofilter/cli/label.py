@@ -75,7 +75,7 @@ def label(
     """
     if sum(x is not None for x in (sheet, source, judge)) > 1:
         raise InputError("give one of --sheet FILE, --from LABELS and --judge MODEL, or none to label at the terminal")
-    if (sheet, source, judge) == (None, None, None) and not sys.stdin.isatty():
+    if (sheet, source, judge) == (None, None, None) and (sys.stdin is None or not sys.stdin.isatty()):
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
