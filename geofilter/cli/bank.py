@@ -57,8 +57,11 @@ def bank_build(
     from geofilter.build.banks import build_from_files
     from geofilter.build.build import BuildOptions
     from geofilter.build.seeds import SeedFiles
+    from geofilter.places import refuse_output, refuse_outputs
     from geofilter.rows.fields import parse
 
+    refuse_output(out, "--out", kind="bank")
+    refuse_outputs([out / name for name in ("bank.json", "bank.safetensors")], "--out", [bad, good], named=False)
     bank = build_from_files(
         SeedFiles(bad, good, limit, parse(fields)), out, choice, loading, BuildOptions(size, system), prior=prior,
         offline=offline, notify=notifier(quiet),

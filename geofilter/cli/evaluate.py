@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.evaluate.result import Evaluation
+    from geofilter.run.store import Run
 
 app = typer.Typer()
 
@@ -49,6 +51,9 @@ def evaluate(
     from geofilter.evaluate.tables import write
 
     opened = open_run(run)
+    folder = out or opened.path
+    if out is not None:
+        _refuse(out, opened, labels, across or ())
     result = evaluation.evaluate(
         opened,
         labels,
@@ -58,7 +63,6 @@ def evaluate(
         drops=drop or evaluation.DROPS,
         notify=notifier(quiet),
     )
-    folder = out or opened.path
     write(result, folder)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
@@ -66,6 +70,17 @@ def evaluate(
         _print(result)
     if not quiet:
         note(f"written: {folder / 'evaluate.json'}, evaluate.md and evaluate.svg")
+
+
+def _refuse(out: Path, run: Run, labels: str, across: Sequence[Path]) -> None:
+    """Refuse a folder where the results must not go, before anything is computed."""
+    from geofilter.evaluate.tables import FILES
+    from geofilter.places import refuse_output, refuse_outputs, same_place
+
+    if not same_place(out, run.path):  # where they go by default
+        refuse_output(out, "--out", kind="folder")
+    read = [*(Path(f["path"]) for f in run.manifest["data"]), Path(labels), *across]
+    refuse_outputs([out / name for name in FILES], "--out", read, named=False)
 
 
 def _print(result: Evaluation) -> None:

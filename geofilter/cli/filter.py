@@ -59,8 +59,9 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.files import append
     from geofilter.report.write import filter_run
 
-    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
+    cut, _ = _parse_cut(drop, keep, threshold), summary_file(step_summary)
     opened, piped = open_run(run), str(out) == "-"
+    summary = summary_file(step_summary, opened.manifest["data"])
     if piped:
         _refuse_piped(opened, as_json)
     filtered = filter_run(opened, cut, opened.path if piped else out, removed)

@@ -43,10 +43,10 @@ def gate(
     from geofilter.cut.gate import check, markdown, table, text
     from geofilter.files import append
 
-    summary = summary_file(step_summary)
-    verdict = check(
-        open_run(run), threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power
-    )
+    summary_file(step_summary)  # before anything is read
+    opened = open_run(run)
+    summary = summary_file(step_summary, opened.manifest["data"])
+    verdict = check(opened, threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power)
     if summary is not None:
         append(summary, markdown(verdict))
     if as_json:

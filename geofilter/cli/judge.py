@@ -84,9 +84,12 @@ def judge(
     from geofilter.judge.client import Judge
     from geofilter.judge.plan import Prices, plan
     from geofilter.judge.rows import judge_files
+    from geofilter.places import refuse_output
     from geofilter.rows.fields import parse
 
     notify = notifier(quiet)
+    if out is not None:
+        refuse_output(out, "--out", data, kind="any")
     prices, named = Prices.of(price_in, price_out), parse(fields)
     asked = None
     if not dry_run:

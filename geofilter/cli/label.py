@@ -84,9 +84,12 @@ def label(
     from geofilter.labels.outcome import conclude, quoted
     from geofilter.labels.sheet import write_sheet
     from geofilter.labels.source import parse
+    from geofilter.places import refuse_output
 
     answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
     labelling = Labelling(open_run(run), seed)
+    if sheet is not None:
+        refuse_output(sheet, "--sheet", [Path(f["path"]) for f in labelling.run.manifest["data"]])
     if check is not None:
         check_labels(labelling, check, key_for(ctx, key, check, source))  # before any work is put in
     if sheet is not None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from geofilter.errors import InputError
 from geofilter.files import silent
+from geofilter.places import refuse_output
 from geofilter.text import inert
+
+if TYPE_CHECKING:
+    from geofilter.run.manifest import InputFile
 
 
 @contextmanager
@@ -92,11 +97,14 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     return silent
 
 
-def summary_file(wanted: bool) -> Path | None:
+def summary_file(wanted: bool, inputs: Iterable[InputFile] = ()) -> Path | None:
     """Where GitHub takes the job's summary from; None when it is not wanted.
 
+    Args:
+        inputs: of the run that is summarised.
+
     Raises:
-        InputError: it is, and GitHub does not run the job.
+        InputError: it is, and GitHub does not run the job, or it must not be added to.
     """
     if not wanted:
         return None
@@ -105,4 +113,6 @@ def summary_file(wanted: bool) -> Path | None:
         raise InputError(
             "--step-summary: GITHUB_STEP_SUMMARY is not set; leave it out where GitHub does not run the job"
         )
+    # A log that is added to may well be /dev/stdout, which shows it where no runner is.
+    refuse_output(Path(named), "GITHUB_STEP_SUMMARY", [Path(f["path"]) for f in inputs], device=True)
     return Path(named)

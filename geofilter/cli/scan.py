@@ -60,10 +60,13 @@ def scan(
     Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
     prompt=question,response=answer
     """
+    from geofilter.places import refuse_output
     from geofilter.rows.gather import gather
     from geofilter.run.banks import exclusions_said
     from geofilter.run.told import reading_said
 
+    if run is not None:
+        refuse_output(run, "--run", kind="run")
     files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
     config = replace(config, data=files, origins=origins, typed=typed_options(ctx))
     if check:

@@ -16,6 +16,7 @@ from geofilter.errors import InputError
 from geofilter.trial.config import MEASURES, TrialConfig
 
 if TYPE_CHECKING:
+    from geofilter.run.store import Run
     from geofilter.trial.freeform import FreeForm
     from geofilter.trial.result import TrialResult
 
@@ -59,10 +60,16 @@ def trial(
 
     Equal steps and tokens for every arm. A trial that is stopped goes on where it was: finished arms are kept.
     """
+    from geofilter.places import refuse_output, refuse_outputs
+    from geofilter.trial.tables import FILES
     from geofilter.trial.trial import trial as fine_tune_and_measure
 
     free = _free_form(questions, samples, judge_model, base_url)
     opened = open_run(run)
+    if out is not None:
+        refuse_output(out, "--out", kind="folder", named=not _by_default(out, opened))
+        read = [config.good, *(Path(f["path"]) for f in opened.manifest["data"]), *([questions] if questions else [])]
+        refuse_outputs([out / name for name in FILES], "--out", read, named=False)
     try:
         folder, result = fine_tune_and_measure(
             opened, config, loading, out=out, free=free, offline=offline, notify=notifier(quiet)
@@ -71,6 +78,11 @@ def trial(
         note("geofilter: interrupted; the same command goes on after the last finished arm")
         raise typer.Exit(130) from None
     _show(folder, result, as_json)
+
+
+def _by_default(out: Path, run: Run) -> bool:
+    """Whether a folder is one where a trial of the run lies when no other is given."""
+    return out.name.startswith("trial-") and out.parent.resolve() == run.path.resolve()
 
 
 def _free_form(questions: Path | None, samples: int, judge_model: str | None, base_url: str | None) -> FreeForm | None:

@@ -11,6 +11,8 @@ from geofilter.evaluate.result import Evaluation, LineFigures, with_interval
 from geofilter.files import make_folder, write_json, write_text
 from geofilter.text import markdown_row, markdown_table, markdown_text, shorten
 
+FILES = ("evaluate.md", "evaluate.svg", "evaluate.json")
+"""what `write` writes"""
 NAME = 46
 """letters of a line's name in the picture"""
 HEAD = ("", "AUROC", "AUPRC", "score ahead by")
