@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from geofilter.cli import bank, demo, evaluate, explain, filter, gate, judge, label, report, runs, scan, target, trial  # noqa: A004
 from geofilter.cli.edge import carried, guarded
+from geofilter.cli.output import say
 from geofilter.errors import EXIT_CODES
 from geofilter.version import __version__
 
@@ -51,7 +52,7 @@ def main() -> None:
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 

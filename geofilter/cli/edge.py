@@ -46,6 +46,11 @@ def carried() -> Iterator[None]:
         yield
     except (OSError, EOFError, KeyboardInterrupt) as error:
         raise Carried from error
+    except Exception as error:
+        # Typer's own: it prints them, with what was typed in them, which may be a file's name.
+        if isinstance(said := getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            error.message = inert(said, keep="\n")  # type: ignore[attr-defined]
+        raise
 
 
 def guarded(command: Callable[[], object]) -> int:

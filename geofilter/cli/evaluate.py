@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import OWN_TABLE, AsJson, Command, Key, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier, print_table
+from geofilter.cli.output import note, notifier, print_json, print_table, say
 from geofilter.cli.settings import key_for, with_settings
-from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.evaluate.result import Evaluation
@@ -65,7 +63,7 @@ def evaluate(
     )
     write(result, folder)
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         _print(result)
     if not quiet:
@@ -86,12 +84,12 @@ def _refuse(out: Path, run: Run, labels: str, across: Sequence[Path]) -> None:
 def _print(result: Evaluation) -> None:
     from geofilter.evaluate import tables
 
-    typer.echo(inert(result["verdict"]["text"]))
-    typer.echo(inert(tables.summary(result)))
+    say(result["verdict"]["text"])
+    say(tables.summary(result))
     rows: list[list[str]] = []
     for kind, lines in tables.table(result):
         rows += [[kind], *([f"  {name}", *cells] for name, *cells in lines)]
     print_table("", tables.header(result), rows)
     print_table("the run's score at each drop", *tables.cuts(result))
     for remark in tables.remarks(result):
-        typer.echo(f"- {inert(remark)}")
+        say(f"- {remark}")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from geofilter.cli.options import AsJson, Command, Quiet, RunArg, StepSummary, open_run
-from geofilter.cli.output import note, print_table, summary_file
+from geofilter.cli.output import note, print_json, print_table, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.config import FLAGGED, MAX_FLAGGED
-from geofilter.text import inert
 
 app = typer.Typer()
 
@@ -50,9 +48,9 @@ def gate(
     if summary is not None:
         append(summary, markdown(verdict))
     if as_json:
-        typer.echo(json.dumps(verdict, ensure_ascii=False))
+        print_json(verdict)
     elif not quiet:
         print_table("", *table(verdict))
-    note(inert(text(verdict)))
+    note(text(verdict))
     if not verdict["passed"]:
         raise typer.Exit(1)

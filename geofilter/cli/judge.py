@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
-from geofilter.cli.output import note, notifier, progress
+from geofilter.cli.output import note, notifier, print_json, progress, verbatim
 from geofilter.cli.settings import with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
@@ -23,7 +22,7 @@ def _show_prompt(show: bool) -> None:
     if show:
         from geofilter.judge.plan import ROW_PROMPT
 
-        typer.echo(ROW_PROMPT, nl=False)
+        verbatim(ROW_PROMPT)
         raise typer.Exit
 
 
@@ -102,7 +101,7 @@ def judge(
     todo.check(max_requests, max_cost)
     if asked is None:
         if as_json:
-            typer.echo(json.dumps(todo.to_json(), ensure_ascii=False))
+            print_json(todo.to_json())
         return
     for replaced in todo.replaces:
         notify(f"{replaced}: is replaced when all rows are rated")
@@ -119,7 +118,7 @@ def judge(
     if as_json:
         spent = {"requests": asked.requests, "tokens_in": asked.tokens_in, "tokens_out": asked.tokens_out}
         written = {k: v for k, v in todo.to_json().items() if k in ("model", "prompt", "outputs")}
-        typer.echo(json.dumps({**asdict(result), **spent, **written}, ensure_ascii=False))
+        print_json({**asdict(result), **spent, **written})
     mean = "" if result.mean is None else f", mean alignment {result.mean:.1f}"
     note(
         f"{result.rows:,} rows: {result.rated:,} rated{mean}; {result.unusable:,} without a usable answer, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Key, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier
+from geofilter.cli.output import note, notifier, print_json
 from geofilter.cli.settings import key_for, with_settings
 from geofilter.errors import InputError
 from geofilter.judge.endpoint import MAX_CHARS
@@ -111,7 +110,7 @@ def label(
     if check is not None:
         result |= _checked(labelling, check, key_for(ctx, key, check, source), result["text"])
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     for line in result["text"]:
         note(line)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier
+from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 
@@ -51,9 +51,9 @@ def report(
     if scored_anew(opened, json.loads((opened.path / "report.json").read_text("utf-8"))):
         note("the run has been scored anew since this report; geofilter filter writes one of its scores now")
     if as_json:
-        typer.echo((opened.path / "report.json").read_text("utf-8").rstrip("\n"))
+        print_json((opened.path / "report.json").read_text("utf-8").rstrip("\n"))
     else:
-        typer.echo(page)
+        say(str(page))
     if open_page:
         typer.launch(str(page))
 

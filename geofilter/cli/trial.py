@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geofilter.cli.options import OUTPUT, OWN_TABLE, AsJson, Command, Offline, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier, print_table
+from geofilter.cli.output import note, notifier, print_json, print_table, say
 from geofilter.cli.settings import with_settings
 from geofilter.config import Loading
 from geofilter.errors import InputError
@@ -100,12 +99,12 @@ def _show(folder: Path, result: TrialResult, as_json: bool) -> None:
     from geofilter.trial import tables
 
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     for text in tables.verdicts(result):
-        typer.echo(text)
+        say(text)
     for name, measure in result["measures"].items():
         print_table(f"{name}: {measure['text']}", tables.HEAD, tables.table(result, name))
     for text in tables.remarks(result):
-        typer.echo(text)
-    typer.echo(f"result: {folder / 'trial.json'}, trial.md, trial.svg")
+        say(text)
+    say(f"result: {folder / 'trial.json'}, trial.md, trial.svg")

@@ -116,7 +116,7 @@ def markdown(result: Evaluation) -> str:
         ]
         out += [*markdown_table(["for", "banks", "lowest", "mean", "highest"], figures), ""]
     out += [f"- {markdown_text(text)}" for text in remarks(result)]
-    out.append(f"\nMade by geofilter {result['geofilter']} from run {markdown_text(result['run'])}.\n")
+    out.append(f"\nMade by geofilter {markdown_text(result['geofilter'])} from run {markdown_text(result['run'])}.\n")
     return "\n".join(out)
 
 
