@@ -113,6 +113,9 @@ def _same(found: os.stat_result, given: Path) -> bool:
 
 def _refuse_inside(place: Path, said: str, kind: Kind) -> None:
     """Refuse a place in a run or a bank, or that is one where another thing is to be."""
+    made = _is_run(place) if kind == "run" else _is_bank(place)
+    if kind in ("run", "bank") and not made and Path.cwd().is_relative_to(place):
+        raise InputError(f"{said}: is a folder that you are in; give a new one")  # all in it would belong to the run
     for folder in ((place,) if kind not in ("file", "any") else ()) + tuple(place.parents):
         own = folder == place
         if _is_run(folder) and not (own and kind == "run"):

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 
 from geofilter.errors import INTERRUPTED, UNEXPECTED, GeofilterError, InputError, ReaderGone, first_line
@@ -107,6 +108,8 @@ def _say(text: str) -> None:
 def _of_a_path(error: BaseException) -> bool:
     """Whether an error that is no OSError is of a path all the same: Python has other kinds for some that are none."""
     text = str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return error.reason == "surrogates not allowed"
     if isinstance(error, ValueError):
         return text.startswith("embedded null")
     return isinstance(error, RuntimeError) and text.startswith(("Symlink loop", "Could not determine home"))
@@ -114,6 +117,8 @@ def _of_a_path(error: BaseException) -> bool:
 
 def told(error: BaseException) -> str:
     """What cannot be read or written, why, and what helps, on one line."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{ascii(error.object)[1:-1]}: a name of bytes that are no text cannot stand here; rename it"
     if not isinstance(error, OSError):
         text = one_line(str(error))
         if text.startswith("embedded null"):
@@ -128,8 +133,7 @@ def told(error: BaseException) -> str:
     writes = _writes(error)
     does = "cannot be read or written" if writes is None else "cannot be written" if writes else "cannot be read"
     names = (os.fsdecode(n) for n in (error.filename2, error.filename) if isinstance(n, str | bytes | os.PathLike))
-    if (where := next(names, None)) is None:
-        where, does = "a file", does if error.errno != errno.ENOMEM else "does not fit into memory"
+    where = next(names, None) or _spoken_of(error) or "a file"
     remedy = _REMEDIES.get(error.errno)
     return f"{where}: {does} ({error.strerror or first_line(error)}){f'; {remedy}' if remedy else ''}"
 
@@ -152,6 +156,15 @@ def _writes(error: OSError) -> bool | None:
             found = any(letter in mode for letter in "wax+")
         elif name in _WRITERS or name in _READERS:
             found = name in _WRITERS
+    return found
+
+
+def _spoken_of(error: OSError) -> str | None:
+    """The path that was at hand where an error came from that names none: of reads and writes none does."""
+    found = None
+    for frame in _frames(error.__traceback__):
+        if isinstance(path := frame.f_locals.get("path"), Path):
+            found = str(path)
     return found
 
 

@@ -42,6 +42,10 @@ def failing(error: BaseException) -> Callable[[], None]:
     return command
 
 
+def breaks(path: Path) -> None:
+    raise OSError(errno.EIO, "Input/output error")  # as reading does, which names no file
+
+
 def recursion() -> None:
     recursion()
 
@@ -65,6 +69,8 @@ def recursion() -> None:
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 2, "geofilter: error: a file: cannot be written (Broken pipe)"),
         (OSError("We couldn't connect\nto it"), 2, "geofilter: error: We couldn't connect"),
         (ValueError("embedded null byte"), 2, "geofilter: error: a path holds a NUL character"),
+        (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), 2,
+         "geofilter: error: a\\udcff: a name of bytes that are no text cannot stand here; rename it"),
         (RuntimeError("Could not determine home directory."), 2, "geofilter: error: the home folder is not known; set"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
@@ -105,6 +111,7 @@ def test_a_traceback_is_shown_where_it_is_asked_for(capsys, monkeypatch):
         (lambda d: (d / "loop").resolve(), "loop': its links go round in a circle: give the file itself"),
         (lambda d: (d / ("n" * 300)).open("w"), "n: cannot be written (File name too long); give a shorter name"),
         (lambda d: (d / ("n" * 300)).stat(), "n: cannot be read (File name too long); give a shorter name"),
+        (lambda d: breaks(d / "file"), "file: cannot be read or written (Input/output error)"),
         (lambda d: (d / "a\0b").read_text(), "a path holds a NUL character, which no name can; give another"),
     ],
 )

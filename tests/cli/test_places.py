@@ -81,8 +81,14 @@ COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "--out": (("judge", "d.jsonl", "--judge-model", "m", "--dry-run", "--out"), FILES),
     "--out of evaluate": (("evaluate", "named", *LABELS, "--out"), FOLDERS),
     "--out of trial": (("trial", "named", "--good", "d.jsonl", "--out"), {**FOLDERS, "named": "is a run"}),
-    "--out of bank build": (("bank", "build", *SEEDS, "--out"), {"file": FOLDERS["file"], "named": "is a run"}),
-    "--run": (("scan", "d.jsonl", "--model", "none", "--sae", "none", "--run"), FOLDERS),
+    "--out of bank build": (
+        ("bank", "build", *SEEDS, "--out"),
+        {"file": FOLDERS["file"], "named": "is a run", ".": "is a folder that you"},
+    ),
+    "--run": (
+        ("scan", "d.jsonl", "--model", "none", "--sae", "none", "--run"),
+        {**FOLDERS, "folder/..": "is a folder that you"},
+    ),
     "FOLDER": (("demo",), FOLDERS),
 }
 """each option that names a place: the command, and what it refuses beside `WHERE`"""
@@ -191,3 +197,59 @@ def test_a_socket_and_a_name_with_nul(tmp_path: Path, monkeypatch):
             refuse_output(Path("socket"), "--out")
     with pytest.raises(InputError, match="no name can hold a NUL character"):
         refuse_output(Path("a\0b"), "--out")
+
+
+READING = [
+    ("scan", "--check"),
+    ("scan", "d.jsonl", "--model", "none", "--sae"),
+    ("gate",),
+    ("filter", "--drop", "1"),
+    ("report",),
+    ("explain", "named", "--row", "1", "--file"),
+    ("evaluate", "named", "--labels"),
+    ("evaluate", "named", *LABELS, "--across"),
+    ("label", "named", "--from"),
+    ("judge", "--judge-model", "m", "--dry-run"),
+    ("bank", "show"),
+    ("bank", "build", "--good", "d.jsonl", "--out", "b", "--model", "none", "--sae", "none", "--bad"),
+]
+UNREADABLE = (
+    "n" * 300,
+    "loop",
+    "loop/x",
+    "file/x",
+    "folder",
+    "dangling",
+    "pipe",
+    "x/" * 3000,
+    os.fsdecode(b"\xff\xfe"),
+)
+
+
+@pytest.mark.parametrize("args", READING, ids=" ".join)
+def test_a_path_that_cannot_be_read_is_one_line(args: tuple[str, ...], here: Path):
+    for place in UNREADABLE:
+        done = geofilter(*args, place)
+        assert done.returncode in (2, 3, 4), (place, done)
+        assert done.stderr.splitlines()[-1].startswith("geofilter: error: "), place
+        assert "not foreseen" not in done.stderr
+
+
+@pytest.mark.parametrize("device", [os.devnull, "/dev/zero", "/dev/full"])
+def test_a_device_is_no_data(device: str, here: Path):
+    done = geofilter("scan", "--check", device)
+    assert (done.returncode, "is a device or a socket, which may never end" in done.stderr) == (2, True)
+
+
+def test_nul_in_a_settings_file(here: Path, monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    for command, text in (
+        (("evaluate", here / "named", *LABELS), '[evaluate]\nout = "a\\u0000b"'),
+        (("filter", here / "named", "--drop", "1"), '[filter]\nremoved = "a\\u0000b"'),
+        (("gate",), 'run = "a\\u0000b"'),
+    ):
+        (tmp_path / "geofilter.toml").write_text(text)
+        done = geofilter(*command)
+        assert done.returncode in (2, 4), done.stderr
+        assert "not foreseen" not in done.stderr
+        assert len(done.stderr.splitlines()) == 1
