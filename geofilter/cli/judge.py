@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
-from geofilter.cli.output import note, notifier, progress
+from geofilter.cli.output import note, notifier, print_json, progress, verbatim
 from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
@@ -24,7 +23,7 @@ def _show_prompt(show: bool) -> None:
     if show:
         from geofilter.judge.plan import ROW_PROMPT
 
-        typer.echo(ROW_PROMPT, nl=False)
+        verbatim(ROW_PROMPT)
         raise typer.Exit
 
 
@@ -87,9 +86,12 @@ def judge(
     from geofilter.judge.client import Judge
     from geofilter.judge.plan import Prices, plan
     from geofilter.judge.rows import judge_files, none_usable
+    from geofilter.places import refuse_output
     from geofilter.rows.fields import parse
 
     notify = notifier(quiet)
+    if out is not None:
+        refuse_output(out, "--out", data, kind="any")
     prices, named = Prices.of(price_in, price_out), parse(fields)
     asked = None
     if not dry_run:
@@ -102,7 +104,7 @@ def judge(
     todo.check(max_requests, max_cost)
     if asked is None:
         if as_json:
-            typer.echo(json.dumps(todo.to_json(), ensure_ascii=False))
+            print_json(todo.to_json())
         return
     for replaced in todo.replaces:
         notify(f"{replaced}: is replaced when all rows are rated")
@@ -119,7 +121,7 @@ def judge(
     if as_json:
         spent = {"requests": asked.requests, "tokens_in": asked.tokens_in, "tokens_out": asked.tokens_out}
         written = {k: v for k, v in todo.to_json().items() if k in ("model", "prompt", "outputs")}
-        typer.echo(json.dumps({**asdict(result), **spent, **written}, ensure_ascii=False))
+        print_json({**asdict(result), **spent, **written})
     mean = "" if result.mean is None else f", mean alignment {result.mean:.1f}"
     note(
         f"{result.rows:,} rows: {result.rated:,} rated{mean}; {result.unusable:,} without a usable answer, "

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier
+from geofilter.cli.output import note, notifier, print_json
 from geofilter.cli.settings import with_settings
 from geofilter.errors import GeofilterError, InputError, RunError
 
@@ -32,7 +32,6 @@ def verify(
 
     Exit code 4 on any doubt, each named with its file and place. Loads no model, but for --deep.
     """
-    from geofilter.files import json_text
     from geofilter.text import counted
     from geofilter.verify.verify import verdict_of
     from geofilter.verify.verify import verify as check
@@ -51,7 +50,7 @@ def verify(
             except GeofilterError as error:
                 found.said(error, opened.path)
     if as_json:
-        typer.echo(json_text(verdict_of(opened, found)))
+        print_json(verdict_of(opened, found))
     elif not quiet:
         for text in found.checked:
             note(f"ok: {text}")

@@ -122,6 +122,8 @@ def _start(path: Path) -> bytes:
         raise InputError(f"{path}: is a folder; {_in_folder(path)}")
     if path.is_fifo():
         raise InputError(f"{path}: is a pipe, and the data are read more than once; write them to a file first")
+    if path.is_char_device() or path.is_block_device() or path.is_socket():
+        raise InputError(f"{path}: is a device or a socket, which may never end; give the path of a data file")
     try:
         with path.open("rb") as handle:
             start = handle.read(16)

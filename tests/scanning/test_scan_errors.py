@@ -63,7 +63,7 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["d.jsonl", *pair, "--run", "file/run"],
             2,
-            "file/run: the run folder cannot be made (Not a directory); give a writable one with --run",
+            "--run file/run: cannot be written (Not a directory); give another place",
         ),
         (
             ["d.jsonl"],

@@ -253,7 +253,7 @@ def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):
         (["--questions", "q.yaml"], 2, "--questions: who judges the answers? give --judge-model"),
         (["--good", "d.jsonl"], 2, "--good d.jsonl: 0 rows that are not in the data"),
         (["--pairs", "none.jsonl"], 2, "none.jsonl: no such file"),
-        (["--out", "d.jsonl"], 2, "d.jsonl: cannot be made (File exists); give another folder"),
+        (["--out", "d.jsonl"], 2, "--out d.jsonl: is a file; give a folder"),
     ]:
         done = run_trial(scanned, *args)
         assert (done.returncode, done.stderr.removeprefix("geofilter: error: ")[: len(text)]) == (code, text)
