@@ -163,10 +163,12 @@ def planned(inputs: Sequence[Path], out: Path | None, removed: Path | None, run:
         for i, name in _told_apart(inputs, plans).items():
             plans[i] = Outputs.plan(i, inputs[i], out, removed, len(inputs), name)
         _refuse_taken(plans, inputs)
-        for plan in plans:
-            refuse_outputs(plan.paths, "--out" if named else "", inputs, named=named)
         if removed is not None:
             refuse_output(removed, "--removed", inputs)
+        if out is not None and len(inputs) == 1:
+            refuse_output(out, "--out", inputs, kind="any", named=named)
+        for plan in plans:
+            refuse_outputs(plan.paths, "", inputs, named=named)
     except OSError as error:
         where = error.filename or out or inputs[0]
         raise InputError(f"{where}: cannot be written ({error.strerror}); give another name with --out") from None
