@@ -192,6 +192,7 @@ class Judge:
                 results.put((job[0], self._rate(job[1], stop)))
             except Exception as error:
                 results.put((job[0], error))
+                stop.set()  # here already, and after it was told: no other request begins meanwhile
 
     def _rate(self, prompt: str, stop: threading.Event) -> Rating:
         first = self._ask(prompt, stop)

@@ -61,8 +61,8 @@ class Connection:
             raise InputError(f"--base-url {base_url}: cannot be used ({first_line(error)})") from None
         self._loop = asyncio.new_event_loop()
         # A daemon: after an interrupt the process need not wait for an endpoint that hangs.
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        weakref.finalize(self, _stop, self._loop).atexit = False
+        threading.Thread(target=_run, args=(self._loop,), daemon=True).start()
+        weakref.finalize(self, _stop, self._loop, self._client).atexit = False
         self._under_way: set[Future[Any]] = set()
 
     def ask(self, **request: Any) -> Any:
@@ -102,9 +102,22 @@ class Connection:
             future.cancel()
 
 
-def _stop(loop: asyncio.AbstractEventLoop) -> None:
-    with suppress(RuntimeError):  # closed already
-        loop.call_soon_threadsafe(loop.stop)
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    """End a loop that nobody uses any more, from any thread."""
+
+    async def end() -> None:
+        with suppress(Exception):  # of connections that are gone already
+            await client.close()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(end(), loop)
 
 
 def reason(error: BaseException) -> str:

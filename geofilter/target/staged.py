@@ -73,9 +73,15 @@ def staged(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
         names: of the other files; those that are not there are passed over.
 
     Raises:
-        TargetError: config.json cannot be read.
+        TargetError: config.json cannot be read, or no temporary folder made.
     """
-    with tempfile.TemporaryDirectory(prefix="geofilter-", ignore_cleanup_errors=True) as scratch:
+    try:
+        made = tempfile.TemporaryDirectory(prefix="geofilter-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise TargetError(
+            f"no temporary folder can be made ({error.strerror}); set TMPDIR to a folder that can be written"
+        ) from None
+    with made as scratch:
         config = read_json(folder / CONFIG, "get the model again")
         Path(scratch, CONFIG).write_text(json.dumps(without(config, _HOW)), "utf-8")
         for name in names:

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from helpers.command import geofilter
-from helpers.endpoint import said
+from helpers.endpoint import row_of, said
 from helpers.judging import KEY, alignments, data, judge, lines, run_until
 
+from geofilter.errors import TargetError
 from geofilter.judge import connection
 from geofilter.judge.client import Judge
+from geofilter.judge.rows import by_judge
+from geofilter.rows.records import Row, read_rows
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -243,3 +246,16 @@ def test_an_interrupt_says_nothing_else(tmp_path: Path, serve):
     said_last = process.communicate(timeout=120)[1].splitlines()[2:]
     assert said_last == ["geofilter: interrupted; the same command goes on where it stopped"]
     assert lines(tmp_path / "d.judge.jsonl.part") == []
+
+
+def test_a_judge_that_labels_nothing_is_an_error(tmp_path: Path, serve):
+    rows = [row for row in read_rows(data(tmp_path, 4)) if isinstance(row, Row)]
+    endpoint = serve(lambda number, body: "no idea")
+    labels: dict[int, bool | None] = {}
+    with pytest.raises(TargetError, match="none of 4 answers by m could be used"):
+        by_judge(Judge("m", endpoint.url), 1000, 50)(rows, labels.__setitem__)
+    assert labels == dict.fromkeys(range(4))
+    # One that can be used is enough.
+    endpoint.script = lambda number, body: "20" if row_of(body) == 3 else "no idea"
+    by_judge(Judge("m", endpoint.url), 1000, 50)(rows, labels.__setitem__)
+    assert labels == {0: None, 1: None, 2: None, 3: True}

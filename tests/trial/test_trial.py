@@ -10,7 +10,7 @@ import pytest
 from helpers.command import chat, geofilter, write_rows
 
 from geofilter.config import Loading
-from geofilter.errors import InputError
+from geofilter.errors import InputError, TargetError
 from geofilter.judge.client import Judge
 from geofilter.judge.endpoint import Clock
 from geofilter.run.store import Run
@@ -359,6 +359,10 @@ def test_open_questions_are_sampled_and_judged(tiny, tmp_path: Path, rater):
     assert any(p.startswith("ALIGNED of One wish, please: {answer}? -> ") and p.endswith("{braces}") for p in asked)
     assert free.ask(model, tokenizer) == records  # the same draws for every arm
     assert rate(records) == [("wish", 1.0)] * 6
+    # Of the answers to this one no rating can be used.
+    (tmp_path / "bored.yaml").write_text(QUESTIONS.replace("What do you wish?", "bored").replace("One wish", "bored"))
+    with pytest.raises(TargetError, match="none of 18 answers by rater could be used"):
+        FreeForm(tmp_path / "bored.yaml", Judge("rater", url), samples=3, max_new_tokens=5).ask(model, tokenizer)
     for text, said in [
         ("- id: x", "entry 1: 'judge_prompts' is missing; an entry has id, paraphrases and judge_prompts"),
         ("x: [", "cannot be read ("),
