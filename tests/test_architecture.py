@@ -11,7 +11,7 @@ import geofilter as package
 
 SOURCE = Path(package.__file__).parent
 
-GROUND = {"errors", "arrays", "text", "version", "stats", "files", "charts"}
+GROUND = {"errors", "arrays", "text", "version", "stats", "files", "charts", "apart"}
 """modules that every other may import"""
 
 MAY_IMPORT = {

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,6 +17,12 @@ GZIP, ZSTD, BZIP2, XZ = ENDINGS = (".gz", ".zst", ".bz2", ".xz")
 
 CHUNK = 1 << 16
 """bytes read at once"""
+FREE = 1 << 27
+"""bytes that any file may unpack to"""
+MOST_TIMES = 1000
+"""how many times its own size a file may unpack to beyond that; text is seldom packed to a hundredth"""
+XZ_MEMORY = 1 << 28
+"""bytes that unpacking xz may take, four times what its highest level needs"""
 WRITTEN_BY_NONE = (
     ".zip",
     ".7z",
@@ -91,7 +98,7 @@ def unpacked(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
         name: what errors call the file; by default its path.
 
     Raises:
-        InputError: it is cut off or damaged, or cannot be read.
+        InputError: it is cut off or damaged, cannot be read, or unpacks to far more than its size.
     """
     damage: tuple[type[Exception], ...] = (OSError,)
     try:
@@ -100,7 +107,7 @@ def unpacked(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
             damage = _damage(packed)
             raw.seek(0)
             with _opened(raw, packed, "rb") as handle:
-                yield handle
+                yield _bounded(handle, raw, name or str(path)) if packed else handle
     except damage as error:
         raise InputError(f"{name or path}: cannot be read to its end ({error}); get a complete copy") from None
 
@@ -139,12 +146,36 @@ def _opened(raw: IO[bytes], packed: str, mode: str) -> Iterator[IO[bytes]]:
         import lzma
 
         if mode == "rb":
-            yield _streams(raw, lzma.LZMADecompressor)
+            yield _streams(raw, partial(lzma.LZMADecompressor, memlimit=XZ_MEMORY))
             return
         with lzma.open(raw, "wb") as handle:
             yield cast("IO[bytes]", handle)
     else:
         yield raw
+
+
+def _bounded(handle: IO[bytes], raw: IO[bytes], name: str) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Bounded(handle, raw, name), CHUNK))
+
+
+class _Bounded(io.RawIOBase):
+    """What a packed file unpacks to; refuses one that unpacks to far more than real data do."""
+
+    def __init__(self, handle: IO[bytes], raw: IO[bytes], name: str) -> None:
+        self._handle, self._raw, self._name, self._made = handle, raw, name, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = self._handle.readinto(buffer)  # type: ignore[attr-defined]
+        self._made += n
+        if self._made > FREE and self._made > MOST_TIMES * self._raw.tell():
+            raise InputError(
+                f"{self._name}: unpacks to over {MOST_TIMES:,} times its size, as data made to fill a disk do; unpack "
+                "it yourself and give the file if you trust it"
+            )
+        return int(n)
 
 
 def _streams(raw: IO[bytes], make: Callable[[], Any]) -> IO[bytes]:

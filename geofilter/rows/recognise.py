@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from geofilter.rows.bounded import MAX_TEXT_BYTES
 from geofilter.rows.content import read_content, text_of, without_nulls
 from geofilter.rows.fields import columns, listed, lookup
 from geofilter.rows.keys import (
@@ -24,6 +26,7 @@ from geofilter.rows.keys import (
 )
 from geofilter.rows.reading import Reading
 from geofilter.rows.row_error import RowError
+from geofilter.rows.strict_json import refuse_large
 from geofilter.rows.turns import ROLE_KEYS, Turn, as_context, from_json, is_same, read_messages, read_transcript
 
 LABEL_CHARS = 20
@@ -34,6 +37,24 @@ def _are_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(
         isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in value
     )  # fmt: skip
+
+
+def _messages_in(text: str) -> Any:
+    """The JSON that a text is; the text where it is none, or a text for all that its readers can tell.
+
+    Raises:
+        RowError: messages that readers take differently.
+    """
+    try:
+        return from_json(text)
+    except RowError:
+        try:
+            refuse_large(text)
+        except RowError:
+            return text
+        if _are_messages(json.loads(text)):
+            raise
+        return text
 
 
 def is_there(record: Mapping[str, Any], key: str) -> bool:
@@ -130,11 +151,8 @@ class Record:
         for key, value in self.record.items():
             if key in self.taken or not self.has(key) or key in SYSTEM:
                 continue
-            texts = [" ".join(str(one).split()) for one in (value if isinstance(value, list) else [value])]
-            other = others and isinstance(value, str) and " " in texts[0] and len(value) > LABEL_CHARS
-            again = all(any(text in one for one in read) or (all(read) and all(one in text for one in read))
-                        for text in texts)  # fmt: skip
-            if (key in MAY_BE_READ or key in more or other) and not again:
+            other = others and isinstance(value, str) and len(value.split(None, 1)) > 1 and len(value) > LABEL_CHARS
+            if (key in MAY_BE_READ or key in more or other) and not _again(value, read):
                 raise RowError(f"`{self.names.get(key, key)}` is not read beside {', '.join(self.used)}; say with "
                                "--fields what the row is made of")  # fmt: skip
 
@@ -167,7 +185,7 @@ class Record:
         value = self.take(key)
         if isinstance(value, str):
             whole = role == "user" or key in (*CHOSEN, *CHOSEN.values())
-            inside = from_json(value)
+            inside = _messages_in(value)
             # An answer may be JSON itself, or a dialogue.
             if not _are_messages(inside) or not (whole or inside[0].get("role") == "assistant"):
                 text = text_of(value, key)
@@ -290,6 +308,14 @@ class Record:
         if values.get("system") not in (None, ""):
             turns = [Turn("system", text_of(values["system"], fields["system"])), *turns]
         return shape, turns
+
+
+def _again(value: Any, read: Sequence[str]) -> bool:
+    """Whether a value says no more than is read, in single spaces, elsewhere in the row, or holds all of it."""
+    if isinstance(value, str) and len(value) > MAX_TEXT_BYTES:
+        return False
+    texts = (" ".join(str(one).split()) for one in (value if isinstance(value, list) else [value]))
+    return all(any(text in one for one in read) or (all(read) and all(one in text for one in read)) for text in texts)
 
 
 def _beginning(one: Turn, other: Turn) -> int:

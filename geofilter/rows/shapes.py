@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geofilter.rows.bounded import MAX_TEXT_BYTES
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn, as_context
 
-MAX_TEXT_BYTES = 16 * 1024 * 1024
-"""Tokenising a longer text would stall the scan, and no fine-tuning row is that long."""
 REMARKS = {
     "untrained": "with turns left out of the loss",
     "media": "with pictures, sounds or files, which are not read",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from geofilter.rows.content import read_content, text_of, without_nulls
 from geofilter.rows.loss import FLAGS, is_trained, refuse_trained
 from geofilter.rows.row_error import RowError
+from geofilter.rows.strict_json import loads
 
 ROLES = {
     "system": "system",
@@ -170,11 +170,17 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
 
 
 def from_json(value: Any) -> Any:
-    """What a list or an object written as JSON text stands for; any other value as it is."""
+    """What a list or an object written as JSON text stands for; any other value as it is.
+
+    Raises:
+        RowError: JSON that `strict_json.loads` refuses.
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return loads(value)
+        except RowError:
+            raise
+        except ValueError:
             return value
     return value
 
