@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 MEMORY = 1 << 30
 """bytes that such a process may hold"""
@@ -26,7 +27,7 @@ def start(module: str, *args: str) -> subprocess.Popen[bytes]:
 
     It imports what this process would, from wherever that is found, and writes no messages of its own.
     """
-    path = os.pathsep.join(part for part in sys.path if part)
+    path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
     return subprocess.Popen(
         [sys.executable, "-m", f"geofilter.{module}", *args],
         stdin=subprocess.PIPE,
@@ -67,6 +68,11 @@ def limit_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
+def ran_long(code: int) -> bool:
+    """Whether `limit_time` has ended a process with this exit code."""
+    return hasattr(signal, "SIGPROF") and code == -signal.SIGPROF
+
+
 def ran_out_of(code: int) -> str:
     """What ended a process that was to say so itself and did not, in words.
 
@@ -75,6 +81,6 @@ def ran_out_of(code: int) -> str:
     """
     if code == NO_MEMORY:
         return f"it takes over {MEMORY / (1 << 30):g} GiB of memory"
-    if hasattr(signal, "SIGPROF") and code == -signal.SIGPROF:
+    if ran_long(code):
         return "it takes too long"
     return f"reading it ends its process, with code {code}"

@@ -50,6 +50,11 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
+    except pa.ArrowMemoryError:
+        raise InputError(
+            f"{path}: cannot be read as {kind} (a piece of it takes more memory than it may); get a complete copy, or "
+            "write it again with smaller pages and values"
+        ) from None
     except (pa.ArrowException, OSError) as error:
         # ArrowException covers damaged pages too, which show when they are read.
         remedy = "write it again without encryption"

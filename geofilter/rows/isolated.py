@@ -11,14 +11,10 @@ from typing import IO
 from geofilter.apart import NO_MEMORY, end, limit_memory, limit_time, ran_out_of, start
 from geofilter.errors import InputError
 from geofilter.rows.bounded import bounded_lines
-from geofilter.rows.packing import FREE, MOST_TIMES
+from geofilter.rows.packing import FREE, FREE_ROWS, MOST_TIMES, ROWS_PER_BYTE
 
 SECONDS = 60
 """of computing, for as many rows as are held at once"""
-FREE_ROWS = 1 << 20
-"""rows that any file may have"""
-ROWS_PER_BYTE = 100
-"""that a larger one may have: no text takes so little"""
 _REFUSED = b"!"
 """begins the line that says why a file is refused; rows begin with a bracket"""
 
@@ -42,8 +38,8 @@ def isolated(path: Path, kind: str) -> Iterator[bytes]:
             most -= len(line)
             if most < 0:
                 raise InputError(
-                    f"{path}: holds over {MOST_TIMES:,} times its size of text, as data made to fill a disk do; write "
-                    "its rows as JSONL if you trust it"
+                    f"{path}: holds text of over {MOST_TIMES:,} times its size, as a file does that is made to fill "
+                    "disk or memory; write its rows as JSONL if you trust it"
                 )
             yield line
         if code := process.wait():

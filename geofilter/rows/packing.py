@@ -17,10 +17,14 @@ GZIP, ZSTD, BZIP2, XZ = ENDINGS = (".gz", ".zst", ".bz2", ".xz")
 
 CHUNK = 1 << 16
 """bytes read at once"""
-FREE = 1 << 27
+FREE = 1 << 30
 """bytes that any file may unpack to"""
 MOST_TIMES = 1000
-"""how many times its own size a file may unpack to beyond that; text is seldom packed to a hundredth"""
+"""how many times its own size a larger one may unpack to; text is seldom packed to a hundredth"""
+FREE_ROWS = 1 << 20
+"""rows that any file may have"""
+ROWS_PER_BYTE = 100
+"""of a packed file, that a larger one may have: no text takes so little"""
 XZ_MEMORY = 1 << 28
 """bytes that unpacking xz may take, four times what its highest level needs"""
 WRITTEN_BY_NONE = (
@@ -162,7 +166,8 @@ class _Bounded(io.RawIOBase):
     """What a packed file unpacks to; refuses one that unpacks to far more than real data do."""
 
     def __init__(self, handle: IO[bytes], raw: IO[bytes], name: str) -> None:
-        self._handle, self._raw, self._name, self._made = handle, raw, name, 0
+        self._handle, self._raw, self._name = handle, raw, name
+        self._made = self._lines = 0
 
     def readable(self) -> bool:
         return True
@@ -170,12 +175,18 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         n = self._handle.readinto(buffer)  # type: ignore[attr-defined]
         self._made += n
+        self._lines += bytes(buffer[:n]).count(b"\n")
         if self._made > FREE and self._made > MOST_TIMES * self._raw.tell():
-            raise InputError(
-                f"{self._name}: unpacks to over {MOST_TIMES:,} times its size, as data made to fill a disk do; unpack "
-                "it yourself and give the file if you trust it"
-            )
+            raise self._refused(f"unpacks to over {MOST_TIMES:,} times its size")
+        if self._lines > FREE_ROWS and self._lines > ROWS_PER_BYTE * self._raw.tell():
+            raise self._refused(f"has over {ROWS_PER_BYTE} lines a byte of its size")
         return int(n)
+
+    def _refused(self, what: str) -> InputError:
+        return InputError(
+            f"{self._name}: {what}, as a file does that is made to fill disk or memory; unpack it and give what comes "
+            "out if you trust it"
+        )
 
 
 def _streams(raw: IO[bytes], make: Callable[[], Any]) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,35 +25,20 @@ from geofilter.rows.keys import (
 )
 from geofilter.rows.reading import Reading
 from geofilter.rows.row_error import RowError
-from geofilter.rows.strict_json import refuse_large
-from geofilter.rows.turns import ROLE_KEYS, Turn, as_context, from_json, is_same, read_messages, read_transcript
+from geofilter.rows.turns import (
+    Turn,
+    are_messages,
+    as_context,
+    from_json,
+    is_same,
+    messages_in,
+    read_messages,
+    read_transcript,
+    refuse_long,
+)
 
 LABEL_CHARS = 20
 """text up to this long is a name or a number, not a part of a prompt"""
-
-
-def _are_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(
-        isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in value
-    )  # fmt: skip
-
-
-def _messages_in(text: str) -> Any:
-    """The JSON that a text is; the text where it is none, or a text for all that its readers can tell.
-
-    Raises:
-        RowError: messages that readers take differently.
-    """
-    try:
-        return from_json(text)
-    except RowError:
-        try:
-            refuse_large(text)
-        except RowError:
-            return text
-        if _are_messages(json.loads(text)):
-            raise
-        return text
 
 
 def is_there(record: Mapping[str, Any], key: str) -> bool:
@@ -147,6 +131,7 @@ class Record:
         Raises:
             RowError: it has such text.
         """
+        refuse_long(turns)
         read = [" ".join(turn.content.split()) for turn in turns]
         for key, value in self.record.items():
             if key in self.taken or not self.has(key) or key in SYSTEM:
@@ -185,9 +170,9 @@ class Record:
         value = self.take(key)
         if isinstance(value, str):
             whole = role == "user" or key in (*CHOSEN, *CHOSEN.values())
-            inside = _messages_in(value)
+            inside = messages_in(value)
             # An answer may be JSON itself, or a dialogue.
-            if not _are_messages(inside) or not (whole or inside[0].get("role") == "assistant"):
+            if not are_messages(inside) or not (whole or inside[0].get("role") == "assistant"):
                 text = text_of(value, key)
                 return (read_transcript(text) if whole else None) or [Turn(role, text)]
             value = inside

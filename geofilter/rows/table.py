@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy.typing as npt
 
 from geofilter.errors import InputError
-from geofilter.rows.bounded import MOST_BYTES, MOST_COLUMNS, Overlong, Unreadable, bounded_lines
+from geofilter.rows.bounded import MOST_BYTES, MOST_COLUMNS, Overlong, Unreadable, bounded_lines, over_limit
 from geofilter.rows.packing import named_as, unpacked
 from geofilter.rows.row_error import RE_ENCODE
 
@@ -24,7 +24,15 @@ DELIMITERS = b",;\t|"
 LOOKED_AT = 4
 """records by which a table is told that is not named as one"""
 _TO_QUOTE = re.compile(rb'(?:[^"]++|"")*+"')
+ESCAPED = 6
+"""bytes that a control character takes in JSON"""
+_CONTROL = bytes(range(0x20))
 BOM = b"\xef\xbb\xbf"
+
+
+def _as_json(record: bytes) -> int:
+    """At most how many bytes the texts of a record take in JSON."""
+    return len(record) + (ESCAPED - 1) * (len(record) - len(record.translate(None, _CONTROL)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Table:
 
     def _row(self, record: bytes, names: list[str]) -> bytes:
         raw = record.rstrip(b"\r\n")
+        if len(raw) > MOST_BYTES // ESCAPED and (size := _as_json(raw)) > MOST_BYTES:
+            return Unreadable(raw, over_limit(size))
         try:
             fields = self._fields(record)
         except UnicodeDecodeError:
