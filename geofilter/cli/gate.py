@@ -29,6 +29,14 @@ def gate(
         str | None, typer.Option(help="Field of the rows, source for instance: each of its values must pass alone.")
     ] = None,
     max_quarantined: Annotated[int, typer.Option(help="Rows that may have been left unscored.")] = 0,
+    max_truncated: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows that may be longer than --max-tokens, or have response tokens that were not read; any number "
+            "unless given.",
+            show_default=False,
+        ),
+    ] = None,
     require_power: Annotated[
         bool, typer.Option("--require-power", help="Do not pass a run on which no bank is said to react.")
     ] = False,
@@ -45,7 +53,13 @@ def gate(
 
     summary = summary_file(step_summary)
     verdict = check(
-        open_run(run), threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power
+        open_run(run),
+        threshold,
+        max_flagged,
+        by=by,
+        max_quarantined=max_quarantined,
+        require_power=require_power,
+        max_truncated=max_truncated,
     )
     if summary is not None:
         append(summary, markdown(verdict))

@@ -30,7 +30,9 @@ _SIZE = 8
 class Renderer:
     """The process that renders; started when it is needed, and again when a template has ended it."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = SECONDS) -> None:
+        """Take the seconds of computing that rendering a row may take."""
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._process: Popen[bytes] | None = None
         self._known: list[Any] = []
@@ -76,7 +78,7 @@ class Renderer:
 
     def _ask(self, known: list[Any], request: dict[str, Any]) -> tuple[str, str]:
         if self._process is None:
-            self._process, self._known = start("encode.template_apart"), []
+            self._process, self._known = start("encode.template_apart", str(self._seconds)), []
             atexit.register(self._close)
         if known != self._known:
             request["known"] = self._known = known
@@ -88,8 +90,16 @@ class Renderer:
         except BrokenPipeError:
             answer = None
         if answer is None:
-            raise _OverLimit(_why_ended(self._process.wait()))
+            raise _OverLimit(self._why_ended(self._process.wait()))
         return answer[:1], answer[1:]
+
+    def _why_ended(self, code: int) -> str:
+        """What a template does that has ended its process with this code."""
+        if code == NO_MEMORY:
+            return f"takes over {MEMORY / (1 << 30):g} GiB of memory for the row"
+        if ran_long(code):
+            return f"takes over {self._seconds:g} seconds of computing for the row"
+        return f"ends its process with code {code} at the row"
 
     def _close(self) -> None:
         if self._process is not None:
@@ -109,15 +119,6 @@ class _OverLimit(Exception):
     """What a template has done with a row that it may not."""
 
 
-def _why_ended(code: int) -> str:
-    """What a template does that has ended its process with this code."""
-    if code == NO_MEMORY:
-        return f"takes over {MEMORY / (1 << 30):g} GiB of memory for the row"
-    if ran_long(code):
-        return f"takes over {SECONDS:g} seconds of computing for the row"
-    return f"ends its process with code {code} at the row"
-
-
 def send(pipe: IO[bytes], text: str) -> None:
     """Write a text, behind its length."""
     data = text.encode("utf-8", "surrogatepass")
@@ -134,7 +135,7 @@ def receive(pipe: IO[bytes]) -> str | None:
     return data.decode("utf-8", "surrogatepass") if len(data) == n else None
 
 
-def serve(requests: IO[bytes], answers: IO[bytes]) -> int:
+def serve(requests: IO[bytes], answers: IO[bytes], seconds: float) -> int:
     """Render what `Renderer` asks for, in a process that may be ended; return its exit code."""
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -149,7 +150,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> int:
             if "known" in request:
                 template, tokenizer.special_tokens_map = request["known"]
             messages, tools = request["messages"], request["tools"]
-            limit_time(SECONDS)
+            limit_time(seconds)
             try:
                 made = _RENDERED + str(apply(tokenizer, messages, tools=tools, chat_template=template, tokenize=False))
             except MemoryError:

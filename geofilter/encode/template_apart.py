@@ -9,4 +9,4 @@ from geofilter.encode.template import serve
 
 if __name__ == "__main__":
     # At once: what a library does as a process ends is of no use here.
-    os._exit(serve(sys.stdin.buffer, sys.stdout.buffer))
+    os._exit(serve(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[1])))
