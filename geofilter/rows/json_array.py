@@ -86,7 +86,7 @@ class Elements:
         while True:
             at, depth = end_of_element(self._data, at, depth)
             if depth >= 0:
-                if len(self._data) > MOST_BYTES:
+                if self._is_long(number):
                     row, more = self._skipped(handle, number, at, depth)
                     if not more:
                         self.closing = self._rest(handle, 0)
@@ -118,6 +118,15 @@ class Elements:
             self._take(at + 1)
             number, at, depth = number + 1, 0, 0
 
+    def _is_long(self, number: int) -> bool:
+        """Whether what is read of an element is more than a row may have, without the blanks before it."""
+        if len(self._data) <= MOST_BYTES:
+            return False
+        bare = len(self._data.lstrip(BLANK))
+        if len(self._data) - bare > MOST_BYTES:
+            raise self._damaged(f"too many blanks before row {number}")
+        return bare > MOST_BYTES
+
     def _skipped(self, handle: IO[bytes], number: int, at: int, depth: int) -> tuple[Overlong, bool]:
         """What stands for an element of which no more than the bytes read so far is held; and whether more follow.
 
@@ -138,8 +147,6 @@ class Elements:
             piece = self._take(at)
             row.add(piece.lstrip(BLANK) if lead else piece)
             lead, at = lead and not piece.strip(BLANK), 0
-            if depth < 0 and lead:
-                raise self._damaged(f"too many blanks before row {number}")
             if depth < 0:
                 return row.row, self._data[:1] == b","
             if not self._more(handle):
