@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from geofilter.encode.template import RENDERER, TemplateRefusal
-from geofilter.rows.records import Row
+from geofilter.rows.records import Row, reason_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Scored, Turn
 
@@ -113,7 +113,7 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
     try:
         return _render_chat(turns, tokenizer, list(row.tools) or None)
     except TemplateRefusal as error:
-        why = str(error)
+        why = reason_of(error)
         hint = ""
         blamed = any(word in why.lower() for word in ("system", "role"))
         if blamed and system == "keep" and any(t.role == "system" for t in turns):

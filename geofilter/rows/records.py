@@ -25,11 +25,12 @@ from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.strict_json import loads
 from geofilter.rows.turns import SPOKEN, Turn
-from geofilter.text import did_you_mean
+from geofilter.text import did_you_mean, one_line, shorten
 
 SOURCE_FIELDS = ("source", "dataset")
 """fields that say where a row comes from, first found first"""
 SOURCE_CHARS = 60
+REASON_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +255,13 @@ def _parse_line(line: bytes, file: str, number: int, reading: Reading) -> Row | 
             return None
         found = parse_record(record, reading)
     except RowError as error:
-        return Rejected(file, number, str(error), raw, line.extent if isinstance(line, Overlong) else None)
+        return Rejected(file, number, reason_of(error), raw, line.extent if isinstance(line, Overlong) else None)
     return Row(file, number, row_sha256(raw), found.shape, found.turns, record, found.tools, found.used, found.remarks)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row cannot be used, on one line, inert and short, whatever names of the row stand in it."""
+    return shorten(one_line(str(error)[: 2 * REASON_CHARS]), REASON_CHARS)
 
 
 def _record(raw: bytes) -> dict[str, Any]:
