@@ -252,6 +252,23 @@ def test_what_it_can_carry_back_is_not(line: bytes, response: str):
     assert found.response == response
 
 
+@pytest.mark.parametrize("said", [1, [], {"reasoningText": 1}, {"reasoningText": "a"}])
+def test_thinking_in_another_form_than_it_has_sets_its_row_aside(said):
+    parts = [{"reasoningContent": said}, {"text": "a"}]
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": parts}]
+    found = parse_line(json.dumps({"messages": messages}).encode(), "d.jsonl", 1)
+    assert isinstance(found, Rejected)
+    assert "`messages[1].content` has a `reasoningContent` that is not read" in found.error
+
+
+def test_why_a_row_is_set_aside_is_one_short_line():
+    role = "a\n\x1b[31m\ud800" + "b" * 5000
+    found = parse_line(json.dumps({"messages": [{"role": role, "content": "a"}]}).encode(), "d.jsonl", 1)
+    assert isinstance(found, Rejected)
+    assert found.error.isprintable()
+    assert len(found.error) <= 1000
+
+
 def test_how_deep_json_may_be_depends_on_no_stack():
     def at_depth(frames: int, line: bytes):
         return parse_line(line, "d.jsonl", 1) if not frames else at_depth(frames - 1, line)

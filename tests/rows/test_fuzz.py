@@ -21,21 +21,15 @@ from geofilter.rows.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, SPOKEN
 
 MUTATIONS, MANY = 4, 300
 """of each file"""
-EXAMPLES, MANY_EXAMPLES = 150, 10_000
+EXAMPLES, MANY_EXAMPLES = 150, 5_000
 PARTS = ("type", "text", "thinking", "input", "name", "reasoningContent", "reasoningText", "toolUse", "functionCall",
          "functionResponse", "toolResult", "tool_use", "functionDeclarations", "function", "label", "messages",
          "weight", "refusal", "function_call", "role", "geofilter")  # fmt: skip
 keys = st.sampled_from(sorted({*KEYS, *ROLE_KEYS, *CONTENT_KEYS, *SPOKEN, *FLAGS, *PARTS})) | st.text(max_size=5)
 words = st.sampled_from(sorted({*ROLES, *PARTS, "<think>", "</think>", "Human: a\n\nAssistant: b", "[]", "{}", "[{}]",
                                 '[{"role": "user", "content": "a"}]', '{"a": 1, "a": 2}'}))  # fmt: skip
-leaves = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | words
-    | st.text(max_size=8)
-)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+leaves = st.none() | st.booleans() | numbers | words | st.text(max_size=8)
 
 
 def _objects(inner: st.SearchStrategy) -> st.SearchStrategy:
@@ -46,6 +40,11 @@ def _objects(inner: st.SearchStrategy) -> st.SearchStrategy:
 
 values = st.recursive(leaves, _objects, max_leaves=12)
 records = st.dictionaries(keys, values, max_size=5)
+parts = st.lists(st.dictionaries(st.sampled_from(PARTS), values, max_size=3), max_size=3) | st.text(max_size=8)
+turns = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "function_call"]), "content": parts},
+                              optional=dict.fromkeys((*SPOKEN, "weight", "function_call"), values))  # fmt: skip
+chats = st.fixed_dictionaries({"messages": st.lists(turns, max_size=4)},
+                              optional=dict.fromkeys(("system", "tools", "rejected", "label"), values))  # fmt: skip
 READINGS = [Reading(), Reading(train="last", thinking=True), Reading(only=(("label", "true"),)),
             Reading(fields={"prompt": "prompt", "response": "meta.answer"}), Reading(fields={"messages": "messages"}),
             Reading(fields={"text": "text", "system": "system"})]  # fmt: skip
@@ -76,7 +75,7 @@ def check(line: bytes, reading: Reading = READINGS[0]) -> None:
 
 def test_any_record_is_a_row_or_is_set_aside_with_a_reason(many: settings):
     @many
-    @given(records | values, st.sampled_from(READINGS), st.booleans())
+    @given(records | chats | values, st.sampled_from(READINGS), st.booleans())
     def run(record, reading, escaped):
         check(json.dumps(record, ensure_ascii=escaped).encode("utf-8", "surrogatepass"), reading)
 
