@@ -19,7 +19,7 @@ from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, parse_line
 from geofilter.rows.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, SPOKEN
 
-MUTATIONS, MANY = 4, 300
+MUTATIONS, MANY = 3, 300
 """of each file"""
 EXAMPLES, MANY_EXAMPLES = 150, 5_000
 PARTS = ("type", "text", "thinking", "input", "name", "reasoningContent", "reasoningText", "toolUse", "functionCall",
