@@ -27,6 +27,14 @@ def gate(
         str | None, typer.Option(help="Field of the rows, source for instance: each of its values must pass alone.")
     ] = None,
     max_quarantined: Annotated[int, typer.Option(help="Rows that may have been left unscored.")] = 0,
+    max_truncated: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows that may be longer than --max-tokens, or have response tokens that were not read; any number "
+            "unless given.",
+            show_default=False,
+        ),
+    ] = None,
     require_power: Annotated[
         bool, typer.Option("--require-power", help="Do not pass a run on which no bank is said to react.")
     ] = False,
@@ -46,6 +54,7 @@ def gate(
     summary = summary_file(step_summary, opened.manifest["data"])
     verdict = check(
         opened, threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power,
+        max_truncated=max_truncated,
         settings=None if taken is None else {"file": taken.name, "values": taken.values},
     )  # fmt: skip
     if summary is not None:

@@ -86,6 +86,14 @@ class GateVerdict(TypedDict):
     """None where all options were typed or at their default"""
     reading: dict[str, Any]
     """options of the scan that are not at their default and say which text of a row is scored"""
+    windowed: int
+    """scored rows longer than --max-tokens, which were read in several windows"""
+    partly_read: int
+    """scored rows of which some response token was not read at all, see `reader.OUTLIER_NORM`"""
+    truncated: int
+    """rows that are one of these, or both"""
+    max_truncated: int | None
+    """how many of them may be; None where any number may"""
 
 
 def check(
@@ -97,6 +105,7 @@ def check(
     max_quarantined: int = 0,
     require_power: bool = False,
     settings: GateSettings | None = None,
+    max_truncated: int | None = None,
 ) -> GateVerdict:
     """Give the verdict on a run.
 
@@ -107,6 +116,7 @@ def check(
         max_quarantined: rows that may have been left unscored.
         require_power: a run on which no bank reacts does not pass.
         settings: what a settings file decided; told with the verdict.
+        max_truncated: rows that may have been read in several windows, or not to their last token; any number if None.
 
     Raises:
         InputError: an option that cannot be used.
@@ -115,10 +125,13 @@ def check(
     allowed, cut = Cut.parse(max_flagged, option="--max-flagged"), Cut.threshold(threshold)
     if max_quarantined < 0:
         raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
+    if max_truncated is not None and max_truncated < 0:
+        raise InputError(f"--max-truncated {max_truncated}: give 0 or more rows")
     manifest, arrays = run.manifest, run.arrays()
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
     flagged = cut.removed(arrays["score"], arrays["percentile"])
+    windowed, partly_read, truncated = _not_read_whole(run)
     verdict: GateVerdict = {
         "format": FORMAT,
         "passed": False,
@@ -139,6 +152,10 @@ def check(
         "learnt_from": int(learnt_from(run).sum()),
         "settings": settings,
         "reading": _reading(manifest["encoding"]),
+        "windowed": windowed,
+        "partly_read": partly_read,
+        "truncated": truncated,
+        "max_truncated": max_truncated,
     }
     verdict["reasons"] = list(_reasons(verdict))
     verdict["passed"] = not verdict["reasons"]
@@ -149,6 +166,18 @@ def _reading(encoding: Encoding) -> dict[str, Any]:
     """Options of the scan that leave text of a row out, where they are not at their default."""
     found = {"fields": encoding.get("fields"), "train": None if encoding["train"] == "all" else encoding["train"]}
     return {key: value for key, value in found.items() if value}
+
+
+def _not_read_whole(run: Run) -> tuple[int, int, int]:
+    """Rows read in several windows, rows with response tokens that were not read, and rows that are either."""
+    counts = run.manifest["counts"]
+    if counts["tokens"] == counts["response_tokens"]:
+        return counts["windowed"], 0, counts["windowed"]
+    windowed = partly = either = 0
+    for line in run.scores():
+        several, unread = line["windows"] > 1, line["n_tokens"] < line["response_tokens"]
+        windowed, partly, either = windowed + several, partly + unread, either + (several or unread)
+    return windowed, partly, either
 
 
 def _reasons(verdict: GateVerdict) -> Iterator[str]:
@@ -162,6 +191,12 @@ def _reasons(verdict: GateVerdict) -> Iterator[str]:
         yield (
             f"{verdict['quarantined']:,} rows could not be scored, so they were not checked; --max-quarantined allows "
             f"{verdict['max_quarantined']:,}"
+        )
+    most = verdict["max_truncated"]
+    if most is not None and verdict["truncated"] > most:
+        yield (
+            f"{verdict['truncated']:,} rows are longer than --max-tokens, or have response tokens that were not read; "
+            f"--max-truncated allows {most:,}"
         )
     if verdict["not_scanned"]:
         yield f"{verdict['not_scanned']:,} rows were left out by --limit, so they were not checked; scan all of them"
@@ -221,6 +256,10 @@ def _remarks(verdict: GateVerdict) -> list[str]:
     said = list(verdict["left_out"])
     if n := verdict["passed_over"]:
         said.append(f"{counted(n, 'row')} passed over by --only, not checked")
+    if n := verdict["windowed"]:
+        said.append(f"{counted(n, 'row')} longer than --max-tokens, read in several windows")
+    if n := verdict["partly_read"]:
+        said.append(f"{counted(n, 'row')} with response tokens that were not read, as outliers are not")
     if n := verdict["learnt_from"]:
         said.append(f"{n:,} of the rows are those that a bank was learnt from")
     if verdict["scorer"] != DEFAULT_SCORER:

@@ -18,6 +18,7 @@ from typing import ClassVar
 from geofilter.errors import InputError
 from geofilter.rows import arrow, parquet, table
 from geofilter.rows.arrow import Arrow
+from geofilter.rows.bounded import bounded_lines
 from geofilter.rows.json_array import JsonArray
 from geofilter.rows.packing import named_as, packed_as, split_name, unpacked
 from geofilter.rows.parquet import Parquet
@@ -44,13 +45,13 @@ class Jsonl:
     endings: ClassVar = (".jsonl",)
 
     def rows(self) -> Iterator[bytes]:
-        """Every line, with its line ending.
+        """Every line, with its line ending; one that is too long as `Overlong`.
 
         Raises:
             InputError: see `unpacked`.
         """
         with unpacked(self.path) as handle:
-            yield from handle
+            yield from bounded_lines(handle)
 
 
 Format = Jsonl | JsonArray | Table | Parquet | Arrow

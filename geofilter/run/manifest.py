@@ -212,3 +212,9 @@ class Quarantined(TypedDict):
     raw: NotRequired[str]
     raw_base64: NotRequired[str]
     """where its bytes are not UTF-8"""
+    bytes: NotRequired[int]
+    """how many it has, where they are too many to be kept here; then neither of the two above is there"""
+    sha256: NotRequired[str]
+    """of them"""
+    offset: NotRequired[int]
+    """where they begin in the file, unpacked; of rows that were too long to be read"""

@@ -6,6 +6,7 @@ import base64
 import hashlib
 
 from geofilter.errors import InputError
+from geofilter.rows.bounded import Extent, Overlong
 from geofilter.rows.records import row_sha256
 from geofilter.run.manifest import InputFile, Manifest, Quarantined
 from geofilter.run.rows import RowPlaces, lines_of
@@ -65,6 +66,9 @@ def _check_input(
 def _same(line: bytes, record: Quarantined) -> bool:
     """Whether a quarantined row has the bytes of a line of the input."""
     raw = line.rstrip(b"\r\n")
+    if "sha256" in record:
+        extent = line.extent if isinstance(line, Overlong) else Extent(len(raw), hashlib.sha256(raw).hexdigest())
+        return (extent.size, extent.sha256) == (record["bytes"], record["sha256"])
     if "raw" in record:
         return record["raw"].encode() == raw
     return base64.b64decode(record["raw_base64"]) == raw

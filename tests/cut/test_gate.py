@@ -1,5 +1,6 @@
 """The gate: what passes, what it says, and the exit codes that a CI job goes by."""
 
+import json
 import os
 import re
 import shlex
@@ -70,6 +71,43 @@ def test_a_share_is_of_each_part_and_a_number_is_a_number(run: Run):
     assert not passed(run, 0.995, "0")  # at or above
 
 
+def test_rows_that_were_not_read_whole_are_counted_and_may_be_no_more_than_said(
+    tiny, tiny_bank: Path, tmp_path: Path, monkeypatch
+):
+    rows = [chat("q", "one two three " * n, n=n) for n in (1, 1, 20, 30)]
+    write_rows(tmp_path / "d.jsonl", rows)
+    done = geofilter(
+        "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
+        "--max-tokens", "64", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    gate = ("gate", "run", "--max-flagged", "100%")
+    done = geofilter(*gate, "--json", cwd=tmp_path)
+    verdict = json.loads(done.stdout)
+    counts = {key: verdict[key] for key in ("windowed", "partly_read", "truncated", "max_truncated")}
+    assert (done.returncode, counts) == (0, {"windowed": 2, "partly_read": 0, "truncated": 2, "max_truncated": None})
+    assert "2 rows longer than --max-tokens, read in several windows" in done.stderr
+    assert geofilter(*gate, "--max-truncated", "2", cwd=tmp_path).returncode == 0
+    done = geofilter(*gate, "--max-truncated", "1", cwd=tmp_path)
+    said = "2 rows are longer than --max-tokens, or have response tokens that were not read; --max-truncated allows 1"
+    assert (done.returncode, done.stderr.count("--max-truncated")) == (1, 1)
+    assert said in done.stderr
+    # An outlier is a token that was not read, in a row of one window or of several.
+    lines = (tmp_path / "run" / "scores.jsonl").read_text("utf-8").splitlines()
+    scores = [json.loads(line) for line in lines]
+    for i in (0, 3):
+        scores[i]["n_tokens"] -= 1
+    write_rows(tmp_path / "run" / "scores.jsonl", scores)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
+    manifest["counts"]["tokens"] -= 2
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    verdict = check(Run.open(Path("run")), 0.99, "100%", max_truncated=3)
+    assert [verdict[key] for key in ("windowed", "partly_read", "truncated", "passed")] == [2, 2, 3, True]
+    assert "2 rows with response tokens that were not read" in text(verdict)
+    assert not check(Run.open(Path("run")), 0.99, "100%", max_truncated=2)["passed"]
+
+
 def test_a_share_is_not_off_by_the_last_bit():
     for count, share in ((29, "29%"), (57, "57%"), (58, "58%")):
         flagged = np.arange(100) < count
@@ -137,6 +175,7 @@ def test_text_and_markdown_say_the_same_and_nothing_in_them_acts(run: Run):
         ({"max_flagged": "101%"}, "--max-flagged 101%: more than everything"),
         ({"threshold": 99.0}, "--threshold 99.0: a percentile is between 0 and 1"),
         ({"max_quarantined": -1}, "--max-quarantined -1: give 0 or more rows"),
+        ({"max_truncated": -1}, "--max-truncated -1: give 0 or more rows"),
         ({"by": "nothing"}, "--by nothing: no row has this field"),
         ({"by": "messages"}, "a.jsonl, line 1: the field messages holds a list, not one value"),
     ],
