@@ -70,3 +70,10 @@ class ReaderGone(OutputError):
 def first_line(error: BaseException) -> str:
     """The first line of another library's message, or the error's kind where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt, or came of one: Python wraps what is raised while a class is made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

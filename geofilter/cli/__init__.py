@@ -7,5 +7,11 @@ def main() -> None:
         from geofilter.cli.process import run
 
         run()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except SystemExit:
+        raise
+    except BaseException as error:
+        from geofilter.errors import interrupted
+
+        if interrupted(error):
+            raise SystemExit(130) from None
+        raise

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from geofilter.errors import INTERRUPTED, UNEXPECTED, GeofilterError, InputError, ReaderGone, first_line
+from geofilter.errors import INTERRUPTED, UNEXPECTED, GeofilterError, InputError, ReaderGone, first_line, interrupted
 from geofilter.text import inert, one_line
 
 TRACEBACK = "GEOFILTER_TRACEBACK"
@@ -76,7 +76,7 @@ def guarded(command: Callable[[], object]) -> int:
 
 
 def _failed(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or (not isinstance(error, GeofilterError) and interrupted(error)):
         _say("interrupted")
         return INTERRUPTED
     if isinstance(error, ReaderGone):
@@ -112,7 +112,7 @@ def _of_a_path(error: BaseException) -> bool:
         return error.reason == "surrogates not allowed"
     if isinstance(error, ValueError):
         return text.startswith("embedded null")
-    return isinstance(error, RuntimeError) and text.startswith(("Symlink loop", "Could not determine home"))
+    return isinstance(error, RuntimeError) and (text.startswith("Symlink loop") or "home directory" in text)
 
 
 def told(error: BaseException) -> str:
@@ -123,7 +123,7 @@ def told(error: BaseException) -> str:
         text = one_line(str(error))
         if text.startswith("embedded null"):
             return "a path holds a NUL character, which no name can; give another"
-        if text.startswith("Could not determine home"):
+        if "home directory" in text:
             return "the home folder is not known; set HOME, or GEOFILTER_CACHE and HF_HOME"
         return f"{text.removeprefix('Symlink loop from ')}: {_REMEDIES[errno.ELOOP]}"
     if error.errno is None:

@@ -72,6 +72,7 @@ def recursion() -> None:
         (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), 2,
          "geofilter: error: a\\udcff: a name of bytes that are no text cannot stand here; rename it"),
         (RuntimeError("Could not determine home directory."), 2, "geofilter: error: the home folder is not known; set"),
+        (RuntimeError("could not determine the home directory for '~'"), 2, "geofilter: error: the home folder is not"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )  # fmt: skip
@@ -121,6 +122,15 @@ def test_a_path_that_fails_is_said_to_be_read_or_written(use, said: str, tmp_pat
     assert guarded(lambda: use(tmp_path)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_an_error_that_came_of_an_interrupt_is_one(capsys):
+    class Sends:
+        def __set_name__(self, *_):
+            raise KeyboardInterrupt
+
+    assert guarded(lambda: type("Made", (), {"sends": Sends()})) == 130
+    assert capsys.readouterr().err == "geofilter: interrupted\n"
 
 
 def test_what_typer_would_end_with_1_comes_to_the_edge_as_it_is():
