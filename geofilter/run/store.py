@@ -287,13 +287,15 @@ class Run:
         if following is not None:
             raise self.damaged(LINES)
 
-    def quarantine(self) -> list[Quarantined]:
-        """The records of rows that could not be scored, in input order.
+    def quarantine(self) -> Iterator[Quarantined]:
+        """The records of rows that could not be scored, in input order; one at a time, since they hold rows.
 
         Raises:
             RunError: they are missing or damaged.
         """
-        return [json.loads(line) for line in self.believed(QUARANTINE).read_bytes().splitlines()]
+        with self.believed(QUARANTINE).open("rb") as handle:
+            for line in handle:
+                yield json.loads(line)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
