@@ -12,7 +12,6 @@ hashes say, and the manifest is not that is not what its own say.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import locked, write_json
+from geofilter.files import from_json, locked, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
@@ -124,13 +123,13 @@ class Run:
         """
         path = self.path / MANIFEST
         try:
-            value: Manifest = json.loads(path.read_bytes())
+            value: Manifest = from_json(path.read_bytes())
             if not isinstance(value, dict):
                 raise ValueError("no object")
             wrong = broken(value) if value.get("format") == FORMAT else None
             if wrong:
                 raise ValueError(f"its field {wrong} is not what was written")
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"
             ) from None
@@ -267,7 +266,7 @@ class Run:
         """
         with self.believed(LINES).open("rb") as handle:
             for line in handle:
-                yield json.loads(line)
+                yield from_json(line)
 
     def score_lines(self, wanted: Positions) -> Iterator[tuple[int, ScoreLine]]:
         """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest.
@@ -282,7 +281,7 @@ class Run:
                 if following is None:
                     return
                 if i == following:
-                    yield i, json.loads(line)
+                    yield i, from_json(line)
                     following = next(ascending, None)
         if following is not None:
             raise self.damaged(LINES)
@@ -295,7 +294,7 @@ class Run:
         """
         with self.believed(QUARANTINE).open("rb") as handle:
             for line in handle:
-                yield json.loads(line)
+                yield from_json(line)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

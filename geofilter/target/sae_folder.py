@@ -12,7 +12,7 @@ import numpy as np
 
 from geofilter.arrays import F32
 from geofilter.errors import TargetError
-from geofilter.files import cache_dir
+from geofilter.files import cache_dir, from_json
 
 CFG, WEIGHTS, SOURCE = "cfg.json", "sae_weights.safetensors", "source.json"
 """files of an SAE's folder: SAELens' two, and where a kept one came from"""
@@ -117,10 +117,10 @@ def read_json(path: Path, remedy: str = "get the file again") -> dict[str, Any]:
         TargetError: unreadable, or something else than an object.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = from_json(path.read_text("utf-8"))
     except OSError as error:
         raise TargetError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TargetError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(found, dict):
         raise TargetError(f"{path}: holds no JSON object; {remedy}")
