@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import array_sum
-from geofilter.files import json_text
+from geofilter.files import json_text, ordinary
 
 _ABOUT = "about"
 _SUM = "sha256 "
@@ -40,7 +40,7 @@ def unpacked(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, 
     """
     from safetensors import safe_open
 
-    with safe_open(path, framework="numpy") as handle:
+    with safe_open(ordinary(path), framework="numpy") as handle:
         meta: dict[str, str] = handle.metadata() or {}
         wanted = list(handle.keys()) if names is None else list(names)
         arrays = {name: handle.get_tensor(name) for name in wanted}
