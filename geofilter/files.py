@@ -39,9 +39,23 @@ def package_data(*parts: str) -> Path:
     return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have an error of the system say which file it is of: one of reading does not, only one of opening does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as handle:
+    """Hash of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read; the error names it.
+    """
+    with named(path), path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -180,7 +194,7 @@ def folders_locked(folders: Iterable[Path], taken: str, wait: float = 60) -> Ite
         wait: seconds to wait for other processes.
 
     Raises:
-        OSError: a folder is not there.
+        OSError: a folder is not there, or cannot be opened.
         RunError: another process holds one.
     """
     import fcntl

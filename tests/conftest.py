@@ -31,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = workers.dealt(items, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="every fault and many more random cases; takes long")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether every case is wanted, however long that takes."""
+    return bool(request.config.getoption("--long"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
     """Tests interrupt what they start, wherever they run."""

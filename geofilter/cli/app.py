@@ -37,6 +37,11 @@ def main() -> None:
         # Paths and data can hold control characters; a terminal must not act on them.
         print(f"geofilter: error: {inert(str(error))}", file=sys.stderr)  # noqa: T201
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # of a disk that fails; what is expected of files is told of where they are read
+        place = f"{error.filename}: " if error.filename else ""
+        said = inert(f"{place}{error.strerror or error}; see to it, then run this again")
+        print(f"geofilter: error: {said}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(GeofilterError.exit_code) from None
 
 
 def _version(show: bool) -> None:

@@ -148,6 +148,18 @@ def replacing(plans: Sequence[Outputs], reports_too: Sequence[Path] = ()) -> Ite
         ) from None
 
 
+def sum_new(files: Together, path: Path) -> FileSum:
+    """Size and hash of a file that has been written to appear at a path.
+
+    Raises:
+        NotWrittenError: it cannot be read again.
+    """
+    try:
+        return sum_of(files.written(path))
+    except OSError as error:
+        raise NotWrittenError(error, path) from None
+
+
 def add(files: Together, plan: Outputs, of: OutputSet) -> None:
     """Write the description of a set, to appear after its files."""
     with files.open(plan.set_file, mode_of([Path(of["input"]["path"])]), last=True) as handle:

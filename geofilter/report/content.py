@@ -84,7 +84,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "power": manifest["power"],
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
-        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], _banks(run)),
+        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], _banks(run, manifest)),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "removed_rows": top,
@@ -155,10 +155,10 @@ def _histogram(score: F64, removed: Bools, reference: list[float]) -> Histogram:
     }
 
 
-def _banks(run: Run) -> dict[str, Bank]:
+def _banks(run: Run, manifest: Manifest) -> dict[str, Bank]:
     """The run's banks by name, as far as they are as they were: a report does without their texts."""
     try:
-        return {bank.name: bank for bank in find_banks(run)[0]}
+        return {bank.name: bank for bank in find_banks(run, manifest=manifest)[0]}
     except (RunError, BankError):
         return {}
 

@@ -24,17 +24,18 @@ def bank_folder(manifest: Manifest, bank: BankAbout) -> Path:
     return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"] or {})
 
 
-def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
+def find_banks(run: Run, scanned: bool = False, manifest: Manifest | None = None) -> tuple[list[Bank], list[str]]:
     """The run's banks as far as they are still there, and what is to be said of each that is not.
 
     Args:
         scanned: those of the scan, also where a bank learnt from labels has taken their place.
+        manifest: of the run, where it has been read already.
 
     Raises:
         RunError: a bank folder has changed since the scan.
         BankError: a bank is damaged.
     """
-    manifest = run.manifest
+    manifest = manifest or run.manifest
     banks, gone = [], []
     for about in manifest["banks"] if not scanned else manifest.get("scanned_banks", manifest["banks"]):
         folder = bank_folder(manifest, about)

@@ -35,6 +35,10 @@ _STORED: dict[str, tuple[type, int]] = {
 """the arrays (n,) or (n, columns) of a shard as they are stored: element type and columns"""
 
 
+_HELD = "geofilter"
+"""in the file's metadata: what is said of the shard, and the sums of all of it"""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Which input lines of which scan a shard covers."""
@@ -102,8 +106,10 @@ class Shard:
         arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
         about = {"span": asdict(self.span), "d_sae": self.d_sae, "remarks": dict(self.remarks)}
         text = json_text(about)
+        # One entry: of several, the order is another in every process.
+        held = json_text({"about": text, "sums": _sums(text, arrays)})
         with atomic(path, mode) as handle:
-            handle.write(save(arrays, metadata={"about": text, **_sums(text, arrays)}))
+            handle.write(save(arrays, metadata={_HELD: held}))
 
     @classmethod
     def load(cls, path: Path) -> Shard:
@@ -155,11 +161,11 @@ def _unpacked(array: npt.NDArray[np.uint8]) -> list[Any]:
 
 def _sums(text: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
     """sha256 of each array, its type and its shape, and of the text about them."""
-    found = {"sha256 about": hashlib.sha256(text.encode()).hexdigest()}
+    found = {"about": hashlib.sha256(text.encode()).hexdigest()}
     for name, array in arrays.items():
         digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
         digest.update(array.data if array.size else b"")
-        found[f"sha256 {name}"] = digest.hexdigest()
+        found[name] = digest.hexdigest()
     return found
 
 
@@ -177,16 +183,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
 
     try:
         with safe_open(path, framework="numpy") as handle:
-            meta: dict[str, str] = handle.metadata() or {}
+            held = json.loads((handle.metadata() or {}).get(_HELD, "{}"))
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
-        text = meta.pop("about", "")
+        text, wanted = str(held["about"]), dict(held["sums"])
         sums = _sums(text, arrays)
-        wrong = sorted(name for name in {*sums, *meta} if sums.get(name) != meta.get(name))
-        about = json.loads(text or "{}")
-    except (OSError, SafetensorError, ValueError) as error:
+        wrong = sorted(name for name in {*sums, *wanted} if sums.get(name) != wanted.get(name))
+        about = {} if wrong else json.loads(text)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from None
     if wrong:
-        raise _damaged(path, f"{wrong[0].removeprefix('sha256 ')} is not what was written")
+        raise _damaged(path, f"{wrong[0]} is not what was written")
     return about, arrays
 
 
