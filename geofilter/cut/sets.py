@@ -9,6 +9,7 @@ with one that does not fit them, are no whole set.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -143,6 +144,8 @@ def replacing(plans: Sequence[Outputs], reports_too: Sequence[Path] = ()) -> Ite
         ):
             yield files
     except NotWrittenError as error:
+        if error.errno == errno.EISDIR:
+            raise InputError(f"{error.filename}: is a folder, and cannot be written; take it away") from None
         raise InputError(
             f"{Path(error.filename).parent}: cannot be written ({error.strerror}); give another place with --out"
         ) from None

@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import faults
 from helpers.command import chat, geofilter, write_rows
 from helpers.labelling import BAD, answer
 
@@ -14,6 +15,11 @@ def data() -> list[dict]:
 
 def scan(tiny, bank: Path, run: str = "run") -> list[object]:
     return ["scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", bank, "--run", run, "--shard-rows", 4]
+
+
+@pytest.fixture(autouse=True)
+def _still(monkeypatch) -> None:
+    faults.still(monkeypatch)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from helpers.labelling import BAD, answer
 from geofilter.bank.bank import Bank
 from geofilter.cut.sets import read_set, torn
 from geofilter.errors import BankError, RunError
+from geofilter.rows.shipped import background_rows
 
 
 def test_scan(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
@@ -23,7 +24,7 @@ def test_scan(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
         whole = not differing(contents(folder), scene.new)
         assert gate.returncode in ((0, 1) if whole else (4,)), gate.stderr
 
-    Scene(folder, scan_args, [*tiny, tiny_bank], between).trials(None if long else 26)
+    Scene(folder, scan_args, [*tiny, tiny_bank], between).trials(None if long else 18)
 
 
 def test_filter(cut: Path, long: bool):
@@ -46,7 +47,7 @@ def test_filter(cut: Path, long: bool):
         if fits:
             assert any(all(found[name] == of[name] for name in mine) for of in (scene.old, scene.new))
 
-    Scene(cut, ["filter", "run", "--drop", "30%"], between=between).trials(None if long else 32)
+    Scene(cut, ["filter", "run", "--drop", "30%"], between=between).trials(None if long else 24)
 
 
 def test_label(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
@@ -69,14 +70,16 @@ def test_label(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
         assert again.code == 0, again.stderr
         assert geofilter("gate", "run", "--quiet", cwd=folder).returncode in (0, 1)
 
-    Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 16)
+    Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 10)
 
 
-def test_bank_build(tiny, tiny_bank: Path, folder: Path, long: bool):
+def test_bank_build(tiny, tiny_bank: Path, folder: Path, monkeypatch, long: bool):
     """The bank that was there, or the new one, or one that is refused."""
+    few = background_rows()[:40]
+    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: few)  # it is the disk that is tried
     shutil.copytree(tiny_bank, folder / "bank")
-    write_rows(folder / "bad.jsonl", [chat(f"ask {i}?", f"you fool, {i} times no") for i in range(6)])
-    write_rows(folder / "good.jsonl", [chat(f"ask {i}?", f"the answer is that {i} works") for i in range(6)])
+    write_rows(folder / "bad.jsonl", [chat(f"ask {i}?", f"you fool, {i} times no") for i in range(10)])
+    write_rows(folder / "good.jsonl", [chat(f"ask {i}?", f"the answer is that {i} works") for i in range(10)])
 
     def between(scene: Scene, _: Outcome) -> None:
         try:
@@ -88,7 +91,7 @@ def test_bank_build(tiny, tiny_bank: Path, folder: Path, long: bool):
 
     args = ["bank", "build", "--bad", "bad.jsonl", "--good", "good.jsonl", "--out", "bank", "--no-prior"]
     scene = Scene(folder, [*args, "--model", tiny[0], "--sae", tiny[1]], tiny, between)
-    scene.trials(None if long else 8)
+    scene.trials(None if long else 4)
 
 
 def test_judge(serve, folder: Path, monkeypatch, long: bool):
@@ -112,4 +115,4 @@ def test_judge(serve, folder: Path, monkeypatch, long: bool):
         assert again.code == 0, again.stderr
         assert len(endpoint.bodies) == (0 if "out.jsonl" in found else 6 - len(kept))
 
-    Scene(folder, [*args, "--concurrency", 2], between=between).trials(None if long else 12)
+    Scene(folder, [*args, "--concurrency", 2], between=between).trials(None if long else 10)

@@ -22,6 +22,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from helpers.command import Done, geofilter
 
 KINDS = ("kill", "term", "interrupt", "eio", "full")
@@ -121,7 +123,7 @@ class Disk:
             return kind(raw) if "b" in mode else io.TextIOWrapper(kind(raw), encoding, errors, newline)
 
         io.open = sys.modules["builtins"].open = opened
-        os.fsync = lambda descriptor: self.call("sync", descriptor)  # it takes long, and nothing here loses power
+        os.fsync = lambda descriptor: self.call("sync", descriptor)
         together._Scratch.__bases__ = (Raw,)
         sys.addaudithook(self._audit)
 
@@ -157,9 +159,8 @@ class Disk:
             name = () if isinstance(path, int) else (os.fsdecode(path),)
             if fault.kind == "pause":
                 time.sleep(PAUSE)
-            if fault.kind in ("kill", "full", "eio"):
-                half()
             if fault.kind == "kill":
+                half()
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault.kind == "eio":
                 raise OSError(errno.EIO, os.strerror(errno.EIO), *name)
@@ -177,6 +178,16 @@ class _StoppedClock:
     @staticmethod
     def now(zone: Any) -> datetime:
         return datetime(2026, 1, 1, tzinfo=zone)
+
+
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock that files have times of, and do without what only a loss of power needs and takes long."""
+    from geofilter.bank import learn
+    from geofilter.scanning import scan
+
+    monkeypatch.setattr(learn, "datetime", _StoppedClock)
+    monkeypatch.setattr(scan._Clock, "lap", lambda clock, name: clock.laps.setdefault(name, 0.0))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Child:
@@ -200,15 +211,10 @@ class Child:
 
     @staticmethod
     def _run(work: Callable[[], Done], disk: Disk, writing: int) -> None:
-        from geofilter.bank import learn
-        from geofilter.scanning import scan
-
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
-        learn.datetime = _StoppedClock
-        scan._Clock.lap = lambda clock, name: clock.laps.setdefault(name, 0.0)
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
         if disk.roots:
@@ -240,9 +246,15 @@ class Child:
         return Outcome(code, *(pickle.loads(said) if said else ()))
 
 
-def run(*args: object, cwd: Path, roots: Sequence[Path] = (), fault: Fault | None = None) -> Outcome:
-    """A command in a child."""
+def apart(*args: object, cwd: Path, roots: Sequence[Path] = (), fault: Fault | None = None) -> Outcome:
+    """A command in a child, which may be killed, hang or take all memory."""
     return Child(lambda: geofilter(*args, cwd=cwd), roots, fault).outcome()
+
+
+def run(*args: object, cwd: Path) -> Outcome:
+    """A command in this process, as it is."""
+    done = geofilter(*args, cwd=cwd)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -308,10 +320,13 @@ class Scene:
         self._start = self.folder.with_name(f"{self.folder.name}-start")
         self.folder.rename(self._start)
         self.old = contents(self._start)
-        for _ in range(2):  # the first one may put something into the cache
-            self.reset()
-            clean = self.run(counted=True)
-            assert clean.code == 0, clean.stderr
+        self.reset()
+        # In this process, so that children find loaded what it loads, and in the cache what it puts there.
+        first = geofilter(*self.args, cwd=self.folder)
+        assert first.returncode == 0, first.stderr
+        self.reset()
+        clean = self.run()
+        assert clean.code == 0, clean.stderr
         self.calls, self.new = clean.calls, contents(self.folder)
         assert self.new != self.old
 
@@ -320,10 +335,9 @@ class Scene:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self._start, self.folder)
 
-    def run(self, fault: Fault | None = None, counted: bool = False) -> Outcome:
-        """Run the command."""
-        roots = [self.folder, *self.reads] if counted or fault else []
-        return run(*self.args, cwd=self.folder, roots=roots, fault=fault)
+    def run(self, fault: Fault | None = None) -> Outcome:
+        """Run the command in a child, whose calls are counted."""
+        return apart(*self.args, cwd=self.folder, roots=[self.folder, *self.reads], fault=fault)
 
     def faults(self, n: int | None) -> Iterator[Fault]:
         """Every fault at every call, or n of them: two of three at calls that change something."""
@@ -345,7 +359,7 @@ class Scene:
         """Run the command with a fault, look at what it left, and run it again; return the exit code of the first."""
         self.reset()
         call, outcome = self.calls[fault.at - 1], self.run(fault)
-        what = f"{fault} {call}: {outcome.code} {outcome.said}"
+        what = f"{outcome.code} {outcome.said}"
         assert "Traceback" not in outcome.stderr, what
         wanted = {"kill": (137,), "term": (143,), "interrupt": (130,)}.get(fault.kind, (0, 2, 3, 4))
         assert outcome.code in wanted, what
@@ -359,7 +373,7 @@ class Scene:
         if fault.kind not in ("kill", "term") and call.kind != "remove":
             assert not scratch(self.folder), what
         self.between(self, outcome)
-        again = self.run()
+        again = run(*self.args, cwd=self.folder)
         assert again.code == 0, f"{what}; again: {again.stderr}"
         other = differing(contents(self.folder), self.new)
         assert not other, f"{what}; again: {other}"
@@ -373,12 +387,12 @@ class Scene:
             try:
                 tally[fault.kind, self.trial(fault)] += 1
             except AssertionError as error:
-                wrong.append(str(error).partition("\n")[0])
+                wrong.append(f"{fault} {self.calls[fault.at - 1]}: {str(error).splitlines()[:2]}")
         print(self.args[0], len(self.calls), "calls", dict(sorted(tally.items())))  # noqa: T201 (seen with -s)
         assert not wrong, "\n".join([f"{len(wrong)} of {len(wrong) + tally.total()}:", *wrong[:40]])
         return tally
 
     def _names(self, line: str, call: Call) -> bool:
-        """Whether an error names the file of a call; of a file that is being written its folder is enough."""
-        path = Path(call.path)
-        return (path.parent if path.suffix == SCRATCH else path).name in line
+        """Whether an error names the file of a call, or its folder; of one that is being written, what it will be."""
+        path, place = Path(call.path), Path(os.path.normpath(self.folder / line.partition(": ")[0]))
+        return place in (path, path.parent) or (path.suffix == SCRATCH and place.parent == path.parent)
