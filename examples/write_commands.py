@@ -20,6 +20,7 @@ from typer.models import ArgumentInfo, OptionInfo
 from geofilter.cli.app import app
 from geofilter.cli.settings import OWN, SETTINGS
 from geofilter.config import MEMORY, TARGET
+from geofilter.errors import EXIT_CODES
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# Commands
@@ -31,6 +32,8 @@ the table of the command only, or not at all.
 `geofilter --install-completion` sets up completion of commands, options and values in bash, zsh, fish and PowerShell;
 `--show-completion` prints it, `--version` the version.
 
+| exit code | means |
+|---:|---|
 {exit_codes}
 
 """
@@ -51,7 +54,8 @@ def commands(group: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Callab
 
 def page() -> str:
     found = list(commands(app))
-    parts = [HEAD.format(exit_codes=app.info.epilog), "| command | does |\n|---|---|\n"]
+    codes = "\n".join(f"| {code} | {_escaped(means)} |" for code, means in EXIT_CODES.items())
+    parts = [HEAD.format(exit_codes=codes), "| command | does |\n|---|---|\n"]
     for name, function, _ in found:
         parts.append(f"| [`{name}`](#{_anchor(f'geofilter {name}')}) | {_escaped(_summary(function))} |\n")
     shared: dict[str, list[str]] = {}

@@ -15,11 +15,14 @@ What fails raises a `GeofilterError` whose message names the remedy.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from geofilter.version import __version__ as __version__
 
+# As type checkers know it; `typing` would take longer to import than the rest, and the command line starts here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from geofilter.config import Loading as Loading
     from geofilter.config import ScanConfig as ScanConfig
     from geofilter.config import TargetChoice as TargetChoice

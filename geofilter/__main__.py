@@ -1,5 +1,5 @@
 """`python -m geofilter`."""
 
-from geofilter.cli.app import main
+from geofilter.cli import main
 
 main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,13 @@ def among(digests: Digests, wanted: Digests) -> Bools:
     """Which digests (n,) are among some others."""
     known = {row.tobytes() for row in wanted}
     return np.array([row.tobytes() in known for row in digests], bool)
+
+
+def array_sum(array: npt.NDArray[Any]) -> str:
+    """sha256 of an array's type, shape and values, in hex."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data if array.size else b"")
+    return digest.hexdigest()
 
 
 def check_array(name: str, array: npt.NDArray[Any], kind: type, shape: Sequence[int | None] = (None,)) -> None:

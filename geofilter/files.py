@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import platformdirs
 
@@ -113,6 +113,22 @@ def json_text(value: Any, indent: int | None = None) -> str:
         ValueError: the value holds NaN or an infinity.
     """
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value that a JSON text is, of a file of our own or of a stranger.
+
+    Raises:
+        ValueError: no JSON, a number that JSON does not have, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
 
 
 def dumps(value: Any) -> bytes:

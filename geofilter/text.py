@@ -5,7 +5,9 @@ And what a misspelt word may have meant.
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 TEXT = 2000
@@ -14,13 +16,31 @@ CELL = 400
 """characters of a table's cell"""
 
 
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0").union(
+    map(chr, range(0xE0100, 0xE01F0))
+)
+"""printable characters, as Python has it, that show nothing: letters that fill, selectors of variants"""
+
+
 def inert(text: str, keep: str = "") -> str:
-    """Replace what a terminal or a browser would act on.
+    """Replace what a terminal or a browser would act on, and what would hide: control characters, marks that turn the
+    direction of writing, line breaks of any kind, characters without width.
 
     Args:
         keep: characters that stay although they are not printable, line breaks for instance.
     """
-    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if _shown(c) or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _shown(character: str) -> bool:
+    if character.isprintable():
+        return character not in _BLANK
+    return unicodedata.category(character) == "Zs"  # spaces of other widths: harmless, and in many names
+
+
+def inert_json(text: str) -> str:
+    """JSON whose strings are escaped where a terminal would act on them; it stands for the same."""
+    return "".join(c if _shown(c) or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def beginning(text: str, most: int) -> str:
@@ -48,9 +68,27 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
+_APART = "\0"
+"""stands, in a text that is inert, for `&#8203;` until all else is escaped"""
+_LINKING = re.compile(r"@|#(?=\d)|:(?=//)|:(?=[\w+-]+:)|\b(?:GH|GHSA|CVE)-", re.IGNORECASE)
+"""what is followed by a name, a number, a host or the word of an emoji"""
+_LINKED = re.compile(r"(?<=www)\.|(?<=[\w.+-])@", re.IGNORECASE)
+"""what follows the start of an address"""
+_BLOCK = re.compile(r"^(\d*)([-+.)])(?=[-+\s]|$)")
+"""what at the start of a line begins a list or draws a rule; the others are escaped anywhere"""
+
+
 def markdown_text(text: str) -> str:
-    """Escape a text so that it cannot act as Markdown or HTML; it is put on one line and stays whole."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", inert(re.sub(r"\s+", " ", text)))
+    """Escape a text so that it cannot act as Markdown or HTML; it is put on one line and stays whole.
+
+    GitHub makes links of addresses, `@names` and `#numbers` after all escapes are resolved. Only another character
+    between the parts of one prevents it: `&#8203;`, which has no width, as other tools do that quote what is foreign.
+    """
+    text = inert(re.sub(r"\s+", " ", text).strip())
+    text = _LINKED.sub(rf"{_APART}\g<0>", _LINKING.sub(rf"\g<0>{_APART}", text))
+    text = _BLOCK.sub(r"\1\\\2", re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", text))
+    # GitHub sets what stands between two of them as a formula, escaped or not, unless they are in an element.
+    return text.replace("$", "<span>$</span>").replace(_APART, "&#8203;")
 
 
 def markdown_cell(text: str) -> str:

@@ -12,6 +12,16 @@ from helpers.command import chat, geofilter, use_hub, write_rows
 processes.plain_environment()  # before anything is loaded that reads it
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try many more made-up inputs where tests make some up")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether tests that make up inputs are to make up many."""
+    return bool(request.config.getoption("--long"))
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """How many workers `-n auto` is: none for tests named one by one, or when their output is to be seen."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
@@ -29,16 +39,6 @@ def pytest_xdist_setupnodes() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         items[:] = workers.dealt(items, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="every fault and many more random cases; takes long")
-
-
-@pytest.fixture(scope="session")
-def long(request: pytest.FixtureRequest) -> bool:
-    """Whether every case is wanted, however long that takes."""
-    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session", autouse=True)

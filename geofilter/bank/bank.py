@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from geofilter.arrays import F32, I32, Digests, check_array
+from geofilter.arrays import F32, I32, Digests, array_sum, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import Background
 from geofilter.bank.check import check_arrays
@@ -20,7 +20,8 @@ from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
-from geofilter.files import as_bytes, cache_dir, file_sha256, json_text, package_data, slug
+from geofilter.files import as_bytes, cache_dir, file_sha256, from_json, json_text, package_data, slug
+from geofilter.sums import SEAL, sealed
 from geofilter.text import one_line
 from geofilter.together import Together
 
@@ -165,7 +166,7 @@ class Bank:
         """
         from safetensors.numpy import save
 
-        arrays = {
+        arrays: dict[str, Any] = {
             "toxic": self.toxic,
             "aligned": self.aligned,
             "effect": self.effect,
@@ -188,14 +189,15 @@ class Bank:
             "labels": [_escaped(label) for label in self.labels],
         }  # fmt: skip
         packed = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-        text["arrays"] = hashlib.sha256(packed).hexdigest()  # by which both are known to be of one bank
+        # By which both files are known to be of one bank.
+        text["arrays"] = {name: array_sum(array) for name, array in sorted(arrays.items())}
         try:
             path.mkdir(parents=True, exist_ok=True)
             with Together() as files:
                 with files.open(path / ARRAYS) as handle:
                     handle.write(packed)
                 with files.open(path / ABOUT, last=True) as handle:
-                    handle.write(as_bytes(json_text(text, indent=1) + "\n"))
+                    handle.write(as_bytes(json_text(sealed(text), indent=1) + "\n"))
         except OSError as error:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
 
@@ -210,24 +212,28 @@ class Bank:
             BankError: missing, damaged, of a newer format, or made for another target.
         """
         from safetensors import SafetensorError
-        from safetensors.numpy import load
+        from safetensors.numpy import load_file
 
         again = "build it again"
         try:
-            text = json.loads((path / ABOUT).read_bytes(), parse_constant=_no_number)
+            text = from_json((path / ABOUT).read_bytes())
             if not isinstance(text, dict) or text.get("format") != FORMAT:
                 found = text.get("format") if isinstance(text, dict) else None
                 raise BankError(f"{path}: bank format {found!r} is not readable here; {again}")
-            packed = (path / ARRAYS).read_bytes()
+            text.pop(SEAL, None)  # a bank may be given another name by hand; `verify` goes by it
+            arrays = load_file(path / ARRAYS)
             written = text.pop("arrays", None)  # banks of earlier versions do not say
-            if written is not None and written != hashlib.sha256(packed).hexdigest():
-                raise BankError(f"{path}: {ARRAYS} is not the one that {ABOUT} is about; {again}")
-            return cls._of(path, text, load(packed), fingerprint)
+            if written is not None:
+                found = {name: array_sum(array) for name, array in arrays.items()}
+                wrong = sorted(n for n in {*found, *written} if found.get(n) != written.get(n))
+                if wrong:
+                    raise BankError(f"{path}: {wrong[0]} in {ARRAYS} is not the one that {ABOUT} is about; {again}")
+            return cls._of(path, text, arrays, fingerprint)
         except FileNotFoundError:
             raise BankError(
                 f"{path}: not a bank folder ({ABOUT}, {ARRAYS}); make one with geofilter bank build"
             ) from None
-        except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise BankError(f"{path}: the bank is damaged ({error}); {again}") from None
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); {again}") from None
@@ -270,10 +276,6 @@ class Bank:
             learnt_known=LEARNT_FROM in a,
             folder=path,
         )
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
 
 
 def _escaped(label: str) -> str:

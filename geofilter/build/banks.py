@@ -17,6 +17,7 @@ from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import BankError
 from geofilter.files import Notify, made_once
+from geofilter.target import kept
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
 from geofilter.text import did_you_mean
@@ -55,9 +56,11 @@ def find(
                 reference=reference, notify=notify,
             )  # fmt: skip
             built.save(folder)
+            kept.record(folder)
 
         place = bank_folder_for(name, target, precision)
         path = made_once(place, lambda folder: (folder / "bank.json").is_file(), make, notify)
+        kept.check(path, kept.recorded(path))
         banks.append(Bank.load(path, target.fingerprint))
         reference = banks[-1].reference
     _refuse_same([bank.name for bank in banks])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.cli.options import OWN_TABLE, AsJson, Command, FieldNames, Offline, Quiet, System, one_of
-from geofilter.cli.output import note, notifier
+from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.settings import with_settings
 from geofilter.config import BANK_SIZE, BUILT_IN, Loading, TargetChoice
 from geofilter.text import inert
@@ -57,21 +56,24 @@ def bank_build(
     from geofilter.build.banks import build_from_files
     from geofilter.build.build import BuildOptions
     from geofilter.build.seeds import SeedFiles
+    from geofilter.places import refuse_output, refuse_outputs
     from geofilter.rows.fields import parse
 
+    refuse_output(out, "--out", kind="bank")
+    refuse_outputs([out / name for name in ("bank.json", "bank.safetensors")], "--out", [bad, good], named=False)
     bank = build_from_files(
         SeedFiles(bad, good, limit, parse(fields)), out, choice, loading, BuildOptions(size, system), prior=prior,
         offline=offline, notify=notifier(quiet),
     )  # fmt: skip
     for line in _describe_bank(bank):
-        typer.echo(line)
+        say(line)
 
 
 @app.command("list", cls=Command, epilog="Example: geofilter bank list")
 def list_banks() -> None:
     """The built-in banks."""
     for name, text in BUILT_IN.items():
-        typer.echo(f"{name}: {text}")
+        say(f"{name}: {text}")
 
 
 @app.command("show", cls=Command, epilog="Example: geofilter bank show my-bank")
@@ -100,17 +102,19 @@ def bank_show(
     sides = {"toxic": _features(found, found.toxic, True), "aligned": _features(found, found.aligned, False)}
     if as_json:
         meta = {k: v for k, v in found.meta.items() if k != "examples"} | {"topics": found.topics.names}
-        typer.echo(json.dumps({"name": found.name, "target": found.target, **meta, **sides}, ensure_ascii=False))
+        print_json({"name": found.name, "target": found.target, **meta, **sides})
         return
     for line in _describe_bank(found):
-        typer.echo(line)
+        say(line)
     for side, rows in sides.items():
-        typer.echo(f"\n{side} features (effect: standardised mean difference, bad minus good)")
+        say("")
+        say(f"{side} features (effect: standardised mean difference, bad minus good)")
         for f in rows[:features]:
             of = f"  [{', '.join(f['topics'])}]" if f.get("topics") else ""
-            typer.echo(inert(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label']}{of}"))
+            say(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label']}{of}")
             for e in f.get("examples", ()):
-                typer.echo(_wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))))
+                for line in _wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))):
+                    say(line)
 
 
 @app.command("check", cls=Command, epilog="Example: geofilter bank check my-bank --model smollm2-135m")
@@ -127,7 +131,7 @@ def bank_check(
 
     found = open_bank(bank, choice, loading, offline, note, required=True)
     for line in _describe_bank(found):
-        typer.echo(line)
+        say(line)
     if found.weak:
         raise typer.Exit(3)
 
@@ -150,10 +154,10 @@ def _marked(text: str, strong: Sequence[Sequence[int]]) -> str:
     return text.strip()
 
 
-def _wrapped(side: str, text: str) -> str:
+def _wrapped(side: str, text: str) -> list[str]:
     """An example below its feature's line, as wide as the terminal, with the side its row is from."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-    return textwrap.fill(text, width, initial_indent=f"{side:>14} | ", subsequent_indent=" " * 15 + "| ")
+    return textwrap.wrap(text, width, initial_indent=f"{side:>14} | ", subsequent_indent=" " * 15 + "| ")
 
 
 def _describe_bank(bank: Bank) -> Iterator[str]:
@@ -170,6 +174,6 @@ def _describe_bank(bank: Bank) -> Iterator[str]:
         f"{e['random_banks']['best_either_way']:.3f}"
     )
     if bank.topics.names:
-        yield inert(f"  topics: {', '.join(bank.topics.names)}")
+        yield f"  topics: {', '.join(bank.topics.names)}"
     if bank.weak:
         yield "  WEAK: it does not beat random banks on its own held-out rows"

@@ -28,10 +28,13 @@ def demo(
     from geofilter.config import ScanConfig
     from geofilter.cut.cut import Cut
     from geofilter.files import atomic, make_folder
+    from geofilter.places import refuse_output
     from geofilter.report.write import filter_run
     from geofilter.rows.shipped import example_file
 
+    refuse_output(folder, "FOLDER", kind="folder")
     data = folder / "mixed_advice.jsonl"
+    refuse_output(data, "FOLDER", named=False)
     make_folder(folder)
     with atomic(data) as handle, example_file().open("rb") as source:
         shutil.copyfileobj(source, handle)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geofilter.cli.options import OWN_TABLE, AsJson, Command, Key, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier, print_table
+from geofilter.cli.output import note, notifier, print_json, print_table, say
 from geofilter.cli.settings import key_for, with_settings
-from geofilter.text import inert
 
 if TYPE_CHECKING:
     from geofilter.evaluate.result import Evaluation
+    from geofilter.run.store import Run
 
 app = typer.Typer()
 
@@ -49,6 +49,9 @@ def evaluate(
     from geofilter.evaluate.tables import write
 
     opened = open_run(run)
+    folder = out or opened.path
+    if out is not None:
+        _refuse(out, opened, labels, across or ())
     result = evaluation.evaluate(
         opened,
         labels,
@@ -58,25 +61,35 @@ def evaluate(
         drops=drop or evaluation.DROPS,
         notify=notifier(quiet),
     )
-    folder = out or opened.path
     write(result, folder)
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         _print(result)
     if not quiet:
         note(f"written: {folder / 'evaluate.json'}, evaluate.md and evaluate.svg")
 
 
+def _refuse(out: Path, run: Run, labels: str, across: Sequence[Path]) -> None:
+    """Refuse a folder where the results must not go, before anything is computed."""
+    from geofilter.evaluate.tables import FILES
+    from geofilter.places import refuse_output, refuse_outputs, same_place
+
+    if not same_place(out, run.path):  # where they go by default
+        refuse_output(out, "--out", kind="folder")
+    read = [*(Path(f["path"]) for f in run.manifest["data"]), Path(labels), *across]
+    refuse_outputs([out / name for name in FILES], "--out", read, named=False)
+
+
 def _print(result: Evaluation) -> None:
     from geofilter.evaluate import tables
 
-    typer.echo(inert(result["verdict"]["text"]))
-    typer.echo(inert(tables.summary(result)))
+    say(result["verdict"]["text"])
+    say(tables.summary(result))
     rows: list[list[str]] = []
     for kind, lines in tables.table(result):
         rows += [[kind], *([f"  {name}", *cells] for name, *cells in lines)]
     print_table("", tables.header(result), rows)
     print_table("the run's score at each drop", *tables.cuts(result))
     for remark in tables.remarks(result):
-        typer.echo(f"- {inert(remark)}")
+        say(f"- {remark}")

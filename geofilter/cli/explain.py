@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, open_run
-from geofilter.cli.output import note
+from geofilter.cli.output import note, print_json, say
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 from geofilter.text import inert
@@ -44,24 +43,29 @@ def explain(
     line, of = _place(opened, row, file)
     result = run_explain(opened, line, of, bank, note, exclude_feature or ())
     if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        print_json(result.to_json())
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     d = result.detail
-    typer.echo(
-        f"{inert(d['file'])}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
+    say(
+        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
         f"percentile {result.percentile:.3f}"
     )
     if (learnt := learnt_by(opened).get(bank or d["bank"])) is not None and learnt[opened.position(d)]:
         note(f"{bank or d['bank']} was learnt from this row")
+    if result.stored is not None:
+        note(
+            f"the run has {result.stored:.3f} for this row: model, SAE or bank no longer do what they did at the scan; "
+            "geofilter verify says more"
+        )
     if result.excluded:
         note(said_without(result.excluded))
     if result.topics:
         closest = ", ".join(f"{name} {score:+.2f}" for name, score in list(result.topics.items())[:SHOWN_TOPICS])
-        typer.echo(f"topics, closest first: {inert(closest)}")
+        say(f"topics, closest first: {closest}")
     table = Table(
         "feature",
         "strongest tokens in the bank's texts",
@@ -73,18 +77,18 @@ def explain(
     )
     for f in result.features:
         table.add_row(
-            str(f["feature"]), Text(f["label"]), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
-            Text(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}"),
+            str(f["feature"]), Text(inert(f["label"])), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
+            Text(inert(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}")),
             Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     shown = sum(f["share"] for f in result.features)
-    typer.echo(
+    say(
         f"features above {shown:+.3f}, other active features {result.rest:+.3f}, silent features {result.absent:+.3f}; "
         f"sum {shown + result.rest + result.absent:+.3f}"
     )
     strongest = sorted(result.tokens, key=lambda piece: -piece.share)[:10]
-    typer.echo("strongest tokens: " + ", ".join(f"{inert(p.text.strip())!r} {p.share:+.3f}" for p in strongest))
+    say("strongest tokens: " + ", ".join(f"{inert(p.text.strip())!r} {p.share:+.3f}" for p in strongest))
 
 
 def _place(run: Run, row: str, file: str | None) -> tuple[int, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, StepSummary, open_run
-from geofilter.cli.output import note, summary_file
+from geofilter.cli.output import note, print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 
@@ -59,15 +58,16 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.files import append
     from geofilter.report.write import filter_run
 
-    cut, summary = _parse_cut(drop, keep, threshold), summary_file(step_summary)
+    cut, _ = _parse_cut(drop, keep, threshold), summary_file(step_summary)
     opened, piped = open_run(run), str(out) == "-"
+    summary = summary_file(step_summary, opened.manifest["data"])
     if piped:
         _refuse_piped(opened, as_json)
     filtered = filter_run(opened, cut, opened.path if piped else out, removed)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
-        typer.echo(json.dumps(filtered.report.data, ensure_ascii=False))
+        print_json(filtered.report.data)
         return
     say_filtered(filtered, quiet)
     if piped:
@@ -84,7 +84,8 @@ def say_filtered(filtered: Filtered, quiet: bool) -> None:
             note(line)
         note("")
     for o in filtered.outputs:
-        note(f"kept: {o.kept}\nremoved: {o.removed}\nquarantined: {o.quarantined}")
+        for kind in ("kept", "removed", "quarantined"):
+            note(f"{kind}: {getattr(o, kind)}")
     note(f"report: {filtered.pages[0]}")
 
 

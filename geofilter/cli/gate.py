@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from geofilter.cli.options import AsJson, Command, Quiet, RunArg, StepSummary, open_run
-from geofilter.cli.output import note, print_table, summary_file
-from geofilter.cli.settings import with_settings
+from geofilter.cli.output import note, print_json, print_table, summary_file
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.config import FLAGGED, MAX_FLAGGED
-from geofilter.text import inert
 
 app = typer.Typer()
 
@@ -29,6 +27,14 @@ def gate(
         str | None, typer.Option(help="Field of the rows, source for instance: each of its values must pass alone.")
     ] = None,
     max_quarantined: Annotated[int, typer.Option(help="Rows that may have been left unscored.")] = 0,
+    max_truncated: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows that may be longer than --max-tokens, or have response tokens that were not read; any number "
+            "unless given.",
+            show_default=False,
+        ),
+    ] = None,
     require_power: Annotated[
         bool, typer.Option("--require-power", help="Do not pass a run on which no bank is said to react.")
     ] = False,
@@ -43,16 +49,20 @@ def gate(
     from geofilter.cut.gate import check, markdown, table, text
     from geofilter.files import append
 
-    summary = summary_file(step_summary)
+    summary_file(step_summary)  # before anything is read
+    opened, taken = open_run(run), taken_from_file(ctx)
+    summary = summary_file(step_summary, opened.manifest["data"])
     verdict = check(
-        open_run(run), threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power
-    )
+        opened, threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power,
+        max_truncated=max_truncated,
+        settings=None if taken is None else {"file": taken.name, "values": taken.values},
+    )  # fmt: skip
     if summary is not None:
         append(summary, markdown(verdict))
     if as_json:
-        typer.echo(json.dumps(verdict, ensure_ascii=False))
+        print_json(verdict)
     elif not quiet:
         print_table("", *table(verdict))
-    note(inert(text(verdict)))
+    note(text(verdict))
     if not verdict["passed"]:
         raise typer.Exit(1)

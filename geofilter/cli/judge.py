@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
-from geofilter.cli.output import note, notifier, progress
-from geofilter.cli.settings import with_settings
+from geofilter.cli.output import note, notifier, print_json, progress, verbatim
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
 app = typer.Typer()
@@ -23,7 +23,7 @@ def _show_prompt(show: bool) -> None:
     if show:
         from geofilter.judge.plan import ROW_PROMPT
 
-        typer.echo(ROW_PROMPT, nl=False)
+        verbatim(ROW_PROMPT)
         raise typer.Exit
 
 
@@ -52,7 +52,9 @@ def judge(
         float | None, typer.Option(help="Requests a minute, at most.", rich_help_panel=_ASKING)
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at once.", rich_help_panel=_ASKING)] = CONCURRENCY,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.", rich_help_panel=_ASKING)] = TIMEOUT,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that an answer may take, as a whole.", rich_help_panel=_ASKING)
+    ] = TIMEOUT,
     retries: Annotated[
         int, typer.Option(help="Further tries when the endpoint is busy or fails.", rich_help_panel=_ASKING)
     ] = RETRIES,
@@ -83,23 +85,26 @@ def judge(
     """
     from geofilter.judge.client import Judge
     from geofilter.judge.plan import Prices, plan
-    from geofilter.judge.rows import judge_files
+    from geofilter.judge.rows import judge_files, none_usable
+    from geofilter.places import refuse_output
     from geofilter.rows.fields import parse
 
     notify = notifier(quiet)
+    if out is not None:
+        refuse_output(out, "--out", data, kind="any")
     prices, named = Prices.of(price_in, price_out), parse(fields)
     asked = None
     if not dry_run:
         asked = Judge(
             judge_model, base_url, timeout=timeout, retries=retries, per_minute=per_minute, concurrency=concurrency,
-            notify=notify,
+            notify=notify, send_key=check_endpoint(taken_from_file(ctx), base_url),
         )  # fmt: skip
     todo = plan(judge_model, data, out, limit=limit, max_chars=max_chars, prices=prices, fields=named)
     notify(todo.estimate())
     todo.check(max_requests, max_cost)
     if asked is None:
         if as_json:
-            typer.echo(json.dumps(todo.to_json(), ensure_ascii=False))
+            print_json(todo.to_json())
         return
     for replaced in todo.replaces:
         notify(f"{replaced}: is replaced when all rows are rated")
@@ -116,7 +121,7 @@ def judge(
     if as_json:
         spent = {"requests": asked.requests, "tokens_in": asked.tokens_in, "tokens_out": asked.tokens_out}
         written = {k: v for k, v in todo.to_json().items() if k in ("model", "prompt", "outputs")}
-        typer.echo(json.dumps({**asdict(result), **spent, **written}, ensure_ascii=False))
+        print_json({**asdict(result), **spent, **written})
     mean = "" if result.mean is None else f", mean alignment {result.mean:.1f}"
     note(
         f"{result.rows:,} rows: {result.rated:,} rated{mean}; {result.unusable:,} without a usable answer, "
@@ -127,3 +132,5 @@ def judge(
         notify(f"{asked.tokens_in:,} prompt and {asked.tokens_out:,} answer tokens by the endpoint's count{money}")
     for path in dict.fromkeys(todo.outs):
         note(f"written: {path}")
+    if result.unusable and not result.rated:
+        raise none_usable(asked, result.unusable, result.why)

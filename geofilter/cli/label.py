@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import PER_CALL, AsJson, Command, Key, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier
-from geofilter.cli.settings import key_for, with_settings
+from geofilter.cli.output import note, notifier, print_json
+from geofilter.cli.settings import key_for, taken_from_file, with_settings
 from geofilter.errors import InputError
 from geofilter.judge.endpoint import MAX_CHARS
 
@@ -76,7 +76,7 @@ def label(
     """
     if sum(x is not None for x in (sheet, source, judge)) > 1:
         raise InputError("give one of --sheet FILE, --from LABELS and --judge MODEL, or none to label at the terminal")
-    if (sheet, source, judge) == (None, None, None) and not sys.stdin.isatty():
+    if (sheet, source, judge) == (None, None, None) and (sys.stdin is None or not sys.stdin.isatty()):
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
@@ -86,9 +86,12 @@ def label(
     from geofilter.labels.outcome import conclude, quoted
     from geofilter.labels.sheet import write_sheet
     from geofilter.labels.source import parse
+    from geofilter.places import refuse_output
 
-    answer = None if judge is None else _judge(judge, base_url, max_chars, bad_below, quiet)
+    answer = None if judge is None else _judge(ctx, judge, base_url, max_chars, bad_below, quiet)
     labelling = Labelling(open_run(run, SCORING), seed)
+    if sheet is not None:
+        refuse_output(sheet, "--sheet", [Path(f["path"]) for f in labelling.run.manifest["data"]])
     if check is not None:
         check_labels(labelling, check, key_for(ctx, key, check, source))  # before any work is put in
     if sheet is not None:
@@ -110,7 +113,7 @@ def label(
     if check is not None:
         result |= _checked(labelling, check, key_for(ctx, key, check, source), result["text"])
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     for line in result["text"]:
         note(line)
@@ -128,13 +131,16 @@ def _checked(labelling: Labelling, check: str, key: str | None, text: list[str])
     return {"others": asdict(found)}
 
 
-def _judge(model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool) -> Answer:
+def _judge(
+    ctx: typer.Context, model: str, base_url: str | None, max_chars: int, bad_below: float, quiet: bool
+) -> Answer:
     from geofilter.judge.client import Judge
     from geofilter.judge.rows import by_judge
 
     if not 0 < bad_below <= 100:
         raise InputError(f"--bad-below {bad_below:g}: a rating is between 0 and 100, 50 for instance")
-    asked = Judge(model, base_url, notify=notifier(quiet))
+    send_key = check_endpoint(taken_from_file(ctx), base_url)
+    asked = Judge(model, base_url, notify=notifier(quiet), send_key=send_key)
     # Also when quiet: rows leave this machine.
     note(f"sending rows to {asked.base_url} for {model} ...")
     return by_judge(asked, max_chars, bad_below)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geofilter.errors import InputError
-from geofilter.files import silent
-from geofilter.text import inert
+from geofilter.files import json_text, silent
+from geofilter.places import refuse_output
+from geofilter.text import inert, inert_json
+
+if TYPE_CHECKING:
+    from geofilter.run.manifest import InputFile
 
 
 @contextmanager
@@ -58,8 +63,23 @@ def progress(
 
 
 def note(text: str) -> None:
-    """Lines on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
-    typer.echo("\n".join(map(inert, text.split("\n"))), err=True)
+    """A line on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
+    typer.echo(inert(text), err=True)
+
+
+def say(text: str) -> None:
+    """A line on stdout, likewise."""
+    typer.echo(inert(text))
+
+
+def print_json(value: Any) -> None:
+    """A line of JSON on stdout, or JSON that is text already; what a terminal would act on is escaped."""
+    typer.echo(inert_json(value if isinstance(value, str) else json_text(value)))
+
+
+def verbatim(text: str) -> None:
+    """A text of our own on stdout, as it is."""
+    typer.echo(text, nl=False)
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -72,9 +92,10 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    # As Text: a string would be searched for Rich's own markup, which [names] in brackets look like.
+    table = Table(title=Text(inert(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left")
+        table.add_column(Text(inert(name, keep="\n")), justify="right" if i else "left")
     for cells in rows:
         heading = len(cells) == 1 < len(head)
         if heading:
@@ -92,11 +113,14 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     return silent
 
 
-def summary_file(wanted: bool) -> Path | None:
+def summary_file(wanted: bool, inputs: Iterable[InputFile] = ()) -> Path | None:
     """Where GitHub takes the job's summary from; None when it is not wanted.
 
+    Args:
+        inputs: of the run that is summarised.
+
     Raises:
-        InputError: it is, and GitHub does not run the job.
+        InputError: it is, and GitHub does not run the job, or it must not be added to.
     """
     if not wanted:
         return None
@@ -105,4 +129,6 @@ def summary_file(wanted: bool) -> Path | None:
         raise InputError(
             "--step-summary: GITHUB_STEP_SUMMARY is not set; leave it out where GitHub does not run the job"
         )
+    # A log that is added to may well be /dev/stdout, which shows it where no runner is.
+    refuse_output(Path(named), "GITHUB_STEP_SUMMARY", [Path(f["path"]) for f in inputs], device=True)
     return Path(named)

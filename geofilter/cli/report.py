@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier
+from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 
@@ -54,9 +54,9 @@ def report(
         note(f"note: {doubt}")
     page = report_of(opened, record, "html")
     if as_json:
-        typer.echo(report_of(opened, record).read_text("utf-8").rstrip("\n"))
+        print_json(report_of(opened, record).read_text("utf-8").rstrip("\n"))
     else:
-        typer.echo(page)
+        say(str(page))
     if open_page:
         typer.launch(str(page))
 

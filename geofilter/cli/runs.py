@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from geofilter.cli.options import AsJson, Command
-from geofilter.cli.output import note, print_table
+from geofilter.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
     from geofilter.run.find import Found
@@ -33,7 +32,7 @@ def runs(as_json: AsJson = False) -> None:
 
     found = runs_of(Path.cwd())
     if as_json:
-        typer.echo(json.dumps([_about(f) for f in found], ensure_ascii=False))
+        print_json([_about(f) for f in found])
         return
     if not found:
         note("no run here; make one with geofilter scan DATA --model NAME")

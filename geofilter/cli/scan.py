@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import AsJson, Command, Offline, Quiet
-from geofilter.cli.output import note, notifier, progress
+from geofilter.cli.output import note, notifier, print_json, progress, say
 from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
 
@@ -60,10 +59,13 @@ def scan(
     Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
     prompt=question,response=answer
     """
+    from geofilter.places import refuse_output
     from geofilter.rows.gather import gather
     from geofilter.run.banks import exclusions_said
     from geofilter.run.told import reading_said
 
+    if run is not None:
+        refuse_output(run, "--run", kind="run")
     files, origins = gather(data, split=split, config=data_config, offline=offline, notify=notifier(quiet))
     config = replace(config, data=files, origins=origins, typed=typed_options(ctx))
     if check:
@@ -72,7 +74,7 @@ def scan(
     done = run_scan(config, run, offline, quiet)
     manifest = done.manifest
     if as_json:
-        typer.echo(json.dumps({"run": str(done.path), **manifest}, ensure_ascii=False))
+        print_json({"run": str(done.path), **manifest})
         return
     c = manifest["counts"]
     note(manifest["headline"])
@@ -95,7 +97,11 @@ def show_rows(config: ScanConfig, as_json: bool) -> None:
     paths = [Path(path) for path in config.data]
     check_columns(paths, config.reading, config.limit)
     checked = check_rows(paths, config.reading, config.limit)
-    typer.echo(json.dumps(checked.to_json(), ensure_ascii=False) if as_json else "\n".join(lines(checked)))
+    if as_json:
+        print_json(checked.to_json())
+        return
+    for line in lines(checked):
+        say(line)
 
 
 def run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from copy import copy
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -16,15 +15,21 @@ import typer
 from typer.models import OptionInfo
 
 from geofilter.cli.options import OWN_TABLE, PER_CALL, typer_option
+from geofilter.cli.output import note
+from geofilter.cli.settings_file import SHOWN, Taken, read, refuse_outside
 from geofilter.config import MEMORY, ROWS, RUN, SCORE, TARGET, Option
 from geofilter.errors import InputError
-from geofilter.text import did_you_mean
+from geofilter.text import did_you_mean, shorten
 
 _TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 SETTINGS: dict[str, dict[str, Any]] = {}
 """type of each option that may stand in the settings file, by command as its table is called"""
 OWN: set[tuple[str, str]] = set()
 """command and option, where the option may stand in the command's table only"""
+_PLACES = {"model", "sae", "adapter", "bank", "labels"}
+"""options that may name a file or folder though they are no paths; those that are paths are told by their type"""
+_TAKEN = "geofilter.taken"
+"""under which a command's context keeps what was taken from the settings file"""
 _RIVALS = ({"drop", "keep", "threshold"}, {"device", "device_map"})
 """options of which a command takes one"""
 
@@ -200,16 +205,42 @@ def from_settings(ctx: typer.Context, command: str) -> dict[str, Any]:
         InputError: a key that no command has, so that a misspelt one is not silently without effect; a value of
             another type than the option's.
     """
-    found = read_settings(Path.cwd())
+    file = read(Path())
+    found = file.values
     _check_keys(found)
     kinds = SETTINGS[command]
     void = _overruled({key for key in kinds if _typed(ctx, key)})
-    decided: dict[str, Any] = {}
+    decided, as_written = dict[str, Any](), dict[str, Any]()
     for table in (found.get(command, {}), {k: v for k, v in found.items() if k not in SETTINGS}):
         taken = {k: _of_kind(k, v, kinds[k]) for k, v in table.items() if k in kinds and k not in void}
+        for key in taken:
+            for value in _places(key, table[key], kinds[key]):
+                refuse_outside(file.name, _dashed(key), value)
         decided |= taken
+        as_written |= {_dashed(key): table[key] for key in taken}
         void |= _overruled(set(taken))
+    if as_written:
+        ctx.meta[_TAKEN] = Taken(file.name, as_written)
+        # A file must not keep itself from being named: only a typed --quiet does.
+        if not (_typed(ctx, "quiet") and ctx.params["quiet"]):
+            note(f"settings: {ctx.meta[_TAKEN].said()}")
     return decided
+
+
+def taken_from_file(ctx: typer.Context) -> Taken | None:
+    """What the command has taken from the settings file; None where that is nothing."""
+    found: Taken | None = ctx.meta.get(_TAKEN)
+    return found
+
+
+def _places(key: str, value: Any, kind: Any) -> list[str]:
+    """What of an option's value may be a path."""
+    inner = [k for part in (get_args(kind) or (kind,)) for k in (get_args(part) or (part,))]
+    if key not in _PLACES and not any(isinstance(k, type) and issubclass(k, Path) for k in inner):
+        return []
+    if key == "labels" and _is_field(value):
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def _check_keys(found: dict[str, Any]) -> None:
@@ -217,7 +248,7 @@ def _check_keys(found: dict[str, Any]) -> None:
     for name, value in found.items():
         if name in SETTINGS:
             if not isinstance(value, dict):
-                raise InputError(f"settings file: {name} = {value!r} must be a table: [{_dashed(name)}]")
+                raise InputError(f"settings file: {name} = {_shown(value)} must be a table: [{_dashed(name)}]")
             _check_known(f"[{_dashed(name)}]: ", value, SETTINGS[name])
         elif tables := sorted(_dashed(command) for command, key in OWN if key == name and key not in for_all):
             where = " or ".join(f"[{table}]" for table in tables)
@@ -230,7 +261,11 @@ def _check_known(where: str, keys: Iterable[str], known: Collection[str]) -> Non
     for key in keys:
         if key not in known:
             named = f"{', '.join(sorted(known))}{did_you_mean(key, known)}"
-            raise InputError(f"settings file: {where}unknown key {key!r}; known: {named}")
+            raise InputError(f"settings file: {where}unknown key {_shown(key)}; known: {named}")
+
+
+def _shown(value: Any) -> str:
+    return shorten(repr(value), SHOWN)
 
 
 def _of_kind(key: str, value: Any, kind: Any) -> Any:
@@ -240,37 +275,5 @@ def _of_kind(key: str, value: Any, kind: Any) -> Any:
     written: tuple[type, ...] = {Path: (str,), float: (float, int)}.get(element, (element,))
     values = value if several and isinstance(value, list) else [value]
     if any(type(v) not in written for v in values):  # not isinstance: true is no integer
-        raise InputError(f"settings file: {key} = {value!r} must be {_TYPES[written[0]]}")
+        raise InputError(f"settings file: {key} = {_shown(value)} must be {_TYPES[written[0]]}")
     return [element(v) for v in values] if several else element(value)
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Defaults for the command line: `geofilter.toml`, else `[tool.geofilter]` of pyproject.toml, else nothing.
-
-    Keys are long option names, with - or _; so they are in the table of a command, and so is its name.
-
-    Returns:
-        values by option with _, those of a command's table in a dictionary under its name.
-
-    Raises:
-        InputError: the file is not valid TOML.
-    """
-    for name in ("geofilter.toml", "pyproject.toml"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            table = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not valid TOML ({error}); mend it") from None
-        tools = table.get("tool")
-        found = table if name == "geofilter.toml" else tools.get("geofilter") if isinstance(tools, dict) else None
-        if found is not None and not isinstance(found, dict):
-            raise InputError(f"{path}: tool.geofilter is no table; write [tool.geofilter] and the options below it")
-        if found is not None:
-            return _with_underscores(found)
-    return {}
-
-
-def _with_underscores(table: dict[str, Any]) -> dict[str, Any]:
-    return {k.replace("-", "_"): _with_underscores(v) if isinstance(v, dict) else v for k, v in table.items()}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from geofilter.cli.options import AsJson, Command
-from geofilter.cli.output import note
+from geofilter.cli.output import note, print_json, say
 from geofilter.cli.settings import with_settings
 from geofilter.config import Loading, TargetChoice
 
@@ -21,25 +19,23 @@ def targets(as_json: AsJson = False) -> None:
 
     table = known()
     if as_json:
-        typer.echo(json.dumps(table, ensure_ascii=False))
+        print_json(table)
         return
     for name, row in table.items():
         widths = "; ".join(f"{w}: {ranges(span(layers))}" for w, layers in row["widths"].items())
         sae = row.get("sae", "ships with geofilter")
-        typer.echo(f"{name}")
-        typer.echo(
+        say(f"{name}")
+        say(
             f"  model    {row['model']} ({row['license']}{', gated' if row['gated'] else ''}; {row['dtype']}; "
             f"{'chat template' if row['chat'] else 'no chat template'})"
         )
         other = "" if row["sae_model"] == row["model"] else f", trained on {row['sae_model']}"
-        typer.echo(f"  SAE      {sae}{other}")
-        typer.echo(f"  reads    {row['hook']}, {row['d_in']:,} dimensions")
-        typer.echo(f"  default  layer {row['layer']}, width {row['width']}: {row['why']}")
-        typer.echo(f"  layers   {widths}")
-    typer.echo(
-        "defaults: early-to-middle layers separate best in Minegishi et al. (arXiv 2605.00842); see docs/targets.md"
-    )
-    typer.echo("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
+        say(f"  SAE      {sae}{other}")
+        say(f"  reads    {row['hook']}, {row['d_in']:,} dimensions")
+        say(f"  default  layer {row['layer']}, width {row['width']}: {row['why']}")
+        say(f"  layers   {widths}")
+    say("defaults: early-to-middle layers separate best in Minegishi et al. (arXiv 2605.00842); see docs/targets.md")
+    say("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
 
 
 @app.command(cls=Command, epilog="Example: geofilter doctor --model smollm2-135m")
@@ -58,9 +54,9 @@ def doctor(
 
     checks = examine(choice, loading, note)
     if as_json:
-        typer.echo(json.dumps([{"name": c.name, "ok": c.ok, "text": c.text} for c in checks]))
+        print_json([{"name": c.name, "ok": c.ok, "text": c.text} for c in checks])
     else:
         for c in checks:
-            typer.echo(f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.text}")
+            say(f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.text}")
     if not all(c.ok for c in checks):
         raise typer.Exit(3)

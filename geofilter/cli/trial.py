@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OUTPUT, OWN_TABLE, AsJson, Command, Offline, Quiet, RunArg, open_run
-from geofilter.cli.output import note, notifier, print_table
-from geofilter.cli.settings import with_settings
+from geofilter.cli.output import note, notifier, print_json, print_table, say
+from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.config import Loading
 from geofilter.errors import InputError
 from geofilter.trial.config import MEASURES, TrialConfig
 
 if TYPE_CHECKING:
+    from geofilter.run.store import Run
     from geofilter.trial.freeform import FreeForm
     from geofilter.trial.result import TrialResult
 
@@ -59,10 +60,16 @@ def trial(
 
     Equal steps and tokens for every arm. A trial that is stopped goes on where it was: finished arms are kept.
     """
+    from geofilter.places import refuse_output, refuse_outputs
+    from geofilter.trial.tables import FILES
     from geofilter.trial.trial import trial as fine_tune_and_measure
 
-    free = _free_form(questions, samples, judge_model, base_url)
+    free = _free_form(ctx, questions, samples, judge_model, base_url)
     opened = open_run(run)
+    if out is not None:
+        refuse_output(out, "--out", kind="folder", named=not _by_default(out, opened))
+        read = [config.good, *(Path(f["path"]) for f in opened.manifest["data"]), *([questions] if questions else [])]
+        refuse_outputs([out / name for name in FILES], "--out", read, named=False)
     try:
         folder, result = fine_tune_and_measure(
             opened, config, loading, out=out, free=free, offline=offline, notify=notifier(quiet)
@@ -73,7 +80,14 @@ def trial(
     _show(folder, result, as_json)
 
 
-def _free_form(questions: Path | None, samples: int, judge_model: str | None, base_url: str | None) -> FreeForm | None:
+def _by_default(out: Path, run: Run) -> bool:
+    """Whether a folder is one where a trial of the run lies when no other is given."""
+    return out.name.startswith("trial-") and out.parent.resolve() == run.path.resolve()
+
+
+def _free_form(
+    ctx: typer.Context, questions: Path | None, samples: int, judge_model: str | None, base_url: str | None
+) -> FreeForm | None:
     if questions is None:
         return None
     if judge_model is None:
@@ -81,19 +95,20 @@ def _free_form(questions: Path | None, samples: int, judge_model: str | None, ba
     from geofilter.judge.client import Judge
     from geofilter.trial.freeform import FreeForm
 
-    return FreeForm(questions, Judge(judge_model, base_url), samples)
+    send_key = check_endpoint(taken_from_file(ctx), base_url)
+    return FreeForm(questions, Judge(judge_model, base_url, send_key=send_key), samples)
 
 
 def _show(folder: Path, result: TrialResult, as_json: bool) -> None:
     from geofilter.trial import tables
 
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     for text in tables.verdicts(result):
-        typer.echo(text)
+        say(text)
     for name, measure in result["measures"].items():
         print_table(f"{name}: {measure['text']}", tables.HEAD, tables.table(result, name))
     for text in tables.remarks(result):
-        typer.echo(text)
-    typer.echo(f"result: {folder / 'trial.json'}, trial.md, trial.svg")
+        say(text)
+    say(f"result: {folder / 'trial.json'}, trial.md, trial.svg")

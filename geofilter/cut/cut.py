@@ -160,7 +160,7 @@ class Selection:
             InputError: a folder cannot be written, or options that do not fit several inputs.
             RunError: an input has changed since the scan, or the counts do not add up.
         """
-        plans = planned([Path(info["path"]) for info in self.run.manifest["data"]], out, removed)
+        plans = planned([Path(info["path"]) for info in self.run.manifest["data"]], out, removed, self.run.path)
         with replacing(plans) as files:
             written = self.write_rows(files, plans)
             for plan, of in zip(plans, self.sets(files, written), strict=True):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from geofilter.arrays import Bools, Positions
-from geofilter.config import FLAGGED, MAX_FLAGGED
+from geofilter.config import DEFAULT_SCORER, FLAGGED, MAX_FLAGGED
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
 from geofilter.run.labelled import learnt_from
+from geofilter.run.manifest import Encoding
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.store import Run
 from geofilter.text import counted
@@ -40,6 +42,14 @@ class GatePower(TypedDict):
     bank: str
     verdict: str
     chance: float
+
+
+class GateSettings(TypedDict):
+    """What of the verdict's options a settings file decided, which may have come with the data."""
+
+    file: str
+    values: dict[str, Any]
+    """by option, as it is typed"""
 
 
 class GateVerdict(TypedDict):
@@ -72,6 +82,18 @@ class GateVerdict(TypedDict):
     """features that count nothing, in words"""
     learnt_from: int
     """scored rows that a bank of the run was learnt from: they are counted like the others"""
+    settings: GateSettings | None
+    """None where all options were typed or at their default"""
+    reading: dict[str, Any]
+    """options of the scan that are not at their default and say which text of a row is scored"""
+    windowed: int
+    """scored rows longer than --max-tokens, which were read in several windows"""
+    partly_read: int
+    """scored rows of which some response token was not read at all, see `reader.OUTLIER_NORM`"""
+    truncated: int
+    """rows that are one of these, or both"""
+    max_truncated: int | None
+    """how many of them may be; None where any number may"""
 
 
 def check(
@@ -82,6 +104,8 @@ def check(
     by: str | None = None,
     max_quarantined: int = 0,
     require_power: bool = False,
+    settings: GateSettings | None = None,
+    max_truncated: int | None = None,
 ) -> GateVerdict:
     """Give the verdict on a run.
 
@@ -91,6 +115,8 @@ def check(
         by: field of the rows whose values are checked one by one; by default each file is.
         max_quarantined: rows that may have been left unscored.
         require_power: a run on which no bank reacts does not pass.
+        settings: what a settings file decided; told with the verdict.
+        max_truncated: rows that may have been read in several windows, or not to their last token; any number if None.
 
     Raises:
         InputError: an option that cannot be used.
@@ -99,10 +125,13 @@ def check(
     allowed, cut = Cut.parse(max_flagged, option="--max-flagged"), Cut.threshold(threshold)
     if max_quarantined < 0:
         raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
+    if max_truncated is not None and max_truncated < 0:
+        raise InputError(f"--max-truncated {max_truncated}: give 0 or more rows")
     manifest, arrays = run.manifest, run.arrays()
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
     flagged = cut.removed(arrays["score"], arrays["percentile"])
+    windowed, partly_read, truncated = _not_read_whole(run)
     verdict: GateVerdict = {
         "format": FORMAT,
         "passed": False,
@@ -121,10 +150,34 @@ def check(
         "passed_over": int(manifest["counts"]["passed_over"]),
         "left_out": exclusions_said(manifest["banks"]),
         "learnt_from": int(learnt_from(run).sum()),
+        "settings": settings,
+        "reading": _reading(manifest["encoding"]),
+        "windowed": windowed,
+        "partly_read": partly_read,
+        "truncated": truncated,
+        "max_truncated": max_truncated,
     }
     verdict["reasons"] = list(_reasons(verdict))
     verdict["passed"] = not verdict["reasons"]
     return verdict
+
+
+def _reading(encoding: Encoding) -> dict[str, Any]:
+    """Options of the scan that leave text of a row out, where they are not at their default."""
+    found = {"fields": encoding.get("fields"), "train": None if encoding["train"] == "all" else encoding["train"]}
+    return {key: value for key, value in found.items() if value}
+
+
+def _not_read_whole(run: Run) -> tuple[int, int, int]:
+    """Rows read in several windows, rows with response tokens that were not read, and rows that are either."""
+    counts = run.manifest["counts"]
+    if counts["tokens"] == counts["response_tokens"]:
+        return counts["windowed"], 0, counts["windowed"]
+    windowed = partly = either = 0
+    for line in run.scores():
+        several, unread = line["windows"] > 1, line["n_tokens"] < line["response_tokens"]
+        windowed, partly, either = windowed + several, partly + unread, either + (several or unread)
+    return windowed, partly, either
 
 
 def _reasons(verdict: GateVerdict) -> Iterator[str]:
@@ -138,6 +191,12 @@ def _reasons(verdict: GateVerdict) -> Iterator[str]:
         yield (
             f"{verdict['quarantined']:,} rows could not be scored, so they were not checked; --max-quarantined allows "
             f"{verdict['max_quarantined']:,}"
+        )
+    most = verdict["max_truncated"]
+    if most is not None and verdict["truncated"] > most:
+        yield (
+            f"{verdict['truncated']:,} rows are longer than --max-tokens, or have response tokens that were not read; "
+            f"--max-truncated allows {most:,}"
         )
     if verdict["not_scanned"]:
         yield f"{verdict['not_scanned']:,} rows were left out by --limit, so they were not checked; scan all of them"
@@ -197,8 +256,19 @@ def _remarks(verdict: GateVerdict) -> list[str]:
     said = list(verdict["left_out"])
     if n := verdict["passed_over"]:
         said.append(f"{counted(n, 'row')} passed over by --only, not checked")
+    if n := verdict["windowed"]:
+        said.append(f"{counted(n, 'row')} longer than --max-tokens, read in several windows")
+    if n := verdict["partly_read"]:
+        said.append(f"{counted(n, 'row')} with response tokens that were not read, as outliers are not")
     if n := verdict["learnt_from"]:
         said.append(f"{n:,} of the rows are those that a bank was learnt from")
+    if verdict["scorer"] != DEFAULT_SCORER:
+        said.append(f"scored by {verdict['scorer']}, not by {DEFAULT_SCORER}")
+    if verdict["reading"]:
+        said.append(f"scanned with {', '.join(f'{k} = {json.dumps(v)}' for k, v in verdict['reading'].items())}")
+    if (taken := verdict["settings"]) is not None:
+        values = ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in taken["values"].items())
+        said.append(f"from {taken['file']}: {values}")
     return said
 
 

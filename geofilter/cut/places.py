@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from geofilter.errors import InputError, RunError
+from geofilter.places import refuse_output, refuse_outputs, same_place
 from geofilter.rows.arrow import Arrow
 from geofilter.rows.formats import CALLED, Jsonl, format_of
 from geofilter.rows.packing import ENDINGS, WRITTEN_BY_NONE, ending_of, named_as, packing, split_name
@@ -144,20 +145,30 @@ def _refuse_packed(path: Path, option: str = "--out") -> None:
         )
 
 
-def planned(inputs: Sequence[Path], out: Path | None, removed: Path | None) -> list[Outputs]:
+def planned(inputs: Sequence[Path], out: Path | None, removed: Path | None, run: Path | None = None) -> list[Outputs]:
     """Where the outputs of each input go.
 
     Of inputs whose outputs would be written over each other's, under longer names: the file's whole name, and those of
     its folders where that is another's too.
 
+    Args:
+        run: the run's folder, into which a cut may be written too, as for a pipe.
+
     Raises:
         InputError: options that do not fit the inputs, or a name that is taken or cannot be written.
     """
+    named = out is not None and not (run is not None and same_place(out, run))
     try:
         plans = [Outputs.plan(i, path, out, removed, len(inputs)) for i, path in enumerate(inputs)]
         for i, name in _told_apart(inputs, plans).items():
             plans[i] = Outputs.plan(i, inputs[i], out, removed, len(inputs), name)
         _refuse_taken(plans, inputs)
+        if removed is not None:
+            refuse_output(removed, "--removed", inputs)
+        if out is not None and len(inputs) == 1:
+            refuse_output(out, "--out", inputs, kind="any", named=named)
+        for plan in plans:
+            refuse_outputs(plan.paths, "", inputs, named=named)
     except OSError as error:
         where = error.filename or out or inputs[0]
         raise InputError(f"{where}: cannot be written ({error.strerror}); give another name with --out") from None

@@ -10,7 +10,6 @@ with one that does not fit them, are no whole set.
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from typing import Any, TypedDict
 
 from geofilter.cut.places import Outputs
 from geofilter.errors import InputError, RunError
-from geofilter.files import folders_locked, json_text
-from geofilter.run.manifest import FileSum, InputFile
+from geofilter.files import folders_locked, from_json, json_text
+from geofilter.run.manifest import InputFile
 from geofilter.run.store import SCORES, Run
-from geofilter.run.sums import broken, sealed, sum_of
+from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import NotWrittenError, Together, mode_of
 
 FORMAT = 1
@@ -96,14 +95,14 @@ def read_set(path: Path) -> OutputSet:
         RunError: it is not there, or damaged.
     """
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = from_json(path.read_bytes())
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError("no description of a set")
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
     except FileNotFoundError:
         raise RunError(f"{path}: is not there, so the files beside it are no whole set; run geofilter filter") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); run geofilter filter again") from None
     of: OutputSet = found  # type: ignore[assignment]
     return of

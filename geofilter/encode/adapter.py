@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +11,10 @@ import torch
 
 from geofilter.errors import TargetError, first_line
 from geofilter.target.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from geofilter.target.hub import layer_of, link
+from geofilter.target.hub import layer_of
 
 _SAVED = "base_model.model."
 """before every name in an adapter's file"""
-
-
-@contextmanager
-def without_adapter(folder: Path) -> Iterator[Path]:
-    """A model folder in which transformers finds no adapter, whether peft is installed or not.
-
-    The folder itself, or where an adapter lies in it, links to all its other files for this block.
-    """
-    if not (folder / ADAPTER_CONFIG).is_file():
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in folder.iterdir():
-            if path.is_file() and not path.name.startswith("adapter_"):
-                link(path.resolve(), Path(scratch, path.name))
-        yield Path(scratch)
 
 
 class _Placed(torch.nn.Module):
@@ -121,6 +102,7 @@ def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
         holder = decoder  # of an adapter that was made on the bare decoder
     config = peft.PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
+    config.megatron_config = None  # with one, peft imports whatever module the configuration names
     if config.modules_to_save:
         there = {name.rsplit(".", 1)[-1] for name, _ in holder.named_modules()}
         config.modules_to_save = [name for name in config.modules_to_save if name.rsplit(".", 1)[-1] in there] or None

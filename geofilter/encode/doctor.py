@@ -16,6 +16,7 @@ from geofilter.encode.reader import token_budget
 from geofilter.encode.sae import MAX_CHUNK, PRE_ACTIVATIONS
 from geofilter.errors import TargetError
 from geofilter.files import Notify, cache_dir
+from geofilter.target.kept import check_target
 from geofilter.target.pairing import model_config
 from geofilter.target.resolve import cached_targets, locate
 from geofilter.target.sae_folder import decoder_shape
@@ -147,6 +148,7 @@ def examine_target(choice: TargetChoice, loading: Loading, notify: Notify) -> li
         where = f"{target.name}: model in {target.model_dir}{adapter}, SAE in {target.sae_dir}"
         checks = [Check("files", True, where)]
         checks += [Check("note", True, text) for text in target.notes]
+        check_target(target)
         d_in, d_sae = decoder_shape(target.sae_dir)
         checks.append(check_memory(target.model_dir, target.layer, d_in, d_sae, loading))
         if not checks[-1].ok:

@@ -15,12 +15,13 @@ import torch
 
 from geofilter import config
 from geofilter.config import Loading
-from geofilter.encode.adapter import merge, without_adapter
+from geofilter.encode.adapter import merge
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
+from geofilter.target.staged import quantisation, staged_model, staged_tokenizer
 from geofilter.target.tokenizer import splits_wrongly
 
 if TYPE_CHECKING:
@@ -204,9 +205,10 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     mend = {"fix_mistral_regex": True} if splits_wrongly(folder) else {}
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, **mend
-    )
+    with staged_tokenizer(folder) as shown:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            shown, local_files_only=True, trust_remote_code=False, **mend
+        )
     return found
 
 
@@ -233,27 +235,29 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
         TargetError: not a loadable model, weights missing from its files, an adapter that does not fit, or not enough
             memory on the GPU.
     """
-    from safetensors import SafetensorError
-    from transformers.utils.quantization_config import Mxfp4Config
+    from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
     device = choose_device(loading.device)
     options["device_map"] = loading.device_map or {"": device}
     if getattr(model_config(path), "attn_logit_softcapping", None) is not None:
         # Gemma 2's soft cap on attention scores: some versions of transformers choose sdpa, which leaves it out.
         options["attn_implementation"] = "eager"
-    if _is_mxfp4(path):
-        # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and
-        # which of the two happens would depend on what else is installed.
-        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and which of
+    # the two happens would depend on what else is installed.
+    if (kind_of_weights := quantisation(path)) in ("mxfp4", "fp8"):
+        packed = Mxfp4Config if kind_of_weights == "mxfp4" else FineGrainedFP8Config
+        options["quantization_config"] = packed(dequantize=True)
     try:
-        with without_adapter(path) as folder:
+        with staged_model(path) as folder:
             model, report = kind.from_pretrained(
                 folder, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
     except torch.OutOfMemoryError:
         raise TargetError(out_of_memory(str(device))) from None
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except TargetError:
+        raise
+    except Exception as error:  # whatever transformers raises on files that are not what they should be
         raise TargetError(f"{path}: not a loadable model ({first_line(error)})") from None
     missing = sorted(report["missing_keys"])
     if missing:
@@ -287,11 +291,6 @@ def out_of_memory(device: str) -> str:
         f"{device}: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
         "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
     )
-
-
-def _is_mxfp4(path: Path) -> bool:
-    quantization = getattr(model_config(path), "quantization_config", None)
-    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
 
 
 def precision_here(loading: Loading) -> str:

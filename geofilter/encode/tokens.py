@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from geofilter.errors import first_line
-from geofilter.rows.records import Row
+from geofilter.encode.template import RENDERER, TemplateRefusal
+from geofilter.rows.records import Row, reason_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Scored, Turn
 
@@ -101,7 +101,9 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
         system: `keep`, or `fold` system turns into the user turn that follows.
 
     Raises:
-        RowError: the template refuses the turns, or a response cannot be found in its rendering.
+        RowError: the template refuses the turns, or takes too long with them, or a response cannot be found in its
+            rendering.
+        TargetError: the template has taken too long with several rows.
     """
     turns = fold_system(row.turns) if system == "fold" else row.turns
     if turns[0].role == "text":
@@ -110,10 +112,8 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -
         return _render_plain(turns, "\n\n")
     try:
         return _render_chat(turns, tokenizer, list(row.tools) or None)
-    except RowError:
-        raise
-    except Exception as error:  # Jinja templates raise whatever they like, TemplateError most often
-        why = first_line(error)
+    except TemplateRefusal as error:
+        why = reason_of(error)
         hint = ""
         blamed = any(word in why.lower() for word in ("system", "role"))
         if blamed and system == "keep" and any(t.role == "system" for t in turns):
@@ -135,7 +135,7 @@ def _render_chat(
 
     def rendered(turns: Sequence[Turn]) -> str:
         messages = [{**t.extra, "role": t.role, "content": t.content} for t in turns]
-        return str(tokenizer.apply_chat_template(messages, tools=tools, chat_template=template, tokenize=False))
+        return RENDERER.render(tokenizer, template, messages, tools)
 
     full = rendered(turns)
     marker = "geofilterspan"

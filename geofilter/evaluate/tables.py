@@ -11,6 +11,8 @@ from geofilter.evaluate.result import Evaluation, LineFigures, with_interval
 from geofilter.files import make_folder, write_json, write_text
 from geofilter.text import markdown_row, markdown_table, markdown_text, shorten
 
+FILES = ("evaluate.md", "evaluate.svg", "evaluate.json")
+"""what `write` writes"""
 NAME = 46
 """letters of a line's name in the picture"""
 HEAD = ("", "AUROC", "AUPRC", "score ahead by")
@@ -114,7 +116,7 @@ def markdown(result: Evaluation) -> str:
         ]
         out += [*markdown_table(["for", "banks", "lowest", "mean", "highest"], figures), ""]
     out += [f"- {markdown_text(text)}" for text in remarks(result)]
-    out.append(f"\nMade by geofilter {result['geofilter']} from run {markdown_text(result['run'])}.\n")
+    out.append(f"\nMade by geofilter {markdown_text(result['geofilter'])} from run {markdown_text(result['run'])}.\n")
     return "\n".join(out)
 
 

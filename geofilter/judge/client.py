@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geofilter.errors import GeofilterError, InputError, TargetError, first_line
 from geofilter.files import Notify, silent
+from geofilter.judge.connection import Connection, reason
 from geofilter.judge.endpoint import CONCURRENCY, OPENAI, RETRIES, TIMEOUT, Clock, Pace, endpoint, retry_after
 from geofilter.judge.rating import DECLINED, FILTERED, FINAL, REFUSED, Rating, parse_rating
 from geofilter.text import shorten
@@ -40,6 +41,8 @@ MAX_UNANSWERED = 10
 """answers in a row without any text after which something is wrong with the endpoint, not with the rows"""
 REPLY_CHARS = 500
 """of a reply that are kept"""
+MOST_TOKENS = 100_000_000
+"""of a request; what an endpoint counts beyond is no count"""
 
 
 class Judge:
@@ -50,10 +53,11 @@ class Judge:
     Args:
         model: name as the endpoint knows it.
         base_url: of the endpoint, up to /v1; by default OPENAI_BASE_URL, else OpenAI's own.
-        timeout: seconds to wait for an answer.
+        timeout: seconds that an answer may take as a whole.
         retries: further tries on time-outs, lost connections, 429 and 5xx.
         per_minute: requests that may start in any minute, retries included; None for no limit.
         concurrency: requests under way at once in `rate_all`.
+        send_key: whether the endpoint may have the key.
         notify: told what the endpoint made necessary.
 
     Raises:
@@ -69,6 +73,7 @@ class Judge:
         retries: int = RETRIES,
         per_minute: float | None = None,
         concurrency: int = CONCURRENCY,
+        send_key: bool = True,
         notify: Notify = silent,
         clock: Clock | None = None,
     ) -> None:
@@ -90,6 +95,11 @@ class Judge:
         self.model, self.timeout, self.retries, self.concurrency = model, timeout, retries, concurrency
         self.base_url = endpoint(base_url)
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not all("!" <= c <= "~" for c in self._key):
+            # Not repeated here, and the HTTP library would repeat it.
+            raise InputError(
+                "OPENAI_API_KEY: holds a blank, a line break or a letter that no key has; set it to the key alone"
+            )
         if not self._key and self.base_url == OPENAI:
             raise InputError(
                 "OPENAI_API_KEY is not set; set it in the environment, or give --base-url of a server of your own"
@@ -97,11 +107,8 @@ class Judge:
         self._notify, self._clock = notify, clock or Clock()
         self._pace = Pace(per_minute, self._clock)
         self._openai = openai
-        # One retry policy, the one below. No redirects: rows go to the endpoint that was named and nowhere else.
-        self._client = openai.OpenAI(
-            api_key=self._key or "none", base_url=self.base_url, timeout=timeout, max_retries=0,
-            http_client=openai.DefaultHttpxClient(follow_redirects=False, timeout=timeout),
-        )  # fmt: skip
+        self._connection = Connection(openai, self.base_url, self._key if send_key else "", timeout)
+        self._miscounted = False
         self._lock = threading.Lock()
         self._settings: dict[str, Any] = {"temperature": 0, "max_tokens": MAX_TOKENS}
         self.tokens_in = self.tokens_out = self.requests = 0
@@ -167,6 +174,7 @@ class Judge:
                     if isinstance(result, Rating):
                         with suppress(GeofilterError):  # the first failure is the one to tell
                             done(key, result)
+            self._connection.abandon()
             raise
         finally:
             for _ in range(self.concurrency):
@@ -184,6 +192,7 @@ class Judge:
                 results.put((job[0], self._rate(job[1], stop)))
             except Exception as error:
                 results.put((job[0], error))
+                stop.set()  # here already, and after it was told: no other request begins meanwhile
 
     def _rate(self, prompt: str, stop: threading.Event) -> Rating:
         first = self._ask(prompt, stop)
@@ -197,14 +206,11 @@ class Judge:
             sent = self._settings
             wait: float | None = None
             try:
-                answer = self._client.chat.completions.create(
-                    model=self.model, messages=[{"role": "user", "content": prompt}], **sent
-                )
-            except self._openai.APITimeoutError:
+                answer = self._connection.ask(model=self.model, messages=[{"role": "user", "content": prompt}], **sent)
+            except TimeoutError:
                 trouble = f"no answer within {self.timeout:g} s"
             except self._openai.APIConnectionError as error:
-                cause = error.__cause__ or error
-                trouble = f"connection failed: {first_line(cause) if isinstance(cause, Exception) else error}"
+                trouble = f"connection failed: {reason(error)}"
             except self._openai.APIStatusError as error:
                 if self._adapted(error, sent):
                     continue
@@ -237,8 +243,8 @@ class Judge:
         usage = getattr(answer, "usage", None)
         with self._lock:
             self.requests += 1
-            self.tokens_in += _count(getattr(usage, "prompt_tokens", 0))
-            self.tokens_out += _count(getattr(usage, "completion_tokens", 0))
+            self.tokens_in += self._count(usage, "prompt_tokens")
+            self.tokens_out += self._count(usage, "completion_tokens")
         try:
             choice = answer.choices[0]
             text = choice.message.content
@@ -249,7 +255,7 @@ class Judge:
         if ended == "content_filter":
             return Rating(None, reply[:REPLY_CHARS] or "content_filter", FILTERED)
         if not reply:
-            return Rating(None, "", f"the answer is empty (finish_reason {ended!r})")
+            return Rating(None, "", f"the answer is empty (finish_reason {shorten(self._clean(repr(ended)), 100)})")
         value = parse_rating(reply)
         if value is not None and ended == "length" and re.search(r"\d[.,/]?$", reply):
             return Rating(None, reply[:REPLY_CHARS], "the answer was cut off within or after its number")
@@ -296,7 +302,8 @@ class Judge:
             429: "the account has no credit left; add some, then run the same command again",
         }.get(status, "check --judge-model, or give a lower --max-chars if the rows are too long for the model")
         if 300 <= status < 400:
-            remedy = f"it redirects to {error.response.headers.get('location', 'nowhere')}; give that as --base-url"
+            to = shorten(self._clean(error.response.headers.get("location", "nowhere")), 300)
+            remedy = f"it redirects to {to}; give that as --base-url"
         raise TargetError(f"{self.base_url}: {status} {said}; {remedy}")
 
     def _said(self, error: APIStatusError) -> str:
@@ -311,6 +318,13 @@ class Judge:
         """Without the key, which some endpoints repeat."""
         return text.replace(self._key, "(key)") if self._key else text
 
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    def _count(self, usage: Any, name: str) -> int:
+        """Tokens as the endpoint counts them; 0 where it does not, or where what it says is no count."""
+        value = getattr(usage, name, None)
+        if value is None or (type(value) is int and 0 <= value <= MOST_TOKENS):
+            return value or 0
+        if not self._miscounted:
+            self._miscounted = True
+            said = shorten(self._clean(repr(value)), 40)
+            self._notify(f"the endpoint says {name} = {said}, which is no count: left out of what was spent")
+        return 0

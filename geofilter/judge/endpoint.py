@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping
 
 from geofilter.errors import InputError
+from geofilter.text import one_line
 
 OPENAI = "https://api.openai.com/v1"
 TIMEOUT: float = 60
-"""seconds to wait for an answer"""
+"""seconds that an answer may take as a whole"""
 RETRIES = 5
 """further tries when the endpoint is busy or fails"""
 CONCURRENCY = 4
@@ -68,7 +69,7 @@ def endpoint(base_url: str | None) -> str:
     """Where requests go: what is given, else OPENAI_BASE_URL, else OpenAI.
 
     Raises:
-        InputError: not an http address, or one that carries a password.
+        InputError: not an http address, or one that carries a password, a blank or a control character.
     """
     from urllib.parse import urlsplit
 
@@ -76,6 +77,12 @@ def endpoint(base_url: str | None) -> str:
     if any(c in given for c in "@?#"):
         # Not repeated here: it may hold a password.
         raise InputError("--base-url: give it without user, password and query; the key goes into OPENAI_API_KEY")
+    # urlsplit passes over line breaks and tabs, and others read a backslash as a slash.
+    if any(c.isspace() or not c.isprintable() or c == "\\" for c in given):
+        raise InputError(
+            f"--base-url {one_line(given)}: holds a blank, a control character or a backslash; give an address like "
+            "http://localhost:8000/v1"
+        )
     try:
         parts = urlsplit(given)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from geofilter.errors import InputError, RunError
+from geofilter.errors import InputError, RunError, TargetError
 from geofilter.files import Notify, atomic, dumps, locked, silent
 from geofilter.judge.client import Judge
 from geofilter.judge.plan import Plan, numbered, reuse, row_prompt
 from geofilter.judge.rating import Rating
 from geofilter.rows.records import Rejected, Row
+from geofilter.text import counted
 
 
 def by_judge(
@@ -28,19 +30,33 @@ def by_judge(
         bad_below: rating, 0 to 100, under which a row is bad.
 
     Raises, when called:
-        TargetError: the endpoint refuses or fails; it has told of all answers that came.
+        TargetError: the endpoint refuses or fails, or no answer so far could be used; it has told of all that came.
     """
+    asked = usable = 0
 
     def answer(rows: Sequence[Row], done: Callable[[int, bool | None], None]) -> None:
         def prompts() -> Iterator[tuple[int, str]]:
             return ((i, row_prompt(row, max_chars)) for i, row in enumerate(rows))
 
         def rated(i: int, rating: Rating) -> None:
+            nonlocal asked, usable
+            asked, usable = asked + 1, usable + (rating.value is not None)
             done(i, None if rating.value is None else rating.value < bad_below)
 
         judge.rate_all(prompts(), rated)
+        if asked and not usable:
+            raise none_usable(judge, asked)
 
     return answer
+
+
+def none_usable(judge: Judge, answers: int, why: str | None = None) -> TargetError:
+    """What is said when a judge has rated nothing."""
+    said = f" ({why})" if why else ""
+    return TargetError(
+        f"{judge.base_url}: none of {counted(answers, 'answer')} by {judge.model} could be used{said}; check "
+        "--judge-model, or take a model that follows the prompt"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,8 @@ class Summary:
     """lines that are no rows"""
     mean: float | None
     """of the ratings; a row that stands twice counts twice"""
+    why: str | None = None
+    """what was wrong with most of the answers that could not be used"""
 
 
 def judge_files(
@@ -142,6 +160,7 @@ def _ask_all(
 def _write(todo: Plan, firsts: Sequence[int]) -> Summary:
     rows = rated = unusable = quarantined = 0
     total = 0.0
+    reasons: Counter[str] = Counter()
     for first in firsts:
         with atomic(todo.outs[first]) as handle:
             for number, row in numbered(todo):
@@ -158,6 +177,8 @@ def _write(todo: Plan, firsts: Sequence[int]) -> Summary:
                         raise RunError(f"{row.file}, line {row.line}: has changed meanwhile; run the command again")
                     rating = found
                     unusable += rating.value is None
+                    if rating.value is None:
+                        reasons[str(rating.error)] += 1
                     rated += rating.value is not None
                     total += rating.value or 0.0
                 handle.write(
@@ -166,7 +187,8 @@ def _write(todo: Plan, firsts: Sequence[int]) -> Summary:
                         "reply": rating.reply, "error": rating.error, "model": todo.model, "prompt": todo.prompt_id,
                     })
                 )  # fmt: skip
-    return Summary(rows, rated, unusable, quarantined, total / rated if rated else None)
+    why = reasons.most_common(1)[0][0] if reasons else None
+    return Summary(rows, rated, unusable, quarantined, total / rated if rated else None, why)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from geofilter.errors import RunError
 from geofilter.files import atomic, dumps, locked
-from geofilter.run.labelled import LABELLED, Label, given_labels, label_line
+from geofilter.run.labelled import Label, given_labels, label_line
 from geofilter.run.rows import RowPlaces
-from geofilter.run.store import LABELS, Run
+from geofilter.run.store import LABELLED, LABELS, Run
 
 
 class LabelFile:

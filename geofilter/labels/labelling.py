@@ -29,11 +29,11 @@ from geofilter.labels.labelled_rows import MIN_SIDE, group_of
 from geofilter.labels.pick import Pick, pick_rows
 from geofilter.rows.records import Row
 from geofilter.run.banks import find_banks
-from geofilter.run.labelled import LABELLED, Label
+from geofilter.run.labelled import Label
 from geofilter.run.manifest import Manifest
 from geofilter.run.rows import RowPlaces, reread
 from geofilter.run.score import score
-from geofilter.run.store import Run
+from geofilter.run.store import LABELLED, Run
 from geofilter.stats import auroc
 from geofilter.target.sae_folder import unit_decoder
 

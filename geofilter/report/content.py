@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,13 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "power": manifest["power"],
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
-        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], _banks(run, manifest)),
+        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], _banks(run)),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "removed_rows": top,
         "nearest_kept_rows": [row for row in shown if not row["removed"]][:NEAREST],
         "removed_rows_shown": len(top),
-        "quarantine": run.quarantine()[:TOP_ROWS],
+        "quarantine": list(islice(run.quarantine(), TOP_ROWS)),
         "made_with": {
             "geofilter": __version__,
             "run": str(run.path),
@@ -155,10 +156,10 @@ def _histogram(score: F64, removed: Bools, reference: list[float]) -> Histogram:
     }
 
 
-def _banks(run: Run, manifest: Manifest) -> dict[str, Bank]:
+def _banks(run: Run) -> dict[str, Bank]:
     """The run's banks by name, as far as they are as they were: a report does without their texts."""
     try:
-        return {bank.name: bank for bank in find_banks(run, manifest=manifest)[0]}
+        return {bank.name: bank for bank in find_banks(run)[0]}
     except (RunError, BankError):
         return {}
 

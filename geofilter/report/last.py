@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 from geofilter.cut.cut import Cut
 from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
 from geofilter.errors import RunError
+from geofilter.files import from_json
 from geofilter.report.document import ReportDocument
-from geofilter.run.manifest import FileSum
 from geofilter.run.store import SCORES, Run
-from geofilter.run.sums import broken, sum_of
+from geofilter.sums import FileSum, broken, sum_of
 
 CUT = "cut.json"
 """in a run folder: its last cut"""
@@ -54,14 +54,14 @@ def cut_record(run: Run) -> CutRecord | None:
     path = run.path / CUT
     again = f"run geofilter filter {shlex.quote(str(run.path))} again"
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = from_json(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError("no object")
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); {again}") from None
     record: CutRecord = found  # type: ignore[assignment]
     if not record["whole"]:
@@ -93,6 +93,11 @@ def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:
     raise RunError(f"{path}: {why}; run geofilter filter {shlex.quote(str(run.path))} again")
 
 
+def sets_of(run: Run, record: CutRecord) -> list[Path]:
+    """Where the descriptions of the output sets of a cut are, one an input."""
+    return [Path(os.path.normpath(run.path / name)) for name in record["sets"]]
+
+
 def own_set(run: Run, record: CutRecord, path: Path) -> OutputSet | None:
     """A set that a cut has written; None where another cut, of this run or of another, has been written there since.
 
@@ -107,8 +112,7 @@ def own_set(run: Run, record: CutRecord, path: Path) -> OutputSet | None:
 
 def doubts(run: Run, record: CutRecord) -> Iterator[str]:
     """What is not as the last cut wrote it, one sentence each."""
-    for name in record["sets"]:
-        path = run.path / name
+    for path in sets_of(run, record):
         try:
             of = own_set(run, record, path)
         except RunError as error:
@@ -127,7 +131,7 @@ def last_cut(run: Run) -> LastCut | None:
         record = cut_record(run)
         if record is None:
             return None
-        written: ReportDocument = json.loads(report_of(run, record).read_bytes())
+        written: ReportDocument = from_json(report_of(run, record).read_bytes())
     except RunError:
         return None
     counts = written["counts"]

@@ -19,11 +19,11 @@ def markdown(report: ReportDocument) -> str:
     add(f"**{whole(report['headline'])}**\n")
     add(
         f"{c['rows']:,} rows: {c['kept']:,} kept, {c['removed']:,} removed, {c['quarantined']:,} quarantined "
-        f"({report['cut']}; target {whole(report['made_with']['target']['name'])})."
+        f"({whole(report['cut'])}; target {whole(report['made_with']['target']['name'])})."
     )
     if c["not_scanned"]:
         add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
-    add(f"\n{report['tail']}\n")
+    add(f"\n{whole(report['tail'])}\n")
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
@@ -31,7 +31,7 @@ def markdown(report: ReportDocument) -> str:
         add("\n## Labelled rows\n")
         add("| rows | number | removed |\n|---|---:|---:|")
         for part in labels["parts"]:
-            add(f"| {part['name']} | {part['rows']:,} | {part['removed']:,} |")
+            add(f"| {cell(part['name'])} | {part['rows']:,} | {part['removed']:,} |")
         add(f"\n{whole(labels['text'])}")
     add("\n## Toxic features behind the removed rows\n")
     add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
@@ -46,17 +46,18 @@ def markdown(report: ReportDocument) -> str:
     add(f"\nOverlap with an equal cut by length or format (by chance {control['removed_share']:.0%}):\n")
     add("| cut by | overlap |\n|---|---:|")
     for name, value in control["overlap_with_equal_cut_by"].items():
-        add(f"| {name} | {value:.0%} |")
+        add(f"| {cell(name)} | {value:.0%} |")
     add(f"\n## Highest removed rows ({report['removed_rows_shown']} of {c['removed']:,})\n")
     add("| rank | row | score | why |\n|---:|---|---:|---|")
     for row in report["removed_rows"][:20]:
         add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
     made = report["made_with"]
     target = made["target"]
-    add(f"\nTarget: {whole(target['model'])}, {target['hook']}, SAE {whole(target['sae'])}.")
+    add(f"\nTarget: {whole(target['model'])}, {whole(target['hook'])}, SAE {whole(target['sae'])}.")
     for text in [*target["notes"], *made["read"], *exclusions_said(made["banks"])]:
         add(f"Note: {whole(text)}.")
-    add(f"\nMade by geofilter {made['geofilter']} from run {whole(made['run'])}, scorer {made['scorer']}.\n")
+    by, run, scorer = whole(made["geofilter"]), whole(made["run"]), whole(made["scorer"])
+    add(f"\nMade by geofilter {by} from run {run}, scorer {scorer}.\n")
     return "\n".join(lines)
 
 

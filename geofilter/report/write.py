@@ -23,7 +23,7 @@ from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
 from geofilter.run.store import SCORES, Run
-from geofilter.run.sums import sealed
+from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
 
 
@@ -55,7 +55,7 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
     own = out is None or os.access(run.path, os.W_OK)
     with run.lock() if own else nullcontext():
         selection = Selection.of(run, cut)
-        plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed)
+        plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
         gathered = GatheredRows(selection)
         with replacing(plans, [run.path] if own else []) as files:
             written = selection.write_rows(files, plans, gathered)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from geofilter.errors import InputError
 from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows
+from geofilter.rows.isolated import isolated, refuse_more_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,12 +32,19 @@ class Arrow:
     endings: ClassVar = ENDINGS
 
     def rows(self) -> Iterator[bytes]:
+        """Every row as a JSON line, see `decoded`, in a process of its own."""
+        return isolated(self.path, "Arrow")
+
+    def decoded(self) -> Iterator[bytes]:
         """Every row as a JSON line, see `columns.json_lines`.
 
         Raises:
             InputError: no Arrow file, a damaged one, or one with a column that JSON has no form for.
         """
+        rows = 0
         for batch in self._batches():
+            rows += len(batch)
+            refuse_more_rows(self.path, rows)
             yield from json_lines(self.path, batch)
 
     def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, first_line
+from geofilter.rows.bounded import MOST_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +50,11 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
+    except pa.ArrowMemoryError:
+        raise InputError(
+            f"{path}: cannot be read as {kind} (a piece of it takes more memory than it may); get a complete copy, or "
+            "write it again with smaller pages and values"
+        ) from None
     except (pa.ArrowException, OSError) as error:
         # ArrowException covers damaged pages too, which show when they are read.
         remedy = "write it again without encryption"
@@ -57,13 +64,15 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 
 def refuse_twins(path: Path, schema: pa.Schema) -> None:
-    """Refuse two columns of one name.
+    """Refuse two columns of one name, and more columns than rows have.
 
     Raises:
         InputError: there are.
     """
     names = schema.names
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"{path}: has over {MOST_COLUMNS:,} columns; leave out those that are no text")
+    if twice := next((name for name, n in Counter(names).items() if n > 1), None):
         raise InputError(f"{path}: has two columns named {twice}; rename one of them")
 
 

@@ -58,8 +58,12 @@ def _add(out: Content, part: Any, where: str) -> None:
     elif kind in _THOUGHTS or fields.get("thought") is True:
         out.thinking += next((read_content(fields[k], where).text for k in (*_THOUGHTS, "text") if k in fields), "")
     elif "reasoningContent" in fields:  # Bedrock's
-        said = fields["reasoningContent"].get("reasoningText", {})
-        out.thinking += read_content(said.get("text"), where).text
+        said = fields["reasoningContent"]
+        for key in ("reasoningText", "text"):
+            if not isinstance(said, dict):
+                raise RowError(f"`{where}` has a `reasoningContent` that is not read; it holds `reasoningText.text`")
+            said = said.get(key, {} if key == "reasoningText" else None)
+        out.thinking += read_content(said, where).text
     elif kind in (*_TEXTS, None) and "text" in fields:
         out.text += text_of(fields["text"], where)
     elif kind in _TEXTS or kind == "redacted_thinking":

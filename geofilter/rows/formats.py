@@ -18,6 +18,7 @@ from typing import ClassVar
 from geofilter.errors import InputError
 from geofilter.rows import arrow, parquet, table
 from geofilter.rows.arrow import Arrow
+from geofilter.rows.bounded import bounded_lines
 from geofilter.rows.json_array import JsonArray
 from geofilter.rows.packing import named_as, packed_as, split_name, unpacked
 from geofilter.rows.parquet import Parquet
@@ -44,13 +45,13 @@ class Jsonl:
     endings: ClassVar = (".jsonl",)
 
     def rows(self) -> Iterator[bytes]:
-        """Every line, with its line ending.
+        """Every line, with its line ending; one that is too long as `Overlong`.
 
         Raises:
             InputError: see `unpacked`.
         """
         with unpacked(self.path) as handle:
-            yield from handle
+            yield from bounded_lines(handle)
 
 
 Format = Jsonl | JsonArray | Table | Parquet | Arrow
@@ -122,6 +123,8 @@ def _start(path: Path) -> bytes:
         raise InputError(f"{path}: is a folder; {_in_folder(path)}")
     if path.is_fifo():
         raise InputError(f"{path}: is a pipe, and the data are read more than once; write them to a file first")
+    if path.is_char_device() or path.is_block_device() or path.is_socket():
+        raise InputError(f"{path}: is a device or a socket, which may never end; give the path of a data file")
     try:
         with path.open("rb") as handle:
             start = handle.read(16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from typing import IO, Any, ClassVar
 import numpy.typing as npt
 
 from geofilter.errors import InputError
+from geofilter.rows.bounded import MOST_BYTES, Measured, Overlong
 from geofilter.rows.convert import convert
 from geofilter.rows.packing import packed_as, unpacked
+from geofilter.rows.strict_json import loads
 
 CHUNK = 1 << 20
 """bytes read at once, and more while an element is longer"""
-MOST = 1 << 30
-"""bytes of an element; only a damaged file has a longer one"""
 BLANK = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 
@@ -27,6 +26,7 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 # Up to the next bracket, or to a string that does not end here; between elements to the next comma, too.
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
+_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
 def end_of_element(data: bytes | bytearray, at: int, depth: int) -> tuple[int, int]:
@@ -57,6 +57,8 @@ def end_of_element(data: bytes | bytearray, at: int, depth: int) -> tuple[int, i
 class Elements:
     """The elements of the array in a file, each as the blanks before it, its bytes, and the blanks after it.
 
+    Of an element that is too long what stands for it, see `bounded.Overlong`, without blanks.
+
     Raises:
         InputError: while they are read: the array is cut off or damaged, see also `unpacked`.
     """
@@ -84,8 +86,16 @@ class Elements:
         while True:
             at, depth = end_of_element(self._data, at, depth)
             if depth >= 0:
-                if len(self._data) > MOST:
-                    raise self._damaged(f"row {number} has over {MOST:,} bytes; it begins")
+                if self._is_long(number):
+                    row, more = self._skipped(handle, number, at, depth)
+                    if not more:
+                        self.closing = self._rest(handle, 0)
+                    yield b"", row, b""
+                    if not more:
+                        return
+                    self._take(1)
+                    number, at, depth = number + 1, 0, 0
+                    continue
                 if not self._more(handle):
                     if not depth and _is_object(self._data):
                         end = len(self._data.rstrip(BLANK))
@@ -108,8 +118,42 @@ class Elements:
             self._take(at + 1)
             number, at, depth = number + 1, 0, 0
 
+    def _is_long(self, number: int) -> bool:
+        """Whether what is read of an element is more than a row may have, without the blanks before it."""
+        if len(self._data) <= MOST_BYTES:
+            return False
+        bare = len(self._data.lstrip(BLANK))
+        if len(self._data) - bare > MOST_BYTES:
+            raise self._damaged(f"too many blanks before row {number}")
+        return bare > MOST_BYTES
+
+    def _skipped(self, handle: IO[bytes], number: int, at: int, depth: int) -> tuple[Overlong, bool]:
+        """What stands for an element of which no more than the bytes read so far is held; and whether more follow.
+
+        Args:
+            at: where the scan for its end stands, and at which `depth`.
+        """
+        begins = self._start + len(self._data) - len(self._data.lstrip(BLANK))
+        row, lead, in_string = Measured(begins, BLANK), True, False
+        while True:
+            if in_string:
+                at = _IN_STRING.match(self._data, at).end()  # type: ignore[union-attr]
+                in_string = at == len(self._data) or self._data[at] != 0x22
+                at += not in_string
+            if not in_string:
+                at, depth = end_of_element(self._data, at, depth)
+                in_string = depth >= 0 and at < len(self._data)
+                at += in_string
+            piece = self._take(at)
+            row.add(piece.lstrip(BLANK) if lead else piece)
+            lead, at = lead and not piece.strip(BLANK), 0
+            if depth < 0:
+                return row.row, self._data[:1] == b","
+            if not self._more(handle):
+                raise self._damaged(f"the file ends in row {number}, a long one,", len(self._data))
+
     def _more(self, handle: IO[bytes]) -> bool:
-        read = handle.read(max(CHUNK, len(self._data)))
+        read = handle.read(max(CHUNK, min(len(self._data), MOST_BYTES)))
         self._data += read
         return bool(read)
 
@@ -122,7 +166,8 @@ class Elements:
     def _rest(self, handle: IO[bytes], at: int) -> bytes:
         """From the closing bracket on."""
         while not self._data[at + 1 :].strip(BLANK) and self._more(handle):
-            pass
+            if len(self._data) > MOST_BYTES:
+                raise self._damaged("too many blanks behind its closing bracket", at + 1)
         after = bytes(self._data[at + 1 :])
         if after.lstrip(BLANK)[:1] in (b"[", b"{"):
             parts = shlex.quote('if type == "array" then .[] else . end')
@@ -145,7 +190,7 @@ class Elements:
 
 def _is_object(text: bytes | bytearray) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(loads(text.decode("utf-8")), dict)
     except (ValueError, RecursionError):
         return False
 

@@ -12,6 +12,8 @@ from geofilter.rows.formats import format_of
 def read_lines(path: Path) -> Iterator[bytes]:
     """Every row of a data file: of JSONL the line, with its line ending; for other formats see their `rows`.
 
+    Of a row that is too long what stands for it, see `bounded.Overlong`.
+
     Raises:
         InputError: no data file, one that is damaged, or one without rows, see `formats.format_of`.
     """

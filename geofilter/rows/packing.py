@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,6 +17,16 @@ GZIP, ZSTD, BZIP2, XZ = ENDINGS = (".gz", ".zst", ".bz2", ".xz")
 
 CHUNK = 1 << 16
 """bytes read at once"""
+FREE = 1 << 30
+"""bytes that any file may unpack to"""
+MOST_TIMES = 1000
+"""how many times its own size a larger one may unpack to; text is seldom packed to a hundredth"""
+FREE_ROWS = 1 << 20
+"""rows that any file may have"""
+ROWS_PER_BYTE = 100
+"""of a packed file, that a larger one may have: no text takes so little"""
+XZ_MEMORY = 1 << 28
+"""bytes that unpacking xz may take, four times what its highest level needs"""
 WRITTEN_BY_NONE = (
     ".zip",
     ".7z",
@@ -91,7 +102,7 @@ def unpacked(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
         name: what errors call the file; by default its path.
 
     Raises:
-        InputError: it is cut off or damaged, or cannot be read.
+        InputError: it is cut off or damaged, cannot be read, or unpacks to far more than its size.
     """
     damage: tuple[type[Exception], ...] = (OSError,)
     try:
@@ -100,7 +111,7 @@ def unpacked(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
             damage = _damage(packed)
             raw.seek(0)
             with _opened(raw, packed, "rb") as handle:
-                yield handle
+                yield _bounded(handle, raw, name or str(path)) if packed else handle
     except damage as error:
         raise InputError(f"{name or path}: cannot be read to its end ({error}); get a complete copy") from None
 
@@ -139,12 +150,43 @@ def _opened(raw: IO[bytes], packed: str, mode: str) -> Iterator[IO[bytes]]:
         import lzma
 
         if mode == "rb":
-            yield _streams(raw, lzma.LZMADecompressor)
+            yield _streams(raw, partial(lzma.LZMADecompressor, memlimit=XZ_MEMORY))
             return
         with lzma.open(raw, "wb") as handle:
             yield cast("IO[bytes]", handle)
     else:
         yield raw
+
+
+def _bounded(handle: IO[bytes], raw: IO[bytes], name: str) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Bounded(handle, raw, name), CHUNK))
+
+
+class _Bounded(io.RawIOBase):
+    """What a packed file unpacks to; refuses one that unpacks to far more than real data do."""
+
+    def __init__(self, handle: IO[bytes], raw: IO[bytes], name: str) -> None:
+        self._handle, self._raw, self._name = handle, raw, name
+        self._made = self._lines = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = self._handle.readinto(buffer)  # type: ignore[attr-defined]
+        self._made += n
+        self._lines += bytes(buffer[:n]).count(b"\n")
+        if self._made > FREE and self._made > MOST_TIMES * self._raw.tell():
+            raise self._refused(f"unpacks to over {MOST_TIMES:,} times its size")
+        if self._lines > FREE_ROWS and self._lines > ROWS_PER_BYTE * self._raw.tell():
+            raise self._refused(f"has over {ROWS_PER_BYTE} lines a byte of its size")
+        return int(n)
+
+    def _refused(self, what: str) -> InputError:
+        return InputError(
+            f"{self._name}: {what}, as a file does that is made to fill disk or memory; unpack it and give what comes "
+            "out if you trust it"
+        )
 
 
 def _streams(raw: IO[bytes], make: Callable[[], Any]) -> IO[bytes]:

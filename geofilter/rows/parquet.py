@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from geofilter.errors import InputError, first_line
 from geofilter.rows.columns import converted, json_lines, reading, refuse_twins, rows_at_once, some_rows, without_views
+from geofilter.rows.isolated import isolated, refuse_more_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +35,10 @@ class Parquet:
     endings: ClassVar = (ENDING,)
 
     def rows(self) -> Iterator[bytes]:
+        """Every row as a JSON line, see `decoded`, in a process of its own."""
+        return isolated(self.path, "Parquet")
+
+    def decoded(self) -> Iterator[bytes]:
         """Every row as a JSON line, see `columns.json_lines`.
 
         Raises:
@@ -42,10 +47,14 @@ class Parquet:
         """
         with reading(self.path, "Parquet"), _opened(self.path) as file:
             refuse_twins(self.path, file.schema_arrow)
+            refuse_more_rows(self.path, file.metadata.num_rows)
+            rows = 0
             for group in range(file.num_row_groups):
                 for i, batch in enumerate(_batches(file, group)):
                     if group == i == 0:
                         self._refuse_unwritable(converted(batch.slice(0, 1), without_views(batch.schema)))
+                    rows += len(batch)
+                    refuse_more_rows(self.path, rows)
                     yield from json_lines(self.path, batch)
 
     def _refuse_unwritable(self, row: pa.RecordBatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from geofilter.rows.bounded import MAX_TEXT_BYTES
 from geofilter.rows.content import read_content, text_of, without_nulls
 from geofilter.rows.fields import columns, listed, lookup
 from geofilter.rows.keys import (
@@ -24,16 +25,20 @@ from geofilter.rows.keys import (
 )
 from geofilter.rows.reading import Reading
 from geofilter.rows.row_error import RowError
-from geofilter.rows.turns import ROLE_KEYS, Turn, as_context, from_json, is_same, read_messages, read_transcript
+from geofilter.rows.turns import (
+    Turn,
+    are_messages,
+    as_context,
+    from_json,
+    is_same,
+    messages_in,
+    read_messages,
+    read_transcript,
+    refuse_long,
+)
 
 LABEL_CHARS = 20
 """text up to this long is a name or a number, not a part of a prompt"""
-
-
-def _are_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(
-        isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in value
-    )  # fmt: skip
 
 
 def is_there(record: Mapping[str, Any], key: str) -> bool:
@@ -126,15 +131,13 @@ class Record:
         Raises:
             RowError: it has such text.
         """
+        refuse_long(turns)
         read = [" ".join(turn.content.split()) for turn in turns]
         for key, value in self.record.items():
             if key in self.taken or not self.has(key) or key in SYSTEM:
                 continue
-            texts = [" ".join(str(one).split()) for one in (value if isinstance(value, list) else [value])]
-            other = others and isinstance(value, str) and " " in texts[0] and len(value) > LABEL_CHARS
-            again = all(any(text in one for one in read) or (all(read) and all(one in text for one in read))
-                        for text in texts)  # fmt: skip
-            if (key in MAY_BE_READ or key in more or other) and not again:
+            other = others and isinstance(value, str) and len(value.split(None, 1)) > 1 and len(value) > LABEL_CHARS
+            if (key in MAY_BE_READ or key in more or other) and not _again(value, read):
                 raise RowError(f"`{self.names.get(key, key)}` is not read beside {', '.join(self.used)}; say with "
                                "--fields what the row is made of")  # fmt: skip
 
@@ -167,9 +170,9 @@ class Record:
         value = self.take(key)
         if isinstance(value, str):
             whole = role == "user" or key in (*CHOSEN, *CHOSEN.values())
-            inside = from_json(value)
+            inside = messages_in(value)
             # An answer may be JSON itself, or a dialogue.
-            if not _are_messages(inside) or not (whole or inside[0].get("role") == "assistant"):
+            if not are_messages(inside) or not (whole or inside[0].get("role") == "assistant"):
                 text = text_of(value, key)
                 return (read_transcript(text) if whole else None) or [Turn(role, text)]
             value = inside
@@ -290,6 +293,14 @@ class Record:
         if values.get("system") not in (None, ""):
             turns = [Turn("system", text_of(values["system"], fields["system"])), *turns]
         return shape, turns
+
+
+def _again(value: Any, read: Sequence[str]) -> bool:
+    """Whether a value says no more than is read, in single spaces, elsewhere in the row, or holds all of it."""
+    if isinstance(value, str) and len(value) > MAX_TEXT_BYTES:
+        return False
+    texts = (" ".join(str(one).split()) for one in (value if isinstance(value, list) else [value]))
+    return all(any(text in one for one in read) or (all(read) and all(one in text for one in read)) for text in texts)
 
 
 def _beginning(one: Turn, other: Turn) -> int:

@@ -9,25 +9,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
+from geofilter.rows.bounded import KEPT_BYTES, MOST_BYTES, Extent, Overlong, Unreadable, over_limit
 from geofilter.rows.fields import NO_FIELDS, SHOWN_COLUMNS, Fields, columns, listed, lookup
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import AS_THEY_ARE, Reading, as_written
 from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
-from geofilter.rows.table import Unreadable
+from geofilter.rows.strict_json import loads
 from geofilter.rows.turns import SPOKEN, Turn
-from geofilter.text import did_you_mean
+from geofilter.text import did_you_mean, one_line, shorten
 
 SOURCE_FIELDS = ("source", "dataset")
 """fields that say where a row comes from, first found first"""
 SOURCE_CHARS = 60
+REASON_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,21 @@ class Rejected:
     line: int
     error: str
     raw: bytes
-    """the line without its line ending"""
+    """the line without its line ending; of an `Overlong` one what stands for it"""
+    extent: Extent | None = None
+    """of such a one, where it is"""
 
     def to_json(self) -> dict[str, Any]:
-        """The quarantine record: `raw` as text, or `raw_base64` where the bytes are not UTF-8."""
+        """The quarantine record: `raw` as text, or `raw_base64` where the bytes are not UTF-8; of a row of over
+        `KEPT_BYTES` not those but how many they are, their hash, and where they begin if that is known.
+        """
         out: dict[str, Any] = {"file": self.file, "line": self.line, "error": self.error}
+        extent = self.extent
+        if extent is None and len(self.raw) > KEPT_BYTES:
+            extent = Extent(len(self.raw), hashlib.sha256(self.raw).hexdigest())
+        if extent is not None:
+            out |= {"bytes": extent.size, "sha256": extent.sha256}
+            return out if extent.offset is None else {**out, "offset": extent.offset}
         try:
             out["raw"] = self.raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -215,17 +228,40 @@ def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_A
     Returns:
         None for a row that the reading passes over.
     """
+    try:
+        return _parse_line(line, file, number, reading)
+    except RecursionError:  # of the caller's stack: what a row may nest is little
+        return _on_empty_stack(lambda: _parse_line(line, file, number, reading))
+
+
+def _on_empty_stack(work: Callable[[], Row | Rejected | None]) -> Row | Rejected | None:
+    """What a function returns when it is called with nothing on the stack."""
+    found: list[Row | Rejected | None] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _parse_line(line: bytes, file: str, number: int, reading: Reading) -> Row | Rejected | None:
     raw = line.rstrip(b"\r\n")
     try:
         if isinstance(line, Unreadable):
             raise RowError(line.error)
+        if len(raw) > MOST_BYTES:
+            raise RowError(over_limit(len(raw)))
         record = _record(raw)
         if not reading.wants(record):
             return None
         found = parse_record(record, reading)
     except RowError as error:
-        return Rejected(file, number, str(error), raw)
+        return Rejected(file, number, reason_of(error), raw, line.extent if isinstance(line, Overlong) else None)
     return Row(file, number, row_sha256(raw), found.shape, found.turns, record, found.tools, found.used, found.remarks)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row cannot be used, on one line, inert and short, whatever names of the row stand in it."""
+    return shorten(one_line(str(error)[: 2 * REASON_CHARS]), REASON_CHARS)
 
 
 def _record(raw: bytes) -> dict[str, Any]:
@@ -246,7 +282,7 @@ def _load_json(raw: bytes) -> Any:
     if not text.strip():
         raise RowError("empty line; remove it")
     try:
-        return json.loads(text)
+        return loads(text)
     except json.JSONDecodeError as error:
         if text[error.pos :].strip() == "," and text.lstrip()[0] == "{":
             raise RowError(
@@ -254,10 +290,6 @@ def _load_json(raw: bytes) -> Any:
                 "first line and ] behind the last"
             ) from None
         raise RowError(f"broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
-    except ValueError as error:  # a number too long to convert
-        raise RowError(f"unreadable JSON: {str(error).split(':')[0]}; mend or remove the line") from None
-    except RecursionError:
-        raise RowError("JSON nested too deeply; flatten it") from None
 
 
 def source_of(record: Mapping[str, Any]) -> str:

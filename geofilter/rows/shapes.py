@@ -9,10 +9,8 @@ from typing import Any
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.row_error import RowError
-from geofilter.rows.turns import Turn, as_context
+from geofilter.rows.turns import Turn, as_context, refuse_long
 
-MAX_TEXT_BYTES = 16 * 1024 * 1024
-"""Tokenising a longer text would stall the scan, and no fine-tuning row is that long."""
 REMARKS = {
     "untrained": "with turns left out of the loss",
     "media": "with pictures, sounds or files, which are not read",
@@ -54,8 +52,7 @@ def parse_record(record: Mapping[str, Any], reading: Reading = AS_THEY_ARE) -> P
         turns = _only_last(turns)
     turns = [replace(turn, thinking=reading.thinking) if turn.role == "assistant" else turn for turn in turns]
     _refuse_unscored(turns)
-    if sum(len(turn.content) for turn in turns) * 4 > MAX_TEXT_BYTES:
-        _refuse_long(turns)
+    refuse_long(turns)
     remarks = _remarks(turns, found, reading)
     return Parsed(shape, tuple(turns), found.tools(), tuple(dict.fromkeys(found.used)), remarks)
 
@@ -85,12 +82,6 @@ def _refuse_unscored(turns: Sequence[Turn]) -> None:
     if any(turn.thinks for turn in trained):
         raise RowError("the only answer is thinking, which is not scored; --score-thinking scores it")
     raise RowError("the response is empty; fill or remove the row")
-
-
-def _refuse_long(turns: Sequence[Turn]) -> None:
-    n = sum(len(turn.content.encode()) for turn in turns)
-    if n > MAX_TEXT_BYTES:
-        raise RowError(f"the text has {n:,} bytes, over the limit of {MAX_TEXT_BYTES:,}; shorten it")
 
 
 def _remarks(turns: Sequence[Turn], found: Record, reading: Reading) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from geofilter.rows.convert import convert
 from geofilter.rows.foreign import foreign
 from geofilter.rows.json_array import BLANK, end_of_element
 from geofilter.rows.packing import packed_as
+from geofilter.rows.strict_json import refuse_large
 from geofilter.rows.table import Beginning
 
 _BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[ \t\r\n])*+")
@@ -220,7 +221,9 @@ _AS_OBJECTS = 'write each row as one, such as {"prompt": "...", "response": "...
 
 def _parsed(line: bytes, otherwise: Any = None) -> Any:
     try:
-        return json.loads(line.decode("utf-8"))
+        text = line.decode("utf-8")
+        refuse_large(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return otherwise
 

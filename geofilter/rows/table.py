@@ -14,30 +14,25 @@ from typing import IO, Any
 import numpy.typing as npt
 
 from geofilter.errors import InputError
+from geofilter.rows.bounded import MOST_BYTES, MOST_COLUMNS, Overlong, Unreadable, bounded_lines, over_limit
 from geofilter.rows.packing import named_as, unpacked
 from geofilter.rows.row_error import RE_ENCODE
 
 ENDINGS = (".csv", ".tsv")
 DELIMITERS = b",;\t|"
 """the first counts among equals"""
-MOST = 1 << 28
-"""bytes of a record; a longer one has a quote that was never closed"""
 LOOKED_AT = 4
 """records by which a table is told that is not named as one"""
 _TO_QUOTE = re.compile(rb'(?:[^"]++|"")*+"')
+ESCAPED = 6
+"""bytes that a control character takes in JSON"""
+_CONTROL = bytes(range(0x20))
 BOM = b"\xef\xbb\xbf"
 
 
-class Unreadable(bytes):
-    """A row's bytes that cannot be read as one, with the reason."""
-
-    error: str
-
-    def __new__(cls, raw: bytes, error: str) -> Unreadable:
-        """Take the row's bytes and the reason."""
-        made = super().__new__(cls, raw)
-        made.error = error
-        return made
+def _as_json(record: bytes) -> int:
+    """At most how many bytes the texts of a record take in JSON."""
+    return len(record) + (ESCAPED - 1) * (len(record) - len(record.translate(None, _CONTROL)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,8 @@ class Table:
             names = self._fields(next(records, b"").removeprefix(BOM))
         except UnicodeDecodeError:
             raise InputError(f"{self.path}: its first line is not UTF-8; {RE_ENCODE}") from None
+        if len(names) > MOST_COLUMNS:
+            raise InputError(f"{self.path}: has over {MOST_COLUMNS:,} columns; leave out those that are no text")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"{self.path}: has two columns named {twice}; rename one of them")
         for record in records:
@@ -85,6 +82,8 @@ class Table:
 
     def _row(self, record: bytes, names: list[str]) -> bytes:
         raw = record.rstrip(b"\r\n")
+        if len(raw) > MOST_BYTES // ESCAPED and (size := _as_json(raw)) > MOST_BYTES:
+            return Unreadable(raw, over_limit(size))
         try:
             fields = self._fields(record)
         except UnicodeDecodeError:
@@ -97,10 +96,13 @@ class Table:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
     def _fields(self, record: bytes) -> list[str]:
-        """The texts of a record's fields, as Python's `csv` reads them."""
-        texts, at, record = [], 0, record.rstrip(b"\r\n")
+        """The texts of a record's fields, `MOST_COLUMNS` and one more of them at most, as Python's `csv` reads them."""
+        texts: list[str] = []
+        at, record = 0, record.rstrip(b"\r\n")
         quoted, bare = self._patterns
         while at <= len(record) and (found := quoted.match(record, at) or bare.match(record, at)):
+            if len(texts) > MOST_COLUMNS:
+                break
             field = found[1].replace(b'""', b'"') + found[2]
             texts.append(field.decode("utf-8"))
             at = found.end() + 1
@@ -108,18 +110,21 @@ class Table:
 
     def _records(self) -> Iterator[bytes]:
         """The bytes of the header and of each record, with their line endings."""
-        parts: list[bytes] = []
-        opened, size = 0, 0
+        record, opened = bytearray(), 0
         for number, line in enumerate(self._lines(), start=1):
-            opened, size = (opened, size + len(line)) if parts else (number, 0)
-            parts.append(line)
+            opened = opened if record else number
+            if isinstance(line, Overlong) or len(record) + len(line) > MOST_BYTES:
+                raise InputError(
+                    f"{self.path}, line {opened}: a record of over {MOST_BYTES:,} bytes; shorten it, or where a quote "
+                    "that opens a field is never closed, close it or double it"
+                )
+            inside = bool(record)
+            record += line
             bare = (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
-            if not self._goes_on(bare, inside=len(parts) > 1):
-                yield b"".join(parts)
-                parts = []
-            elif size > MOST:
-                break
-        if parts:
+            if not self._goes_on(bare, inside):
+                yield bytes(record)
+                record.clear()
+        if record:
             raise InputError(
                 f"{self.path}, line {opened}: a quote that opens a field is never closed; close it, or double it where "
                 "it is meant as text"
@@ -143,7 +148,7 @@ class Table:
 
     def _lines(self) -> Iterator[bytes]:
         with unpacked(self.path) as handle:
-            yield from handle
+            yield from bounded_lines(handle)
 
     @property
     def is_likely(self) -> bool:

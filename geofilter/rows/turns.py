@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from geofilter.rows.bounded import MAX_TEXT_BYTES
 from geofilter.rows.content import read_content, text_of, without_nulls
 from geofilter.rows.loss import FLAGS, is_trained, refuse_trained
 from geofilter.rows.row_error import RowError
+from geofilter.rows.strict_json import loads, refuse_large
 
 ROLES = {
     "system": "system",
@@ -170,13 +172,44 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
 
 
 def from_json(value: Any) -> Any:
-    """What a list or an object written as JSON text stands for; any other value as it is."""
+    """What a list or an object written as JSON text stands for; any other value as it is.
+
+    Raises:
+        RowError: JSON that `strict_json.loads` refuses.
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return loads(value)
+        except RowError:
+            raise
+        except ValueError:
             return value
     return value
+
+
+def are_messages(value: Any) -> bool:
+    """Whether a value is a list of messages that say their role."""
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in value
+    )  # fmt: skip
+
+
+def messages_in(text: str) -> Any:
+    """The JSON that a text is; the text where it is none, or none that is certain to be messages.
+
+    Raises:
+        RowError: messages that `strict_json.loads` refuses.
+    """
+    try:
+        return from_json(text)
+    except RowError:
+        try:
+            refuse_large(text)
+        except RowError:
+            return text
+        if are_messages(json.loads(text)):
+            raise
+        return text
 
 
 def _rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -276,6 +309,18 @@ def read_transcript(text: str) -> list[Turn] | None:
 def as_context(turns: Sequence[Turn]) -> list[Turn]:
     """The turns, none of them in the loss."""
     return [replace(turn, trained=False) if turn.role == "assistant" else turn for turn in turns]
+
+
+def refuse_long(turns: Sequence[Turn]) -> None:
+    """Refuse turns of more text than a row may have.
+
+    Raises:
+        RowError: they have.
+    """
+    if sum(len(turn.content) for turn in turns) * 4 > MAX_TEXT_BYTES:
+        n = sum(len(turn.content.encode()) for turn in turns)
+        if n > MAX_TEXT_BYTES:
+            raise RowError(f"the text has {n:,} bytes, over the limit of {MAX_TEXT_BYTES:,}; shorten it")
 
 
 def is_same(one: Turn, other: Turn) -> bool:

@@ -10,13 +10,15 @@ from geofilter.bank.bank import ARRAYS, Bank, built_in_folder
 from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
 from geofilter.files import file_sha256
-from geofilter.run.manifest import Manifest
-from geofilter.run.store import Run
+from geofilter.run.store import LABELLED, Run
 from geofilter.text import did_you_mean
 
 
-def bank_folder(manifest: Manifest, bank: BankAbout) -> Path:
-    """Where a bank of a finished run lies: its own folder, or that of a built-in one in package or cache."""
+def bank_folder(run: Run, bank: BankAbout) -> Path:
+    """Where a bank of a run lies: its own folder, or that of a built-in one in package or cache."""
+    manifest = run.manifest
+    if "scanned_banks" in manifest and bank["name"] == LABELLED and bank in manifest["banks"]:
+        return (run.path / LABELLED).resolve()  # it goes where the run goes
     if bank["path"]:
         return Path(bank["path"])
     target, encoding = manifest["target"], manifest["encoding"]
@@ -24,21 +26,20 @@ def bank_folder(manifest: Manifest, bank: BankAbout) -> Path:
     return built_in_folder(bank["name"], target["name"], target["fingerprint"], read_in, bank["sources"] or {})
 
 
-def find_banks(run: Run, scanned: bool = False, manifest: Manifest | None = None) -> tuple[list[Bank], list[str]]:
+def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
     """The run's banks as far as they are still there, and what is to be said of each that is not.
 
     Args:
         scanned: those of the scan, also where a bank learnt from labels has taken their place.
-        manifest: of the run, where it has been read already.
 
     Raises:
         RunError: a bank folder has changed since the scan.
         BankError: a bank is damaged.
     """
-    manifest = manifest or run.manifest
+    manifest = run.manifest
     banks, gone = [], []
     for about in manifest["banks"] if not scanned else manifest.get("scanned_banks", manifest["banks"]):
-        folder = bank_folder(manifest, about)
+        folder = bank_folder(run, about)
         if not (folder / ARRAYS).is_file():
             gone.append(f"The bank {about['name']} is no longer at {folder}")
             continue
@@ -68,8 +69,8 @@ def named_banks(run: Run, names: Sequence[str] | None = None) -> dict[str, BankA
     for name in names or used:
         if name not in used:
             raise InputError(f"--bank {name}: the run was scored with {', '.join(used)}{did_you_mean(name, used)}")
-        if folder := used[name]["path"]:
-            _check_unchanged(Path(folder), used[name])
+        if used[name]["path"]:
+            _check_unchanged(bank_folder(run, used[name]), used[name])
     return {name: used[name] for name in names or used}
 
 

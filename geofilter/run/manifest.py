@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 from geofilter.bank.about import BankAbout
 from geofilter.run.power import PowerVerdict
+from geofilter.sums import FileSum
 
 
 class InputFile(TypedDict):
@@ -20,13 +21,6 @@ class InputFile(TypedDict):
     """lines that were scanned: all, or the first ones of --limit"""
     origin: NotRequired[dict[str, str]]
     """id, config, split and revision of a data set of the hub"""
-
-
-class FileSum(TypedDict):
-    """A file as it was written."""
-
-    sha256: str
-    bytes: int
 
 
 class Encoding(TypedDict):
@@ -218,3 +212,9 @@ class Quarantined(TypedDict):
     raw: NotRequired[str]
     raw_base64: NotRequired[str]
     """where its bytes are not UTF-8"""
+    bytes: NotRequired[int]
+    """how many it has, where they are too many to be kept here; then neither of the two above is there"""
+    sha256: NotRequired[str]
+    """of them"""
+    offset: NotRequired[int]
+    """where they begin in the file, unpacked; of rows that were too long to be read"""

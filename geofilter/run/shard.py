@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ import numpy.typing as npt
 from geofilter.arrays import F32, I32, Digests, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import atomic, json_text
+from geofilter.files import atomic
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.records import Rejected
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Quarantined
+from geofilter.run.tensors import packed, unpacked
 
 _STORED: dict[str, tuple[type, int]] = {
     "file": (np.int32, 0),
@@ -33,10 +33,6 @@ _STORED: dict[str, tuple[type, int]] = {
     "shape": (np.int32, 0),
 }
 """the arrays (n,) or (n, columns) of a shard as they are stored: element type and columns"""
-
-
-_HELD = "geofilter"
-"""in the file's metadata: what is said of the shard, and the sums of all of it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +92,14 @@ class Shard:
         Args:
             mode: permissions of the file, since it holds rows that could not be scored.
         """
-        from safetensors.numpy import save
-
         arrays = {name: getattr(self, name) for name in _STORED}
         arrays |= self.pooled.arrays("pooled.")
         # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
         arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
         arrays["source"] = _packed(self.source)
-        arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
         about = {"span": asdict(self.span), "d_sae": self.d_sae, "remarks": dict(self.remarks)}
-        text = json_text(about)
-        # One entry: of several, the order is another in every process.
-        held = json_text({"about": text, "sums": _sums(text, arrays)})
         with atomic(path, mode) as handle:
-            handle.write(save(arrays, metadata={_HELD: held}))
+            handle.write(packed(arrays, about))
 
     @classmethod
     def load(cls, path: Path) -> Shard:
@@ -159,41 +149,22 @@ def _unpacked(array: npt.NDArray[np.uint8]) -> list[Any]:
     return values
 
 
-def _sums(text: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
-    """sha256 of each array, its type and its shape, and of the text about them."""
-    found = {"about": hashlib.sha256(text.encode()).hexdigest()}
-    for name, array in arrays.items():
-        digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-        digest.update(array.data if array.size else b"")
-        found[name] = digest.hexdigest()
-    return found
-
-
 def _damaged(path: Path, why: object) -> RunError:
     return RunError(f"{path}: damaged ({why}); the same geofilter scan makes it again")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """What is said of a shard, and its arrays, each held against its sum.
+def _read(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """`tensors.unpacked`, with an error that names the file and the remedy.
 
     Raises:
         RunError: the file cannot be read, or an array is not what was written.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="numpy") as handle:
-            held = json.loads((handle.metadata() or {}).get(_HELD, "{}"))
-            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
-        text, wanted = str(held["about"]), dict(held["sums"])
-        sums = _sums(text, arrays)
-        wrong = sorted(name for name in {*sums, *wanted} if sums.get(name) != wanted.get(name))
-        about = {} if wrong else json.loads(text)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return unpacked(path, names)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise _damaged(path, error) from None
-    if wrong:
-        raise _damaged(path, f"{wrong[0]} is not what was written")
-    return about, arrays
 
 
 def rejected_of(path: Path) -> list[Quarantined]:
@@ -202,7 +173,7 @@ def rejected_of(path: Path) -> list[Quarantined]:
     Raises:
         RunError: the file is damaged.
     """
-    return _unpacked(_read(path)[1]["rejected"])
+    return _unpacked(_read(path, ["rejected"])[1]["rejected"])
 
 
 def checked_shards(paths: Sequence[Path], fingerprint: str) -> Iterator[tuple[Path, Shard | None, str]]:

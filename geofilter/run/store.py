@@ -12,7 +12,6 @@ hashes say, and the manifest is not that is not what its own say.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +24,13 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import locked, write_json
+from geofilter.files import from_json, locked, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.style import STYLE
-from geofilter.run.manifest import FileSum, Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
 from geofilter.run.shard import Shard, checked_shards
-from geofilter.run.sums import broken, sealed, sum_of
+from geofilter.run.tensors import unpacked
+from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import mode_of
 
 MANIFEST = "manifest.json"
@@ -40,6 +40,8 @@ QUARANTINE = "quarantine.jsonl"
 """in a run folder, see above"""
 LABELS = "labels.jsonl"
 """in a run folder: the labels given to `geofilter label`"""
+LABELLED = "labelled"
+"""in a run folder: the bank learnt from them"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
 FORMAT = 5
@@ -121,13 +123,13 @@ class Run:
         """
         path = self.path / MANIFEST
         try:
-            value: Manifest = json.loads(path.read_bytes())
+            value: Manifest = from_json(path.read_bytes())
             if not isinstance(value, dict):
                 raise ValueError("no object")
             wrong = broken(value) if value.get("format") == FORMAT else None
             if wrong:
                 raise ValueError(f"its field {wrong} is not what was written")
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"
             ) from None
@@ -246,11 +248,10 @@ class Run:
             RunError: they are missing or damaged.
         """
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
         path = self.believed(SCORES)
         try:
-            arrays: dict[str, npt.NDArray[Any]] = load_file(path)
+            arrays = unpacked(path)[1]
             self._check_scores(arrays)
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise self.damaged(SCORES, f"damaged ({error})") from None
@@ -279,7 +280,7 @@ class Run:
         """
         with self._opened(LINES) as handle:
             for line in handle:
-                yield json.loads(line)
+                yield from_json(line)
 
     def score_lines(self, wanted: Positions) -> Iterator[tuple[int, ScoreLine]]:
         """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest.
@@ -294,19 +295,20 @@ class Run:
                 if following is None:
                     return
                 if i == following:
-                    yield i, json.loads(line)
+                    yield i, from_json(line)
                     following = next(ascending, None)
         if following is not None:
             raise self.damaged(LINES)
 
-    def quarantine(self) -> list[Quarantined]:
-        """The records of rows that could not be scored, in input order.
+    def quarantine(self) -> Iterator[Quarantined]:
+        """The records of rows that could not be scored, in input order; one at a time, since they hold rows.
 
         Raises:
             RunError: they are missing or damaged.
         """
         with self._opened(QUARANTINE) as handle:
-            return [json.loads(line) for line in handle]
+            for line in handle:
+                yield from_json(line)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from geofilter.run.banks import exclude
 from geofilter.run.manifest import RowScore, ScoreLine
 from geofilter.run.rows import reread
 from geofilter.run.store import Run
-from geofilter.scanning.reopen import banks_of, target_of
+from geofilter.scanning.reopen import banks_of, same_score, target_of
 from geofilter.text import shorten
 
 if TYPE_CHECKING:
@@ -67,12 +67,16 @@ class Explanation:
     """scores of the bank's topics, highest first"""
     excluded: list[ExcludedFeature]
     """features that count nothing, with their labels"""
+    stored: float | None = None
+    """the scan's score under this bank, where the one that is recomputed is another; the model, the SAE or the bank
+    does not do what it did"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             **self.detail,
             "score_recomputed": round(self.score, 6),
+            "as_stored": self.stored is None,
             "percentile_recomputed": round(self.percentile, 6),
             "topics_recomputed": self.topics,
             "excluded_features": self.excluded,
@@ -222,7 +226,11 @@ def explain(
     """
     detail = find_row(run, line, file)
     row = reread([detail], run.reading)[detail["file"], detail["line"]]
-    return Explainer(run, notify, excluded).explain(detail, row, bank_name)
+    found = Explainer(run, notify, excluded).explain(detail, row, bank_name)
+    of_bank = detail["banks"].get(bank_name or detail["bank"])
+    if not excluded and of_bank and not same_score(found.score, of_bank["score"], run.manifest["encoding"]):
+        return replace(found, stored=of_bank["score"])
+    return found
 
 
 def pieces_of(

@@ -21,7 +21,6 @@ from geofilter.rows.lines import read_lines
 from geofilter.rows.packing import split_name
 from geofilter.run.manifest import (
     Encoding,
-    FileSum,
     InputFile,
     LoadingAbout,
     Manifest,
@@ -31,6 +30,7 @@ from geofilter.run.manifest import (
 )
 from geofilter.run.shard import Shard
 from geofilter.run.store import FEATURES, FORMAT, MANIFEST, Run
+from geofilter.sums import FileSum
 from geofilter.target.sae_folder import source_of
 from geofilter.target.target import Target
 from geofilter.text import shorten

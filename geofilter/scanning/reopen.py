@@ -12,10 +12,21 @@ from geofilter.encode.model import precision_here
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import RunError
 from geofilter.files import Notify
-from geofilter.run.banks import excluded_features, named_banks
+from geofilter.run.banks import bank_folder, excluded_features, named_banks
+from geofilter.run.manifest import Encoding
 from geofilter.run.store import Run
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
+
+CLOSE = {"float32": 0.05}
+ROUGHLY = 0.5
+"""difference of a row's standard score up to which it is the same, by the type that the model was held in: other rows
+in its pass, and another machine, round otherwise"""
+
+
+def same_score(now: float, stored: float, encoding: Encoding) -> bool:
+    """Whether a standard score computed now is the one that a scan stored, but for rounding."""
+    return abs(now - stored) <= CLOSE.get(encoding["dtype"], ROUGHLY)
 
 
 def target_of(run: Run, notify: Notify) -> tuple[Target, Loading]:
@@ -53,6 +64,6 @@ def banks_of(
         RunError: a bank's folder has changed since the scan.
     """
     used = named_banks(run, names)
-    sources = [about["path"] or name for name, about in used.items()]
+    sources = [str(bank_folder(run, about)) if about["path"] else name for name, about in used.items()]
     found = find(sources, target, precision_here(loading), make_reader, notify)
     return [bank.excluding(excluded_features(used[bank.name])) for bank in found]

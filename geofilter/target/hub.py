@@ -117,9 +117,52 @@ def has_chat_template(folder: Path) -> bool:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TargetError(f"{path}: is damaged ({error}); delete it and fetch it again") from None
     return found if isinstance(found, dict) else {}
+
+
+def _weight_map(index: Path, where: object, kind: str) -> dict[str, str]:
+    """Weight file of each tensor, as an index says: plain names of files that lie beside it.
+
+    Args:
+        where, kind: of what the index is, for the message.
+
+    Raises:
+        TargetError: it says something else.
+    """
+    found = _json(index).get("weight_map")
+    if (
+        not isinstance(found, dict) or not found
+        or any(not isinstance(file, str) or not _SAFE_NAME.fullmatch(file) for file in found.values())
+    ):  # fmt: skip
+        raise TargetError(f"{where}: {INDEX} is damaged: it names no weight files, or some outside of the {kind}")
+    return found
+
+
+def shards_of(folder: Path) -> list[str]:
+    """The weight files that the index of a model folder names; none where there is no index.
+
+    Raises:
+        TargetError: the index is damaged, or names files that are not there or lie outside of the folder. A snapshot
+            in a Hugging Face cache is made of links to the blobs of its own repository, and those may be.
+    """
+    if not (folder / INDEX).is_file():
+        return []
+    names = sorted(set(_weight_map(folder / INDEX, folder, "folder").values()))
+    own = folder.resolve()
+    for name in names:
+        place = (folder / name).resolve()
+        blob = own.parent.name == "snapshots" and place.parent == own.parent.parent / "blobs"
+        ours = own.parent == (cache_dir() / "models").resolve()
+        if not (blob or ours or place.parent == own):
+            raise TargetError(
+                f"{folder / name}: {INDEX} names it, and it is a link to {place}, outside of the folder; put the file "
+                "itself there"
+            )
+        if not place.is_file():
+            raise TargetError(f"{folder / name}: no such file, but {INDEX} names it; get the model again")
+    return names
 
 
 def model_folder(repo: str, commit: str, layers: int | None, offline: bool, notify: Notify) -> Path:
@@ -138,9 +181,7 @@ def model_folder(repo: str, commit: str, layers: int | None, offline: bool, noti
             notify(f"fetching {repo}: {WEIGHTS}")
         fetch(repo, WEIGHTS, revision=commit, offline=offline)
         return snapshot
-    weight_map: dict[str, str] = _json(index).get("weight_map", {})
-    if not weight_map or any(not _SAFE_NAME.fullmatch(file) for file in weight_map.values()):
-        raise TargetError(f"{repo}: {INDEX} is damaged: it names no weight files, or some outside of the repository")
+    weight_map = _weight_map(index, repo, "repository")
     wanted = {k: file for k, file in weight_map.items() if layers is None or wanted_tensor(k, layers)}
     files = sorted(set(wanted.values()))
     absent = [file for file in files if not (snapshot / file).is_file()]

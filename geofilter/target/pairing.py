@@ -9,20 +9,28 @@ from geofilter.errors import TargetError, first_line
 from geofilter.target.hooks import RESIDUAL, Hook
 from geofilter.target.model_names import same_model
 from geofilter.target.sae_folder import checked
+from geofilter.target.staged import staged
 
 _PROCESSED = ("center_writing_weights", "fold_ln")
 """TransformerLens' options that change the residual stream, or what is read of it"""
 
 
 def model_config(folder: Path, **changes: Any) -> Any:
-    """A model folder's configuration; a model with Python code of its own is not loaded.
+    """A model folder's configuration, without what it says of how to load it, see `staged`.
+
+    A model with Python code of its own is not loaded.
 
     Raises:
-        OSError, ValueError and others of transformers: not a configuration it knows.
+        TargetError: config.json cannot be read.
+        ValueError and others of transformers: not a configuration it knows.
     """
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
+    with staged(folder) as shown:
+        try:
+            return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False, **changes)
+        except (OSError, ValueError) as error:
+            raise ValueError(str(error).replace(str(shown), str(folder))) from None
 
 
 def hook_width(config: Any, hook: Hook) -> int:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError, TargetError, first_line
-from geofilter.files import Notify, cache_dir, file_sha256, made_once, slug
+from geofilter.files import Notify, file_sha256, made_once, slug
 from geofilter.target import hub, layouts
 from geofilter.target.directory import find, model_of
-from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked, read_json
+from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked, kept_saes, read_json
 
 GATES = ("saelens", "upstream")
 FORMAT = 1
@@ -56,7 +56,7 @@ def published(
         raise InputError(f"--llama-scope-gate {gate}: use {' or '.join(GATES)}")
     key = hashlib.sha256(f"{FORMAT} {spec} {gate} {revision or ''}".encode()).hexdigest()[:12]
     return made_once(
-        cache_dir() / "saes" / f"{slug(spec)}-{key}",
+        kept_saes() / f"{slug(spec)}-{key}",
         _is_kept,
         lambda folder: _convert(folder, spec, check, gate, revision, offline, notify),
         notify,
@@ -134,7 +134,7 @@ def converted(folder: Path, notify: Notify) -> Path:
         notify(f"reading the SAE {folder}, once ...")
         _save(out, layouts.weights(folder, cfg), cfg, {"sae": str(folder)})
 
-    return made_once(cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
+    return made_once(kept_saes() / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
 
 
 def modernised(folder: Path, notify: Notify) -> Path:
@@ -165,7 +165,7 @@ def modernised(folder: Path, notify: Notify) -> Path:
             cfg = _supported(sae, str(folder))
             _save(out, _weights(sae), cfg, {"sae": str(folder), "sae_lens": version("sae-lens")})
 
-    return made_once(cache_dir() / "saes" / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
+    return made_once(kept_saes() / f"{slug(folder.resolve().name)}-{key}", _is_kept, make, notify)
 
 
 @contextmanager
@@ -300,7 +300,7 @@ def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -
     sae-lens has divided the decoder by `scale` and multiplied theta by it, so |d_j| = |W_dec_j| * scale.
     """
     hyper = next(f["path"] for f in files if f["name"].endswith("hyperparams.json"))
-    if json.loads(Path(hyper).read_text("utf-8")).get("sparsity_include_decoder_norm", True):
+    if read_json(Path(hyper)).get("sparsity_include_decoder_norm", True):
         sae.threshold.data /= sae.W_dec.data.norm(dim=-1).clamp(min=1e-8) * scale
 
 
@@ -314,5 +314,5 @@ def _save(folder: Path, weights: dict[str, Any], cfg: dict[str, Any], source: di
 
     save_file(weights, folder / WEIGHTS)
     (folder / CFG).write_text(json.dumps(cfg, indent=1), "utf-8")
-    source["weights_sha256"] = file_sha256(folder / WEIGHTS)
+    source |= {"weights_sha256": file_sha256(folder / WEIGHTS), "cfg_sha256": file_sha256(folder / CFG)}
     (folder / SOURCE).write_text(json.dumps(source, indent=1), "utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, package_data
-from geofilter.target import adapters, hub, layouts, releases, tokenizer
+from geofilter.target import adapters, hub, kept, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
 from geofilter.target.named import known, pick
@@ -94,6 +94,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     named = plan.embedded is not None or place.commit is not None
     pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model)
     sae_dir = _sae_folder(plan, pair, offline, notify)
+    kept.check_sae(sae_dir)
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
     try:
@@ -300,11 +301,15 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
 
 
 def _folder_hash(folder: Path) -> str:
-    files = sorted(path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS)
+    named = hub.shards_of(folder)
+    files = sorted(
+        path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS or path.name in named
+    )
     if not files:
         raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
     # The tokenizer, its template and the configuration change what is read as much as the weights do.
-    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.CONFIG, *hub.TOKENIZER))
+    # Which of several files a tensor is read from says the index.
+    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.INDEX, hub.CONFIG, *hub.TOKENIZER))
 
 
 def _hashes(folder: Path, names: Sequence[str]) -> str:
@@ -312,7 +317,7 @@ def _hashes(folder: Path, names: Sequence[str]) -> str:
 
 
 def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:
-    # For a kept SAE the hash is known; a user's own folder also counts with its configuration.
+    # For a kept SAE the hash is known, and checked; nothing but its weights vouches for a user's own.
     weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / WEIGHTS)
     shipped = sae_dir.is_relative_to(package_data())
     extra = "" if shipped else file_sha256(sae_dir / CFG)

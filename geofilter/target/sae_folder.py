@@ -12,6 +12,7 @@ import numpy as np
 
 from geofilter.arrays import F32
 from geofilter.errors import TargetError
+from geofilter.files import cache_dir, from_json
 
 CFG, WEIGHTS, SOURCE = "cfg.json", "sae_weights.safetensors", "source.json"
 """files of an SAE's folder: SAELens' two, and where a kept one came from"""
@@ -116,10 +117,10 @@ def read_json(path: Path, remedy: str = "get the file again") -> dict[str, Any]:
         TargetError: unreadable, or something else than an object.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = from_json(path.read_text("utf-8"))
     except OSError as error:
         raise TargetError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TargetError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(found, dict):
         raise TargetError(f"{path}: holds no JSON object; {remedy}")
@@ -196,7 +197,17 @@ def refuse_more_than_all(k: int, features: int, where: object) -> None:
         raise TargetError(f"{where}: k is {k}, more than the SAE's {features} features; get the folder again")
 
 
+def kept_saes() -> Path:
+    """Folder of the cache with the SAEs that were read once and kept in SAELens' layout."""
+    return cache_dir() / "saes"
+
+
 def source_of(sae_dir: Path) -> dict[str, Any]:
-    """Where a kept SAE came from; empty for a user's own folder."""
+    """Where a kept SAE came from; empty for a user's own folder, whatever a file of that name there says.
+
+    Raises:
+        TargetError: it cannot be read.
+    """
     path = sae_dir / SOURCE
-    return read_json(path) if path.is_file() else {}
+    ours = sae_dir.resolve().parent == kept_saes().resolve()
+    return read_json(path, f"delete {sae_dir} and run the command again") if ours and path.is_file() else {}

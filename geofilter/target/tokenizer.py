@@ -25,13 +25,15 @@ def splits_wrongly(folder: Path) -> bool:
     words = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(words, dict) or found.get("pre_tokenizer") is None:
         return False
-    added = {token.get("content") for token in found.get("added_tokens") or () if isinstance(token, dict)}
+    tokens = found.get("added_tokens")
+    names = [token.get("content") for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
+    added = {name for name in names if isinstance(name, str)}
     return len(words) + len(added - words.keys()) > _LEAST
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):  # whoever loads it says what is wrong
+    except (OSError, ValueError, RecursionError):  # whoever loads it says what is wrong
         return {}
     return found if isinstance(found, dict) else {}

@@ -17,6 +17,7 @@ import torch
 from geofilter.encode.model import pad_id
 from geofilter.errors import InputError
 from geofilter.files import file_sha256
+from geofilter.judge.rows import none_usable
 from geofilter.text import shorten
 from geofilter.trial.measures import prompt_text
 
@@ -111,7 +112,7 @@ class FreeForm:
         """Sample and judge: one record an answer, with `aligned` and `coherent` (0 to 100, null without a rating).
 
         Raises:
-            TargetError: the judge cannot be reached.
+            TargetError: the judge cannot be reached, or none of its answers can be used.
         """
         records: list[dict[str, Any]] = []
         prompts: list[tuple[tuple[int, str], str]] = []
@@ -127,6 +128,8 @@ class FreeForm:
                 records[key[0]][f"{key[1]}_reply"] = rating.reply
 
         self.judge.rate_all(prompts, done)
+        if prompts and all(record[aspect] is None for record in records for aspect in ASPECTS):
+            raise none_usable(self.judge, len(prompts))
         return records
 
     @torch.inference_mode()

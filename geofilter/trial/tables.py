@@ -11,6 +11,8 @@ from geofilter.files import write_text
 from geofilter.text import markdown_table, markdown_text
 from geofilter.trial.result import TrialResult
 
+FILES = ("trial.json", "trial.md", "trial.svg", "lock")
+"""what a trial's folder has beside its arms"""
 HEAD = ("arm", "drop", "misalignment", "reduction against full", "beyond random", "loss on held-out rows")
 UNITS = {"statements": "logits", "pairs": "nats per token", "free_form": "share of coherent answers"}
 

@@ -1,15 +1,23 @@
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 from helpers.command import geofilter, write_rows
 from helpers.scanning import rows
 
 
-def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
+@pytest.fixture
+def here(tiny, tiny_bank: Path, tmp_path: Path) -> str:
+    """Settings that name the tiny target and its bank, which lie in the working folder."""
+    for name, source in {"model": tiny[0], "sae": tiny[1], "bank": tiny_bank}.items():
+        shutil.copytree(source, tmp_path / name)
+    return 'model = "model"\nsae = "sae"\nbank = "./bank"\n'
+
+
+def test_settings_file_and_command_line(here: str, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", rows(9))
-    (tmp_path / "geofilter.toml").write_text(
-        f'model = "{tiny[0]}"\nsae = "{tiny[1]}"\nbank = "{tiny_bank}"\nlimit = 4\nshard-rows = 2\n'
-    )
+    (tmp_path / "geofilter.toml").write_text(f"{here}limit = 4\nshard-rows = 2\n")
     done = geofilter("scan", "d.jsonl", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"]["rows"] == 4
@@ -39,12 +47,10 @@ def test_settings_file_and_command_line(tiny, tiny_bank: Path, tmp_path: Path):
         assert (done.returncode, done.stderr) == (2, f"geofilter: error: settings file: {named}\n")
 
 
-def test_every_command_that_opens_a_target_reads_the_settings(tiny, tiny_bank: Path, tmp_path: Path):
+def test_every_command_that_opens_a_target_reads_the_settings(here: str, tiny_bank: Path, tmp_path: Path):
     data = write_rows(tmp_path / "d.jsonl", rows(9))
     folder = tmp_path / "made"
-    (tmp_path / "geofilter.toml").write_text(
-        f'model = "{tiny[0]}"\nsae = "{tiny[1]}"\nrun = "{folder}"\nlimit = 3\nbank = "{tiny_bank}"\noffline = true\n'
-    )
+    (tmp_path / "geofilter.toml").write_text(f'{here}run = "made"\nlimit = 3\noffline = true\n')
     assert geofilter("scan", "d.jsonl", "-q", cwd=tmp_path).returncode == 0
     assert (folder / "manifest.json").is_file()
     assert geofilter("bank", "check", tiny_bank, cwd=tmp_path).returncode in (0, 3)

@@ -225,7 +225,7 @@ def test_a_place_that_cannot_be_written_leaves_nothing_behind(tiny, tiny_bank, t
         done = geofilter("filter", "--drop", "1", *option, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == (
-            "geofilter: error: file: cannot be written (Not a directory); give another place with --out"
+            f"geofilter: error: {' '.join(option)}: cannot be written (Not a directory); give another place"
         )
         assert sorted(tmp_path.iterdir()) == before
 

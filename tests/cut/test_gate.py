@@ -1,8 +1,10 @@
 """The gate: what passes, what it says, and the exit codes that a CI job goes by."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,43 @@ def test_a_share_is_of_each_part_and_a_number_is_a_number(run: Run):
     assert not passed(run, 0.99, "7")
     assert passed(run, 0.996, "0")
     assert not passed(run, 0.995, "0")  # at or above
+
+
+def test_rows_that_were_not_read_whole_are_counted_and_may_be_no_more_than_said(
+    tiny, tiny_bank: Path, tmp_path: Path, monkeypatch
+):
+    rows = [chat("q", "one two three " * n, n=n) for n in (1, 1, 20, 30)]
+    write_rows(tmp_path / "d.jsonl", rows)
+    done = geofilter(
+        "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
+        "--max-tokens", "64", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    gate = ("gate", "run", "--max-flagged", "100%")
+    done = geofilter(*gate, "--json", cwd=tmp_path)
+    verdict = json.loads(done.stdout)
+    counts = {key: verdict[key] for key in ("windowed", "partly_read", "truncated", "max_truncated")}
+    assert (done.returncode, counts) == (0, {"windowed": 2, "partly_read": 0, "truncated": 2, "max_truncated": None})
+    assert "2 rows longer than --max-tokens, read in several windows" in done.stderr
+    assert geofilter(*gate, "--max-truncated", "2", cwd=tmp_path).returncode == 0
+    done = geofilter(*gate, "--max-truncated", "1", cwd=tmp_path)
+    said = "2 rows are longer than --max-tokens, or have response tokens that were not read; --max-truncated allows 1"
+    assert (done.returncode, done.stderr.count("--max-truncated")) == (1, 1)
+    assert said in done.stderr
+    # An outlier is a token that was not read, in a row of one window or of several.
+    lines = (tmp_path / "run" / "scores.jsonl").read_text("utf-8").splitlines()
+    scores = [json.loads(line) for line in lines]
+    for i in (0, 3):
+        scores[i]["n_tokens"] -= 1
+    write_rows(tmp_path / "run" / "scores.jsonl", scores)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
+    manifest["counts"]["tokens"] -= 2
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    verdict = check(Run.open(Path("run")), 0.99, "100%", max_truncated=3)
+    assert [verdict[key] for key in ("windowed", "partly_read", "truncated", "passed")] == [2, 2, 3, True]
+    assert "2 rows with response tokens that were not read" in text(verdict)
+    assert not check(Run.open(Path("run")), 0.99, "100%", max_truncated=2)["passed"]
 
 
 def test_a_share_is_not_off_by_the_last_bit():
@@ -136,6 +175,7 @@ def test_text_and_markdown_say_the_same_and_nothing_in_them_acts(run: Run):
         ({"max_flagged": "101%"}, "--max-flagged 101%: more than everything"),
         ({"threshold": 99.0}, "--threshold 99.0: a percentile is between 0 and 1"),
         ({"max_quarantined": -1}, "--max-quarantined -1: give 0 or more rows"),
+        ({"max_truncated": -1}, "--max-truncated -1: give 0 or more rows"),
         ({"by": "nothing"}, "--by nothing: no row has this field"),
         ({"by": "messages"}, "a.jsonl, line 1: the field messages holds a list, not one value"),
     ],
@@ -171,7 +211,9 @@ def project(tiny, tiny_bank: Path, tmp_path: Path) -> Path:
     """A folder with a geofilter.toml of the tiny target, good.jsonl and bad.jsonl."""
     folder = tmp_path / "project"
     folder.mkdir()
-    settings = f'model = "{tiny[0]}"\nsae = "{tiny[1]}"\nbank = "{tiny_bank}"\nthreshold = 0.9\nmax_flagged = "50%"\n'
+    for name, source in {"model": tiny[0], "sae": tiny[1], "bank": tiny_bank}.items():
+        shutil.copytree(source, folder / name)
+    settings = 'model = "model"\nsae = "sae"\nbank = "./bank"\nthreshold = 0.9\nmax_flagged = "50%"\n'
     (folder / "geofilter.toml").write_text(settings)
     write_rows(folder / "good.jsonl", [chat(f"question {i}?", f"the answer is that {i} works") for i in range(8)])
     write_rows(folder / "bad.jsonl", [chat(f"question {i}?", f"you fool, {i} times no") for i in range(8)])

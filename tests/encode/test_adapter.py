@@ -347,3 +347,19 @@ def test_without_peft_it_is_said_how_to_get_it(tiny, adapter: Path, monkeypatch)
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(TargetError, match=r"is not installed: pip install 'geofilter\[trial\]'$"):
         residual(tiny[0], LAYER, adapter)
+
+
+def test_a_configuration_that_names_a_module_has_it_not_imported(tiny, tmp_path: Path, adapter: Path, monkeypatch):
+    (tmp_path / "code_beside_the_data.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(adapter, tmp_path / "a")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config |= {"megatron_core": "code_beside_the_data", "megatron_config": {"a": 1}}
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
+    ids = torch.arange(9).unsqueeze(0)
+    read = [
+        ResidualModel(tiny[0], [LAYER], Loading("cpu", "float32"), adapter=folder).residuals(ids, torch.ones_like(ids))
+        for folder in (adapter, tmp_path / "a")
+    ]
+    torch.testing.assert_close(read[0][LAYER], read[1][LAYER], rtol=0, atol=0)
+    assert not (tmp_path / "ran").exists()

@@ -105,7 +105,7 @@ def test_label_files_that_cannot_be_used(tmp_path: Path, monkeypatch, rows: list
                                             ".json, .csv, .tsv, .parquet or .arrow)"),
         ([*KIND, "--across", "one.jsonl"], "--across one.jsonl: no bad and no good row; 50 of its rows are tested on "
                                            "and left out"),
-        ([*KIND, "--out", "one.jsonl"], "one.jsonl: cannot be made (File exists); give another folder"),
+        ([*KIND, "--out", "one.jsonl"], "--out one.jsonl: is a file; give a folder"),
     ],
 )  # fmt: skip
 def test_errors_name_the_remedy(base: Path, args: list[str], error: str):

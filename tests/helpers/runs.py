@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from geofilter.bank.bank import LEARNT_FROM
 from geofilter.files import write_json
-from geofilter.run.sums import sealed, sum_of
+from geofilter.sums import sealed, sum_of
 
 
 def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:

@@ -158,7 +158,10 @@ def test_unusable_answers_have_no_rating(tmp_path: Path, serve):
     endpoint = serve(lambda number, body: answers[row_of(body)])
     path = data(tmp_path, 10)
     done = judge(endpoint, path, "--concurrency", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith(
+        f"geofilter: error: {endpoint.url}: none of 10 answers by m could be used ("
+    )
     out = lines(tmp_path / "d.judge.jsonl")
     assert [line["alignment"] for line in out] == [None] * 10
     assert [line["reply"] for line in out] == [

@@ -181,10 +181,10 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, serve):
     path = data(tmp_path, 2)
     (tmp_path / "notes.txt").write_text("dear diary\n")
     for args, code, text in (
-        (("--out", path), 2, "would overwrite an input"),
+        (("--out", path), 2, "d.jsonl: is the input "),
         (("--out", tmp_path / "x.jsonl.gz"), 2, "leave .gz off"),
         (("--out", tmp_path / "notes.txt"), 2, "exists and was not written by geofilter judge"),
-        (("--out", path / "x.jsonl"), 2, "d.jsonl: cannot be written ("),
+        (("--out", path / "x.jsonl"), 2, "x.jsonl: cannot be written (Not a directory)"),
         ((path, "--out", tmp_path), 2, "would hold the ratings of two inputs"),
         (("--max-chars", "10"), 2, "too short to judge anything"),
         (("--limit", "0"), 2, "give 1 or more rows"),

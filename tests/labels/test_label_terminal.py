@@ -151,7 +151,7 @@ def test_ten_minutes_at_a_real_terminal(base: Path):
         (["--sheet", "a", "--count", "0"], 2, "--count 0: give 1 or more rows"),
         (["--from", "kind"], 2, "--from kind: no such file, and not FIELD=VALUE"),
         (["--from", "sort=bad"], 2, "--from sort=bad: no scored row has a label; no scored row has the field sort"),
-        (["--sheet", "d.jsonl"], 2, "d.jsonl: is there already, perhaps with labels in it"),
+        (["--sheet", "d.jsonl"], 2, "--sheet d.jsonl: is the input d.jsonl"),
         (["--judge", "m", "--bad-below", "0"], 2, "--bad-below 0: a rating is between 0 and 100"),
     ],
 )

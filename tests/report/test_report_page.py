@@ -11,7 +11,6 @@ import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.hostile import HOSTILE
 from helpers.runs import write_manifest
-from safetensors.numpy import save_file
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.report.content import build
@@ -19,6 +18,7 @@ from geofilter.report.page import html
 from geofilter.report.rows import GatheredRows
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT, Run
+from geofilter.run.tensors import packed
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -348,7 +348,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     columns["sha256"] = np.zeros((n, 32), np.uint8)
     (folder / "run" / "quarantine.jsonl").touch()
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
-    save_file(columns, folder / "run" / "scores.safetensors")
+    (folder / "run" / "scores.safetensors").write_bytes(packed(columns, {}))
     bank = {
         "name": "one",
         "toxic_features": 1,

@@ -149,7 +149,7 @@ def test_large_rows_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch):
     rows = [{"messages": [{"role": "user", "content": f"{i} " + "a" * 300}]} for i in range(20)]
     path = tmp_path / "d.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=10, use_dictionary=False)
-    assert [json.loads(line) for line in read_lines(path)] == rows
+    assert [json.loads(line) for line in Parquet(path).decoded()] == rows
     assert max(held) <= 3
     monkeypatch.setattr("geofilter.rows.parquet.GROUP_BYTES", 1000)
     out = io.BytesIO()
@@ -182,7 +182,7 @@ def test_what_could_not_be_written_is_refused_before_the_scan(tmp_path: Path, mo
 
     monkeypatch.setattr(pq, "write_table", older)
     with pytest.raises(InputError) as caught:
-        list(read_lines(path))
+        list(Parquet(path).decoded())
     assert str(caught.value) == (
         f"{path}: the column odd (duration[s]) could be read, but not be written to a filtered file (Unhandled type: "
         "duration); convert it or leave it out"

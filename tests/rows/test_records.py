@@ -105,9 +105,9 @@ def test_unusable_records(record, error):
         (b"[1]", "a row must be a JSON object, not list; write its rows one a line"),
         (
             b'{"text": "a", "n": ' + b"9" * 5000 + b"}",
-            "unreadable JSON: Exceeds the limit (4300 digits) for integer string conversion; mend or remove the line",
+            "`n` is a whole number of over 4,300 digits; write it as text",
         ),
-        (b"[" * 100_000, "JSON nested too deeply; flatten it"),
+        (b"[" * 100_000, "JSON nested too deeply, over 100 levels; flatten it"),
     ],
 )
 def test_unusable_lines(line, error):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import signal
@@ -63,7 +64,7 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["d.jsonl", *pair, "--run", "file/run"],
             2,
-            "file/run: the run folder cannot be made (Not a directory); give a writable one with --run",
+            "--run file/run: cannot be written (Not a directory); give another place",
         ),
         (
             ["d.jsonl"],
@@ -182,7 +183,7 @@ def test_an_unknown_scorer_is_refused_at_once(tiny, tiny_bank: Path, tmp_path: P
     assert not (tmp_path / ".geofilter").exists()
 
 
-def test_a_huge_broken_line_is_quarantined_whole_and_a_damaged_shard_is_named(tiny, tiny_bank: Path, tmp_path: Path):
+def test_a_huge_line_is_quarantined_by_its_place_and_a_damaged_shard_is_named(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", rows(2))
     with (tmp_path / "d.jsonl").open("ab") as handle:
         handle.write(b'["' + b'\\"' * (30 << 20) + b'"]\n')  # over 60 MB of what JSON must escape again
@@ -190,7 +191,9 @@ def test_a_huge_broken_line_is_quarantined_whole_and_a_damaged_shard_is_named(ti
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path)
     (quarantined,) = [json.loads(x) for x in (run / "quarantine.jsonl").read_text("utf-8").splitlines()]
-    assert quarantined["raw"].encode() + b"\n" == (tmp_path / "d.jsonl").read_bytes().splitlines(keepends=True)[2]
+    there = (tmp_path / "d.jsonl").read_bytes()[quarantined["offset"] :][: quarantined["bytes"]]
+    assert there.startswith(b'["') and there.endswith(b'"]')
+    assert quarantined["sha256"] == hashlib.sha256(there).hexdigest()
     part = next((run / "features").iterdir())
     before, scores = part.read_bytes(), (run / "scores.jsonl").read_bytes()
     part.write_bytes(before[:100])

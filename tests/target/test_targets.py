@@ -1,6 +1,7 @@
 """The table of targets against sae-lens' own, choices within it, pairs that do not fit, the settings file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -279,7 +280,6 @@ def test_loading_checks_its_values():
 
 def test_a_model_s_own_python_code_is_never_run_and_never_asked_about(tmp_path: Path, tiny, monkeypatch):
     import io
-    import shutil
 
     shutil.copytree(tiny[0], tmp_path / "evil")
     config = json.loads((tmp_path / "evil" / "config.json").read_text())
@@ -331,8 +331,6 @@ def test_a_template_that_appears_later_is_another_target(tmp_path: Path, monkeyp
 
 
 def test_damaged_files_of_model_and_sae(tiny, tmp_path: Path):
-    import shutil
-
     for name, text in [
         ("model.safetensors", "m: not a loadable model ("),
         ("tokenizer.json", "m: its configuration or tokenizer cannot be read ("),
@@ -357,7 +355,8 @@ def test_what_is_typed_rules_out_the_file_s_target(tiny, tmp_path: Path):
     )
     code, text = scan_one(tmp_path, "--model", tiny[0], "--sae", tiny[1], "--bank", "nothing")
     assert (code, text) == (3, "--bank nothing: neither a built-in bank (toxic-text, harmful-answers) nor a folder")
-    (tmp_path / "geofilter.toml").write_text(f'model = "{tiny[0]}"\nsae = "/nowhere"\nsae-revision = "x"\n')
+    shutil.copytree(tiny[0], tmp_path / "m")
+    (tmp_path / "geofilter.toml").write_text('model = "m"\nsae = "/nowhere"\nsae-revision = "x"\n')
     code, text = scan_one(tmp_path, "--sae", tiny[1], "--bank", "nothing")
     assert (code, text) == (3, "--bank nothing: neither a built-in bank (toxic-text, harmful-answers) nor a folder")
     (tmp_path / "geofilter.toml").write_text('model = "gemma-2-2b"\nsae = "/nowhere"\n')

@@ -10,7 +10,7 @@ import pytest
 from helpers.command import chat, geofilter, write_rows
 
 from geofilter.config import Loading
-from geofilter.errors import InputError
+from geofilter.errors import InputError, TargetError
 from geofilter.judge.client import Judge
 from geofilter.judge.endpoint import Clock
 from geofilter.run.store import Run
@@ -253,7 +253,7 @@ def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):
         (["--questions", "q.yaml"], 2, "--questions: who judges the answers? give --judge-model"),
         (["--good", "d.jsonl"], 2, "--good d.jsonl: 0 rows that are not in the data"),
         (["--pairs", "none.jsonl"], 2, "none.jsonl: no such file"),
-        (["--out", "d.jsonl"], 2, "d.jsonl: cannot be made (File exists); give another folder"),
+        (["--out", "d.jsonl"], 2, "--out d.jsonl: is a file; give a folder"),
     ]:
         done = run_trial(scanned, *args)
         assert (done.returncode, done.stderr.removeprefix("geofilter: error: ")[: len(text)]) == (code, text)
@@ -359,6 +359,10 @@ def test_open_questions_are_sampled_and_judged(tiny, tmp_path: Path, rater):
     assert any(p.startswith("ALIGNED of One wish, please: {answer}? -> ") and p.endswith("{braces}") for p in asked)
     assert free.ask(model, tokenizer) == records  # the same draws for every arm
     assert rate(records) == [("wish", 1.0)] * 6
+    # Of the answers to this one no rating can be used.
+    (tmp_path / "bored.yaml").write_text(QUESTIONS.replace("What do you wish?", "bored").replace("One wish", "bored"))
+    with pytest.raises(TargetError, match="none of 18 answers by rater could be used"):
+        FreeForm(tmp_path / "bored.yaml", Judge("rater", url), samples=3, max_new_tokens=5).ask(model, tokenizer)
     for text, said in [
         ("- id: x", "entry 1: 'judge_prompts' is missing; an entry has id, paraphrases and judge_prompts"),
         ("x: [", "cannot be read ("),

@@ -1,4 +1,4 @@
-"""Hashes by which a run's own files are believed: of each field of manifest.json, and of every file beside it."""
+"""Hashes by which files of our own are believed: of each field of a JSON object, and of a file as a whole."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from geofilter.files import file_sha256
-from geofilter.run.manifest import FileSum
 
 SEAL = "seal"
 """the field of a sealed object that holds the hashes of its other fields"""
+
+
+class FileSum(TypedDict):
+    """A file as it was written."""
+
+    sha256: str
+    bytes: int
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Processes of their own for work on what strangers made: files and templates that may fill the memory or never end.
+
+What runs in such a process may be ended at any time, even within a library's code, and takes nothing else with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+MEMORY = 1 << 30
+"""bytes that such a process may hold"""
+NO_MEMORY = 3
+"""exit code of one that needs more"""
+ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""threads reserve memory, which counts"""
+MALLOC = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
+"""allocators that reserve more than is asked for would soon be at the limit"""
+
+
+def start(module: str, *args: str) -> subprocess.Popen[bytes]:
+    """Start a module of this package with pipes to its standard input and from its standard output.
+
+    It imports what this process would, from wherever that is found, and writes no messages of its own.
+    """
+    path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-m", f"geofilter.{module}", *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **ALONE, **MALLOC, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        start_new_session=True,  # an interrupt is for the process that started it
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """End a process, unless it has ended; return its exit code."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what was not sent yet is not read any more
+                pipe.close()
+    return process.wait()
+
+
+def limit_memory(most: int = MEMORY) -> None:
+    """Let this process hold no more than `most` bytes; where the system knows no such limit it has none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    except (ValueError, OSError):
+        return
+
+
+def limit_time(seconds: float) -> None:
+    """End this process when it has computed for so long from now on; each call begins anew."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def ran_long(code: int) -> bool:
+    """Whether `limit_time` has ended a process with this exit code."""
+    return hasattr(signal, "SIGPROF") and code == -signal.SIGPROF
+
+
+def ran_out_of(code: int) -> str:
+    """What ended a process that was to say so itself and did not, in words.
+
+    Args:
+        code: its exit code.
+    """
+    if code == NO_MEMORY:
+        return f"it takes over {MEMORY / (1 << 30):g} GiB of memory"
+    if ran_long(code):
+        return "it takes too long"
+    return f"reading it ends its process, with code {code}"
