@@ -89,11 +89,18 @@ class FeatureEncoder:
         """Read one of the folder's weights.
 
         Raises:
-            TargetError: it cannot be read.
+            TargetError: it cannot be read, or not be computed with.
         """
         with open_weights(self.path, "pt") as file:
             found: torch.Tensor = file.get_tensor(name)
-        return found.to(device or self.device, dtype)
+        wrong = "" if found.is_floating_point() else f"is stored as {str(found.dtype).removeprefix('torch.')}"
+        made = found.to(device or self.device, dtype)
+        # A feature whose sum is no number would be taken for one that is not active.
+        if not wrong and not made.isfinite().all():
+            wrong = "has numbers that are not finite"
+        if wrong:
+            raise TargetError(f"{self.path / WEIGHTS}: {name} {wrong}; get the folder again")
+        return made
 
     @torch.inference_mode()
     def encode(self, x: torch.Tensor) -> Activations:
