@@ -16,7 +16,7 @@ from helpers.faults import Child, Fault, Outcome, apart, contents, differing, on
 
 from geofilter.cut.sets import read_set, torn
 
-KILLS = 3
+KILLS = 2
 LONG_KILLS = 100
 
 
