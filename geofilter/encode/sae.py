@@ -89,18 +89,13 @@ class FeatureEncoder:
         """Read one of the folder's weights.
 
         Raises:
-            TargetError: it cannot be read, or not be computed with.
+            TargetError: it cannot be read, or holds numbers that are not finite: a feature with one would never fire.
         """
         with open_weights(self.path, "pt") as file:
             found: torch.Tensor = file.get_tensor(name)
-        wrong = "" if found.is_floating_point() else f"is stored as {str(found.dtype).removeprefix('torch.')}"
-        made = found.to(device or self.device, dtype)
-        # A feature whose sum is no number would be taken for one that is not active.
-        if not wrong and not made.isfinite().all():
-            wrong = "has numbers that are not finite"
-        if wrong:
-            raise TargetError(f"{self.path / WEIGHTS}: {name} {wrong}; get the folder again")
-        return made
+        if not found.is_floating_point() or not found.isfinite().all():
+            raise TargetError(f"{self.path / WEIGHTS}: {name} is not finite throughout; get the folder again")
+        return found.to(device or self.device, dtype)
 
     @torch.inference_mode()
     def encode(self, x: torch.Tensor) -> Activations:
