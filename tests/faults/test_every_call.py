@@ -24,7 +24,7 @@ def test_scan(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
         whole = not differing(contents(folder), scene.new)
         assert gate.returncode in ((0, 1) if whole else (4,)), gate.stderr
 
-    Scene(folder, scan_args, [*tiny, tiny_bank], between).trials(None if long else 18)
+    Scene(folder, scan_args, [*tiny, tiny_bank], between).trials(None if long else 14)
 
 
 def test_filter(cut: Path, long: bool):
@@ -75,7 +75,7 @@ def test_label(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
         assert again.code == 0, again.stderr
         assert geofilter("gate", "run", "--quiet", cwd=folder).returncode in (0, 1)
 
-    Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 10)
+    Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 8)
 
 
 def test_bank_build(tiny, tiny_bank: Path, folder: Path, monkeypatch, long: bool):
@@ -120,4 +120,4 @@ def test_judge(serve, folder: Path, monkeypatch, long: bool):
         assert again.code == 0, again.stderr
         assert len(endpoint.bodies) == (0 if "out.jsonl" in found else 6 - len(kept))
 
-    Scene(folder, [*args, "--concurrency", 2], between=between).trials(None if long else 10)
+    Scene(folder, [*args, "--concurrency", 2], between=between).trials(None if long else 8)
