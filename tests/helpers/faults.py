@@ -377,7 +377,9 @@ class Scene:
                 f"{what}; other: {other}"
             )
         elif fault.kind in ("eio", "full"):
-            assert self._names(one_line(outcome), call), what
+            # A full disk may be met only later.
+            line = one_line(outcome)
+            assert self._names(line, call) or (fault.kind == "full" and "cannot be written (" in line), what
         if fault.kind != "kill" and call.kind != "remove":
             assert not scratch(self.folder), what
         self.between(self, outcome)
