@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from email.message import Message
-from importlib.metadata import PackageNotFoundError, metadata, requires
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -31,7 +31,7 @@ its own. Written by `python examples/write_licences.py` from what the installed 
 BROUGHT = """
 ## What is brought along
 
-Everything that `pip install 'geofilter[trial,judge]'` puts on Linux, x86_64, beside the CPU build of torch:
+Everything that `pip install 'geofilter[trial,judge]'` installs on Linux, x86_64, with the CPU build of torch:
 
 | licence | packages |
 |---|---|
@@ -41,13 +41,15 @@ TERMS = """
 
 All other licences ask for no more than to be passed on with the package.
 
+- **Inside wheels**: those of numpy, scipy and scikit-learn hold runtime libraries of GCC: GPL-3.0 with the runtime
+  library exception, which lets them go with any program, and libquadmath (LGPL-2.1). geofilter does not link
+  to them; whoever passes those wheels on passes on the licence texts in them.
 """
 EXPLAINED = {
-    "MPL": "copyleft for the files of these packages alone: changed copies of them must stay under the Mozilla Public "
-    "License. It asks nothing of what uses them (its section 3.3), so they go with Apache-2.0.",
-    "NVIDIA": "libraries of NVIDIA under terms of its own. `faiss-gpu` asks for them, and CUDA builds of torch for more. "
-    "They may be used, and passed on as part of an application: whoever publishes an image that holds them "
-    "reads those terms first.",
+    "MPL": "copyleft for the files of these packages alone: changed copies of them stay under the Mozilla Public\n"
+    "  License. It asks nothing of what uses them (its section 3.3), so they go with Apache-2.0.",
+    "NVIDIA": "libraries of NVIDIA under terms of its own, which `faiss-gpu` asks for, and CUDA builds of torch for\n"
+    "  more. They may be used; whoever publishes an image that holds them reads those terms first.",
 }
 """licences that are not permissive, and what that means"""
 PERMISSIVE = re.compile(r"MIT|Apache|0?BSD|ISC|PSF|CNRI|Zlib|CC0|BSL|HPND|Unlicense")
@@ -61,6 +63,8 @@ SHORT = {
     r".*Proprietary.*": "NVIDIA",
 }
 """how what older packages state in words is written"""
+HOME = ("homepage", "home", "repository", "source code", "source", "documentation")
+"""names of links, the best first"""
 NOT_BESIDE = {"faiss-cpu": "faiss-gpu"}
 """a package that cannot be installed here, and its other build, which states the same"""
 
@@ -86,9 +90,8 @@ def licence(about: Message) -> str:
 
 def home(about: Message) -> str:
     """The address of a package's home page, or of its source."""
-    links = dict(reversed(link.split(", ", 1)) for link in ())
     links = {name.lower(): url for name, url in (link.split(", ", 1) for link in about.get_all("Project-URL", []))}
-    return about["Home-page"] or links.get("homepage") or links.get("repository") or links["source"]
+    return about["Home-page"] or next(links[name] for name in HOME if name in links)
 
 
 def brought(requirement: Requirement, found: dict[str, str]) -> None:
@@ -102,6 +105,12 @@ def brought(requirement: Requirement, found: dict[str, str]) -> None:
         wanted = inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in ("", *requirement.extras))
         if wanted:
             brought(inner, found)
+
+
+def known(stated: str) -> bool:
+    """Whether each part of what a package states is permissive or explained."""
+    parts = re.split(r" (?:AND|OR|WITH) ", stated.replace("(", "").replace(")", ""))
+    return all(PERMISSIVE.match(part) or part.startswith((*EXPLAINED, "LLVM-exception")) for part in parts)
 
 
 def page() -> str:
@@ -120,17 +129,12 @@ def page() -> str:
     for key, stated in sorted(found.items()):
         if "[" not in key and key != "geofilter":
             groups.setdefault(stated, []).append(key)
-    unknown = [(s, names) for s, names in groups.items() if not PERMISSIVE.search(s) and not explained(s)]
+    unknown = {stated: names for stated, names in groups.items() if not known(stated)}
     if unknown:
         raise SystemExit(f"read these licences, and say in EXPLAINED what they ask for: {unknown}")
-    return "".join(
-        [
-            *(HEAD, *lines, BROUGHT),
-            *(f"| {stated} | {', '.join(names)} |\n" for stated, names in sorted(groups.items())),
-            TERMS,
-            *(f"- **{name}**: {text}\n" for name, text in EXPLAINED.items()),
-        ]
-    )
+    brought_rows = (f"| {stated} | {', '.join(names)} |\n" for stated, names in sorted(groups.items()))
+    terms = (f"- **{name}**: {text}\n" for name, text in EXPLAINED.items())
+    return "".join([HEAD, *lines, BROUGHT, *brought_rows, TERMS, *terms])
 
 
 if __name__ == "__main__":
