@@ -1,4 +1,4 @@
-.PHONY: check format test
+.PHONY: check format test quality coverage wheel oldest licences
 
 check:  ## what must pass before a change goes in
 	ruff format --check .
@@ -12,3 +12,9 @@ format:
 
 test:
 	pytest
+
+quality:  ## all that is checked before a release; takes long
+	.ci/quality
+
+coverage wheel oldest licences:
+	.ci/quality $@

@@ -70,13 +70,23 @@ def own_bytes(path: Path) -> bytes:
     return found
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have an error of the system say which file it is of: one of reading does not, only one of opening does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes.
 
     Raises:
-        OSError: it cannot be read, or is no ordinary file.
+        OSError: it cannot be read, or is no ordinary file; the error names it.
     """
-    with ordinary(path).open("rb") as handle:
+    with named(path), ordinary(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -236,7 +246,7 @@ def folders_locked(folders: Iterable[Path], taken: str, wait: float = 60) -> Ite
         wait: seconds to wait for other processes.
 
     Raises:
-        OSError: a folder is not there.
+        OSError: a folder is not there, or cannot be opened.
         RunError: another process holds one.
     """
     import fcntl

@@ -1,6 +1,7 @@
 """The plan of the package: which package may import which, and what may load torch."""
 
 import ast
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -108,6 +109,15 @@ def test_modules_stay_small_and_say_what_they_are_for(name: str):
     text = MODULES[name].read_text("utf-8")
     assert len(text.splitlines()) <= MOST_LINES
     assert ast.get_docstring(ast.parse(text))
+
+
+def test_the_coverage_asked_for_is_of_all_that_stands_above_the_line():
+    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["tool"]["coverage"]
+    below = {f"*/geofilter/{name}/*" for name in (*LOADS_TORCH, "cli")}
+    assert set(settings["report"]["omit"]) == {*below, "*/geofilter/__main__.py"}
+    assert settings["run"]["branch"]
+    assert settings["report"]["fail_under"] >= 95
+    assert not settings["report"].keys() & {"exclude_lines", "exclude_also"}
 
 
 def test_what_stands_above_the_line_loads_no_torch():

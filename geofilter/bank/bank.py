@@ -238,7 +238,9 @@ class Bank:
                 found = {name: array_sum(array) for name, array in arrays.items()}
                 wrong = sorted(n for n in {*found, *written} if found.get(n) != written.get(n))
                 if wrong:
-                    raise BankError(f"{path}: {wrong[0]} in {ARRAYS} is not the one that {ABOUT} is about; {again}")
+                    raise BankError(
+                        f"{path}: {one_line(wrong[0])} in {ARRAYS} is not the one that {ABOUT} is about; {again}"
+                    )
             return cls._of(path, text, arrays, fingerprint)
         except FileNotFoundError:
             raise BankError(

@@ -9,6 +9,7 @@ with one that does not fit them, are no whole set.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,9 +149,23 @@ def replacing(plans: Sequence[Outputs], reports_too: Sequence[Path] = ()) -> Ite
         ):
             yield files
     except NotWrittenError as error:
+        if error.errno == errno.EISDIR:
+            raise InputError(f"{error.filename}: is a folder, and cannot be written; take it away") from None
         raise InputError(
             f"{Path(error.filename).parent}: cannot be written ({error.strerror}); give another place with --out"
         ) from None
+
+
+def sum_new(files: Together, path: Path) -> FileSum:
+    """Size and hash of a file that has been written to appear at a path.
+
+    Raises:
+        NotWrittenError: it cannot be read again.
+    """
+    try:
+        return sum_of(files.written(path))
+    except OSError as error:
+        raise NotWrittenError(error, path) from None
 
 
 def add(files: Together, plan: Outputs, of: OutputSet) -> None:

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import IO, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -196,6 +196,20 @@ class Run:
         self._believed[name] = (*now, wanted)
         return path
 
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        """A file of the run that is believed, open for reading.
+
+        Raises:
+            RunError: see `believed`, or it cannot be read to its end.
+        """
+        path = self.believed(name)
+        try:
+            with path.open("rb") as handle:
+                yield handle
+        except OSError as error:
+            raise self.damaged(name, f"cannot be read ({error.strerror or error})") from None
+
     def shards(self) -> Iterator[Shard]:
         """Every shard, one at a time.
 
@@ -276,7 +290,7 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        with self.believed(LINES).open("rb") as handle:
+        with self._opened(LINES) as handle:
             for line in handle:
                 yield from_json(line)
 
@@ -288,7 +302,7 @@ class Run:
         """
         ascending = iter(np.unique(wanted).tolist())
         following = next(ascending, None)
-        with self.believed(LINES).open("rb") as handle:
+        with self._opened(LINES) as handle:
             for i, line in enumerate(handle):
                 if following is None:
                     return
@@ -304,7 +318,7 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        with self.believed(QUARANTINE).open("rb") as handle:
+        with self._opened(QUARANTINE) as handle:
             for line in handle:
                 yield from_json(line)
 

@@ -45,7 +45,7 @@ def unit_decoder(path: Path) -> F32:
     """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero.
 
     Raises:
-        TargetError: no weights there that can be read.
+        TargetError: no weights there that can be read, or a direction that is not finite.
     """
     with open_weights(path) as weights:
         stored = weights.get_slice("W_dec").get_dtype()
@@ -59,6 +59,8 @@ def unit_decoder(path: Path) -> F32:
             else weights.get_tensor("W_dec").astype(np.float32, copy=False)
         )
     norm = np.linalg.norm(w, axis=1, keepdims=True)
+    if not np.isfinite(norm).all():
+        raise TargetError(f"{path / WEIGHTS}: W_dec is not finite throughout; get the folder again")
     np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
     return w
 
