@@ -63,7 +63,7 @@ def own_bytes(path: Path) -> bytes:
         OSError: it cannot be read.
         ValueError: it is larger than any that we write.
     """
-    with ordinary(path).open("rb") as handle:
+    with named(path), ordinary(path).open("rb") as handle:
         found = handle.read(MOST_OWN + 1)
     if len(found) > MOST_OWN:
         raise ValueError(f"larger than {MOST_OWN >> 20} MiB")
