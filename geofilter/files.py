@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import platformdirs
 
@@ -39,9 +39,23 @@ def package_data(*parts: str) -> Path:
     return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have an error of the system say which file it is of: one of reading does not, only one of opening does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as handle:
+    """Hash of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read; the error names it.
+    """
+    with named(path), path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -99,6 +113,22 @@ def json_text(value: Any, indent: int | None = None) -> str:
         ValueError: the value holds NaN or an infinity.
     """
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value that a JSON text is, of a file of our own or of a stranger.
+
+    Raises:
+        ValueError: no JSON, a number that JSON does not have, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
 
 
 def dumps(value: Any) -> bytes:
@@ -180,7 +210,7 @@ def folders_locked(folders: Iterable[Path], taken: str, wait: float = 60) -> Ite
         wait: seconds to wait for other processes.
 
     Raises:
-        OSError: a folder is not there.
+        OSError: a folder is not there, or cannot be opened.
         RunError: another process holds one.
     """
     import fcntl

@@ -44,6 +44,6 @@ def sum_of(path: Path) -> FileSum:
     """Size and hash of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read; the error names it.
     """
     return {"sha256": file_sha256(path), "bytes": path.stat().st_size}

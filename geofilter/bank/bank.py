@@ -20,7 +20,7 @@ from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
-from geofilter.files import as_bytes, cache_dir, file_sha256, json_text, package_data, slug
+from geofilter.files import as_bytes, cache_dir, file_sha256, from_json, json_text, package_data, slug
 from geofilter.sums import SEAL, sealed
 from geofilter.text import one_line
 from geofilter.together import Together
@@ -216,7 +216,7 @@ class Bank:
 
         again = "build it again"
         try:
-            text = json.loads((path / ABOUT).read_bytes(), parse_constant=_no_number)
+            text = from_json((path / ABOUT).read_bytes())
             if not isinstance(text, dict) or text.get("format") != FORMAT:
                 found = text.get("format") if isinstance(text, dict) else None
                 raise BankError(f"{path}: bank format {found!r} is not readable here; {again}")
@@ -227,13 +227,15 @@ class Bank:
                 found = {name: array_sum(array) for name, array in arrays.items()}
                 wrong = sorted(n for n in {*found, *written} if found.get(n) != written.get(n))
                 if wrong:
-                    raise BankError(f"{path}: {wrong[0]} in {ARRAYS} is not the one that {ABOUT} is about; {again}")
+                    raise BankError(
+                        f"{path}: {one_line(wrong[0])} in {ARRAYS} is not the one that {ABOUT} is about; {again}"
+                    )
             return cls._of(path, text, arrays, fingerprint)
         except FileNotFoundError:
             raise BankError(
                 f"{path}: not a bank folder ({ABOUT}, {ARRAYS}); make one with geofilter bank build"
             ) from None
-        except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise BankError(f"{path}: the bank is damaged ({error}); {again}") from None
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); {again}") from None
@@ -276,10 +278,6 @@ class Bank:
             learnt_known=LEARNT_FROM in a,
             folder=path,
         )
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
 
 
 def _escaped(label: str) -> str:

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from geofilter.arrays import F64, Bools, Positions
 from geofilter.cut.outputs import RowWatcher, RowWriter
 from geofilter.cut.places import Outputs, planned
-from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing
+from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new
 from geofilter.errors import InputError
 from geofilter.run.store import Run
-from geofilter.sums import sum_of
 from geofilter.together import Together
 
 
@@ -186,5 +185,5 @@ class Selection:
         out = []
         for place in written:
             paths = place.paths[:-1] if reports else (place.kept, place.removed, place.quarantined)
-            out.append(described(self.run, about, place, {path: sum_of(files.written(path)) for path in paths}))
+            out.append(described(self.run, about, place, {path: sum_new(files, path) for path in paths}))
         return out

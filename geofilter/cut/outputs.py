@@ -25,7 +25,7 @@ from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
 from geofilter.run.rows import lines_of
-from geofilter.run.store import LINES, Run
+from geofilter.run.store import LINES, QUARANTINE, Run
 from geofilter.together import Together, mode_of
 
 
@@ -41,6 +41,27 @@ class RowWatcher(Protocol):
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Take a wanted row; in input order."""
+
+
+class Following:
+    """The quarantined rows of a run, in step with its inputs; `taken` counts those that were found."""
+
+    def __init__(self, records: Iterator[Quarantined]) -> None:
+        """Take the records, in input order."""
+        self._records, self.taken = records, 0
+        self._next = next(records, None)
+
+    def at(self, file: str, line: int) -> Quarantined | None:
+        """The record of a line, if that is the next one."""
+        found = self._next
+        if found is None or (found["file"], found["line"]) != (file, line):
+            return None
+        self._next, self.taken = next(self._records, None), self.taken + 1
+        return found
+
+    def done_with(self, file: str) -> bool:
+        """Whether no record of a file is left."""
+        return self._next is None or self._next["file"] != file
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +108,15 @@ class RowWriter:
             RunError: it has changed since the scan, or the counts do not add up.
         """
         inputs = self.run.manifest["data"]
-        quarantine = self.run.quarantine()
         # In input order, as the rows are written.
+        aside = Following(self.run.quarantine())
         details = self.run.score_lines(np.flatnonzero(self._special))
         with ExitStack() as stack:
             opened = [
                 plan.open(files, stack, mode_of([Path(info["path"])])) for plan, info in zip(plans, inputs, strict=True)
             ]
             return [
-                self._write_file(plan, handles, info, details, [q for q in quarantine if q["file"] == info["path"]])
+                self._write_file(plan, handles, info, details, aside)
                 for plan, handles, info in zip(plans, opened, inputs, strict=True)
             ]
 
@@ -105,10 +126,9 @@ class RowWriter:
         handles: dict[str, IO[bytes]],
         info: InputFile,
         details: Iterator[tuple[int, ScoreLine]],
-        quarantine: Sequence[Quarantined],
+        aside: Following,
     ) -> Outputs:
         path, scored = info["path"], np.flatnonzero(self.arrays["file"] == plan.index)
-        bad = {q["line"]: q for q in quarantine}
         found, digest, as_scored = format_of(Path(path)), hashlib.sha256(), True
         lines = isinstance(found, Jsonl)
         keep, n_removed, n_bad = np.zeros(info["rows"], bool), 0, 0
@@ -119,8 +139,8 @@ class RowWriter:
             digest.update(line)
             if number > info["rows"]:
                 continue  # past --limit: not scanned, so in no output; said on every report
-            if number in bad:
-                handles["quarantined"].write(dumps(bad[number]))
+            if (record := aside.at(path, number)) is not None:
+                handles["quarantined"].write(dumps(record))
                 n_bad += 1
                 continue
             gone = False
@@ -143,8 +163,10 @@ class RowWriter:
             raise self.run.damaged(LINES)
         done = replace(plan, n_kept=int(keep.sum()), n_removed=n_removed, n_quarantined=n_bad)
         n_gone = int(self.gone[scored].sum())
-        passed = info["rows"] - len(scored) - len(bad) if self._reading.only else 0
-        done.check(path, info["rows"], len(scored) + passed - n_gone, n_gone, len(bad))
+        if not aside.done_with(path):
+            raise self.run.damaged(QUARANTINE)
+        passed = info["rows"] - len(scored) - n_bad if self._reading.only else 0
+        done.check(path, info["rows"], len(scored) + passed - n_gone, n_gone, n_bad)
         if not plan.in_lines and not isinstance(found, Jsonl):
             found.write(keep, handles["kept"])
         return done

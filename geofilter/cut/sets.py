@@ -9,7 +9,7 @@ with one that does not fit them, are no whole set.
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from geofilter.cut.places import Outputs
 from geofilter.errors import InputError, RunError
-from geofilter.files import folders_locked, json_text
+from geofilter.files import folders_locked, from_json, json_text
 from geofilter.run.manifest import InputFile
 from geofilter.run.store import SCORES, Run
 from geofilter.sums import FileSum, broken, sealed, sum_of
@@ -95,14 +95,14 @@ def read_set(path: Path) -> OutputSet:
         RunError: it is not there, or damaged.
     """
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = from_json(path.read_bytes())
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError("no description of a set")
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
     except FileNotFoundError:
         raise RunError(f"{path}: is not there, so the files beside it are no whole set; run geofilter filter") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); run geofilter filter again") from None
     of: OutputSet = found  # type: ignore[assignment]
     return of
@@ -143,9 +143,23 @@ def replacing(plans: Sequence[Outputs], reports_too: Sequence[Path] = ()) -> Ite
         ):
             yield files
     except NotWrittenError as error:
+        if error.errno == errno.EISDIR:
+            raise InputError(f"{error.filename}: is a folder, and cannot be written; take it away") from None
         raise InputError(
             f"{Path(error.filename).parent}: cannot be written ({error.strerror}); give another place with --out"
         ) from None
+
+
+def sum_new(files: Together, path: Path) -> FileSum:
+    """Size and hash of a file that has been written to appear at a path.
+
+    Raises:
+        NotWrittenError: it cannot be read again.
+    """
+    try:
+        return sum_of(files.written(path))
+    except OSError as error:
+        raise NotWrittenError(error, path) from None
 
 
 def add(files: Together, plan: Outputs, of: OutputSet) -> None:

@@ -89,10 +89,12 @@ class FeatureEncoder:
         """Read one of the folder's weights.
 
         Raises:
-            TargetError: it cannot be read.
+            TargetError: it cannot be read, or holds numbers that are not finite: a feature with one would never fire.
         """
         with open_weights(self.path, "pt") as file:
             found: torch.Tensor = file.get_tensor(name)
+        if not found.is_floating_point() or not found.isfinite().all():
+            raise TargetError(f"{self.path / WEIGHTS}: {name} is not finite throughout; get the folder again")
         return found.to(device or self.device, dtype)
 
     @torch.inference_mode()

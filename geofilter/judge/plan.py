@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError
+from geofilter.files import from_json
 from geofilter.judge.client import MAX_TOKENS
 from geofilter.judge.endpoint import MAX_CHARS
-from geofilter.judge.rating import Rating
+from geofilter.judge.rating import Rating, stored_rating
 from geofilter.rows.fields import NO_FIELDS, Fields, written
 from geofilter.rows.lines import read_lines
 from geofilter.rows.packing import ending_of, split_name
@@ -275,9 +275,9 @@ def reuse(todo: Plan, path: Path, torn: bool) -> set[str]:
         return others
     for line in read_lines(path):
         try:
-            record = json.loads(line)
+            record = from_json(line)
             sha, value, reply = bytes.fromhex(record["sha256"]), record["alignment"], record["reply"]
-            rating = Rating(None if value is None else float(value), str(reply), record["error"])
+            rating = Rating(None if value is None else stored_rating(value), str(reply), record["error"])
             key = record["model"], record["prompt"]
         except (ValueError, KeyError, TypeError):
             if torn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 FILTERED = "the endpoint's content filter refused the prompt or its answer"
 REFUSED = "the judge answered CODE or REFUSAL"
@@ -32,6 +33,17 @@ class Rating:
     def answered(self) -> bool:
         """The judge said something, be it unusable; else the row is asked again by the next run."""
         return bool(self.reply)
+
+
+def stored_rating(value: Any) -> float:
+    """A rating as a file has it.
+
+    Raises:
+        ValueError: no number from 0 to 100.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise ValueError(f"{value!r} is no rating")
+    return float(value)
 
 
 def parse_rating(reply: str) -> float | None:

@@ -198,9 +198,14 @@ def _appended(part: Path) -> Iterator[IO[bytes]]:
         handle = part.open("a+b")
     except OSError as error:
         raise InputError(f"{part}: cannot be written ({error.strerror}); give another place with --out") from None
-    with handle:
+    try:
         if handle.tell():
             handle.seek(-1, os.SEEK_END)
             if handle.read(1) != b"\n":
                 handle.write(b"\n")
         yield handle
+    finally:
+        try:
+            handle.close()  # which writes what could not be written before
+        except OSError as error:
+            raise InputError(f"{part}: cannot be written ({error.strerror}); make room") from None

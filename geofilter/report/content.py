@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "removed_rows": top,
         "nearest_kept_rows": [row for row in shown if not row["removed"]][:NEAREST],
         "removed_rows_shown": len(top),
-        "quarantine": run.quarantine()[:TOP_ROWS],
+        "quarantine": list(islice(run.quarantine(), TOP_ROWS)),
         "made_with": {
             "geofilter": __version__,
             "run": str(run.path),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any, TypedDict
 from geofilter.cut.cut import Cut
 from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
 from geofilter.errors import RunError
+from geofilter.files import from_json
 from geofilter.report.document import ReportDocument
 from geofilter.run.store import SCORES, Run
 from geofilter.sums import FileSum, broken, sum_of
@@ -54,14 +54,14 @@ def cut_record(run: Run) -> CutRecord | None:
     path = run.path / CUT
     again = f"run geofilter filter {shlex.quote(str(run.path))} again"
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = from_json(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError("no object")
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); {again}") from None
     record: CutRecord = found  # type: ignore[assignment]
     if not record["whole"]:
@@ -131,7 +131,7 @@ def last_cut(run: Run) -> LastCut | None:
         record = cut_record(run)
         if record is None:
             return None
-        written: ReportDocument = json.loads(report_of(run, record).read_bytes())
+        written: ReportDocument = from_json(report_of(run, record).read_bytes())
     except RunError:
         return None
     counts = written["counts"]

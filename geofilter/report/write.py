@@ -12,7 +12,7 @@ from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.places import Outputs, planned
-from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, torn
+from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new, torn
 from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, json_text, write_json
 from geofilter.report.content import NEAREST, Report, build
@@ -23,7 +23,7 @@ from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
 from geofilter.run.store import SCORES, Run
-from geofilter.sums import sealed, sum_of
+from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
 
 
@@ -98,7 +98,7 @@ def _record(run: Run, files: Together, cut: CutAbout, sets: Sequence[Path]) -> N
         "cut": cut,
         "scores": run.manifest["files"][SCORES]["sha256"],
         "sets": [str(path) if path.is_absolute() else os.path.relpath(path, run.path) for path in sets],
-        "reports": {path.name: sum_of(files.written(path)) for path in paths},
+        "reports": {path.name: sum_new(files, path) for path in paths},
     }
     with files.open(run.path / CUT, run.mode, last=True) as handle:
         handle.write(as_bytes(json_text(sealed(record), indent=1) + "\n"))
@@ -152,7 +152,7 @@ def write_shaded(
         with replacing(list(own), [run.path]) as files:
             pages = _write(report, files, [*own, None])
             for place, of in own.items():
-                reports = {path: sum_of(files.written(path)) for path in place.reports}
+                reports = {path: sum_new(files, path) for path in place.reports}
                 add(files, place, described(run, of["cut"], place, reports, of))
             _record(run, files, record["cut"], [place.set_file for place in report.outputs])
         return pages, len(rows)

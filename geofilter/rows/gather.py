@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from geofilter.errors import InputError, first_line
-from geofilter.files import RUNS, Notify, atomic, file_sha256, make_folder, slug
+from geofilter.files import RUNS, Notify, atomic, file_sha256, from_json, make_folder, slug
 from geofilter.rows.columns import rows_at_once
 from geofilter.rows.formats import SAVED, SAVED_SEVERAL, format_of
 from geofilter.rows.parquet import ENDING
@@ -171,6 +170,18 @@ def _saved(text: str, split: str | None) -> Path | None:
     return folder / chosen
 
 
+def _saved_files(folder: Path) -> object:
+    """The data files that a saved data set's state.json names.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return dict(from_json((folder / SAVED).read_bytes())).get("_data_files")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder / SAVED}: damaged ({error}); save the data set again") from None
+
+
 def load_saved(folder: Path, *, notify: Notify) -> tuple[Path, Origin]:
     """A data set that `save_to_disk` has written, as a Parquet file under `.geofilter/`, named by its content.
 
@@ -188,7 +199,7 @@ def load_saved(folder: Path, *, notify: Notify) -> tuple[Path, Origin]:
         origin = {"folder": str(folder), **split, "sha256": digest.hexdigest()}
         stem = "-".join(folder.resolve().parts[-1 - len(split) :])
         made = Path(RUNS, f"{slug(stem)}-{origin['sha256'][:12]}{ENDING}")
-        if json.loads((folder / SAVED).read_bytes()).get("_data_files") == []:  # what `datasets` cannot read
+        if _saved_files(folder) == []:  # what `datasets` cannot read
             raise InputError(f"{folder}: has no rows; nothing to read")
         if not made.is_file():
             notify(f"reading {folder} ...")

@@ -13,6 +13,7 @@ import numpy as np
 
 from geofilter.arrays import Bools
 from geofilter.errors import RunError
+from geofilter.files import from_json
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import LABELS, Run
 
@@ -68,7 +69,7 @@ def given_labels(path: Path) -> dict[str, Label]:
         return found
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
             if entry.get("check", _check(entry)) != _check(entry):
                 raise RunError(
                     f"{path}, line {number}: is not as it was written; give the row its label again, or leave the "
@@ -76,7 +77,7 @@ def given_labels(path: Path) -> dict[str, Label]:
                 )
             bad = {"bad": True, "good": False, None: None}[entry["label"]]
             found[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(
                 f"{path}, line {number}: no label of geofilter label; mend or remove the line, or move the file away "
                 "and take labels from it with --from"

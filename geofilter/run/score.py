@@ -48,19 +48,19 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
         RunError: a shard is missing or damaged, or an SAE has other features than the banks.
         BankError: a bank gives a score that is no number.
     """
-    quarantine = [record for path in run.parts for record in rejected_of(path)]
-    total = n_rows = 0
+    total = n_rows = n_quarantined = 0
+    first = None
     for shard in run.shards():
         total, n_rows = total + len(shard.pooled), n_rows + shard.span.n_lines
         for bank in banks:
             _check_fit(shard, bank)
-    n_quarantined = len(quarantine)
     with atomic(run.path / QUARANTINE, run.mode) as handle:
-        handle.writelines(dumps(q) for q in quarantine)
-    if not total and not n_quarantined:
+        for record in (record for path in run.parts for record in rejected_of(path)):
+            first, n_quarantined = first or record, n_quarantined + 1
+            handle.write(dumps(record))
+    if not total and first is None:
         raise InputError(f"{paths[0]}: --only leaves out every row; nothing is scored")
-    if not total:
-        first = quarantine[0]
+    if not total and first is not None:
         raise InputError(
             f"{first['file']}: no row can be scored; line {first['line']}: {first['error']} "
             f"(all {n_quarantined} reasons: {run.path / QUARANTINE})"

@@ -12,12 +12,11 @@ hashes say, and the manifest is not that is not what its own say.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import locked, write_json
+from geofilter.files import from_json, locked, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
@@ -124,13 +123,13 @@ class Run:
         """
         path = self.path / MANIFEST
         try:
-            value: Manifest = json.loads(path.read_bytes())
+            value: Manifest = from_json(path.read_bytes())
             if not isinstance(value, dict):
                 raise ValueError("no object")
             wrong = broken(value) if value.get("format") == FORMAT else None
             if wrong:
                 raise ValueError(f"its field {wrong} is not what was written")
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"
             ) from None
@@ -184,6 +183,20 @@ class Run:
             raise self.damaged(name, f"cannot be read ({error.strerror or error})") from None
         self._believed[name] = (*now, wanted)
         return path
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        """A file of the run that is believed, open for reading.
+
+        Raises:
+            RunError: see `believed`, or it cannot be read to its end.
+        """
+        path = self.believed(name)
+        try:
+            with path.open("rb") as handle:
+                yield handle
+        except OSError as error:
+            raise self.damaged(name, f"cannot be read ({error.strerror or error})") from None
 
     def shards(self) -> Iterator[Shard]:
         """Every shard, one at a time.
@@ -265,9 +278,9 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        with self.believed(LINES).open("rb") as handle:
+        with self._opened(LINES) as handle:
             for line in handle:
-                yield json.loads(line)
+                yield from_json(line)
 
     def score_lines(self, wanted: Positions) -> Iterator[tuple[int, ScoreLine]]:
         """The given lines of scores.jsonl (0-based positions), ascending, without parsing the rest.
@@ -277,23 +290,25 @@ class Run:
         """
         ascending = iter(np.unique(wanted).tolist())
         following = next(ascending, None)
-        with self.believed(LINES).open("rb") as handle:
+        with self._opened(LINES) as handle:
             for i, line in enumerate(handle):
                 if following is None:
                     return
                 if i == following:
-                    yield i, json.loads(line)
+                    yield i, from_json(line)
                     following = next(ascending, None)
         if following is not None:
             raise self.damaged(LINES)
 
-    def quarantine(self) -> list[Quarantined]:
-        """The records of rows that could not be scored, in input order.
+    def quarantine(self) -> Iterator[Quarantined]:
+        """The records of rows that could not be scored, in input order; one at a time, since they hold rows.
 
         Raises:
             RunError: they are missing or damaged.
         """
-        return [json.loads(line) for line in self.believed(QUARANTINE).read_bytes().splitlines()]
+        with self._opened(QUARANTINE) as handle:
+            for line in handle:
+                yield from_json(line)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

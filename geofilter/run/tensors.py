@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import array_sum
-from geofilter.files import json_text
+from geofilter.files import from_json, json_text
 
+_HELD = "geofilter"
+"""the one entry of a file's metadata: of several, the order is another each time they are written"""
 _ABOUT = "about"
-_SUM = "sha256 "
 
 
 def packed(arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> bytes:
@@ -24,7 +24,7 @@ def packed(arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> 
 
     tight = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json_text(about)
-    return save(tight, metadata={_ABOUT: text, **_sums(text, tight)})
+    return save(tight, metadata={_HELD: json_text({"about": text, "sums": _sums(text, tight)})})
 
 
 def unpacked(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -41,17 +41,20 @@ def unpacked(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, 
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as handle:
-        meta: dict[str, str] = handle.metadata() or {}
+        held = from_json((handle.metadata() or {}).get(_HELD, "{}"))
         wanted = list(handle.keys()) if names is None else list(names)
         arrays = {name: handle.get_tensor(name) for name in wanted}
-    text = meta.pop(_ABOUT, "")
+    try:
+        text, known = str(held["about"]), dict(held["sums"])
+    except (KeyError, TypeError):
+        raise ValueError("it does not say what was written") from None
     sums = _sums(text, arrays)
-    for name in {**sums, **(meta if names is None else {})}:
-        if sums.get(name) != meta.get(name):
-            raise ValueError(f"{name.removeprefix(_SUM)} is not what was written")
-    return json.loads(text), arrays
+    for name in {**sums, **(known if names is None else {})}:
+        if sums.get(name) != known.get(name):
+            raise ValueError(f"{name} is not what was written")
+    return from_json(text), arrays
 
 
 def _sums(text: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
     about = hashlib.sha256(text.encode()).hexdigest()
-    return {f"{_SUM}{_ABOUT}": about, **{f"{_SUM}{name}": array_sum(array) for name, array in arrays.items()}}
+    return {_ABOUT: about, **{name: array_sum(array) for name, array in arrays.items()}}

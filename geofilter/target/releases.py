@@ -300,7 +300,7 @@ def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -
     sae-lens has divided the decoder by `scale` and multiplied theta by it, so |d_j| = |W_dec_j| * scale.
     """
     hyper = next(f["path"] for f in files if f["name"].endswith("hyperparams.json"))
-    if json.loads(Path(hyper).read_text("utf-8")).get("sparsity_include_decoder_norm", True):
+    if read_json(Path(hyper)).get("sparsity_include_decoder_norm", True):
         sae.threshold.data /= sae.W_dec.data.norm(dim=-1).clamp(min=1e-8) * scale
 
 

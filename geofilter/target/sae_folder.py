@@ -12,7 +12,7 @@ import numpy as np
 
 from geofilter.arrays import F32
 from geofilter.errors import TargetError
-from geofilter.files import cache_dir
+from geofilter.files import cache_dir, from_json
 
 CFG, WEIGHTS, SOURCE = "cfg.json", "sae_weights.safetensors", "source.json"
 """files of an SAE's folder: SAELens' two, and where a kept one came from"""
@@ -45,7 +45,7 @@ def unit_decoder(path: Path) -> F32:
     """Unit-normalised decoder directions (d_sae, d_in) of an SAE folder; zero rows stay zero.
 
     Raises:
-        TargetError: no weights there that can be read.
+        TargetError: no weights there that can be read, or a direction that is not finite.
     """
     with open_weights(path) as weights:
         stored = weights.get_slice("W_dec").get_dtype()
@@ -59,6 +59,8 @@ def unit_decoder(path: Path) -> F32:
             else weights.get_tensor("W_dec").astype(np.float32, copy=False)
         )
     norm = np.linalg.norm(w, axis=1, keepdims=True)
+    if not np.isfinite(norm).all():
+        raise TargetError(f"{path / WEIGHTS}: W_dec is not finite throughout; get the folder again")
     np.divide(w, norm, out=w, where=norm > 0)  # in place: 27B's 131k directions are 2.4 GB
     return w
 
@@ -117,10 +119,10 @@ def read_json(path: Path, remedy: str = "get the file again") -> dict[str, Any]:
         TargetError: unreadable, or something else than an object.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = from_json(path.read_text("utf-8"))
     except OSError as error:
         raise TargetError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TargetError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(found, dict):
         raise TargetError(f"{path}: holds no JSON object; {remedy}")

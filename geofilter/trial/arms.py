@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.scorer import Scorer
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
+from geofilter.files import from_json
+from geofilter.judge.rating import stored_rating
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import Run
 from geofilter.trial.config import SCORED
@@ -82,9 +83,9 @@ def judged(path: Path, shas: Sequence[str]) -> F64:
     found: dict[str, float] = {}
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            record = json.loads(line)
+            record = from_json(line)
             rating = record["alignment"]
-            found[record["sha256"]] = -1.0 if rating is None else 100 - float(rating)
+            found[record["sha256"]] = -1.0 if rating is None else 100 - stored_rating(rating)
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}, line {number}: not a line of geofilter judge (sha256, alignment)") from None
     absent = [sha for sha in shas if sha not in found]

@@ -25,7 +25,7 @@ from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import InputError, RunError
-from geofilter.files import Notify, file_sha256, locked, make_folder, write_json
+from geofilter.files import Notify, file_sha256, from_json, locked, make_folder, write_json
 from geofilter.labels.source import parse
 from geofilter.rows.records import reading_for, usable_rows
 from geofilter.rows.shipped import domain_files
@@ -164,7 +164,10 @@ def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / "config.json"
     if path.is_file():
-        found = json.loads(path.read_text("utf-8"))
+        try:
+            found = dict(from_json(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path}: damaged ({error}); give another --out") from None
         differs = [key for key in identity if found.get(key) != identity[key]]
         if differs:
             raise RunError(f"{folder}: holds a trial with other {', '.join(differs)}; give another --out")
@@ -223,8 +226,8 @@ def _finished(folder: Path, seeds: int) -> list[ArmRecord]:
     found: list[ArmRecord] = []
     for path in (folder / "arms").glob("*.json"):
         try:
-            found.append(json.loads(path.read_text("utf-8")))
-        except ValueError as error:
+            found.append(from_json(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise RunError(f"{path}: damaged ({error}); delete it and run the trial again") from None
     by_arm: dict[tuple[str, str], list[ArmRecord]] = {}
     for record in sorted(found, key=lambda r: (_order(r), r["seed"] or 0)):

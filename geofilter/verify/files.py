@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 from geofilter.bank.about import BankAbout
 from geofilter.bank.bank import ABOUT, ARRAYS, Bank
 from geofilter.errors import BankError, RunError
-from geofilter.files import file_sha256
+from geofilter.files import dumps, file_sha256
 from geofilter.report.last import CUT, cut_record, sets_of
 from geofilter.run.manifest import Manifest
 from geofilter.run.shard import rejected_of
@@ -71,21 +72,15 @@ def _where(path: Path) -> str:
 
 def _check_quarantine(run: Run, parts: list[Path], found: Findings) -> None:
     """The quarantined rows against those that the shards hold."""
+    wanted = (record for path in parts for record in rejected_of(path))
     try:
-        wanted = [record for path in parts for record in rejected_of(path)]
-        lines = (run.path / QUARANTINE).read_bytes().splitlines()
+        with (run.path / QUARANTINE).open("rb") as lines:
+            for number, (record, line) in enumerate(zip_longest(wanted, lines), start=1):
+                if record is None or line is None or line != dumps(record):
+                    found.doubt(run.path / QUARANTINE, f"line {number}", "is not the row that the scan set aside")
+                    return
     except (RunError, OSError):
         return  # told as files already
-    for number, (record, line) in enumerate(zip(wanted, lines, strict=False), start=1):
-        try:
-            same = json.loads(line) == record
-        except ValueError:
-            same = False
-        if not same:
-            found.doubt(run.path / QUARANTINE, f"line {number}", "is not the row that the scan set aside")
-            return
-    if len(wanted) != len(lines):
-        found.doubt(run.path / QUARANTINE, f"line {min(len(wanted), len(lines)) + 1}", f"there should be {len(wanted)}")
 
 
 def check_bank_files(folder: Path, about: BankAbout, found: Findings) -> None:

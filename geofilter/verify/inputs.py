@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
+from geofilter.cut.outputs import Following
 from geofilter.errors import InputError
 from geofilter.rows.bounded import Extent, Overlong
 from geofilter.rows.records import row_sha256
@@ -20,36 +21,34 @@ def check_inputs(run: Run, manifest: Manifest, found: Findings) -> None:
     Raises:
         RunError: the run's own files cannot be believed.
     """
-    places, quarantine = RowPlaces.of(run), run.quarantine()
+    places, aside = RowPlaces.of(run), Following(run.quarantine())
     for index, info in enumerate(manifest["data"]):
         here = places.file == index
         hashes = dict(zip(places.line[here].tolist(), (s.tobytes().hex() for s in places.sha256[here]), strict=True))
-        aside = {q["line"]: q for q in quarantine if q["file"] == info["path"]}
         try:
             _check_input(info, hashes, aside, bool(run.reading.only), found)
         except InputError as error:
             found.doubt(info["path"], "", f"cannot be checked: {error}")
     counts = manifest["counts"]
     sums = (counts["scored"], counts["quarantined"], counts["rows"])
-    if sums != (len(places.line), len(quarantine), sum(info["rows"] for info in manifest["data"])):
+    if sums != (len(places.line), aside.taken, sum(info["rows"] for info in manifest["data"])):
         found.doubt(run.path, "counts", "do not add up")
 
 
-def _check_input(
-    info: InputFile, hashes: dict[int, str], aside: dict[int, Quarantined], passes_over: bool, found: Findings
-) -> None:
+def _check_input(info: InputFile, hashes: dict[int, str], aside: Following, passes_over: bool, found: Findings) -> None:
     digest, seen, first = hashlib.sha256(), 0, ""
     for number, line in enumerate(lines_of(info["path"]), start=1):
         digest.update(line)
         if number > info["rows"]:
             continue
-        if number in hashes and number in aside:
+        record = aside.at(info["path"], number)
+        if number in hashes and record is not None:
             found.doubt(info["path"], f"line {number}", "is both scored and quarantined")
         elif number in hashes:
             if row_sha256(line) != hashes[number]:
                 first = first or f"line {number}"
-        elif number in aside:
-            if not _same(line, aside[number]):
+        elif record is not None:
+            if not _same(line, record):
                 first = first or f"line {number}"
         elif not passes_over:
             found.doubt(info["path"], f"line {number}", "is neither scored nor quarantined")
@@ -58,9 +57,10 @@ def _check_input(
         found.doubt(info["path"], first, "has changed since the scan")
     elif first:
         found.doubt(info["path"], first, "is not the row that the run has")
-    last = max([*hashes, *aside], default=0)
-    if last > seen:
+    if (last := max(hashes, default=0)) > seen:
         found.doubt(info["path"], f"line {last}", "is in the run but not in the input")
+    if not aside.done_with(info["path"]):
+        found.doubt(info["path"], "", "the run has quarantined rows that are not in the input")
 
 
 def _same(line: bytes, record: Quarantined) -> bool:

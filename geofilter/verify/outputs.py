@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from geofilter.cut.cut import Selection
-from geofilter.cut.outputs import stored_in
+from geofilter.cut.outputs import Following, stored_in
 from geofilter.cut.sets import OutputSet, torn
 from geofilter.errors import GeofilterError, InputError, RunError
 from geofilter.files import dumps
@@ -98,14 +98,14 @@ def _walk(
     info, arrays = manifest["data"][index], selection.arrays
     here = arrays["file"] == index
     gone = set(arrays["line"][here & selection.removed].tolist())
-    aside = {q["line"]: q for q in run.quarantine() if q["file"] == info["path"]}
+    aside = Following(q for q in run.quarantine() if q["file"] == info["path"])
     kept, removed, quarantined = (_Rows(path) for path in places)
     for number, line in enumerate(lines_of(info["path"]), start=1):
         if number > info["rows"]:
             break
         row = on_one_line(line)
-        if number in aside:
-            right, file = quarantined.take() == dumps(aside[number]).rstrip(b"\n"), quarantined
+        if (record := aside.at(info["path"], number)) is not None:
+            right, file = quarantined.take() == dumps(record).rstrip(b"\n"), quarantined
         elif number in gone:
             right, file = stored_in(removed.take(), line), removed
         else:

@@ -55,6 +55,13 @@ def test_the_highest_scores_go_and_the_earlier_row_among_equals():
     assert str(caught.value) == "drop 6 rows: the run has only 5 scored rows"
 
 
+def test_what_cannot_be_compared_goes_first():
+    score, percentile = np.array([1.0, np.nan, 3.0]), np.array([0.2, np.nan, 0.9])
+    assert Cut.threshold(0.99).removed(score, percentile).tolist() == [False, True, False]
+    assert Cut.parse("1").removed(score, percentile).tolist() == [False, True, False]
+    assert Cut.parse("1", keep=True).removed(score, percentile).tolist() == [False, True, True]
+
+
 def test_split_name():
     assert split_name(Path("a/b.jsonl")) == ("b", ".jsonl")
     assert split_name(Path("b.v2.jsonl.gz")) == ("b.v2", ".jsonl.gz")

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.runs import write_manifest
+from helpers.tiny import random_pooled
 
 from geofilter.errors import RunError
+from geofilter.rows.style import STYLE
+from geofilter.run.shard import Shard, Span
 from geofilter.run.store import FORMAT, Run
 
 
@@ -44,3 +47,18 @@ def test_scores_that_lack_lines_are_named(tmp_path: Path):
     assert str(caught.value) == (
         f"{tmp_path / 'scores.jsonl'}: is not what the scan wrote; make it again with: the same geofilter scan"
     )
+
+
+def test_a_shard_has_the_same_bytes_whenever_it_is_written(tmp_path: Path):
+    """safetensors writes the entries of its metadata in another order each time."""
+    pooled, _ = random_pooled(3)
+    rows = {name: np.zeros(3, np.int32) for name in ("file", "response_tokens", "windows", "n_turns", "shape")}
+    shard = Shard(
+        **rows, line=np.arange(1, 4), sha256=np.zeros((3, 32), np.uint8), content=np.zeros((3, 32), np.uint8),
+        style=np.zeros((3, len(STYLE)), np.float32), source=("", "", ""), pooled=pooled, span=Span("f", 0, 0, 3),
+        d_sae=128,
+    )  # fmt: skip
+    for i in range(5):
+        shard.save(tmp_path / f"{i}")
+    assert len({(tmp_path / f"{i}").read_bytes() for i in range(5)}) == 1
+    assert Shard.load(tmp_path / "0").span == shard.span
