@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +19,7 @@ from typing import IO, Any, NoReturn
 import platformdirs
 
 from geofilter.errors import InputError, RunError, TargetError
-from geofilter.together import NotWrittenError, Together
+from geofilter.together import NotWrittenError, Together, clear_stale, scratch_in
 
 Notify = Callable[[str], None]
 """told one line at a time what takes long or should be known"""
@@ -121,12 +120,16 @@ def made_once(path: Path, complete: Callable[[Path], bool], make: Callable[[Path
         ) from None
     try:
         if not complete(path):
-            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-                made = Path(scratch, path.name)
-                made.mkdir()
+            clear_stale(path.parent)
+            scratch = scratch_in(path.parent)
+            try:
+                made = scratch / path.name
+                made.mkdir(parents=True)
                 make(made)
                 shutil.rmtree(path, ignore_errors=True)
                 made.rename(path)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     finally:
         lock.release()
     return path

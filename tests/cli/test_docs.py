@@ -162,7 +162,7 @@ def test_commands_options_and_values_complete(monkeypatch, capsys):
         return capsys.readouterr().out.split()
 
     assert offered("geofilter b") == ["bank"]
-    assert offered("geofilter gate --max-") == ["--max-flagged", "--max-quarantined"]
+    assert offered("geofilter gate --max-") == ["--max-flagged", "--max-quarantined", "--max-truncated"]
     assert offered("geofilter scan --model ") == list(known())
     assert offered("geofilter scan d.jsonl --bank tox") == ["toxic-text"]
     assert offered("geofilter bank show ") == list(BUILT_IN)

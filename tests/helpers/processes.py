@@ -36,8 +36,10 @@ def loaded(code: str) -> set[str]:
 def hear_interrupts() -> None:
     """See to it that processes started from here can be interrupted, also where this one cannot.
 
-    A shell starts a background job, and many a CI runner everything, with the interrupt ignored, and what is ignored is
-    inherited. What is handled is not: so here it is handled, by doing nothing.
+    A shell starts a background job, and many a CI runner everything, with the interrupt ignored, `nohup` with the
+    hang-up; what is ignored is inherited. What is handled is not: so here it is handled, by doing nothing.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: None)
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows knows no hang-up
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,11 +225,13 @@ def test_what_cannot_be_had_from_the_hub_is_said_in_a_line(data_hub: DataHub, tm
          "'two']; give one with --data-config"),
         (("org/empty", None, None), f"org/empty: cannot be loaded: The directory at hf://datasets/org/empty@{commit} "
          "doesn't contain any data files; try again, or give its files instead"),
-        (("org/broken", None, None), "org/broken: cannot be loaded: JSON parse error: Missing a comma or '}' after an "
-         "object member. in row 0; try again, or give its files instead"),
+        (("org/broken", None, None), "org/broken: cannot be loaded: {}; try again, or give its files instead"),
     ]  # fmt: skip
     expected = [said if isinstance(said, dict) else [2, said] for _, said in cases]
-    assert asked([case for case, _ in cases], tmp_path) == expected
+    found = asked([case for case, _ in cases], tmp_path)
+    # What is wrong with a file each version of the library says in other words.
+    found[-1][1] = re.sub(r"(?<=loaded: )[^;\n]{20,}(?=; try)", "{}", found[-1][1])
+    assert found == expected
     assert {p.name for p in (tmp_path / ".geofilter").iterdir()} == {
         f"{name}-{commit[:12]}.parquet" for name in ("org-qa-test", "org-two-two-train")
     }
