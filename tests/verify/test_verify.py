@@ -6,12 +6,10 @@ import shutil
 from contextlib import chdir
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from helpers.command import chat, geofilter, write_rows
-from helpers.labelling import BAD, N, answer
+from helpers.command import geofilter, write_rows
 from helpers.scanning import errors_of, rows
+from helpers.verifying import doubts, run_all
 from safetensors import safe_open
 
 from geofilter.cut.outputs import Following
@@ -20,47 +18,6 @@ from geofilter.run.store import Run
 from geofilter.sums import sealed, sum_of
 from geofilter.verify.findings import Findings
 from geofilter.verify.inputs import check_input
-from geofilter.verify.verify import verify
-
-
-def run_all(folder: Path, *commands: list[object]) -> None:
-    for command in commands:
-        done = geofilter(*command, cwd=folder)
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def good(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of two inputs, one of them Parquet, which is labelled, scored by the labels, and cut."""
-    folder = tmp_path_factory.mktemp("verify")
-    kinds = ["bad" if bad else "good" for bad in BAD]
-    write_rows(folder / "d.jsonl", [chat(f"question {i}?", answer(i), kind=kinds[i]) for i in range(N)])
-    with (folder / "d.jsonl").open("a") as handle:
-        handle.write('{"broken": \n')
-    table = pa.Table.from_pylist([chat(f"other {i}?", f"you fool {i}", kind="bad") for i in range(8)])
-    pq.write_table(table, folder / "e.parquet")
-    pair = ("--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank)
-    run_all(
-        folder,
-        ["scan", "d.jsonl", "e.parquet", *pair, "--run", "run", "--shard-rows", "30", "-q"],
-        ["label", "run", "--from", "kind=bad", "-q"],
-        ["verify", "run"],
-        ["filter", "run", "--drop", "25%", "-q"],
-    )
-    assert "scanned_banks" in json.loads((folder / "run" / "manifest.json").read_bytes())
-    return folder
-
-
-@pytest.fixture
-def copy(good: Path, tmp_path: Path, monkeypatch) -> Path:
-    shutil.copytree(good, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def doubts(folder: Path) -> list[tuple[str, str]]:
-    found, _ = verify(Run(folder / "run"))
-    return [(str(Path(d["file"]).absolute().relative_to(folder)), d["place"]) for d in found.doubts]
 
 
 def test_a_good_run_passes_and_nothing_is_written(good: Path):
@@ -73,12 +30,20 @@ def test_a_good_run_passes_and_nothing_is_written(good: Path):
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in good.rglob("*") if p.is_file()} == before
 
 
-def test_runs_of_other_kinds_pass(tiny, tiny_bank: Path, tmp_path: Path):
-    """Not cut; cut to another place by percentile; rows passed over and left out."""
+def test_runs_of_other_kinds_pass(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
+    """Not cut; cut to another place by percentile; rows passed over, left out, too long, and that are no text."""
+    for module in ("bounded", "records"):
+        monkeypatch.setattr(f"geofilter.rows.{module}.MOST_BYTES", 3000)
     write_rows(tmp_path / "d.jsonl", [{**row, "use": i % 3 > 0} for i, row in enumerate(rows(12))])
+    with (tmp_path / "d.jsonl").open("ab") as handle:
+        handle.write(b'{"use": true, "text": "' + b"a" * 3000 + b'"}\n\xff\xfe\n')
     pair = ("--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "-q")
     run_all(tmp_path, ["scan", "d.jsonl", *pair, "--run", "a", "--only", "use=true", "--limit", "9"], ["verify", "a"])
     run_all(tmp_path, ["filter", "a", "--threshold", "0.5", "--out", "kept.jsonl", "-q"], ["verify", "a"])
+    run_all(tmp_path, ["scan", "d.jsonl", *pair, "--run", "b"], ["verify", "b"])
+    run_all(tmp_path, ["filter", "b", "--drop", "2", "-q"], ["verify", "b"])
+    aside = [json.loads(line).keys() for line in (tmp_path / "b" / "quarantine.jsonl").read_bytes().splitlines()]
+    assert ["sha256" in aside[0], "raw_base64" in aside[1]] == [True, True]
 
 
 def flipped(path: Path, at: int, bit: int = 0) -> None:
