@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.command import chat, geofilter, write_rows
+from helpers.runs import write_manifest
 
 from geofilter.cut.cut import Cut
 from geofilter.cut.gate import check, markdown, part_of, text
@@ -100,7 +101,7 @@ def test_rows_that_were_not_read_whole_are_counted_and_may_be_no_more_than_said(
     write_rows(tmp_path / "run" / "scores.jsonl", scores)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
     manifest["counts"]["tokens"] -= 2
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    write_manifest(tmp_path / "run", manifest)
     monkeypatch.chdir(tmp_path)
     verdict = check(Run.open(Path("run")), 0.99, "100%", max_truncated=3)
     assert [verdict[key] for key in ("windowed", "partly_read", "truncated", "passed")] == [2, 2, 3, True]
