@@ -34,6 +34,9 @@ def test_choose_takes_both_ends_strongest_first():
     toxic, aligned = strongest(np.array([0.1, -0.5, 0.9, 0.0, -0.7, 0.3], np.float32), 2)
     assert toxic.tolist() == [2, 5]
     assert aligned.tolist() == [4, 1]
+    # No feature that does not differ, and among equals the earlier toxic one.
+    toxic, aligned = strongest(np.array([0.5, 0.0, 0.9, 0.5, -0.1], np.float32), 4)
+    assert (toxic.tolist(), aligned.tolist()) == ([2, 0, 3], [4])
     with pytest.raises(BankError) as caught:
         strongest(np.zeros(4, np.float32), 2)
     assert str(caught.value) == (
