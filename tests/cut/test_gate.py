@@ -107,6 +107,7 @@ def test_rows_that_were_not_read_whole_are_counted_and_may_be_no_more_than_said(
     assert [verdict[key] for key in ("windowed", "partly_read", "truncated", "passed")] == [2, 2, 3, True]
     assert "2 rows with response tokens that were not read" in text(verdict)
     assert not check(Run.open(Path("run")), 0.99, "100%", max_truncated=2)["passed"]
+    assert not check(Run.open(Path("run")), 0.99, "100%", max_truncated=0)["passed"]
 
 
 def test_a_share_is_not_off_by_the_last_bit():

@@ -207,12 +207,26 @@ def test_a_row_is_found_by_its_file_and_its_line(run: Run):
 
 @pytest.mark.parametrize(("name", "most"), [("file", 1), ("bank", 0)])
 def test_scores_of_a_file_or_a_bank_that_there_is_not_are_refused(run: Run, name: str, most: int):
-    for number in (-1, most + 1):
-        changed(run, **{name: np.array([0] * 8 + [number], np.int32)})
+    for at, number in ((0, -1), (8, most + 1)):
+        whole = run.arrays()[name]
+        changed(run, **{name: np.where(np.arange(9) == at, number, whole).astype(np.int32)})
         with pytest.raises(RunError, match=f"damaged \\({name} has a number other than 0 to {most}\\)"):
             run.arrays()
-    changed(run, **{name: np.array([0] * 8 + [most], np.int32)})
-    assert run.arrays()[name][-1] == most
+        changed(run, **{name: whole})
+        assert run.arrays()[name].max() == most
+
+
+@pytest.mark.parametrize("line", [
+    [0, 2, 3, 4, 5, 1, 2, 3, 4],
+    [1, 2, 3, 4, 6, 1, 2, 3, 4],
+    [1, 2, 3, 4, 5, 1, 2, 3, 5],
+    [1, 2, 2, 4, 5, 1, 2, 3, 4],
+    [1, 3, 2, 4, 5, 1, 2, 3, 4],
+])  # fmt: skip
+def test_scores_of_lines_that_no_input_has_or_that_come_twice_are_refused(run: Run, line: list[int]):
+    changed(run, line=np.array(line))
+    with pytest.raises(RunError, match=r"damaged \(lines that do not ascend, or that no input has\)"):
+        run.arrays()
 
 
 def test_scores_of_other_rows_than_were_counted_are_refused(run: Run):
