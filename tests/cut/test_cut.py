@@ -30,6 +30,17 @@ def test_parse(text: str, keep: bool, cut: Cut):
     assert Cut.parse(text, keep) == cut
 
 
+def test_a_cut_in_words():
+    cuts = [
+        Cut.parse("2.5%"),
+        Cut.parse("75%", keep=True),
+        Cut.parse("5"),
+        Cut.parse("40", keep=True),
+        Cut.threshold(0.99),
+    ]
+    assert [str(cut) for cut in cuts] == ["drop 2.5%", "drop 25%", "drop 5 rows", "keep 40 rows", "percentile >= 0.99"]
+
+
 def test_a_threshold_is_a_percentile():
     assert [Cut.threshold(value).value for value in (0, 0.5, 1)] == [0, 0.5, 1]
     for value in (-0.01, 1.01, float("nan")):

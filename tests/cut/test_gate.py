@@ -126,9 +126,9 @@ def test_data_that_have_changed_since_the_scan_are_not_passed(run: Run, monkeypa
 
 def test_each_value_of_a_field_is_checked_alone(run: Run):
     parts = {p["name"]: p for p in check(run, 0.99, "50%", by="source", max_quarantined=1)["parts"]}
-    assert {name: p["rows"] for name, p in parts.items()} == {
-        "all rows": 40, "source = web": 20, "source = <b>|x": 10, "without source": 10,
-    }  # fmt: skip
+    assert [(name, p["rows"]) for name, p in parts.items()] == [
+        ("all rows", 40), ("source = <b>|x", 10), ("source = web", 20), ("without source", 10),
+    ]  # fmt: skip
     assert sum(p["flagged"] for name, p in parts.items() if name != "all rows") == 8
 
 

@@ -42,6 +42,21 @@ def test_a_damaged_manifest_is_named(tmp_path: Path):
         Run.open(tmp_path)
 
 
+def test_a_field_of_the_manifest_that_was_changed_is_named(tmp_path: Path):
+    text = manifest(tmp_path, fingerprint="f").joinpath("manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text.replace('"f"', '"g"', 1))
+    with pytest.raises(RunError, match=r"damaged \(its field fingerprint is not what was written\)"):
+        Run.open(tmp_path)
+
+
+def test_a_run_whose_scoring_was_stopped_is_opened_by_that_command_alone(tmp_path: Path):
+    manifest(tmp_path, complete=False, scoring="label")
+    assert Run.open(tmp_path, "label").path == tmp_path
+    for other in ("", "scan"):
+        with pytest.raises(RunError, match="not complete; geofilter label was stopped while it scored the rows anew"):
+            Run.open(tmp_path, other)
+
+
 def test_scores_that_lack_lines_are_named(tmp_path: Path):
     (tmp_path / "scores.jsonl").write_text('{"line": 1}\n{"line": 2}\n')
     run = Run.open(manifest(tmp_path))
