@@ -117,6 +117,11 @@ def test_a_share_is_not_off_by_the_last_bit():
         assert not part_of("all", np.arange(100) <= count, Cut.parse(share))["passed"]
 
 
+def test_of_no_rows_none_is_flagged():
+    none = {"name": "all", "rows": 0, "flagged": 0, "share": 0.0, "passed": True}
+    assert [part_of("all", np.zeros(0, bool), Cut.parse(most)) for most in ("0", "0%", "5")] == [none] * 3
+
+
 def test_data_that_have_changed_since_the_scan_are_not_passed(run: Run, monkeypatch):
     data = [{**f, "sha256": "0" * 64} for f in run.manifest["data"]]
     monkeypatch.setattr(Run, "manifest", {**run.manifest, "data": data})
