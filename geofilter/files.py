@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.resources
 import json
+import math
 import os
 import shutil
-import tempfile
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,12 +19,15 @@ from typing import IO, Any, NoReturn
 import platformdirs
 
 from geofilter.errors import InputError, RunError, TargetError
-from geofilter.together import NotWrittenError, Together
+from geofilter.together import NotWrittenError, Together, clear_stale, scratch_in
 
 Notify = Callable[[str], None]
 """told one line at a time what takes long or should be known"""
 
 RUNS = ".geofilter"
+
+MOST_OWN = 1 << 28
+"""bytes of a manifest, a bank.json or a report; none that we write has more"""
 
 
 def silent(*_: object) -> None:
@@ -39,6 +44,31 @@ def package_data(*parts: str) -> Path:
     return Path(str(importlib.resources.files("geofilter"))).joinpath("data", *parts)
 
 
+def ordinary(path: Path) -> Path:
+    """A path that is read as a whole: a device or a pipe would never end, or never begin.
+
+    Raises:
+        OSError: it is no ordinary file, or it is not there.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return path
+
+
+def own_bytes(path: Path) -> bytes:
+    """All of a file that we write small: what lies in its place may be of a stranger.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than any that we write.
+    """
+    with named(path), ordinary(path).open("rb") as handle:
+        found = handle.read(MOST_OWN + 1)
+    if len(found) > MOST_OWN:
+        raise ValueError(f"larger than {MOST_OWN >> 20} MiB")
+    return found
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Have an error of the system say which file it is of: one of reading does not, only one of opening does."""
@@ -53,9 +83,9 @@ def file_sha256(path: Path) -> str:
     """Hash of a file's bytes.
 
     Raises:
-        OSError: it cannot be read; the error names it.
+        OSError: it cannot be read, or is no ordinary file; the error names it.
     """
-    with named(path), path.open("rb") as handle:
+    with named(path), ordinary(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -90,12 +120,16 @@ def made_once(path: Path, complete: Callable[[Path], bool], make: Callable[[Path
         ) from None
     try:
         if not complete(path):
-            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-                made = Path(scratch, path.name)
-                made.mkdir()
+            clear_stale(path.parent)
+            scratch = scratch_in(path.parent)
+            try:
+                made = scratch / path.name
+                made.mkdir(parents=True)
                 make(made)
                 shutil.rmtree(path, ignore_errors=True)
                 made.rename(path)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     finally:
         lock.release()
     return path
@@ -122,9 +156,14 @@ def from_json(text: str | bytes) -> Any:
         ValueError: no JSON, a number that JSON does not have, or nested too deeply to be read.
     """
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 def _no_number(text: str) -> NoReturn:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import threading
@@ -68,14 +69,22 @@ _LONG_AGO = 86400
 """seconds after which a temporary file of another machine is nobody's"""
 
 
-def _clear_stale(folder: Path) -> None:
-    """Remove temporary files that killed processes have left in a folder."""
+def scratch_in(folder: Path) -> Path:
+    """A new name in a folder for a temporary file or folder, by which `clear_stale` knows it."""
+    return folder / f".geofilter-{_here()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def clear_stale(folder: Path) -> None:
+    """Remove temporary files and folders that killed processes have left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _SCRATCH.fullmatch(entry.name)
             if found and _is_stale(entry, found[1], int(found[2])):
                 with suppress(OSError):
-                    Path(entry.path).unlink()
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        Path(entry.path).unlink()
 
 
 def _is_stale(entry: os.DirEntry[str], where: str, process: int) -> bool:
@@ -139,8 +148,8 @@ class Together:
         folder = path.parent
         if folder not in self._cleared:
             self._cleared.add(folder)
-            _clear_stale(folder)
-        scratch = folder / f".geofilter-{_here()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+            clear_stale(folder)
+        scratch = scratch_in(folder)
         with _writing(path):
             # Never through a link, never into a file that is there.
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | NO_FOLLOW, 0o666)

@@ -12,7 +12,10 @@ import geofilter as package
 
 SOURCE = Path(package.__file__).parent
 
-GROUND = {"apart", "errors", "arrays", "text", "version", "stats", "files", "places", "sums", "together", "charts"}
+GROUND = {
+    *("apart", "errors", "arrays", "text", "version", "stats", "files", "places", "sums", "together", "charts"),
+    "typed",
+}
 """modules that every other may import"""
 
 MAY_IMPORT = {

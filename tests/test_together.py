@@ -80,6 +80,8 @@ def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_
         old = elsewhere.with_name(elsewhere.name.replace("0" * 8, "1" * 8))
         for path in (dead, elsewhere, old):
             path.write_text("x")
+        folder = dead.with_name(dead.name.replace(".tmp", "")[:-8] + "00000000.tmp")
+        (folder / "inner").mkdir(parents=True)
         os.utime(old, (1e9, 1e9))
     with atomic(tmp_path / "b"):
         pass

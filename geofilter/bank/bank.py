@@ -15,15 +15,26 @@ import numpy as np
 from geofilter.arrays import F32, I32, Digests, array_sum, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import Background
-from geofilter.bank.check import check_arrays
+from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
-from geofilter.files import as_bytes, cache_dir, file_sha256, from_json, json_text, package_data, slug
+from geofilter.files import (
+    as_bytes,
+    cache_dir,
+    file_sha256,
+    from_json,
+    json_text,
+    ordinary,
+    own_bytes,
+    package_data,
+    slug,
+)
 from geofilter.sums import SEAL, sealed
 from geofilter.text import one_line
 from geofilter.together import Together
+from geofilter.typed import check_typed
 
 FORMAT = 3
 ABOUT = "bank.json"
@@ -216,12 +227,12 @@ class Bank:
 
         again = "build it again"
         try:
-            text = from_json((path / ABOUT).read_bytes())
+            text = from_json(own_bytes(path / ABOUT))
             if not isinstance(text, dict) or text.get("format") != FORMAT:
                 found = text.get("format") if isinstance(text, dict) else None
                 raise BankError(f"{path}: bank format {found!r} is not readable here; {again}")
             text.pop(SEAL, None)  # a bank may be given another name by hand; `verify` goes by it
-            arrays = load_file(path / ARRAYS)
+            arrays = load_file(ordinary(path / ARRAYS))
             written = text.pop("arrays", None)  # banks of earlier versions do not say
             if written is not None:
                 found = {name: array_sum(array) for name, array in arrays.items()}
@@ -243,16 +254,19 @@ class Bank:
     @classmethod
     def _of(cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None) -> Bank:
         target = text.pop("target")
+        check_typed(target, BankTarget, "target")
         if fingerprint is not None and target["fingerprint"] != fingerprint:
             raise BankError(
                 f"{path}: made for target {target['name']} ({target['fingerprint'][:8]}), not for this one "
                 f"({fingerprint[:8]}); build a bank for this target"
             )
         del text["format"]
+        check_typed(text, BankMeta)
+        check_meta(cast("BankMeta", text))
         check_arrays(a, target["d_sae"], len(text["topics"]))
         learnt_from = a.get(LEARNT_FROM, np.zeros((0, 32), np.uint8))
         check_array(LEARNT_FROM, learnt_from, np.uint8, (None, 32))
-        said = (text["name"], *text["labels"], *text["topics"], *(target[k] for k in ("name", "fingerprint", "hook")))
+        said = (text["name"], *text["labels"], *text["topics"])
         if not all(isinstance(x, str) for x in said):
             raise TypeError("a name or label that is no text")
         for name, size in (("labels", target["d_sae"]), ("examples", len(a["toxic"]))):

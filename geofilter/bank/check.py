@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import check_array
+from geofilter.bank.about import BankMeta
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 
@@ -57,3 +58,16 @@ def check_arrays(a: Mapping[str, npt.NDArray[Any]], d_sae: int, n_topics: int) -
     reference.check(d_sae, "reference.")
     if not len(reference) or reference.residual.shape[1] != len(a["dense"]):
         raise ValueError(f"reference has residuals {reference.residual.shape}, not (1 or more, {len(a['dense'])})")
+
+
+def check_meta(text: BankMeta) -> None:
+    """Refuse what is said of a bank where it has the right types but cannot be shown.
+
+    Raises:
+        ValueError: which key.
+    """
+    if "evaluation" in text and len(text["evaluation"]["interval"]) != 2:
+        raise ValueError("evaluation.interval is no pair")
+    spans = (span for of in text.get("examples", ()) for excerpt in of for span in excerpt["strong"])
+    if any(len(span) != 2 for span in spans):
+        raise ValueError("examples has a span that is no pair")

@@ -15,6 +15,7 @@ from geofilter.cli.options import OWN_TABLE, AsJson, Command, FieldNames, Offlin
 from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.settings import with_settings
 from geofilter.config import BANK_SIZE, BUILT_IN, Loading, TargetChoice
+from geofilter.errors import BankError
 from geofilter.text import inert
 
 if TYPE_CHECKING:
@@ -161,9 +162,11 @@ def _wrapped(side: str, text: str) -> list[str]:
 
 
 def _describe_bank(bank: Bank) -> Iterator[str]:
+    if "evaluation" not in bank.meta:
+        raise BankError(f"{bank.name}: does not say what it is worth on held-out rows; build it again")
     e = bank.meta["evaluation"]
     yield f"{bank.name}: {len(bank.toxic)} toxic and {len(bank.aligned)} aligned features of {bank.target['name']}"
-    yield f"  {bank.meta['description']}"
+    yield f"  {bank.meta.get('description', '')}"
     yield (
         f"  held out ({e['rows']['bad']} bad, {e['rows']['good']} good rows): AUROC {e['auroc']:.3f} "
         f"({e['interval'][0]:.3f} to {e['interval'][1]:.3f})"

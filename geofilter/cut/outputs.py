@@ -176,7 +176,7 @@ class RowWriter:
         if row_sha256(line) != detail["sha256"]:
             return False
         if self.gone[position]:
-            out.write(_removed_line(line, detail, int(self.rank[position])))
+            out.write(removed_line(line, detail, int(self.rank[position])))
             if self.watcher is not None:
                 self.watcher.removed(detail)
         if self._watched[position] and self.watcher is not None:
@@ -187,8 +187,8 @@ class RowWriter:
         return True
 
 
-def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
-    """The row's own bytes, with a note as its last field."""
+def removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
+    """What is written of a removed row: its own bytes, with a note as its last field."""
     row = on_one_line(line.lstrip(BOM)).strip()
     record = json.loads(row)
     note: dict[str, Any] = {
@@ -205,12 +205,6 @@ def _removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
     if "geofilter" in record:
         note["previous"] = record["geofilter"]  # of an earlier removal; readers see the last field of a name only
     return row[:-1] + (b', "geofilter": ' if record else b'"geofilter": ') + dumps(note).rstrip() + b"}\n"
-
-
-def stored_in(written: bytes, line: bytes) -> bool:
-    """Whether a line of the removed rows holds a row's own bytes."""
-    row = on_one_line(line.lstrip(BOM)).strip()
-    return written.startswith(row[:-1]) and written[len(row) - 1 :].lstrip(b", ").startswith(b'"geofilter": ')
 
 
 def reason(detail: ScoreLine) -> str:

@@ -18,13 +18,16 @@ from typing import Any, TypedDict
 
 from geofilter.cut.places import Outputs
 from geofilter.errors import InputError, RunError
-from geofilter.files import folders_locked, from_json, json_text
+from geofilter.files import folders_locked, from_json, json_text, own_bytes
 from geofilter.run.manifest import InputFile
 from geofilter.run.store import SCORES, Run
 from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import NotWrittenError, Together, mode_of
+from geofilter.typed import check_typed
 
 FORMAT = 1
+ROWS = 3
+"""files of rows in a set: kept, removed and quarantined ones, named first"""
 
 
 class CutAbout(TypedDict):
@@ -95,11 +98,14 @@ def read_set(path: Path) -> OutputSet:
         RunError: it is not there, or damaged.
     """
     try:
-        found: Any = from_json(path.read_bytes())
+        found: Any = from_json(own_bytes(path))
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError("no description of a set")
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
+        check_typed(found, OutputSet)
+        if len(found["files"]) < ROWS:
+            raise ValueError("files has no three of rows")
     except FileNotFoundError:
         raise RunError(f"{path}: is not there, so the files beside it are no whole set; run geofilter filter") from None
     except (OSError, ValueError) as error:

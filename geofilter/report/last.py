@@ -11,10 +11,11 @@ from typing import Any, TypedDict
 from geofilter.cut.cut import Cut
 from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
 from geofilter.errors import RunError
-from geofilter.files import from_json
+from geofilter.files import from_json, own_bytes
 from geofilter.report.document import ReportDocument
 from geofilter.run.store import SCORES, Run
 from geofilter.sums import FileSum, broken, sum_of
+from geofilter.typed import check_typed
 
 CUT = "cut.json"
 """in a run folder: its last cut"""
@@ -54,11 +55,14 @@ def cut_record(run: Run) -> CutRecord | None:
     path = run.path / CUT
     again = f"run geofilter filter {shlex.quote(str(run.path))} again"
     try:
-        found: Any = from_json(path.read_bytes())
+        found: Any = from_json(own_bytes(path))
         if not isinstance(found, dict):
             raise ValueError("no object")
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
+        check_typed(found, CutRecord)
+        if len(found["sets"]) != len(run.manifest["data"]):
+            raise ValueError("sets are not one an input")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -98,28 +102,27 @@ def sets_of(run: Run, record: CutRecord) -> list[Path]:
     return [Path(os.path.normpath(run.path / name)) for name in record["sets"]]
 
 
-def own_set(run: Run, record: CutRecord, path: Path) -> OutputSet | None:
-    """A set that a cut has written; None where another cut, of this run or of another, has been written there since.
+def own_set(run: Run, record: CutRecord, index: int) -> OutputSet | None:
+    """The set that a cut has written of an input; None where another has been written there since, of whatever cut.
 
     Raises:
         RunError: the description is gone or damaged.
     """
-    of = read_set(path)
-    wanted = (run.manifest["fingerprint"], record["scores"], record["cut"])
-    same = (of["fingerprint"], of["scores"], of["cut"]) == wanted
-    return of if same else None
+    of, manifest = read_set(sets_of(run, record)[index]), run.manifest
+    wanted = (manifest["fingerprint"], record["scores"], record["cut"], manifest["data"][index])
+    return of if (of["fingerprint"], of["scores"], of["cut"], of["input"]) == wanted else None
 
 
 def doubts(run: Run, record: CutRecord) -> Iterator[str]:
     """What is not as the last cut wrote it, one sentence each."""
-    for path in sets_of(run, record):
+    for index, path in enumerate(sets_of(run, record)):
         try:
-            of = own_set(run, record, path)
+            of = own_set(run, record, index)
         except RunError as error:
             yield str(error)
             continue
         if of is None:
-            yield f"{path}: is of another cut now, which was written over this one"
+            yield f"{path}: is of another cut now, or of another input, which was written over this one"
             continue
         for file, why in torn(of, path):
             yield f"{file}: {why}"
@@ -131,7 +134,7 @@ def last_cut(run: Run) -> LastCut | None:
         record = cut_record(run)
         if record is None:
             return None
-        written: ReportDocument = from_json(report_of(run, record).read_bytes())
+        written: ReportDocument = from_json(own_bytes(report_of(run, record)))
     except RunError:
         return None
     counts = written["counts"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new, torn
 from geofilter.errors import InputError, RunError
-from geofilter.files import as_bytes, json_text, write_json
+from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
 from geofilter.report.document import Tokens
 from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew
@@ -118,7 +117,7 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
         raise InputError(f"{run.path}: not cut yet; {again}")
     if scored_anew(run, record):
         raise InputError(f"{run.path}: scored anew since it was cut; {again}")
-    written = json.loads(report_of(run, record).read_bytes())
+    written = from_json(own_bytes(report_of(run, record)))
     selection = Selection.of(run, cut_of(record))
     outputs = []
     for i, f in enumerate(written["files"]):
@@ -161,7 +160,7 @@ def write_shaded(
 def _own(run: Run, record: CutRecord, place: Outputs) -> OutputSet | None:
     """What was written at a place, where it is still of this cut and whole: another cut may have been written there."""
     try:
-        of = own_set(run, record, place.set_file)
+        of = own_set(run, record, place.index)
     except RunError:
         return None
     return None if of is None or any(torn(of, place.set_file)) else of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from geofilter.errors import InputError, first_line
-from geofilter.files import RUNS, Notify, atomic, file_sha256, from_json, make_folder, slug
+from geofilter.files import RUNS, Notify, atomic, file_sha256, from_json, make_folder, own_bytes, slug
 from geofilter.rows.columns import rows_at_once
 from geofilter.rows.formats import SAVED, SAVED_SEVERAL, format_of
 from geofilter.rows.parquet import ENDING
@@ -177,7 +177,7 @@ def _saved_files(folder: Path) -> object:
         InputError: it cannot be read.
     """
     try:
-        return dict(from_json((folder / SAVED).read_bytes())).get("_data_files")
+        return dict(from_json(own_bytes(folder / SAVED))).get("_data_files")
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder / SAVED}: damaged ({error}); save the data set again") from None
 

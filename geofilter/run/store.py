@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,15 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import from_json, locked, write_json
+from geofilter.files import from_json, locked, own_bytes, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.style import STYLE
-from geofilter.run.manifest import Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.manifest import InputFile, Manifest, Quarantined, RowScore, ScoreLine, Started
 from geofilter.run.shard import Shard, checked_shards
 from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import mode_of
+from geofilter.typed import check_typed
 
 MANIFEST = "manifest.json"
 FEATURES = "features"
@@ -62,6 +63,15 @@ _SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "learnt": (np.bool_, (None,)),
 }
 """the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
+
+
+class _Least(TypedDict):
+    """What every manifest has, whatever it is of."""
+
+    complete: bool
+    fingerprint: str
+    encoding: dict[str, Any]
+    data: list[InputFile]
 
 
 class Run:
@@ -123,12 +133,14 @@ class Run:
         """
         path = self.path / MANIFEST
         try:
-            value: Manifest = from_json(path.read_bytes())
+            value: Manifest = from_json(own_bytes(path))
             if not isinstance(value, dict):
                 raise ValueError("no object")
             wrong = broken(value) if value.get("format") == FORMAT else None
             if wrong:
                 raise ValueError(f"its field {wrong} is not what was written")
+            if value.get("format") == FORMAT:
+                check_typed(value, _Least)
         except (OSError, ValueError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"

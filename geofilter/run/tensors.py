@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import array_sum
-from geofilter.files import from_json, json_text
+from geofilter.files import from_json, json_text, ordinary
 
 _HELD = "geofilter"
 """the one entry of a file's metadata: of several, the order is another each time they are written"""
@@ -40,7 +40,7 @@ def unpacked(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, 
     """
     from safetensors import safe_open
 
-    with safe_open(path, framework="numpy") as handle:
+    with safe_open(ordinary(path), framework="numpy") as handle:
         held = from_json((handle.metadata() or {}).get(_HELD, "{}"))
         wanted = list(handle.keys()) if names is None else list(names)
         arrays = {name: handle.get_tensor(name) for name in wanted}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from geofilter.bank.about import BankAbout
 from geofilter.bank.bank import ABOUT, ARRAYS, Bank
 from geofilter.errors import BankError, RunError
-from geofilter.files import dumps, file_sha256
+from geofilter.files import dumps, file_sha256, from_json, ordinary, own_bytes
 from geofilter.report.last import CUT, cut_record, sets_of
 from geofilter.run.manifest import Manifest
 from geofilter.run.shard import rejected_of
@@ -35,9 +34,12 @@ def check_files(run: Run, manifest: Manifest, found: Findings) -> None:
     parts = [run.path / name for name in manifest["files"] if name.startswith(f"{FEATURES}/")]
     if all(path.is_file() for path in parts):
         _check_quarantine(run, parts, found)
+    known = {*manifest["files"], *_OURS, *_REPORTS, *_of_cut(run)}
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
-        if not path.is_dir() and name not in manifest["files"] and name not in {*_OURS, *_REPORTS, *_of_cut(run)}:
+        if name in _OURS and not path.is_file():
+            found.doubt(path, "", "is no ordinary file")
+        if not path.is_dir() and name not in known:
             found.doubt(path, "", "is no file of this run; remove it")
 
 
@@ -48,11 +50,11 @@ def _of_cut(run: Run) -> Iterator[str]:
     except RunError:
         return
     for path in sets_of(run, record) if record else ():
-        if path.resolve().parent != run.path.resolve():
+        if path.parent.resolve() != run.path.resolve():
             continue
         yield path.name
         try:
-            yield from json.loads(path.read_bytes())["files"]
+            yield from from_json(own_bytes(path))["files"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # told where the set is checked
 
@@ -74,7 +76,7 @@ def _check_quarantine(run: Run, parts: list[Path], found: Findings) -> None:
     """The quarantined rows against those that the shards hold."""
     wanted = (record for path in parts for record in rejected_of(path))
     try:
-        with (run.path / QUARANTINE).open("rb") as lines:
+        with ordinary(run.path / QUARANTINE).open("rb") as lines:
             for number, (record, line) in enumerate(zip_longest(wanted, lines), start=1):
                 if record is None or line is None or line != dumps(record):
                     found.doubt(run.path / QUARANTINE, f"line {number}", "is not the row that the scan set aside")
@@ -101,8 +103,8 @@ def _bank_place(folder: Path, name: str) -> str:
     """Which array or field of a bank's file is not what was written, as far as it can be told."""
     if name == ABOUT:
         try:
-            return broken(json.loads((folder / ABOUT).read_bytes())) or ""
-        except (OSError, ValueError, RecursionError, AttributeError) as error:
+            return broken(from_json(own_bytes(folder / ABOUT))) or ""
+        except (OSError, ValueError, AttributeError) as error:
             return str(error)
     try:
         Bank.load(folder)

@@ -8,7 +8,8 @@ import hashlib
 from geofilter.cut.outputs import Following
 from geofilter.errors import InputError
 from geofilter.rows.bounded import Extent, Overlong
-from geofilter.rows.records import row_sha256
+from geofilter.rows.reading import Reading
+from geofilter.rows.records import parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Manifest, Quarantined
 from geofilter.run.rows import RowPlaces, lines_of
 from geofilter.run.store import Run
@@ -26,7 +27,7 @@ def check_inputs(run: Run, manifest: Manifest, found: Findings) -> None:
         here = places.file == index
         hashes = dict(zip(places.line[here].tolist(), (s.tobytes().hex() for s in places.sha256[here]), strict=True))
         try:
-            _check_input(info, hashes, aside, bool(run.reading.only), found)
+            check_input(info, hashes, aside, run.reading, found)
         except InputError as error:
             found.doubt(info["path"], "", f"cannot be checked: {error}")
     counts = manifest["counts"]
@@ -35,7 +36,13 @@ def check_inputs(run: Run, manifest: Manifest, found: Findings) -> None:
         found.doubt(run.path, "counts", "do not add up")
 
 
-def _check_input(info: InputFile, hashes: dict[int, str], aside: Following, passes_over: bool, found: Findings) -> None:
+def check_input(info: InputFile, hashes: dict[int, str], aside: Following, reading: Reading, found: Findings) -> None:
+    """Hold every line of an input against the run.
+
+    Args:
+        hashes: of the scored rows, by their lines.
+        aside: the quarantined ones; those of the inputs before have been taken.
+    """
     digest, seen, first = hashlib.sha256(), 0, ""
     for number, line in enumerate(lines_of(info["path"]), start=1):
         digest.update(line)
@@ -50,7 +57,7 @@ def _check_input(info: InputFile, hashes: dict[int, str], aside: Following, pass
         elif record is not None:
             if not _same(line, record):
                 first = first or f"line {number}"
-        elif not passes_over:
+        elif not reading.only or parse_line(line, info["path"], number, reading) is not None:
             found.doubt(info["path"], f"line {number}", "is neither scored nor quarantined")
         seen = number
     if digest.hexdigest() != info["sha256"]:

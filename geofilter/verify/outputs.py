@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from geofilter.arrays import Positions
 from geofilter.cut.cut import Selection
-from geofilter.cut.outputs import Following, stored_in
-from geofilter.cut.sets import OutputSet, torn
+from geofilter.cut.outputs import Following, removed_line
+from geofilter.cut.sets import ROWS, OutputSet, torn
 from geofilter.errors import GeofilterError, InputError, RunError
-from geofilter.files import dumps
+from geofilter.files import dumps, own_bytes
 from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew, sets_of
 from geofilter.rows.lines import on_one_line, read_lines
-from geofilter.run.manifest import Manifest
+from geofilter.rows.records import row_sha256
+from geofilter.run.manifest import Manifest, ScoreLine
 from geofilter.run.rows import lines_of
 from geofilter.run.store import Run
 from geofilter.verify.findings import Findings
@@ -43,14 +47,14 @@ def check_outputs(run: Run, manifest: Manifest, found: Findings) -> None:
     ):
         selection = Selection.of(run, cut_of(record))
         for index, path in enumerate(sets_of(run, record)):
-            _check_set(run, manifest, selection, index, own_set(run, record, path), path, found)
+            _check_set(run, manifest, selection, index, own_set(run, record, index), path, found)
 
 
 def _twin(run: Run, record: CutRecord, kind: str) -> Path | None:
     """The same report beside the rows of the first input."""
     first = sets_of(run, record)[0]
     try:
-        of = own_set(run, record, first)
+        of = own_set(run, record, 0)
     except RunError:
         return None
     names = [name for name in of["files"] if name.endswith(f".report.{kind}")] if of else []
@@ -59,8 +63,8 @@ def _twin(run: Run, record: CutRecord, kind: str) -> Path | None:
 
 def _differing_byte(path: Path, twin: Path | None) -> str:
     try:
-        ours, theirs = path.read_bytes(), twin.read_bytes() if twin else b""
-    except OSError:
+        ours, theirs = own_bytes(path), own_bytes(twin) if twin else b""
+    except (OSError, ValueError):
         return ""
     if not theirs or ours == theirs:
         return ""
@@ -72,14 +76,14 @@ def _check_set(
     run: Run, manifest: Manifest, selection: Selection, index: int, of: OutputSet | None, path: Path, found: Findings
 ) -> None:
     if of is None:
-        found.doubt(path, "", "is of another cut, which was written over this one")
+        found.doubt(path, "", "is of another cut, or of another input, which was written over this one")
         return
     differ = dict(torn(of, path))
     for file, why in differ.items():
         twin = run.path / f"report{file.suffix}" if ".report." in file.name else None
         found.doubt(file, _differing_byte(file, twin) if twin else "", why)
     names = [path.parent / name for name in of["files"]]
-    kept, removed, quarantined = names[:3]
+    kept, removed, quarantined = names[:ROWS]
     try:
         _walk(run, manifest, selection, index, (kept, removed, quarantined), found)
     except (GeofilterError, OSError) as error:
@@ -99,6 +103,8 @@ def _walk(
     here = arrays["file"] == index
     gone = set(arrays["line"][here & selection.removed].tolist())
     aside = Following(q for q in run.quarantine() if q["file"] == info["path"])
+    positions, rank = np.flatnonzero(here & selection.removed), selection.rank()
+    details = run.score_lines(positions)
     kept, removed, quarantined = (_Rows(path) for path in places)
     for number, line in enumerate(lines_of(info["path"]), start=1):
         if number > info["rows"]:
@@ -107,7 +113,7 @@ def _walk(
         if (record := aside.at(info["path"], number)) is not None:
             right, file = quarantined.take() == dumps(record).rstrip(b"\n"), quarantined
         elif number in gone:
-            right, file = stored_in(removed.take(), line), removed
+            right, file = removed.take() == _noted(line, next(details), rank), removed
         else:
             right, file = on_one_line(kept.take()) == row, kept
         if not right:
@@ -117,6 +123,14 @@ def _walk(
     for file in (kept, removed, quarantined):
         if file.take():
             found.doubt(file.path, f"row {file.n}", f"is no row of {info['path']} that belongs there")
+
+
+def _noted(line: bytes, scored: tuple[int, ScoreLine], rank: Positions) -> bytes:
+    """What is written of a removed row; nothing where the input has no such row any more."""
+    position, detail = scored
+    if row_sha256(line) != detail["sha256"]:
+        return b""
+    return removed_line(line, detail, int(rank[position])).rstrip(b"\n")
 
 
 class _Rows:

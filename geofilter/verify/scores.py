@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from geofilter.arrays import F64
 from geofilter.bank.scorer import Scorer
+from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
-from geofilter.run.manifest import Manifest, ScoreLine
-from geofilter.run.score import score_shard
-from geofilter.run.shard import Shard
+from geofilter.run.manifest import Manifest
+from geofilter.run.score import ShardScores, score_shard
 from geofilter.run.store import LINES, SCORES, Run
 from geofilter.verify.findings import Findings
 
@@ -30,26 +30,32 @@ def check_scores(run: Run, manifest: Manifest, found: Findings) -> None:
     arrays = run.arrays()
     banks, gone = find_banks(run)
     for text in gone:
-        found.doubt(run.path, "", f"{text}: scores cannot be computed anew")
-    _check_lines(run, manifest, arrays, found)
-    if gone:
-        return
-    scorers = [Scorer(bank, manifest["scorer"]) for bank in banks]
-    start = 0
-    for shard in run.shards():
-        here = slice(start, start + len(shard.pooled))
-        start = here.stop
-        place = _differing(shard, scorers, {name: array[here] for name, array in arrays.items()})
-        if place is not None:
-            name, row = place
-            found.doubt(run.path / SCORES, f"{name} of row {here.start + row + 1}", "is not what its features give")
+        found.doubt(run.path, "", f"{text}, so that scores cannot be computed anew")
+    with closing(_Lines(run, manifest, arrays, found)) as lines:
+        if gone:
+            lines.check(len(arrays["score"]))
             return
-    if start != len(arrays["score"]):
+        scorers = [Scorer(bank, manifest["scorer"]) for bank in banks]
+        paths = [info["path"] for info in manifest["data"]]
+        start, right = 0, True
+        for shard in run.shards():
+            here = slice(start, start + len(shard.pooled))
+            start = here.stop
+            scored = score_shard(shard, scorers)
+            step = max(1 / len(scorer.bank.reference) for scorer in scorers)
+            lines.check(len(shard.pooled), scored.lines(scorers, paths), step)
+            place = _differing(scored, scorers, {name: array[here] for name, array in arrays.items()})
+            if right and place is not None:
+                name, row = place
+                found.doubt(run.path / SCORES, f"{name} of row {here.start + row + 1}", "is not what its features give")
+                right = False
+    if right and start != len(arrays["score"]):
         found.doubt(run.path / SCORES, "", f"has {len(arrays['score'])} rows, the shards {start}")
 
 
-def _differing(shard: Shard, scorers: list[Scorer], stored: dict[str, Any]) -> tuple[str, int] | None:
+def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any]) -> tuple[str, int] | None:
     """The first array of a shard's scores that is not what is computed now, and the row (0-based) in it."""
+    shard = scored.shard
     for name, ours in (
         ("file", shard.file), ("line", shard.line), ("sha256", shard.sha256), ("style", shard.style),
         ("n_tokens", shard.pooled.n_tokens), ("n_turns", shard.n_turns), ("shape", shard.shape),
@@ -58,7 +64,6 @@ def _differing(shard: Shard, scorers: list[Scorer], stored: dict[str, Any]) -> t
             return name, 0
         if len(differ := np.flatnonzero((ours != stored[name]).reshape(len(ours), -1).any(1))):
             return name, int(differ[0])
-    scored = score_shard(shard, scorers)
     each = np.arange(len(scored.best))
     # Under the bank that the run names: two banks may be equal but for rounding.
     score, percentile = (of[stored["bank"], each] for of in (scored.standard, scored.percentile))
@@ -79,21 +84,77 @@ def _far(a: F64, b: F64, limit: Any) -> Any:
     return ~(np.abs(a - b) <= limit * np.maximum(1, np.abs(a)))
 
 
-def _check_lines(run: Run, manifest: Manifest, arrays: dict[str, Any], found: Findings) -> None:
-    files, banks = [info["path"] for info in manifest["data"]], [bank["name"] for bank in manifest["banks"]]
-    lines: Iterator[ScoreLine | None] = run.scores()
-    for i, line in enumerate(zip_longest(lines, range(len(arrays["score"])))):
-        got, position = line
-        if got is None or position is None:
-            found.doubt(run.path / LINES, f"line {i + 1}", f"the run has {len(arrays['score'])} scored rows")
-            return
-        bank = banks[arrays["bank"][i]]
+class _Lines:
+    """The lines of scores.jsonl in step with the scored rows, whatever is known of the file's hash."""
+
+    def __init__(self, run: Run, manifest: Manifest, arrays: dict[str, Any], found: Findings) -> None:
+        self._path, self._arrays, self._found = run.path / LINES, arrays, found
+        self._files = [info["path"] for info in manifest["data"]]
+        self._banks = [bank["name"] for bank in manifest["banks"]]
+        self._n, self._right, self._step = 0, True, 0.0
+        self._lines = self._read()
+
+    def _read(self) -> Iterator[bytes]:
+        try:
+            with ordinary(self._path).open("rb") as handle:
+                yield from handle
+        except OSError:
+            self._right = False  # told as a file already
+
+    def check(self, n: int, wanted: Sequence[Any] = (), step: float = 0) -> None:
+        """Hold the lines of the next n rows against the arrays and, where they can be, against what is computed now.
+
+        Args:
+            wanted: the lines that are computed now; none where the banks are gone.
+            step: by which a percentile may be another for rounding.
+        """
+        self._step = step
+        for i in range(n):
+            line = next(self._lines, b"")
+            self._n += 1
+            if self._right and (why := self._wrong(line, self._n - 1, wanted[i] if wanted else None)):
+                self._found.doubt(self._path, f"line {self._n}", why)
+                self._right = False  # what follows may be but shifted
+
+    def close(self) -> None:
+        """There is no other line."""
+        total = len(self._arrays["score"])
+        if self._right and self._n == total and next(self._lines, b""):
+            self._found.doubt(self._path, f"line {total + 1}", f"the run has {total} scored rows")
+
+    def _wrong(self, line: bytes, i: int, computed: Any) -> str:
+        """What is wrong with the line of row i; empty if nothing is."""
+        try:
+            got = from_json(line)
+        except ValueError as error:
+            return f"cannot be read ({error})" if line else f"the run has {len(self._arrays['score'])} scored rows"
+        a = self._arrays
         wanted = {
-            "file": files[arrays["file"][i]], "line": int(arrays["line"][i]), "bank": bank,
-            "sha256": arrays["sha256"][i].tobytes().hex(), "score": float(arrays["score"][i]),
-            "percentile": float(arrays["percentile"][i]), "n_tokens": int(arrays["n_tokens"][i]),
+            "file": self._files[a["file"][i]], "line": int(a["line"][i]), "bank": self._banks[a["bank"][i]],
+            "sha256": a["sha256"][i].tobytes().hex(), "score": float(a["score"][i]),
+            "percentile": float(a["percentile"][i]), "n_tokens": int(a["n_tokens"][i]),
         }  # fmt: skip
         for name, value in wanted.items():
-            if got.get(name) != value:
-                found.doubt(run.path / LINES, f"line {i + 1}", f"{name} is not that of {SCORES}")
-                return
+            if not isinstance(got, dict) or got.get(name) != value:
+                return f"{name} is not that of {SCORES}"
+        if computed is None or computed["bank"] != got["bank"]:  # which is told of where it is more than rounding
+            return ""
+        names = (name for name in {**computed, **got} if name not in wanted)
+        name = next((name for name in names if not _alike(computed.get(name), got.get(name), self._step)), "")
+        return name and f"{name} is not what its features give"
+
+
+def _alike(a: Any, b: Any, step: float, limit: float = ROUNDING) -> bool:
+    """Whether two values of JSON are the same but for rounding.
+
+    Args:
+        step: by which a percentile may be another.
+    """
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= limit * max(1, abs(a))
+    if isinstance(a, dict) and isinstance(b, dict):
+        limits = {name: 1.5 * step if name == "percentile" else ROUNDING for name in a}
+        return a.keys() == b.keys() and all(_alike(a[name], b[name], step, limit) for name, limit in limits.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_alike(x, y, step) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b

@@ -9,6 +9,7 @@ from geofilter.run.banks import bank_folder
 from geofilter.run.labelled import given_labels
 from geofilter.run.manifest import Manifest
 from geofilter.run.store import LABELS, MANIFEST, Run
+from geofilter.typed import check_typed
 from geofilter.verify.files import check_bank_files, check_files
 from geofilter.verify.findings import Doubt, Findings
 from geofilter.verify.inputs import check_inputs
@@ -43,8 +44,12 @@ def verify(run: Run, *, target: bool = True) -> tuple[Findings, Manifest | None]
     found = Findings()
     try:
         manifest = Run.open(run.path).manifest
+        check_typed(manifest, Manifest)
     except RunError as error:
         found.said(error, run.path / MANIFEST)
+        return found, None
+    except ValueError as error:
+        found.doubt(run.path / MANIFEST, "", f"is not what a scan writes: {error}")
         return found, None
     with found.part(f"{len(manifest['files'])} files of the run, and its manifest, are as they were written"):
         check_files(run, manifest, found)

@@ -73,11 +73,21 @@ def test_a_bank_that_cannot_be_used_says_why(bank: Bank, tmp_path: Path):
     for damaged, why in [({k: v for k, v in text.items() if k != "labels"}, "KeyError: 'labels'"),
                          ({**text, "labels": text["labels"][1:]}, "127 labels, not 128"),
                          ({**text, "topics": ["one"]}, "topics.weights is float32 (128, 0), not float32 (128, 1)"),
-                         ({**text, "target": "t"}, "TypeError: ")]:  # fmt: skip
+                         ({**text, "target": "t"}, "target is no object"),
+                         ({**text, "evaluation": None}, "evaluation is no object"),
+                         ({**text, "evaluation": {"rows": {}}}, "evaluation.rows.bad is missing"),
+                         ({**text, "max_tokens": 2.5}, "max_tokens is no int"),
+                         ({**text, "examples": [[{"text": "", "strong": [[1]], "bad": True, "topic": ""}]]},
+                          "examples has a span that is no pair")]:  # fmt: skip
         (path / "bank.json").write_text(json.dumps(damaged))
         with pytest.raises(BankError) as caught:
             Bank.load(path, "f" * 64)
         assert str(caught.value).startswith(f"{path}: the bank is damaged ({why}")
+    (path / "bank.json").write_text(
+        json.dumps({**text, "max_tokens": 0}).replace('"max_tokens": 0', '"max_tokens": 1e999')
+    )
+    with pytest.raises(BankError, match="1e999 is no number"):
+        Bank.load(path)
     (path / "bank.json").write_text("[]")
     with pytest.raises(BankError, match="bank format None is not readable here"):
         Bank.load(path)

@@ -1,6 +1,9 @@
 """`geofilter verify`: runs of every kind pass, and a flipped bit anywhere is named with its file and place."""
 
 import json
+import os
+import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,12 @@ from helpers.scanning import errors_of, rows
 from helpers.verifying import doubts, run_all
 from safetensors import safe_open
 
+from geofilter.cut.outputs import Following
 from geofilter.files import write_json
-from geofilter.sums import sealed
+from geofilter.run.store import Run
+from geofilter.sums import sealed, sum_of
+from geofilter.verify.findings import Findings
+from geofilter.verify.inputs import check_input
 
 
 def test_a_good_run_passes_and_nothing_is_written(good: Path):
@@ -77,7 +84,7 @@ def place_of(text: bytes, what: bytes) -> int:
     ("name", "before", "place"),
     [
         ("run/manifest.json", b'"scorer": "', ""),
-        ("run/scores.jsonl", b'"score": ', ""),
+        ("run/scores.jsonl", b'"score": ', "line 1"),
         ("run/quarantine.jsonl", b'"error": "', "line 1"),
         ("run/cut.json", b'"kind": "', ""),
         ("run/labels.jsonl", b'"label": "', "line 1"),
@@ -87,7 +94,7 @@ def place_of(text: bytes, what: bytes) -> int:
         ("d.report.json", b'"headline": "', "byte "),
         ("d.set.json", b'"run": "', ""),
         ("d.filtered.jsonl", b'"content": "', ""),
-        ("d.removed.jsonl", b'"content": "', ""),
+        ("d.removed.jsonl", b'"content": "', "row 1"),
         ("e.filtered.parquet", b"PAR1", ""),
         ("d.quarantined.jsonl", b'"error": "', ""),
         ("d.jsonl", b'"content": "', "line 1"),
@@ -109,8 +116,6 @@ def test_rows_in_another_place_are_named_with_their_row(copy: Path):
     kept = (copy / "d.filtered.jsonl").read_bytes().splitlines(keepends=True)
     of = json.loads((copy / "d.set.json").read_bytes())
     (copy / "d.filtered.jsonl").write_bytes(b"".join([*kept[:3], *kept[4:]]))
-    from geofilter.sums import sum_of
-
     of["files"]["d.filtered.jsonl"] = sum_of(copy / "d.filtered.jsonl")
     write_json(copy / "d.set.json", sealed(of))
     assert ("d.filtered.jsonl", "row 4") in doubts(copy)
@@ -142,3 +147,82 @@ def test_a_target_that_is_gone_cannot_be_vouched_for(copy: Path):
     assert "model or SAE cannot be checked" in done.stderr
     assert errors_of(done) == "run: 1 doubt; what is in doubt is named above"
     assert geofilter("verify", "run", "--no-target", cwd=copy).returncode == 0
+
+
+def forged(path: Path, **fields: object) -> None:
+    """A sealed file of ours with other fields, whose hashes fit."""
+    of = {**json.loads(path.read_bytes()), **fields}
+    write_json(path, sealed({name: value for name, value in of.items() if value is not ...}))
+
+
+@pytest.mark.parametrize("name", ["top_features", "topics", "banks", "windows"])
+def test_a_line_of_the_scores_says_what_its_features_give(copy: Path, name: str):
+    """Whether its hash fits or not."""
+    path = copy / "run" / "scores.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    line = json.loads(lines[3])
+    other = {"top_features": line["top_features"][1:], "topics": {"x": 1.0}, "banks": {}, "windows": 7}
+    lines[3] = json.dumps({**line, name: other[name]}).encode() + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert ("run/scores.jsonl", "line 4") in doubts(copy)
+    manifest = json.loads((copy / "run" / "manifest.json").read_bytes())
+    forged(copy / "run" / "manifest.json", files={**manifest["files"], "scores.jsonl": sum_of(path)})
+    assert doubts(copy)[0] == ("run/scores.jsonl", "line 4")
+
+
+def test_a_note_on_a_removed_row_is_the_cut_s(copy: Path):
+    path = copy / "d.removed.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"rank": ', b'"rank": 9', 1))
+    files = json.loads((copy / "d.set.json").read_bytes())["files"]
+    forged(copy / "d.set.json", files={**files, path.name: sum_of(path)})
+    assert doubts(copy) == [("d.removed.jsonl", "row 1")]
+
+
+def test_a_row_that_was_lost_is_not_taken_for_one_that_was_passed_over(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [{**row, "use": i % 2 > 0} for i, row in enumerate(rows(6))])
+    pair = ("--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "-q")
+    run_all(tmp_path, ["scan", "d.jsonl", *pair, "--run", "run", "--only", "use=true"])
+    run = Run(tmp_path / "run")
+    info, found = run.manifest["data"][0], Findings()
+    hashes = {2: run.hashes()[0].tobytes().hex()}  # of lines 2, 4 and 6
+    with chdir(tmp_path):
+        check_input(info, hashes, Following(iter(())), run.reading, found)
+    assert [(d["place"], d["text"]) for d in found.doubts] == [
+        ("line 4", "is neither scored nor quarantined"),
+        ("line 6", "is neither scored nor quarantined"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("d.set.json", {"files": {}}),
+        ("d.set.json", {"counts": None}),
+        ("d.set.json", {"input": ...}),
+        ("run/cut.json", {"sets": []}),
+        ("run/cut.json", {"whole": ...}),
+        ("run/manifest.json", {"power": ...}),
+        ("run/manifest.json", {"data": {}}),
+        ("run/manifest.json", {"complete": ...}),
+    ],
+)
+def test_what_was_forged_with_its_hashes_is_a_doubt_and_no_failure(copy: Path, name: str, fields: dict):
+    forged(copy / name, **fields)
+    done = geofilter("verify", "run", cwd=copy)
+    assert (done.returncode, name in done.stderr) == (4, True), done.stderr
+
+
+def test_a_set_in_the_place_of_another_input_s_is_told(copy: Path):
+    shutil.copy(copy / "e.set.json", copy / "d.set.json")
+    assert doubts(copy) == [("d.set.json", "")]
+    assert "d.set.json: is of another cut now, or of another input" in geofilter("report", "run", cwd=copy).stderr
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda p: p.symlink_to(p.name)])
+@pytest.mark.parametrize(
+    "name", ["d.set.json", "run/cut.json", "run/scores.jsonl", "run/quarantine.jsonl", "run/labels.jsonl"]
+)
+def test_what_never_ends_is_not_read(copy: Path, name: str, make):
+    (copy / name).unlink()
+    make(copy / name)
+    assert any(Path(file).name == Path(name).name for file, _ in doubts(copy))
