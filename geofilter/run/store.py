@@ -136,6 +136,7 @@ class Run:
             value: Manifest = from_json(own_bytes(path))
             if not isinstance(value, dict):
                 raise ValueError("no object")
+            check_typed(value.get("format"), int, "format")
             wrong = broken(value) if value.get("format") == FORMAT else None
             if wrong:
                 raise ValueError(f"its field {wrong} is not what was written")
@@ -166,7 +167,8 @@ class Run:
     @property
     def parts(self) -> list[Path]:
         """Finished shards, in order."""
-        return sorted((self.path / FEATURES).glob("part-*.safetensors"))
+        found = (self.path / FEATURES).glob("part-*.safetensors")
+        return sorted(path for path in found if path.stem.removeprefix("part-").isdecimal())
 
     def part(self, number: int) -> Path:
         """Where shard `number` belongs."""

@@ -11,6 +11,9 @@ from geofilter.bank.bank import LEARNT_FROM
 from geofilter.files import write_json
 from geofilter.sums import sealed, sum_of
 
+LEAST = {"fingerprint": "f", "encoding": {}, "data": []}
+"""what a manifest is not read without"""
+
 
 def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest as a scan does, for the files that are there."""
@@ -18,7 +21,7 @@ def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
     parts = sorted((run / "features").glob("part-*.safetensors"))
     paths = [*parts, *(run / name for name in names if (run / name).exists())]
     files = {path.relative_to(run).as_posix(): sum_of(path) for path in paths}
-    write_json(run / "manifest.json", sealed({**manifest, "files": files}))
+    write_json(run / "manifest.json", sealed({**LEAST, **manifest, "files": files}))
 
 
 def as_of_an_earlier_version(bank: Path) -> None:

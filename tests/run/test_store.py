@@ -1,5 +1,6 @@
 """The run folder: what is refused when it is opened."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ from helpers.runs import write_manifest
 from helpers.tiny import random_pooled
 
 from geofilter.errors import RunError
+from geofilter.files import write_json
 from geofilter.rows.style import STYLE
 from geofilter.run.shard import Shard, Span
 from geofilter.run.store import FORMAT, Run
+from geofilter.sums import sealed
 
 
 def manifest(folder: Path, **changes) -> Path:
@@ -36,6 +39,22 @@ def test_a_damaged_manifest_is_named(tmp_path: Path):
     (tmp_path / "manifest.json").write_text(text[:-5])
     with pytest.raises(RunError, match=r"manifest.json: damaged \(.*\); run the same geofilter scan again, which"):
         Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["format", "complete", "fingerprint", "encoding", "data"])
+def test_a_manifest_that_lacks_what_every_one_has_is_damaged(tmp_path: Path, missing: str):
+    manifest(tmp_path)
+    text = json.loads((tmp_path / "manifest.json").read_bytes())
+    write_json(tmp_path / "manifest.json", sealed({name: of for name, of in text.items() if name != missing}))
+    with pytest.raises(RunError, match=r"manifest.json: damaged \(.*\); run the same geofilter scan again, which"):
+        Run.open(tmp_path)
+
+
+def test_what_only_looks_like_a_shard_is_none(tmp_path: Path):
+    (tmp_path / "features").mkdir()
+    for name in ("part-00001", "part-00000", "part-xx", "part-", "part--1"):
+        (tmp_path / "features" / f"{name}.safetensors").touch()
+    assert [path.stem for path in Run(tmp_path).parts] == ["part-00000", "part-00001"]
 
 
 def test_scores_that_lack_lines_are_named(tmp_path: Path):
