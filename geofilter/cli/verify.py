@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,13 +33,22 @@ def verify(
 
     Exit code 4 on any doubt, each named with its file and place. Loads no model, but for --deep.
     """
+    from geofilter.run.store import Run
     from geofilter.text import counted
+    from geofilter.verify.findings import Findings
     from geofilter.verify.verify import verdict_of
     from geofilter.verify.verify import verify as check
 
     if deep < 0:
         raise InputError(f"--deep {deep}: give the number of rows to encode again")
-    opened = open_run(run)
+    try:
+        opened = open_run(run)
+    except RunError as error:
+        if as_json:
+            found = Findings()
+            found.said(error)
+            print_json(verdict_of(Run(run or Path()), found))
+        raise
     found, manifest = check(opened, target=target)
     if deep and manifest is not None:
         from geofilter.scanning.recheck import recheck

@@ -327,6 +327,6 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
-        taken = f"{self.path}: another scan is writing this run; wait for it or give another --run"
+        taken = f"{self.path}: another geofilter command is writing this run; wait for it, or scan into another --run"
         with locked(self.path / "lock", taken):
             yield

@@ -144,5 +144,5 @@ def test_two_filters_at_once(cut: Path, scan_args, long: bool):
     while not list((cut / "out").glob("*.tmp")):
         time.sleep(0.005)
     second = apart("filter", "run", "--drop", "30%", cwd=cut)
-    assert "another scan is writing this run" in one_line(second)
+    assert "another geofilter command is writing this run" in one_line(second)
     assert slow.outcome().code == 0

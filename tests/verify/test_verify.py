@@ -105,10 +105,11 @@ def test_a_flipped_bit_of_any_file_is_named(copy: Path, name: str, before: bytes
     flipped(path, place_of(path.read_bytes(), before))
     found = doubts(copy)
     assert any(file == name and at.startswith(place) for file, at in found), found
-    done = geofilter("verify", "run", cwd=copy)
+    done = geofilter("verify", "run", "--json", cwd=copy)
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert name.rpartition("/")[2] in done.stderr
+    assert json.loads(done.stdout)["verified"] is False
 
 
 def test_rows_in_another_place_are_named_with_their_row(copy: Path):
