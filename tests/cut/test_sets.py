@@ -65,6 +65,15 @@ def test_a_set_is_described_with_its_files_and_counts(base: Path):
     names = ["d.filtered.jsonl", "d.removed.jsonl", "d.quarantined.jsonl"]
     assert list(of["files"]) == [*names, "d.report.html", "d.report.json", "d.report.md"]
     assert list(torn(of, base / "d.set.json")) == []
+    for other in ({**of, "format": 2}, [of]):
+        (base / "d.set.json").write_text(json.dumps(other))
+        with pytest.raises(
+            RunError, match=r"d\.set\.json: damaged \(no description of a set\); run geofilter filter again"
+        ):
+            read_set(base / "d.set.json")
+    (base / "d.set.json").unlink()
+    with pytest.raises(RunError, match=r"d\.set\.json: is not there, so the files beside it are no whole set"):
+        read_set(base / "d.set.json")
 
 
 def test_a_filter_that_is_stopped_anywhere_leaves_the_old_set_or_says_so_and_is_mended(base: Path, monkeypatch):

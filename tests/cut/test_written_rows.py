@@ -10,10 +10,13 @@ from helpers.command import write_rows
 from helpers.runs import write_manifest
 
 from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.places import planned
 from geofilter.errors import RunError
+from geofilter.rows.records import Row
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT, Run
 from geofilter.run.tensors import packed
+from geofilter.together import Together
 
 LINES = {
     "a.jsonl": [b'{"text": "%d"}\n' % i for i in range(6)],
@@ -86,6 +89,28 @@ def test_every_scanned_line_goes_to_one_place(run: Run, n: int):
         assert (of.n_kept, of.n_removed, of.n_quarantined) == (len(stays), len(gone), len(aside))
     assert selection.cutoff == (SCORES[highest[-1]] if highest else None)
     assert selection.rank().tolist() == [sorted(SCORES, key=lambda row: -SCORES[row]).index(row) + 1 for row in SCORES]
+
+
+class Watcher:
+    def __init__(self, wanted: list[int]) -> None:
+        self.wanted, self.gone, self.rows = np.array(wanted, np.int64), [], []
+
+    def removed(self, line) -> None:
+        self.gone.append((line["file"], line["line"]))
+
+    def row(self, position: int, line, row: Row) -> None:
+        self.rows.append((position, line["file"], line["line"], row.turns[-1].content))
+
+
+@pytest.mark.parametrize("wanted", [[], [1], [0, 3, 5]])
+def test_a_watcher_is_shown_the_rows_it_wants_and_what_is_removed(run: Run, wanted: list[int]):
+    selection, watcher, rows = Selection.of(run, Cut.parse("2")), Watcher(wanted), list(SCORES)
+    plans = planned([Path(name) for name in LINES], None, None, run.path)
+    with Together([]) as files:
+        selection.write_rows(files, plans, watcher)
+    assert watcher.gone == [("a.jsonl", 1), ("b.jsonl", 2)]
+    texts = [json.loads(LINES[name][line - 1])["text"] for name, line in rows]
+    assert watcher.rows == [(i, *rows[i], texts[i]) for i in wanted]
 
 
 @pytest.mark.parametrize("change", [

@@ -32,6 +32,11 @@ def test_a_run_of_another_format_is_refused(tmp_path: Path):
     assert Run.open(manifest(tmp_path)).path == tmp_path
 
 
+def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path):
+    with pytest.raises(RunError, match=r"not a run folder \(no manifest.json\); make one with geofilter scan"):
+        Run.open(tmp_path)
+
+
 def test_an_unfinished_run_is_refused(tmp_path: Path):
     with pytest.raises(RunError, match="the scan is not complete; run the same geofilter scan command again"):
         Run.open(manifest(tmp_path, complete=False))
