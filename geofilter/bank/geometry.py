@@ -95,11 +95,14 @@ def strongest(effect: F32, size: int) -> tuple[I32, I32]:
 def random_weights(
     directions: F32, live: npt.NDArray[np.int32], n_toxic: int, n_aligned: int, seed: int, n: int = N_RANDOM_BANKS
 ) -> F32:
-    """Contrast weights (d_sae, n) of banks drawn at random from the live features, sizes as given."""
+    """Contrast weights (d_sae, n) of banks drawn at random from the live features.
+
+    Their sizes are as given, or in that proportion where fewer features are live.
+    """
     rng = np.random.default_rng(seed)
     tables = []
     for _ in range(n):
         drawn = rng.permutation(live)[: n_toxic + n_aligned].astype(np.int32)
-        cut = min(n_toxic, len(drawn) // 2)
+        cut = max(1, len(drawn) * n_toxic // (n_toxic + n_aligned))
         tables.append(closeness(directions, drawn[:cut], drawn[cut:]).contrast)
     return np.stack(tables, axis=1)

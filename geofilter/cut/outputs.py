@@ -28,6 +28,9 @@ from geofilter.run.rows import lines_of
 from geofilter.run.store import LINES, QUARANTINE, Run
 from geofilter.together import Together, mode_of
 
+_NOTE = b', "geofilter": '
+"""what follows a removed row's last field; a row without any is no row that is scored"""
+
 
 class RowWatcher(Protocol):
     """Is shown rows while they are written, so that the inputs and scores.jsonl are read once."""
@@ -132,6 +135,8 @@ class RowWriter:
         found, digest, as_scored = format_of(Path(path)), hashlib.sha256(), True
         lines = isinstance(found, Jsonl)
         keep, n_removed, n_bad = np.zeros(info["rows"], bool), 0, 0
+        is_scored = np.zeros(info["rows"], bool)
+        is_scored[self.arrays["line"][scored] - 1] = True
         special = scored[self._special[scored]]
         todo = zip(special.tolist(), self.arrays["line"][special].tolist(), strict=True)
         position, at = next(todo, (-1, -1))
@@ -140,6 +145,8 @@ class RowWriter:
             if number > info["rows"]:
                 continue  # past --limit: not scanned, so in no output; said on every report
             if (record := aside.at(path, number)) is not None:
+                if is_scored[number - 1]:
+                    raise self.run.damaged(QUARANTINE)
                 handles["quarantined"].write(dumps(record))
                 n_bad += 1
                 continue
@@ -204,7 +211,7 @@ def removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
     }
     if "geofilter" in record:
         note["previous"] = record["geofilter"]  # of an earlier removal; readers see the last field of a name only
-    return row[:-1] + (b', "geofilter": ' if record else b'"geofilter": ') + dumps(note).rstrip() + b"}\n"
+    return row[:-1] + _NOTE + dumps(note).rstrip() + b"}\n"
 
 
 def reason(detail: ScoreLine) -> str:

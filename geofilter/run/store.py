@@ -6,8 +6,7 @@
     scores.safetensors       the same numbers as arrays, for fast cuts
     quarantine.jsonl         rows that could not be scored
 
-A finished shard is never computed again; it is the unit of resume. No file is believed that is not what the manifest's
-hashes say, and the manifest is not that is not what its own say.
+A finished shard is the unit of resume. Every file is held against the manifest's hashes, the manifest against its own.
 """
 
 from __future__ import annotations
@@ -279,6 +278,11 @@ class Run:
         for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
             if n and not (arrays[name].min() >= 0 and arrays[name].max() < below):
                 raise ValueError(f"{name} has a number other than 0 to {below - 1}")
+        file, line = arrays["file"], arrays["line"]
+        rows = np.array([info["rows"] for info in manifest["data"]], np.int64)
+        place = file.astype(np.int64) << 40 | line
+        if n and (line.min() < 1 or (line > rows[file]).any() or (np.diff(place) <= 0).any()):
+            raise ValueError("lines that do not ascend, or that no input has")
 
     def position(self, detail: RowScore) -> int:
         """Where among the scored rows (0-based) the row of a line of scores.jsonl stands."""

@@ -34,11 +34,15 @@ def test_choose_takes_both_ends_strongest_first():
     toxic, aligned = strongest(np.array([0.1, -0.5, 0.9, 0.0, -0.7, 0.3], np.float32), 2)
     assert toxic.tolist() == [2, 5]
     assert aligned.tolist() == [4, 1]
-    with pytest.raises(BankError) as caught:
-        strongest(np.zeros(4, np.float32), 2)
-    assert str(caught.value) == (
-        "no feature differs between the bad and the good rows; check that the two files differ"
-    )
+    # No feature that does not differ, and among equals the earlier toxic one.
+    toxic, aligned = strongest(np.array([0.5, 0.0, 0.9, 0.5, -0.1], np.float32), 4)
+    assert (toxic.tolist(), aligned.tolist()) == ([2, 0, 3], [4])
+    for effect in ([0, 0, 0], [0.3, 0, 0.2], [-0.3, 0, 0]):
+        with pytest.raises(BankError) as caught:
+            strongest(np.array(effect, np.float32), 2)
+        assert str(caught.value) == (
+            "no feature differs between the bad and the good rows; check that the two files differ"
+        )
 
 
 def test_save_and_load_give_the_same_bank(bank: Bank, tmp_path: Path):

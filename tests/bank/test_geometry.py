@@ -6,7 +6,7 @@ import torch
 from helpers.tiny import D_SAE, directions, random_pooled
 
 from geofilter.bank.background import Background
-from geofilter.bank.geometry import closeness, max_cosine
+from geofilter.bank.geometry import closeness, max_cosine, random_weights
 from geofilter.bank.linear import Scale, contrast
 from geofilter.bank.scorer import Scorer
 from geofilter.errors import BankError
@@ -47,6 +47,19 @@ def test_the_score_by_hand():
     )  # fmt: skip
     # z = (3.4 - 1) / 1.2 = 2 and (0.8 - 2) / 1.2 = -1; s = (2 * 1 + -1 * -1) / 2 = 1.5
     assert contrast(background, table.contrast).scores(pooled) == pytest.approx([1.5])
+
+
+@pytest.mark.parametrize(
+    ("live", "sizes", "drawn"),
+    [([5, 1, 2, 6, 3], (3, 2), (3, 2)), ([5, 1, 2, 6, 3], (1, 2), (1, 2)), ([1, 2, 6], (2, 4), (1, 2)),
+     ([1, 6], (1, 9), (1, 1))],
+)  # fmt: skip
+def test_a_random_bank_has_live_features_as_many_on_each_side_as_the_bank(live: list[int], sizes, drawn):
+    # Features on the axes: each is close to itself alone.
+    weights = random_weights(np.eye(8, dtype=np.float32), np.array(live, np.int32), *sizes, seed=0, n=40)
+    assert weights.shape == (8, 40)
+    assert [((w == 1).sum(), (w == -1).sum()) for w in weights.T] == [drawn] * 40
+    assert np.flatnonzero(np.abs(weights).sum(1)).tolist() == sorted(live)
 
 
 def test_the_sparse_score_equals_the_dense_formula(bank):

@@ -22,6 +22,7 @@ from geofilter.rows.packing import ENDINGS, packing, split_name, unpacked
         ("2.5%", False, Cut("fraction", 0.025)),
         ("500", False, Cut("count", 500)),
         ("75%", True, Cut("fraction", 0.25)),
+        ("100%", False, Cut("fraction", 1.0)),
         ("40", True, Cut("keep_count", 40)),
     ],
 )
@@ -29,12 +30,30 @@ def test_parse(text: str, keep: bool, cut: Cut):
     assert Cut.parse(text, keep) == cut
 
 
+def test_a_cut_in_words():
+    cuts = [
+        Cut.parse("2.5%"),
+        Cut.parse("75%", keep=True),
+        Cut.parse("5"),
+        Cut.parse("40", keep=True),
+        Cut.threshold(0.99),
+    ]
+    assert [str(cut) for cut in cuts] == ["drop 2.5%", "drop 25%", "drop 5 rows", "keep 40 rows", "percentile >= 0.99"]
+
+
+def test_a_threshold_is_a_percentile():
+    assert [Cut.threshold(value).value for value in (0, 0.5, 1)] == [0, 0.5, 1]
+    for value in (-0.01, 1.01, float("nan")):
+        with pytest.raises(InputError, match=f"--threshold {value}: a percentile is between 0 and 1"):
+            Cut.threshold(value)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         ("0.1", "--drop 0.1: not an amount; write a percentage like 10% or a number of rows like 500"),
         ("-5", "--drop -5: not an amount; write a percentage like 10% or a number of rows like 500"),
-        ("120%", "--drop 120%: more than everything; use 0% to 100%"),
+        ("100.5%", "--drop 100.5%: more than everything; use 0% to 100%"),
     ],
 )
 def test_parse_errors(text: str, error: str):

@@ -131,6 +131,9 @@ def test_a_file_of_a_set_that_was_changed_is_told(base: Path):
         handle.write("{}\n")
     done = geofilter("report", "run", cwd=base)
     assert "note: d.filtered.jsonl: is not what was written with the others" in done.stderr
+    (base / "d.filtered.jsonl").unlink()
+    done = geofilter("report", "run", cwd=base)
+    assert "note: d.filtered.jsonl: cannot be read (No such file or directory)" in done.stderr
     (base / "run" / "report.html").write_text("other")
     done = geofilter("report", "run", cwd=base)
     assert (done.returncode, errors_of(done)) == (
