@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,12 @@ from geofilter.files import RUNS
 
 Kind = Literal["file", "folder", "any", "run", "bank"]
 """what is going to be at a place: a file, a folder of files, either, or a folder that is a run or a bank"""
+_MARKS = ("config.json", "cfg.json", "adapter_config.json")
+_OF_TARGET = re.compile(
+    r".*\.(safetensors|gguf|model|jinja)|.*\.safetensors\.index\.json|merges\.txt|"
+    r"((cfg|.*config|tokenizer|special_tokens_map|added_tokens|vocab|source|sparsity)\.json)"
+)
+"""names of the files of a model, an adapter or an SAE, beside one of the marks"""
 _SMALL = 64 << 20
 """bytes of a JSON file beyond which it is nobody's manifest"""
 
@@ -29,10 +36,10 @@ def refuse_output(
 ) -> None:
     """Refuse a place that cannot hold what is to be written, or holds what must not be lost.
 
-    That is a file or folder of a run or a bank, also through links; an input, also under another name of it (a link,
-    hard or not); a device, pipe or socket; a folder where a file is to be, and the other way round; a link to nothing
-    or in a circle; a name that the system cannot have. A link to any other file is no such place: the file takes the
-    place of the link, and what it led to stays.
+    That is a file or folder of a run or a bank, or a file of a model or an SAE, also through links; an input, also
+    under another name of it (a link, hard or not); a device, pipe or socket; a folder where a file is to be, and the
+    other way round; a link to nothing or in a circle; a name that the system cannot have. A link to any other file is
+    no such place: the file takes the place of the link, and what it led to stays.
 
     Args:
         option: what named it, for the message.
@@ -56,6 +63,8 @@ def refuse_output(
     if named:
         for place in dict.fromkeys((where, real)):
             _refuse_inside(place, said, kind)
+            if found is not None and _is_of_target(place):
+                raise InputError(f"{said}: belongs to a model or an SAE; give another place")
     if found is not None:
         _refuse_status(found, said, kind, device)
         for given in inputs:
@@ -124,6 +133,11 @@ def _refuse_inside(place: Path, said: str, kind: Kind) -> None:
             raise InputError(f"{said}: {'is a bank' if own else f'belongs to the bank {folder}'}; give another place")
         if folder.name == RUNS and not (kind == "run" and place.parent == folder):
             raise InputError(f"{said}: {RUNS} is where geofilter keeps runs and their data; give another place")
+
+
+def _is_of_target(place: Path) -> bool:
+    """Whether a file that is there is one that a model, an adapter or an SAE is read from."""
+    return bool(_OF_TARGET.fullmatch(place.name)) and any((place.parent / name).exists() for name in _MARKS)
 
 
 def _is_run(folder: Path) -> bool:

@@ -29,6 +29,8 @@ FORMAT = 1
 ROWS = 3
 """files of rows in a set: kept, removed and quarantined ones, named first"""
 
+_KINDS = ("filtered", "removed", "quarantined", "report")
+
 
 class CutAbout(TypedDict):
     """A cut, see `cut.Cut`."""
@@ -129,13 +131,29 @@ def torn(of: OutputSet, path: Path) -> Iterator[tuple[Path, str]]:
             yield file, f"cannot be read ({error.strerror or error})"
 
 
+def within(run: Run) -> Iterator[Path]:
+    """The files of sets that a cut has written into the run's folder itself, as for a pipe; each description last."""
+    for path in sorted(run.path.glob("*.set.json")):
+        try:
+            names = read_set(path)["files"]
+        except RunError:
+            continue
+        # Of this name only: a description that was put there by others may name the run's own files.
+        begins = tuple(f"{path.name.removesuffix('.set.json')}.{kind}." for kind in _KINDS)
+        yield from (run.path / name for name in names if name.startswith(begins) and "/" not in name)
+        yield path
+
+
 @contextmanager
-def replacing(plans: Sequence[Outputs], reports_too: Sequence[Path] = ()) -> Iterator[Together]:
+def replacing(
+    plans: Sequence[Outputs], reports_too: Sequence[Path] = (), outdated: Sequence[Path] = ()
+) -> Iterator[Together]:
     """Write sets anew, as one transaction: nothing appears before all of it is made.
 
     Args:
         plans: of the sets; each goes out with its description first.
         reports_too: other folders that are written.
+        outdated: other files that go.
 
     Raises:
         InputError: a file cannot be written.
@@ -145,7 +163,7 @@ def replacing(plans: Sequence[Outputs], reports_too: Sequence[Path] = ()) -> Ite
     try:
         with (
             folders_locked(folders, "another geofilter filter is writing here; wait for it, then run this again"),
-            Together([plan.set_file for plan in plans]) as files,
+            Together([plan.set_file for plan in plans] + list(outdated)) as files,
         ):
             yield files
     except NotWrittenError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.places import Outputs, planned
-from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new, torn
+from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new, torn, within
 from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
@@ -56,7 +56,9 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
         selection = Selection.of(run, cut)
         plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
         gathered = GatheredRows(selection)
-        with replacing(plans, [run.path] if own else []) as files:
+        new = {path.resolve() for plan in plans for path in plan.paths}
+        gone = [path for path in within(run) if path.resolve() not in new] if own else []
+        with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
             report = build(selection, written, gathered)
             pages = _write(report, files, [*written, None] if own else written)

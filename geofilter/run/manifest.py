@@ -117,6 +117,15 @@ class Scored(TypedDict):
     headline: str
 
 
+class Least(TypedDict):
+    """What every manifest has, whatever it is of."""
+
+    complete: bool
+    fingerprint: str
+    encoding: dict[str, Any]
+    data: list[InputFile]
+
+
 class Started(TypedDict):
     """A manifest before anything is scored."""
 

@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from geofilter.errors import RunError
 from geofilter.files import from_json, locked, own_bytes, write_json
 from geofilter.rows.reading import Reading
 from geofilter.rows.style import STYLE
-from geofilter.run.manifest import InputFile, Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.manifest import Least, Manifest, Quarantined, RowScore, ScoreLine, Started
 from geofilter.run.shard import Shard, checked_shards
 from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
@@ -62,15 +62,6 @@ _SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "learnt": (np.bool_, (None,)),
 }
 """the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
-
-
-class _Least(TypedDict):
-    """What every manifest has, whatever it is of."""
-
-    complete: bool
-    fingerprint: str
-    encoding: dict[str, Any]
-    data: list[InputFile]
 
 
 class Run:
@@ -140,7 +131,7 @@ class Run:
             if wrong:
                 raise ValueError(f"its field {wrong} is not what was written")
             if value.get("format") == FORMAT:
-                check_typed(value, _Least)
+                check_typed(value, Least)
         except (OSError, ValueError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"

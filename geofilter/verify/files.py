@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
 from geofilter.bank.about import BankAbout
 from geofilter.bank.bank import ABOUT, ARRAYS, Bank
+from geofilter.cut.sets import within
 from geofilter.errors import BankError, RunError
 from geofilter.files import dumps, file_sha256, from_json, ordinary, own_bytes
-from geofilter.report.last import CUT, cut_record, sets_of
+from geofilter.report.last import CUT
 from geofilter.run.manifest import Manifest
 from geofilter.run.shard import rejected_of
 from geofilter.run.store import FEATURES, LABELLED, LABELS, MANIFEST, QUARANTINE, Run
@@ -34,29 +34,13 @@ def check_files(run: Run, manifest: Manifest, found: Findings) -> None:
     parts = [run.path / name for name in manifest["files"] if name.startswith(f"{FEATURES}/")]
     if all(path.is_file() for path in parts):
         _check_quarantine(run, parts, found)
-    known = {*manifest["files"], *_OURS, *_REPORTS, *_of_cut(run)}
+    known = {*manifest["files"], *_OURS, *_REPORTS, *(path.name for path in within(run))}
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
         if name in _OURS and not path.is_file():
             found.doubt(path, "", "is no ordinary file")
         if not path.is_dir() and name not in known:
             found.doubt(path, "", "is no file of this run; remove it")
-
-
-def _of_cut(run: Run) -> Iterator[str]:
-    """Names of what a cut has written into the run's folder itself, as for a pipe."""
-    try:
-        record = cut_record(run)
-    except RunError:
-        return
-    for path in sets_of(run, record) if record else ():
-        if path.parent.resolve() != run.path.resolve():
-            continue
-        yield path.name
-        try:
-            yield from from_json(own_bytes(path))["files"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # told where the set is checked
 
 
 def _where(path: Path) -> str:

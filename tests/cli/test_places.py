@@ -189,6 +189,22 @@ def test_a_damaged_one_of_ours_does(file: str, tmp_path: Path):
         refuse_output(tmp_path / "x.jsonl", "--out")
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        (0, "config.json"),
+        (0, "model.safetensors"),
+        (0, "tokenizer.json"),
+        (1, "cfg.json"),
+        (1, "sae_weights.safetensors"),
+    ],
+)
+def test_a_file_of_a_model_or_an_sae_is_not_written_over(tiny, folder: int, name: str):
+    with pytest.raises(InputError, match=r"--out .*: belongs to a model or an SAE; give another place"):
+        refuse_output(Path(tiny[folder]) / name, "--out")
+    refuse_output(Path(tiny[folder]) / "kept.jsonl", "--out")
+
+
 def test_a_socket_and_a_name_with_nul(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening:

@@ -11,8 +11,11 @@ from helpers.scanning import errors_of, rows
 from geofilter.cut.cut import Cut
 from geofilter.cut.sets import read_set, torn
 from geofilter.errors import GeofilterError, InputError, RunError
+from geofilter.files import write_json
 from geofilter.report.write import filter_run
 from geofilter.run.store import Run
+from geofilter.sums import sealed
+from geofilter.verify.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +193,21 @@ def test_what_a_cut_goes_by_is_believed_only_as_it_was_written(base: Path, name:
     (base / name).unlink()
     with pytest.raises(GeofilterError, match=f"{name}: cannot be read"):
         filter_run(Run.open(Path("run")), Cut.parse("50%"))
+
+
+def test_what_was_cut_for_a_pipe_goes_with_the_next_cut(base: Path):
+    """It lies in the run's folder; a description that names the run's own files has none of them removed."""
+    run, before = Run.open(Path("run")), set((base / "run").iterdir())
+    filter_run(run, Cut("count", 2), run.path)
+    assert {path.name for path in set((base / "run").iterdir()) - before} == {
+        *(f"d.{name}" for name in ("filtered.jsonl", "removed.jsonl", "quarantined.jsonl", "set.json")),
+        *(f"d.report.{kind}" for kind in ("html", "json", "md")),
+    }
+    assert verify(run)[0].doubts == []
+    of = read_set(base / "run" / "d.set.json")
+    others = dict.fromkeys(("scores.jsonl", "../d.jsonl", "scores.filtered./../lock"), of["files"]["d.filtered.jsonl"])
+    write_json(base / "run" / "scores.set.json", sealed({**of, "files": others}))
+    filter_run(run, Cut("count", 3))
+    assert set((base / "run").iterdir()) == before
+    assert (base / "d.jsonl").exists()
+    assert verify(run)[0].doubts == []

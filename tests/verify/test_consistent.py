@@ -66,10 +66,7 @@ def quarantined(**fields: Any) -> Callable[[list[dict[str, Any]]], object]:
         (records(QUARANTINE, lambda found: found.clear()), {(QUARANTINE, "line 1"), ("d.jsonl", "line 61")}),
         (records(QUARANTINE, quarantined(line=70)), {(QUARANTINE, "line 2"), ("d.jsonl", "")}),
         (records(QUARANTINE, lambda found: found.insert(0, {**found[0], "line": 1})), {("d.jsonl", "line 1")}),
-        (
-            lambda folder: (folder / "run/features/part-00002.safetensors").unlink(),
-            {("run/features", ""), (QUARANTINE, "line 1")},
-        ),
+        (lambda folder: (folder / "run/features/part-00002.safetensors").unlink(), {("run/features", "")}),
     ],
 )  # fmt: skip
 def test_a_run_that_contradicts_itself_is_named_with_the_place(copy: Path, change: Callable, wanted: set):
