@@ -6,8 +6,7 @@
     scores.safetensors       the same numbers as arrays, for fast cuts
     quarantine.jsonl         rows that could not be scored
 
-A finished shard is never computed again; it is the unit of resume. No file is believed that is not what the manifest's
-hashes say, and the manifest is not that is not what its own say.
+A finished shard is the unit of resume. Every file is held against the manifest's hashes, the manifest against its own.
 """
 
 from __future__ import annotations

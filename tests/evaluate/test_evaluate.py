@@ -328,25 +328,24 @@ def test_a_bank_made_from_the_evaluated_rows_is_said(place: Path):
     assert any("bank other was built from rows of one.jsonl, which are evaluated here" in n for n in got["notes"])
 
 
-def test_a_built_in_bank_is_sought_where_a_scan_puts_it(tmp_path: Path):
+def test_a_built_in_bank_is_sought_where_a_scan_puts_it(place: Path):
+    manifest = json.loads((place / "r" / "manifest.json").read_bytes())
     for dtype, sae_dtype, precision in (
         ("float32", "float32", "float32"),
         ("bfloat16", "bfloat16", "bfloat16-sae-bfloat16"),
     ):
         for name, fingerprint in (("smollm2-135m", "f" * 64), ("org/some model", "e" * 64)):
-            manifest = {
-                "target": {"name": name, "fingerprint": fingerprint},
-                "encoding": {"dtype": dtype, "sae_dtype": sae_dtype},
-            }
+            manifest["target"] |= {"name": name, "fingerprint": fingerprint}
+            manifest["encoding"] |= {"dtype": dtype, "sae_dtype": sae_dtype}
             about = {"name": "toxic-text", "path": None, "sources": built_in_sources("toxic-text")}
             target = SimpleNamespace(name=name, fingerprint=fingerprint)
-            write_manifest(tmp_path, manifest)
-            assert bank_folder(Run(tmp_path), about) == bank_folder_for("toxic-text", target, precision)
+            write_manifest(place / "r", manifest)
+            assert bank_folder(Run(place / "r"), about) == bank_folder_for("toxic-text", target, precision)
     shipped = Path(package_data("banks", "smollm2-135m", "toxic-text"))
-    manifest["target"] = json.loads((shipped / "bank.json").read_text("utf-8"))["target"]
-    manifest["encoding"] = {"dtype": "float32", "sae_dtype": "float32"}
-    write_manifest(tmp_path, manifest)
-    assert bank_folder(Run(tmp_path), about) == shipped
+    manifest["target"] |= json.loads((shipped / "bank.json").read_text("utf-8"))["target"]
+    manifest["encoding"] |= {"dtype": "float32", "sae_dtype": "float32"}
+    write_manifest(place / "r", manifest)
+    assert bank_folder(Run(place / "r"), about) == shipped
 
 
 def test_evaluate_imports_no_torch(base: Path):
