@@ -79,6 +79,8 @@ def say_filtered(filtered: Filtered, quiet: bool) -> None:
     """Say on stderr what a cut came to."""
     from geofilter.report.plain import summary
 
+    for text in filtered.torn:
+        note(f"note: {text}; all of it is written anew")
     if not quiet:
         for line in summary(filtered.report.data):
             note(line)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.places import Outputs, planned
-from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new, torn, within
+from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
 from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
@@ -35,6 +35,8 @@ class Filtered:
     report: Report
     pages: list[Path]
     """HTML reports: beside each input's kept rows, and in the run"""
+    torn: list[str]
+    """what an earlier filter had left that was no whole set, one sentence each; this one has taken its place"""
 
 
 def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None = None) -> Filtered:
@@ -58,6 +60,7 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
         gathered = GatheredRows(selection)
         new = {path.resolve() for plan in plans for path in plan.paths}
         gone = [path for path in within(run) if path.resolve() not in new] if own else []
+        torn_before = list(_torn_before(run, plans))
         with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
             report = build(selection, written, gathered)
@@ -67,7 +70,21 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
                 add(files, plan, of)
             if own:
                 _record(run, files, sets[0]["cut"], [plan.set_file for plan in plans])
-        return Filtered(written, report, pages)
+        return Filtered(written, report, pages, torn_before)
+
+
+def _torn_before(run: Run, plans: Sequence[Outputs]) -> Iterator[str]:
+    """What is at the places of a cut, or in its run, that is no whole set."""
+    try:
+        cut_record(run)
+    except RunError as error:
+        yield str(error).partition("; ")[0]
+    for plan in plans:
+        try:
+            if plan.kept.exists():
+                read_set(plan.set_file)
+        except RunError as error:
+            yield str(error).partition("; ")[0]
 
 
 def _write(report: Report, files: Together, places: Sequence[Outputs | None]) -> list[Path]:

@@ -106,7 +106,8 @@ def test_a_filter_that_is_stopped_anywhere_leaves_the_old_set_or_says_so_and_is_
             kept = now["d.filtered.jsonl"] == new["d.filtered.jsonl"]
             if kept != (now["d.removed.jsonl"] == new["d.removed.jsonl"]):
                 assert "d.set.json" not in now
-        filter_run(Run.open(Path("run")), Cut.parse("50%"))
+        done = geofilter("filter", "run", "--drop", "50%", "-q", cwd=base)
+        assert ("was stopped before all of its files were in place" in done.stderr) == (now != old)
         assert content(base) == new
     assert n == 12  # cut.json twice, six files of the set, three reports of the run, the description
 

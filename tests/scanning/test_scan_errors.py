@@ -134,8 +134,8 @@ def test_a_run_that_is_being_written_is_left_alone(tiny, tiny_bank: Path, tmp_pa
         done = geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path)
     assert done.returncode == 4
     assert errors_of(done) == (
-        f"{run.relative_to(tmp_path)}: another geofilter command is writing this run; wait for it, or scan into another "
-        "--run"
+        f"{run.relative_to(tmp_path)}: another geofilter command is writing this run; wait for it, or scan into "
+        "another --run"
     )
 
 
