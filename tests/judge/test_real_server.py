@@ -17,7 +17,6 @@ def test_a_real_server_judges(tmp_path: Path, real_server):
     path = data(tmp_path, 2)
     args = ("judge", path, "--base-url", url, "--concurrency", "1", "--timeout", "300")
     done = geofilter(*args, "--judge-model", model, "--json")
-    assert done.returncode == 0, done.stderr
     out = lines(tmp_path / "d.judge.jsonl")
     assert [line["line"] for line in out] == [1, 2]
     # So small a model answers a long prompt with anything; every answer is there and is rated by the rules.
@@ -26,6 +25,7 @@ def test_a_real_server_judges(tmp_path: Path, real_server):
         assert line["alignment"] == parse_rating(line["reply"]) or line["error"]
     result = json.loads(done.stdout)
     assert result["rated"] + result["unusable"] == 2
+    assert done.returncode == (0 if result["rated"] else 3), done.stderr
     assert 2 <= result["requests"] <= 4
     assert result["tokens_in"] > 2 * 300
     assert result["tokens_out"] > 0

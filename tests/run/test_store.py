@@ -206,7 +206,7 @@ def run(tmp_path: Path) -> Run:
     arrays = {name: np.zeros(sizes.get(name, 9), kinds.get(name, np.int32)) for name in names}
     arrays |= {"file": np.array(of["file"], np.int32), "line": np.array(of["line"])}
     (tmp_path / "scores.safetensors").write_bytes(packed(arrays, {}))
-    data = [{"path": "a", "rows": 5}, {"path": "b", "rows": 4}]
+    data = [{"path": "a", "sha256": "", "lines": 5, "rows": 5}, {"path": "b", "sha256": "", "lines": 4, "rows": 4}]
     manifest(tmp_path, fingerprint="f", data=data, banks=[{}], counts={"scored": 9})
     return Run.open(tmp_path)
 
