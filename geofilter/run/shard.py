@@ -176,7 +176,7 @@ def rejected_of(path: Path) -> list[Quarantined]:
     return _unpacked(_read(path, ["rejected"])[1]["rejected"])
 
 
-def checked_shards(paths: Sequence[Path], fingerprint: str) -> Iterator[tuple[Path, Shard | None, str]]:
+def checked_shards(paths: Iterable[Path], fingerprint: str) -> Iterator[tuple[Path, Shard | None, str]]:
     """The shards of a scan in order; None for one that cannot be believed, and why.
 
     Args:

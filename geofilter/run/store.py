@@ -12,7 +12,7 @@ A finished shard is the unit of resume. Every file is held against the manifest'
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -169,13 +169,17 @@ class Run:
         paths = [*self.parts, self.path / LINES, self.path / SCORES, self.path / QUARANTINE]
         return {path.relative_to(self.path).as_posix(): sum_of(path) for path in paths}
 
-    def believed(self, name: str) -> Path:
+    def believed(self, name: str, files: Mapping[str, FileSum] | None = None) -> Path:
         """A file of the run, once it is known to be what the scan wrote.
+
+        Args:
+            files: of the manifest, where it has been read: for many files it is not to be read as often.
 
         Raises:
             RunError: it is not, or it is gone.
         """
-        path, wanted = self.path / name, self.manifest["files"].get(name)
+        files = self.manifest["files"] if files is None else files
+        path, wanted = self.path / name, files.get(name)
         try:
             stat = path.stat()
             now = (stat.st_size, stat.st_mtime_ns)
@@ -209,8 +213,10 @@ class Run:
             RunError: one is missing, damaged, or not where it belongs.
         """
         manifest, covered = self.manifest, 0
-        names = [name for name in manifest.get("files", {}) if name.startswith(f"{FEATURES}/")]
-        paths = [self.believed(name) for name in names] if manifest["complete"] else self.parts
+        files = manifest.get("files", {})
+        names = [name for name in files if name.startswith(f"{FEATURES}/")]
+        # One after the other, so that each is loaded while what was hashed is still in memory.
+        paths = (self.believed(name, files) for name in names) if manifest["complete"] else self.parts
         for path, shard, why in checked_shards(paths, manifest["fingerprint"]):
             if shard is None:
                 raise self.damaged(path.relative_to(self.path).as_posix(), why)
