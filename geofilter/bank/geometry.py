@@ -19,8 +19,8 @@ from geofilter.errors import BankError
 
 N_RANDOM_BANKS = 20
 NEAR = 0.3
-"""cosine from which on a feature is said to be near a toxic one: of the embedded SAE's features 1 in 100 comes as near to
-the nearest of a hundred drawn at random"""
+"""cosine from which on a feature is said to be near a toxic one: of the embedded SAE's features one in a hundred comes
+as near to the nearest of a hundred drawn at random"""
 
 
 def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:

@@ -198,6 +198,8 @@ class NamedFeature(TypedDict):
     """it is one of the bank's toxic features"""
     near: NearFeature | None
     """of the others the nearest one, where the cosine is `geometry.NEAR` at least"""
+    at: NotRequired[list[int]]
+    """[start, end) of its strongest token in `Row.response`; of a run with token shares"""
 
 
 class RowScore(BankScore):

@@ -28,9 +28,10 @@ class Namer:
         start, end = pooled.indptr[row], pooled.indptr[row + 1]
         wanted = np.array([share.feature for share in shares], np.int32)
         values = pooled.values[start:end][np.searchsorted(pooled.indices[start:end], wanted)]
-        return [self._named(share, float(value)) for share, value in zip(shares, values, strict=True)]
+        return [self.feature(share, float(value)) for share, value in zip(shares, values, strict=True)]
 
-    def _named(self, share: FeatureShare, value: float) -> NamedFeature:
+    def feature(self, share: FeatureShare, value: float) -> NamedFeature:
+        """What is said of one feature; `value` is its mean activation on the row's tokens."""
         feature, bank = share.feature, self._bank
         usual = float(bank.background.mean[feature])
         return {
