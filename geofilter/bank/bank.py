@@ -14,7 +14,7 @@ import numpy as np
 
 from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
-from geofilter.bank.background import COMMON, Background
+from geofilter.bank.background import COMMON, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
@@ -117,8 +117,12 @@ class Bank:
 
     @property
     def common(self) -> Bools:
-        """(d_sae,) features of tone and punctuation: those that fire on more than `COMMON` of ordinary tokens."""
-        return self.rate > COMMON
+        """(d_sae,) features of tone and punctuation: those that fire on a part of the ordinary tokens that is over
+        `COMMON` and over `OFTENER` times that of the mean feature.
+        """
+        fired = self.rate[self.rate > 0]
+        # Where all features fire on many tokens, to do so is nothing special.
+        return self.rate > max(COMMON, OFTENER * float(fired.mean() if len(fired) else 0))
 
     @property
     def weak(self) -> bool:
