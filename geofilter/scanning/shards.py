@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import digests
+from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
+from geofilter.bank.linear import Shares
+from geofilter.bank.scorer import Scorer
 from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
+from geofilter.encode.shares import TokenShares
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
@@ -25,6 +29,7 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
 from geofilter.run.shard import Shard, Span, checked_shards, rejected_of
+from geofilter.run.shard_tokens import ShardTokens
 from geofilter.run.store import Run
 
 SHARD_BYTES = 1 << 20
@@ -40,6 +45,7 @@ def encode_shards(
     files: Sequence[InputFile],
     fingerprint: str,
     reader: Callable[[], FeatureReader],
+    shares: Sequence[Shares] | None,
     started: Callable[[int, int], None],
     progress: Progress,
     notify: Notify,
@@ -48,6 +54,7 @@ def encode_shards(
 
     Args:
         fingerprint: of the encoding.
+        shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
 
     Raises:
         InputError: a row cannot be scored, where such rows are an error.
@@ -68,12 +75,20 @@ def encode_shards(
     mode = run.mode
     ahead = Ahead(_prepared(config, run, files, lines, present, fingerprint, reader))
     tokens = 0
+    divided: TokenShares | None = None
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
-        ready.encode(reader(), progress, ahead.step).save(ready.path, mode)
+        if shares is not None and divided is None:
+            divided = TokenShares(shares, reader().encoder.device)
+        ready.encode(reader(), divided, progress, ahead.step).save(ready.path, mode)
         tokens += sum(len(window.ids) for e in ready.encoded for window in e.windows)
     return tokens
+
+
+def shares_of(banks: Sequence[Bank], scorer: str) -> list[Shares]:
+    """What divides the banks' scores; empty under a scorer whose scores are no sums over features."""
+    return [shares for bank in banks if (shares := Scorer(bank, scorer).shares) is not None]
 
 
 def _failing(file: str, line: int, error: str) -> str:
@@ -137,10 +152,17 @@ class Ready:
             self.remarks.update((*row.remarks, *(["special"] if found.marked else [])))
             self.style.append(style_features(row.response))
 
-    def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
-        """Read the rows' features."""
+    def encode(
+        self, reader: FeatureReader, shares: TokenShares | None, progress: Progress, meanwhile: Callable[[], None]
+    ) -> Shard:
+        """Read the rows' features, and what each token adds to their scores."""
         progress(self.span.n_lines - len(self.rows), 0)
-        features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        tokens = None
+        if shares is None:
+            features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        else:
+            features, divided = reader.read_divided(self.encoded, shares, progress, meanwhile)
+            tokens = ShardTokens.of(divided, [e.spans for e in self.encoded], shares.keys)
         refuse_infinite(features, [row for _, row in self.rows])
         return Shard(
             file=np.array([i for i, _ in self.rows], np.int32),
@@ -158,6 +180,7 @@ class Ready:
             d_sae=reader.encoder.d_sae,
             remarks=self.remarks,
             rejected=tuple(self.rejected),
+            tokens=tokens,
         )
 
 
