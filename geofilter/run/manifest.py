@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
+from geofilter.bank.about import BankAbout, Like
 from geofilter.run.power import PowerVerdict
 from geofilter.sums import FileSum
 
@@ -45,6 +45,8 @@ class Encoding(TypedDict):
     format: int
     train: str
     score_thinking: bool
+    token_shares: bool
+    """whether shards keep what each token adds to a score"""
     fields: NotRequired[dict[str, str]]
     """columns of the rows, see `rows.fields.Fields`"""
     only: NotRequired[list[list[str]]]
@@ -115,6 +117,8 @@ class Scored(TypedDict):
     """where rows say they come from, in the order of their numbers"""
     reference_scores: list[float]
     """scores of ordinary chat, ascending"""
+    share_keys: dict[str, str]
+    """of each bank whose scores are sums over features, see `linear.Shares.key`: which stored shares are its own"""
     power: list[PowerVerdict]
     headline: str
 
@@ -221,6 +225,8 @@ class RowScore(BankScore):
     """summed share of the features of tone and punctuation, see `Bank.common`"""
     explained: float
     """part of the score, in [0, 1], that `top_features` and `common` carry together"""
+    like: NotRequired[Like]
+    """the labelled rows of the bank that it is most like, where the bank keeps any"""
 
 
 class ScoreLine(RowScore):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from geofilter.bank.bank import Bank
-from geofilter.bank.features import Pooled
 from geofilter.bank.linear import FeatureShare
 from geofilter.run.manifest import NamedFeature, NearFeature
+from geofilter.run.shard import Shard
 
 
 class Namer:
@@ -19,16 +19,17 @@ class Namer:
         self._bank = bank
         self._place = {feature: place for place, feature in enumerate(bank.toxic.tolist())}
 
-    def named(self, shares: Sequence[FeatureShare], pooled: Pooled, row: int) -> list[NamedFeature]:
-        """What is said of some features of a row.
-
-        Args:
-            pooled: features of rows, this one among them.
-        """
+    def named(self, shares: Sequence[FeatureShare], shard: Shard, row: int) -> list[NamedFeature]:
+        """What is said of some active features of a row of a shard."""
+        pooled = shard.pooled
         start, end = pooled.indptr[row], pooled.indptr[row + 1]
         wanted = np.array([share.feature for share in shares], np.int32)
         values = pooled.values[start:end][np.searchsorted(pooled.indices[start:end], wanted)]
-        return [self.feature(share, float(value)) for share, value in zip(shares, values, strict=True)]
+        out = [self.feature(share, float(value)) for share, value in zip(shares, values, strict=True)]
+        for named in out:
+            if (at := shard.peak_span(row, named["feature"])) is not None:
+                named["at"] = list(at)
+        return out
 
     def feature(self, share: FeatureShare, value: float) -> NamedFeature:
         """What is said of one feature; `value` is its mean activation on the row's tokens."""
