@@ -95,7 +95,7 @@ class WordCollector:
         squares = np.concatenate([self._squares, *(squares for _, squares in self._pending)])
         fired = np.concatenate([self._fired, *n])
         self._keys, at = np.unique(keys, return_inverse=True)
-        self._squares = np.bincount(at, squares, len(self._keys))
+        self._squares = np.bincount(at, weights=squares, minlength=len(self._keys)).astype(np.float64)
         self._fired = np.rint(np.bincount(at, fired, len(self._keys))).astype(np.int64)
         self._pending, self._n_pending = [], 0
 
