@@ -41,7 +41,7 @@ class BuildOptions:
     size: int = BANK_SIZE
     """toxic features, and aligned ones, that the bank names"""
     system: str = "keep"
-    """what to do with system turns, see `tokens.render`"""
+    """what to do with system turns, see `rendering.place`"""
     centred: bool = False
     """compare rows with those of the same group only, so that what the group is about drops out"""
     priors: Sequence[Bank] = ()

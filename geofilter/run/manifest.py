@@ -45,6 +45,8 @@ class Encoding(TypedDict):
     format: int
     train: str
     score_thinking: bool
+    token_shares: bool
+    """whether shards keep what each token adds to a score"""
     fields: NotRequired[dict[str, str]]
     """columns of the rows, see `rows.fields.Fields`"""
     only: NotRequired[list[list[str]]]
@@ -115,6 +117,8 @@ class Scored(TypedDict):
     """where rows say they come from, in the order of their numbers"""
     reference_scores: list[float]
     """scores of ordinary chat, ascending"""
+    share_keys: dict[str, str]
+    """of each bank whose scores are sums over features, see `linear.Shares.key`: which stored shares are its own"""
     power: list[PowerVerdict]
     headline: str
 

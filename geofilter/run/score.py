@@ -95,6 +95,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
         "remarks": dict(columns.remarks),
         "sources": list(columns.sources),
         "reference_scores": _reference(scorers),
+        "share_keys": {s.bank.name: s.shares.key for s in scorers if s.shares is not None},
         "power": verdicts,
         "headline": headline(verdicts),
     }

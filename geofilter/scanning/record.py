@@ -68,6 +68,7 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
         "max_tokens": config.max_tokens,
         "train": config.train,
         "score_thinking": config.score_thinking,
+        "token_shares": not config.no_token_shares,
         "limit": config.limit,
         "shard_rows": config.shard_rows,
         "token_budget": token_budget(choose_device(config.loading.device)),

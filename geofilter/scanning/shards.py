@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import digests
+from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
+from geofilter.bank.linear import Shares
+from geofilter.bank.scorer import Scorer
 from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
+from geofilter.encode.shares import TokenShares
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
@@ -25,6 +29,7 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
 from geofilter.run.shard import Shard, Span, checked_shards, rejected_of
+from geofilter.run.shard_tokens import ShardTokens
 from geofilter.run.store import Run
 
 SHARD_BYTES = 1 << 20
@@ -34,22 +39,33 @@ SLICE = 32
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who is told what while shards are made."""
+
+    notify: Notify
+    started: Progress
+    """once: the rows there are, and those that are done already"""
+    progress: Progress
+    """rows and tokens, after each batch"""
+    expected: Callable[[int], None]
+    """the tokens of all shards that are made now, judged by those that are ready"""
+
+
 def encode_shards(
     config: ScanConfig,
     run: Run,
     files: Sequence[InputFile],
     fingerprint: str,
     reader: Callable[[], FeatureReader],
-    started: Callable[[int, int], None],
-    progress: Progress,
-    expected: Callable[[int], None],
-    notify: Notify,
+    shares: Sequence[Shares] | None,
+    telling: Telling,
 ) -> int:
     """Make every shard that is not there yet, or cannot be believed; return the tokens encoded now.
 
     Args:
         fingerprint: of the encoding.
-        expected: told the tokens of all shards that are made now, judged by those that are ready.
+        shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
 
     Raises:
         InputError: a row cannot be scored, where such rows are an error.
@@ -59,24 +75,32 @@ def encode_shards(
     done, rows = 0, sum(f["rows"] for f in files)
     for path, shard, why in checked_shards(run.parts, fingerprint):
         if shard is None or done >= rows:
-            notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
+            telling.notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
             path.unlink()
             continue
         present[path] = shard.span.n_lines
         done += shard.span.n_lines
         if config.on_error == "fail" and (found := rejected_of(path)):
             raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
-    started(rows, done)
+    telling.started(rows, done)
     mode = run.mode
     ahead = Ahead(_prepared(config, run, files, lines, present, fingerprint, reader))
     tokens = n_bytes = 0
+    divided: TokenShares | None = None
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
+        if shares is not None and divided is None:
+            divided = TokenShares(shares, reader().encoder.device)
         tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
-        expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
-        ready.encode(reader(), progress, ahead.step).save(ready.path, mode)
+        telling.expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
+        ready.encode(reader(), divided, telling.progress, ahead.step).save(ready.path, mode)
     return tokens
+
+
+def shares_of(banks: Sequence[Bank], scorer: str) -> list[Shares]:
+    """What divides the banks' scores; empty under a scorer whose scores are no sums over features."""
+    return [shares for bank in banks if (shares := Scorer(bank, scorer).shares) is not None]
 
 
 def _failing(file: str, line: int, error: str) -> str:
@@ -164,10 +188,17 @@ class Ready:
             self.remarks.update((*row.remarks, *(["special"] if found.marked else [])))
             self.style.append(style_features(row.response))
 
-    def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
-        """Read the rows' features."""
+    def encode(
+        self, reader: FeatureReader, shares: TokenShares | None, progress: Progress, meanwhile: Callable[[], None]
+    ) -> Shard:
+        """Read the rows' features, and what each token adds to their scores."""
         progress(self.span.n_lines - len(self.rows), 0)
-        features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        tokens = None
+        if shares is None:
+            features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        else:
+            features, divided = reader.read_divided(self.encoded, shares, progress, meanwhile)
+            tokens = ShardTokens.of(divided, [e.spans for e in self.encoded], shares.keys)
         refuse_infinite(features, [row for _, row in self.rows])
         return Shard(
             file=np.array([i for i, _ in self.rows], np.int32),
@@ -185,6 +216,7 @@ class Ready:
             d_sae=reader.encoder.d_sae,
             remarks=self.remarks,
             rejected=tuple(self.rejected),
+            tokens=tokens,
         )
 
 
