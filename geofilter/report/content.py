@@ -28,6 +28,7 @@ from geofilter.report.document import (
     ShownRow,
     Verdict,
 )
+from geofilter.report.examples import examples_of
 from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
 from geofilter.report.verdict import Facts, verdict
@@ -76,6 +77,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     run, a, removed = selection.run, selection.arrays, selection.removed
     manifest = run.manifest
     flagged = a["percentile"] >= FLAGGED
+    banks = _banks(run)
     shown, divided = gathered.rows(), dimensions(selection, gathered.labelled)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
     labels = None if gathered.labelled is None else gathered.labelled.report(selection)
@@ -91,9 +93,10 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "power": manifest["power"],
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
-        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], _banks(run)),
+        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], banks),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
+        "examples": examples_of(shown, banks),
         "removed_rows": top,
         "nearest_kept_rows": [row for row in shown if not row["removed"]][:NEAREST],
         "removed_rows_shown": len(top),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from geofilter.bank.about import BankAbout
+from geofilter.bank.known import KnownRow
 from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
 from geofilter.run.power import PowerVerdict
 
@@ -202,6 +203,8 @@ class ReportDocument(TypedDict):
     """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
+    examples: dict[str, dict[str, KnownRow]]
+    """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]
     nearest_kept_rows: list[ShownRow]
     removed_rows_shown: int

@@ -104,6 +104,8 @@ class GatheredRows:
                 "response": shorten(row.response),
             }
         )
+        if "like" in line:
+            self._rows[-1]["like"] = line["like"]
 
     def rows(self) -> list[ShownRow]:
         """The rows that are shown, by rank."""
