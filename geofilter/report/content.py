@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,6 @@ from geofilter.config import FLAGGED
 from geofilter.cut.cut import Selection
 from geofilter.cut.places import Outputs
 from geofilter.errors import BankError, RunError
-from geofilter.files import file_sha256
 from geofilter.report.composition import Dimension, dimensions
 from geofilter.report.document import (
     SCHEMA,
@@ -63,6 +63,7 @@ class Report:
     dimensions: list[Dimension]
     rows: list[ShownRow]
     """rows with their texts, by rank; `shade` adds `tokens` to some"""
+    gathered: GatheredRows
 
 
 def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows) -> Report:
@@ -100,7 +101,8 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "made_with": {
             "geofilter": __version__,
             "run": str(run.path),
-            "scores": file_sha256(run.path / SCORES),
+            "scores": manifest["files"][SCORES]["sha256"],
+            "scored_on": datetime.fromtimestamp((run.path / SCORES).stat().st_mtime, UTC).date().isoformat(),
             "target": manifest["target"],
             "scorer": manifest["scorer"],
             "encoding": manifest["encoding"],
@@ -113,7 +115,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     }
     if labels is not None:
         data["labels"] = labels
-    return Report(data, selection, outputs, divided, shown)
+    return Report(data, selection, outputs, divided, shown, gathered)
 
 
 def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:

@@ -154,6 +154,8 @@ class MadeWith(TypedDict):
     run: str
     scores: str
     """sha256 of its score arrays"""
+    scored_on: str
+    """the day, in UTC"""
     target: TargetAbout
     scorer: str
     encoding: Encoding
