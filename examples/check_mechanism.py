@@ -226,7 +226,7 @@ def pool_rows(net: Network, saes: dict[int, Target], rows: Sequence) -> dict[str
     for batch, x in net.forward([encode_row(row, net.tokenizer, TOKENS_B).cut() for row in rows], max(saes)):
         for layer, encoder in encoders.items():
             keep = features.outlier_free(x[layer], batch.response_mask)
-            found[layer].update(zip(batch.rows, features.pool(encoder, x[layer], keep), strict=True))
+            found[layer].update(zip(batch.rows, features.pool(encoder, x[layer], keep).rows(), strict=True))
     pooled = {k: Pooled.of([v[i] for i in range(len(rows))], encoders[k].d_in) for k, v in found.items()}
     return {name: array for layer, p in pooled.items() for name, array in p.arrays(f"{layer}.").items()}
 

@@ -100,7 +100,7 @@ def pool_stored(encoder: FeatureEncoder, x: torch.Tensor, row_of: torch.Tensor) 
     rows = []
     for r in range(int(row_of.max()) + 1):
         mine = x[row_of == r]
-        rows += pool(encoder, mine.unsqueeze(0), torch.ones((1, len(mine)), dtype=torch.bool))
+        rows += pool(encoder, mine.unsqueeze(0), torch.ones((1, len(mine)), dtype=torch.bool)).rows()
     return Pooled.of(rows, encoder.d_in)
 
 

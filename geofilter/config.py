@@ -231,6 +231,12 @@ class ScanConfig:
     )  # fmt: skip
     limit: int | None = field(default=None, metadata=option("Scan only the first N rows of each file.", ROWS))
     shard_rows: int = field(default=1000, metadata=option("Rows in a shard, the unit of resume.", RUN))
+    no_token_shares: bool = field(
+        default=False,
+        metadata=option(
+            "Do not store what each token adds to a score; no words are then marked without the model.", RUN, flag=True
+        ),
+    )
     on_error: str = field(
         default="quarantine",
         metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=ON_ERROR),

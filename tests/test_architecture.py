@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "evaluate": {"config", "labels", "cut", "run", "bank", "rows"},
     "verify": {"config", "report", "cut", "run", "bank", "target", "rows"},
     # Only these four may import torch; nothing above imports them.
-    "encode": {"config", "target", "bank.features", "rows"},
+    "encode": {"config", "target", "bank.features", "bank.linear", "bank.background", "rows"},
     "build": {"config", "encode", "bank", "target", "rows"},
     "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
     "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import check_array
+from geofilter.arrays import F32, Bools, check_array
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+
+FURTHER = 65535
+"""stands for a strongest token further on than can be said"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,3 +153,17 @@ class RowFeatures:
         values = np.bincount(of, weighted, len(indices)).astype(np.float32)
         residual = np.average([window.residual.astype(np.float32) for window in windows], axis=0, weights=counts)
         return RowFeatures(indices, values, total, residual.astype(np.float16))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowTokens:
+    """What is kept of a row token by token."""
+
+    kept: Bools
+    """(n_response,) which response tokens were pooled; the others are outliers"""
+    peak: npt.NDArray[np.uint16]
+    """(nnz,) the kept token on which each of the row's features is strongest, the first of equals; or `FURTHER`"""
+    shares: npt.NDArray[np.int8]
+    """(banks, n_kept) share of each kept token in the row's score under each bank, in steps"""
+    step: F32
+    """(banks,)"""

@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from geofilter.arrays import F32, F64, I32
+from geofilter.arrays import F32, F64, I32, array_sum
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 from geofilter.stats import spread
@@ -145,6 +146,14 @@ class Shares:
         excess = score.values(reference) - absent[reference.indices]
         centre = absent + np.bincount(reference.indices, excess, len(absent)) / len(reference)
         return cls(score, centre, sd)
+
+    @property
+    def key(self) -> str:
+        """Hash of all that shares are computed with: those of equal keys are the same."""
+        background = self.linear.background
+        parts = [array_sum(of) for of in (self.linear.weights, self.centre)]
+        parts += [array_sum(of) for of in (background.mean, background.sd)]
+        return hashlib.sha256(f"{self.linear.of} {self.sd!r} {' '.join(parts)}".encode()).hexdigest()
 
     def active(self, excess: sp.csr_matrix) -> tuple[F64, F64]:
         """x and share (nnz,) of every stored activation of the rows, given as `Linear.excess`."""

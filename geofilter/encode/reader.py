@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from geofilter.bank.features import RowFeatures
+from geofilter.bank.features import RowFeatures, RowTokens
 from geofilter.config import Loading
 from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
 from geofilter.encode.sae import Activations, FeatureEncoder
+from geofilter.encode.shares import PooledBatch, TokenShares, WindowTokens, sums
 from geofilter.encode.tokens import Batch, Encoded, Window, batches
 from geofilter.errors import TargetError
 from geofilter.rows.records import Row
@@ -90,7 +91,29 @@ class FeatureReader:
             meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
                 the CPU does in it takes no time of its own.
         """
+        return self._read(rows, None, on_batch, observe, meanwhile)[0]
+
+    def read_divided(
+        self,
+        rows: Sequence[Encoded],
+        shares: TokenShares,
+        on_batch: Callable[[int, int], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> tuple[list[RowFeatures], list[RowTokens]]:
+        """`read`, and how the rows' scores are divided among their tokens."""
+        return self._read(rows, shares, on_batch, None, meanwhile)
+
+    def _read(
+        self,
+        rows: Sequence[Encoded],
+        shares: TokenShares | None,
+        on_batch: Callable[[int, int], None] | None,
+        observe: Observer | None,
+        meanwhile: Callable[[], None] | None,
+    ) -> tuple[list[RowFeatures], list[RowTokens]]:
         out: dict[int, RowFeatures] = {}
+        divided: dict[int, WindowTokens] = {}
+        alone = [len(row.windows) == 1 for row in rows for _ in row.windows]
         windows = [window for row in rows for window in row.windows]
         first = {0, *itertools.accumulate(len(row.windows) for row in rows)}
         coming = batches(windows, token_budget(self.model.device), self.model.pad_id)
@@ -101,26 +124,34 @@ class FeatureReader:
                 if meanwhile:
                     meanwhile()
                 following = next(coming, None)
-                out.update(zip(batch.rows, self._pool(batch, keep, residual, observe), strict=True))
+                pooled = pool(self.encoder, residual, keep, self._observed(batch, keep, observe))
+                out.update(zip(batch.rows, pooled.rows(), strict=True))
+                if shares is not None:
+                    found = shares.windows(pooled, keep, batch.response_mask, [alone[i] for i in batch.rows])
+                    divided.update(zip(batch.rows, found, strict=True))
             except torch.OutOfMemoryError:
                 raise TargetError(out_of_memory(str(self.model.device))) from None
             if on_batch:
                 on_batch(len(first & set(batch.rows)), int(batch.attention_mask.sum()))
             batch = following
-        read = (out[i] for i in range(len(windows)))
-        return [RowFeatures.together([next(read) for _ in row.windows]) for row in rows]
+        ends = list(itertools.accumulate(len(row.windows) for row in rows))
+        of = [range(end - len(row.windows), end) for end, row in zip(ends, rows, strict=True)]
+        features = [RowFeatures.together([out[i] for i in each]) for each in of]
+        if shares is None:
+            return features, []
+        try:
+            whole = zip(of, features, strict=True)
+            return features, [shares.row([divided.pop(i) for i in each], found) for each, found in whole]
+        except torch.OutOfMemoryError:
+            raise TargetError(out_of_memory(str(self.model.device))) from None
 
-    def _pool(
-        self, batch: Batch, keep: torch.Tensor, residual: torch.Tensor, observe: Observer | None
-    ) -> list[RowFeatures]:
+    def _observed(
+        self, batch: Batch, keep: torch.Tensor, observe: Observer | None
+    ) -> Callable[[Activations], None] | None:
         if observe is None:
-            return pool(self.encoder, residual, keep)
+            return None
         ids = batch.input_ids.to(keep.device)[keep]
-
-        def on_tokens(acts: Activations) -> None:
-            observe(ids[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
-
-        return pool(self.encoder, residual, keep, on_tokens)
+        return lambda acts: observe(ids[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
 
     @torch.inference_mode()
     def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
@@ -137,7 +168,7 @@ class FeatureReader:
     def _read_window(self, window: Window) -> tuple[RowFeatures, TokenFeatures]:
         keep, residual = self._keep(next(batches([window], TOKEN_BUDGET, self.model.pad_id)))
         seen: list[Activations] = []
-        pooled = pool(self.encoder, residual, keep, seen.append)[0]
+        pooled = pool(self.encoder, residual, keep, seen.append).rows()[0]
         return pooled, TokenFeatures(
             keep[0].nonzero().squeeze(1).cpu().numpy() - 1 + window.start,
             seen[0].token.cpu().numpy(),
@@ -179,7 +210,7 @@ def pool(
     residual: torch.Tensor,
     keep: torch.Tensor,
     on_tokens: Callable[[Activations], None] | None = None,
-) -> list[RowFeatures]:
+) -> PooledBatch:
     """Encode the kept tokens and average each row's activations.
 
     Args:
@@ -198,17 +229,5 @@ def pool(
     key, order = torch.sort(row_of[acts.token] * d_sae + acts.feature, stable=True)
     pairs, lengths = key.unique_consecutive(return_counts=True)
     row, feature = pairs // d_sae, pairs % d_sae
-    pooled = _sums(acts.value[order], lengths) / count[row]
-    means = (_sums(x, count) / count.unsqueeze(1)).half().cpu().numpy()
-    per_row = torch.bincount(row, minlength=n_rows).tolist()
-    features = feature.to(torch.int32).cpu().split(per_row)
-    values = pooled.cpu().split(per_row)
-    kept = count.tolist()
-    return [RowFeatures(features[b].numpy(), values[b].numpy(), kept[b], means[b]) for b in range(n_rows)]
-
-
-def _sums(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Sums of consecutive runs along the first dimension."""
-    if not len(lengths):
-        return values[:0]
-    return torch.segment_reduce(values, "sum", lengths=lengths, axis=0)
+    mean = sums(acts.value[order], lengths) / count[row]
+    return PooledBatch(acts, order, lengths, row, feature, mean, count, sums(x, count) / count.unsqueeze(1))

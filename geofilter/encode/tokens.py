@@ -1,7 +1,6 @@
 """Tokens and the response mask: which tokens of a row a fine-tuning loss would fall on.
 
-The row is rendered once as text, the assistant content is found in it by character spans, and the text
-is tokenised with offsets. Templates' own assistant masks are not used: stock templates return zeros.
+The row is rendered once as text, see `rendering`, and the text is tokenised with offsets.
 """
 
 from __future__ import annotations
@@ -9,24 +8,19 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
-from geofilter.encode.template import RENDERER, TemplateRefusal
-from geofilter.rows.records import Row, reason_of
+from geofilter.arrays import I32
+from geofilter.encode.rendering import Placed, place
+from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
-from geofilter.rows.turns import Scored, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-Span = tuple[int, int]
-PINNED_DATE = datetime(2024, 7, 26)
-"""what templates are told is today: the date Llama 3.1's template has by default"""
 
 
 class Tokens(Protocol):
@@ -63,6 +57,9 @@ class Encoded:
     """one, or as many as it takes to read every response token of a longer row"""
     marked: bool = False
     """whether special tokens stand in the row's own text, as if a chat template had been applied to it"""
+    spans: I32 = field(default_factory=lambda: np.zeros((0, 2), np.int32), compare=False)
+    """(n_response, 2) start and end of each response token in the characters of `Row.response`; of tokens that only
+    together make a character each has all of it"""
 
     @property
     def n_response(self) -> int:
@@ -73,7 +70,7 @@ class Encoded:
         """The first window alone, as if the row ended there."""
         window = self.windows[0]
         return self if len(self.windows) == 1 and len(window.ids) == len(self.ids) else Encoded(
-            window.ids, window.mask, (Window(window.ids, window.mask),), self.marked
+            window.ids, window.mask, (Window(window.ids, window.mask),), self.marked, self.spans[: sum(window.mask)]
         )  # fmt: skip
 
 
@@ -89,128 +86,6 @@ class Batch:
     """(B, T) int64, 0 on padding"""
     response_mask: torch.Tensor
     """(B, T) bool"""
-
-
-def render(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") -> tuple[str, list[Span]]:
-    """The row as the model would see it, and the character spans of its responses.
-
-    Chat rows go through the tokenizer's template; without a template, turns are joined by a blank line.
-    Plain text is itself.
-
-    Args:
-        system: `keep`, or `fold` system turns into the user turn that follows.
-
-    Raises:
-        RowError: the template refuses the turns, or takes too long with them, or a response cannot be found in its
-            rendering.
-        TargetError: the template has taken too long with several rows.
-    """
-    turns = fold_system(row.turns) if system == "fold" else row.turns
-    if turns[0].role == "text":
-        return _render_plain(turns, "")
-    if not tokenizer.chat_template:
-        return _render_plain(turns, "\n\n")
-    try:
-        return _render_chat(turns, tokenizer, list(row.tools) or None)
-    except TemplateRefusal as error:
-        why = reason_of(error)
-        hint = ""
-        blamed = any(word in why.lower() for word in ("system", "role"))
-        if blamed and system == "keep" and any(t.role == "system" for t in turns):
-            hint = "; --system fold puts system turns before the user turn that follows"
-        raise RowError(f"the chat template refuses the row: {why}{hint}") from None
-
-
-def _render_chat(
-    turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None
-) -> tuple[str, list[Span]]:
-    """Rendered text and the spans of what is scored in it.
-
-    A response is located exactly: the conversation is rendered once more with a marker in its place, and what
-    stands before and after the marker must stand before and after the response. An answer that repeats its
-    question, its reasoning or an argument of a tool call is therefore never mistaken for them. Thinking that an
-    answer begins with stays in its place, so that a template shows, moves or drops it as it would in training.
-    """
-    template = pinned_template(tokenizer, tools)
-
-    def rendered(turns: Sequence[Turn]) -> str:
-        messages = [{**t.extra, "role": t.role, "content": t.content} for t in turns]
-        return RENDERER.render(tokenizer, template, messages, tools)
-
-    full = rendered(turns)
-    marker = "geofilterspan"
-    while marker in full:
-        marker += "x"
-    spans = []
-    for i, turn in enumerate(turns):
-        answer = turn.answer
-        for part in turn.scored:
-            before, found, after = rendered([*turns[:i], _with(turn, part, marker), *turns[i + 1 :]]).partition(marker)
-            if not found and (part != answer or turn.extra.get("tool_calls")):
-                continue  # thinking that the template drops, or words before a call to a tool
-            if not found:
-                raise RowError("the chat template leaves a response out, so it cannot be scored")
-            end = len(full) - len(after)
-            shown = full[len(before) : end]  # the text; less the white space around it where the template trims
-            there = full.startswith(before) and full.endswith(after)
-            if not there or shown.strip() != turn.text(part).strip():
-                raise RowError("the chat template changes the response, so it cannot be located in the text")
-            spans.append((len(before), end))
-    if not spans:
-        raise RowError("the chat template leaves out all there is to score")
-    return full, spans
-
-
-def _with(turn: Turn, part: Scored, marker: str) -> Turn:
-    """The turn with a marker in the place of a part of it."""
-    if part.where == "content":
-        return replace(turn, content=turn.content[: part.start] + marker + turn.content[part.end :])
-    return replace(turn, extra={**turn.extra, part.where: marker})
-
-
-def pinned_template(tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None) -> str:
-    """The tokenizer's chat template, with `PINNED_DATE` for today where it asks for the date.
-
-    A template that prints today's date would make every day's scan another one. transformers offers the date as
-    the function `strftime_now` and passes nothing callable in its place, so a macro of that name stands before
-    the template; the newline after it is the one that `trim_blocks` takes.
-    """
-    template = str(tokenizer.get_chat_template(tools=tools))
-    if "strftime_now" not in template:
-        return template
-    directives = "".join(f" | replace('%{c}', '{PINNED_DATE.strftime('%' + c)}')" for c in "YmdbBHMSyaAjIpfcxX")
-    return f"{{%- macro strftime_now(format) -%}}{{{{- format{directives} -}}}}{{%- endmacro %}}\n{template}"
-
-
-def fold_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Every system turn put before the user turn that follows it, a blank line between.
-
-    Raises:
-        RowError: no user turn follows.
-    """
-    out: list[Turn] = []
-    pending: list[str] = []
-    for turn in turns:
-        if turn.role == "system":
-            pending.append(turn.content)
-        elif turn.role == "user" and pending:
-            out.append(replace(turn, content="\n\n".join([*pending, turn.content])))
-            pending = []
-        else:
-            out.append(turn)
-    if pending:
-        raise RowError("--system fold: no user turn follows the system turn; add one or remove the system turn")
-    return tuple(out)
-
-
-def _render_plain(turns: Sequence[Turn], between: str) -> tuple[str, list[Span]]:
-    text, spans = "", []
-    for turn in turns:
-        if text:
-            text += between
-        spans += [(len(text) + part.start, len(text) + part.end) for part in turn.scored if part.where == "content"]
-        text += turn.content
-    return text, spans
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str = "keep") -> Encoded:
@@ -233,10 +108,10 @@ def encode_rows(
     A row over `max_tokens` is read in windows, see `windows_of`. `system`: see `render`.
     """
     out: dict[int, Encoded | RowError] = {}
-    texts, spans = {}, {}
+    texts, parts = {}, {}
     for i, row in enumerate(rows):
         try:
-            text, spans[i] = render(row, tokenizer, system)
+            text, parts[i] = place(row, tokenizer, system)
             text.encode("utf-8")
             texts[i] = text
         except RowError as error:
@@ -249,12 +124,14 @@ def encode_rows(
         marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
         for i, ids, offsets in zip(texts, coded["input_ids"], coded["offset_mapping"], strict=True):
             mask = [
-                token not in special and any(a < end and start < b for a, b in spans[i])
+                token not in special and any(part.start < end and start < part.end for part in parts[i])
                 for token, (start, end) in zip(ids, offsets, strict=True)
             ]
             try:
                 marked = any(marks.search(turn.content) for turn in rows[i].turns)
-                out[i] = _encoded(rows[i], ids, mask, marked, tokenizer, max_tokens)
+                found = _encoded(rows[i], ids, mask, marked, tokenizer, max_tokens)
+                # BOS, put in front, has no characters.
+                out[i] = replace(found, spans=spans_of(offsets, found.mask[len(found.ids) - len(ids) :], parts[i]))
             except RowError as error:
                 out[i] = error
     return [out[i] for i in range(len(rows))]
@@ -274,6 +151,32 @@ def _encoded(
     if not any(mask):
         raise RowError("no response token is left after masking special tokens; lengthen or remove the row")
     return Encoded(tuple(ids), tuple(mask), tuple(windows_of(ids, mask, max_tokens)), marked)
+
+
+def spans_of(offsets: Sequence[tuple[int, int]], mask: Sequence[bool], parts: Sequence[Placed]) -> I32:
+    """Where response tokens stand in the response, see `Encoded.spans`.
+
+    A token over the edge of a part is cut there; of one in two parts that touch, the larger piece counts.
+
+    Args:
+        offsets: start and end of every token in the rendered text.
+        mask: which of them are response tokens.
+        parts: the row's scored parts.
+    """
+    at = np.array(offsets, np.int64).reshape(-1, 2)[np.array(mask, bool)]
+    start, end = at.T
+    for i in range(len(at) - 2, -1, -1) if (start == end).any() else ():
+        # Some tokenizers give the first bytes of a character its place without a width.
+        if start[i] == end[i] == start[i + 1] == end[i + 1] - 1:
+            end[i] += 1
+    out = np.zeros((len(at), 2), np.int64)
+    most = np.full(len(at), -1)
+    for part in parts:
+        shared = np.minimum(end, part.end) - np.maximum(start, part.start)
+        here = shared > most
+        most[here] = shared[here]
+        out[here] = np.clip(at[here] + part.shift, part.low, part.high)
+    return out.astype(np.int32)
 
 
 def windows_of(ids: Sequence[int], mask: Sequence[bool], max_tokens: int) -> Iterator[Window]:

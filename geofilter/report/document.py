@@ -136,6 +136,10 @@ Tokens = list[tuple[str, float, bool]]
 """pieces of a response, each with its share of the score and whether unscored ones stand before it"""
 
 
+Spans = list[list[float]]
+"""[start, end, share of the score] of each scored token, in characters of the shown response"""
+
+
 class ShownRow(RowScore):
     """A scored row with its texts."""
 
@@ -145,6 +149,7 @@ class ShownRow(RowScore):
     prompt: str
     response: str
     tokens: NotRequired[Tokens]
+    spans: NotRequired[Spans]
 
 
 class MadeWith(TypedDict):

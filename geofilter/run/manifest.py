@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
+from geofilter.bank.about import BankAbout, Like
 from geofilter.run.power import PowerVerdict
 from geofilter.sums import FileSum
 
@@ -19,6 +19,8 @@ class InputFile(TypedDict):
     lines: int
     rows: int
     """lines that were scanned: all, or the first ones of --limit"""
+    bytes: NotRequired[int]
+    """that they have"""
     origin: NotRequired[dict[str, str]]
     """id, config, split and revision of a data set of the hub"""
 
@@ -43,6 +45,8 @@ class Encoding(TypedDict):
     format: int
     train: str
     score_thinking: bool
+    token_shares: bool
+    """whether shards keep what each token adds to a score"""
     fields: NotRequired[dict[str, str]]
     """columns of the rows, see `rows.fields.Fields`"""
     only: NotRequired[list[list[str]]]
@@ -113,6 +117,8 @@ class Scored(TypedDict):
     """where rows say they come from, in the order of their numbers"""
     reference_scores: list[float]
     """scores of ordinary chat, ascending"""
+    share_keys: dict[str, str]
+    """of each bank whose scores are sums over features, see `linear.Shares.key`: which stored shares are its own"""
     power: list[PowerVerdict]
     headline: str
 
@@ -200,6 +206,8 @@ class RowScore(BankScore):
     n_tokens: int
     """response tokens that were read"""
     top_features: list[NamedFeature]
+    like: NotRequired[Like]
+    """the labelled rows of the bank that it is most like, where the bank keeps any"""
 
 
 class ScoreLine(RowScore):

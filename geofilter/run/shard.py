@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from geofilter.rows.keys import SHAPES
 from geofilter.rows.records import Rejected
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Quarantined
+from geofilter.run.shard_tokens import ShardTokens
 from geofilter.run.tensors import packed, unpacked
 
 _STORED: dict[str, tuple[type, int]] = {
@@ -81,10 +82,20 @@ class Shard:
     """rows of which something is told, see `shapes.REMARKS`"""
     rejected: tuple[Rejected, ...] = ()
     """what is written; of a shard that was read see `rejected_of`"""
+    tokens: ShardTokens | None = None
+    """None where the scan was told --no-token-shares"""
 
     def shas(self) -> list[str]:
         """Hex digests."""
         return [bytes(s).hex() for s in self.sha256]
+
+    def peak_span(self, row: int, feature: int) -> tuple[int, int] | None:
+        """Where in `Row.response` the token stands on which a feature is strongest, of a row of this shard.
+
+        Returns:
+            start and end in characters; None without token shares, or where the feature is silent.
+        """
+        return None if self.tokens is None else self.tokens.peak_span(self.pooled, row, feature)
 
     def save(self, path: Path, mode: int | None = None) -> None:
         """Write the shard under a temporary name, then rename it into place.
@@ -98,6 +109,9 @@ class Shard:
         arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
         arrays["source"] = _packed(self.source)
         about = {"span": asdict(self.span), "d_sae": self.d_sae, "remarks": dict(self.remarks)}
+        if self.tokens is not None:
+            arrays |= self.tokens.arrays()
+            about["shares"] = list(self.tokens.keys)
         with atomic(path, mode) as handle:
             handle.write(packed(arrays, about))
 
@@ -108,13 +122,15 @@ class Shard:
         Raises:
             RunError: the file is damaged; what of it, is said.
         """
-        about, a = _read(path)
+        about, a = read_some(path)
         try:
             span, d_sae = Span(**about["span"]), int(about["d_sae"])
             stored: dict[str, Any] = {name: a[name] for name in _STORED}
             source, pooled = tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled.")
             shard = cls(**stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=about["remarks"])
             shard._check()
+            if "shares" in about:
+                shard = replace(shard, tokens=ShardTokens.from_arrays(a, about["shares"], pooled))
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from None
         return shard
@@ -153,7 +169,7 @@ def _damaged(path: Path, why: object) -> RunError:
     return RunError(f"{path}: damaged ({why}); the same geofilter scan makes it again")
 
 
-def _read(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+def read_some(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """`tensors.unpacked`, with an error that names the file and the remedy.
 
     Raises:
@@ -173,7 +189,7 @@ def rejected_of(path: Path) -> list[Quarantined]:
     Raises:
         RunError: the file is damaged.
     """
-    return _unpacked(_read(path, ["rejected"])[1]["rejected"])
+    return _unpacked(read_some(path, ["rejected"])[1]["rejected"])
 
 
 def checked_shards(paths: Iterable[Path], fingerprint: str) -> Iterator[tuple[Path, Shard | None, str]]:

@@ -44,7 +44,7 @@ LABELLED = "labelled"
 """in a run folder: the bank learnt from them"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
-FORMAT = 5
+FORMAT = 6
 
 _SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "file": (np.int32, ()),

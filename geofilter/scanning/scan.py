@@ -19,7 +19,7 @@ from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.score import score
 from geofilter.run.store import LABELS, MANIFEST, Run
 from geofilter.scanning.record import begin, claim, describe, encoding_of, finish
-from geofilter.scanning.shards import Progress, encode_shards
+from geofilter.scanning.shards import Progress, Telling, encode_shards, shares_of
 from geofilter.target.resolve import resolve
 from geofilter.target.sae_folder import decoder_shape
 from geofilter.target.target import Target
@@ -34,6 +34,7 @@ def scan(
     notify: Notify = silent,
     started: Progress = silent,
     progress: Progress = silent,
+    expected: Callable[[int], None] = silent,
 ) -> Run:
     """Encode and score the rows of `config.data`; return the finished run.
 
@@ -42,6 +43,7 @@ def scan(
         notify: told one line at a time what takes long.
         started: told once how many rows there are, and how many of them earlier shards hold already.
         progress: told rows and tokens done, after each batch.
+        expected: told the tokens that are to be encoded in all, as far as can be judged, from shard to shard better.
 
     Raises:
         InputError, TargetError, BankError, RunError: see `errors`.
@@ -51,7 +53,7 @@ def scan(
     if config.scorer not in SCORERS:
         near = did_you_mean(config.scorer, SCORERS)
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}{near}")
-    clock = _Clock()
+    clock, telling = _Clock(), Telling(notify, started, progress, expected)
     refuse_twice(config.data)
     paths = [Path(path) for path in config.data]
     check_columns(paths, config.reading, config.limit)
@@ -75,7 +77,8 @@ def scan(
         found = find(config.banks, target, precision_here(config.loading), reader, notify)
         banks = exclude(found, config.exclude_features, BUILT_IN)
         clock.lap("load")
-        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, started, progress, notify)
+        shares = None if config.no_token_shares else shares_of(banks, config.scorer)
+        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, telling)
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
         try:

@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import digests
+from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
+from geofilter.bank.linear import Shares
+from geofilter.bank.scorer import Scorer
 from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
+from geofilter.encode.shares import TokenShares
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
@@ -25,6 +29,7 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
 from geofilter.run.shard import Shard, Span, checked_shards, rejected_of
+from geofilter.run.shard_tokens import ShardTokens
 from geofilter.run.store import Run
 
 SHARD_BYTES = 1 << 20
@@ -34,46 +39,68 @@ SLICE = 32
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who is told what while shards are made."""
+
+    notify: Notify
+    started: Progress
+    """once: the rows there are, and those that are done already"""
+    progress: Progress
+    """rows and tokens, after each batch"""
+    expected: Callable[[int], None]
+    """the tokens of all shards that are made now, judged by those that are ready"""
+
+
 def encode_shards(
     config: ScanConfig,
     run: Run,
     files: Sequence[InputFile],
     fingerprint: str,
     reader: Callable[[], FeatureReader],
-    started: Callable[[int, int], None],
-    progress: Progress,
-    notify: Notify,
+    shares: Sequence[Shares] | None,
+    telling: Telling,
 ) -> int:
     """Make every shard that is not there yet, or cannot be believed; return the tokens encoded now.
 
     Args:
         fingerprint: of the encoding.
+        shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
 
     Raises:
         InputError: a row cannot be scored, where such rows are an error.
     """
-    lines = _lines(files)
+    lines = Lines(files)
     present: dict[Path, int] = {}
     done, rows = 0, sum(f["rows"] for f in files)
     for path, shard, why in checked_shards(run.parts, fingerprint):
         if shard is None or done >= rows:
-            notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
+            telling.notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
             path.unlink()
             continue
         present[path] = shard.span.n_lines
         done += shard.span.n_lines
         if config.on_error == "fail" and (found := rejected_of(path)):
             raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
-    started(rows, done)
+    telling.started(rows, done)
     mode = run.mode
     ahead = Ahead(_prepared(config, run, files, lines, present, fingerprint, reader))
-    tokens = 0
+    tokens = n_bytes = 0
+    divided: TokenShares | None = None
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
-        ready.encode(reader(), progress, ahead.step).save(ready.path, mode)
-        tokens += sum(len(window.ids) for e in ready.encoded for window in e.windows)
+        if shares is not None and divided is None:
+            divided = TokenShares(shares, reader().encoder.device)
+        tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
+        telling.expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
+        ready.encode(reader(), divided, telling.progress, ahead.step).save(ready.path, mode)
     return tokens
+
+
+def shares_of(banks: Sequence[Bank], scorer: str) -> list[Shares]:
+    """What divides the banks' scores; empty under a scorer whose scores are no sums over features."""
+    return [shares for bank in banks if (shares := Scorer(bank, scorer).shares) is not None]
 
 
 def _failing(file: str, line: int, error: str) -> str:
@@ -83,11 +110,26 @@ def _failing(file: str, line: int, error: str) -> str:
 Line = tuple[int, int, bytes]
 
 
-def _lines(files: Sequence[InputFile]) -> Iterator[Line]:
-    """(file, 1-based line, bytes) of everything to scan, in input order."""
-    for i, info in enumerate(files):
-        for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
-            yield i, number, line
+class Lines:
+    """(file, 1-based line, bytes) of everything to scan, in input order; `left` bytes are still to come."""
+
+    def __init__(self, files: Sequence[InputFile]) -> None:
+        self.left = sum(info.get("bytes", 0) for info in files)
+        self._lines = self._of(files)
+
+    @staticmethod
+    def _of(files: Sequence[InputFile]) -> Iterator[Line]:
+        for i, info in enumerate(files):
+            for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
+                yield i, number, line
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        line = next(self._lines)
+        self.left -= len(line[2])
+        return line
 
 
 def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
@@ -107,11 +149,20 @@ class Ready:
 
     path: Path
     span: Span
+    n_bytes: int
+    """of its input lines"""
+    left: int
+    """bytes of all input lines behind them"""
     rows: list[tuple[int, Row]] = field(default_factory=list)
     encoded: list[Encoded] = field(default_factory=list)
     style: list[npt.NDArray[np.float32]] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the model reads."""
+        return sum(len(window.ids) for e in self.encoded for window in e.windows)
 
     def add(self, lines: Sequence[Line], config: ScanConfig, files: Sequence[InputFile], reader: FeatureReader) -> None:
         """Parse and tokenise some of the shard's lines."""
@@ -137,10 +188,17 @@ class Ready:
             self.remarks.update((*row.remarks, *(["special"] if found.marked else [])))
             self.style.append(style_features(row.response))
 
-    def encode(self, reader: FeatureReader, progress: Progress, meanwhile: Callable[[], None]) -> Shard:
-        """Read the rows' features."""
+    def encode(
+        self, reader: FeatureReader, shares: TokenShares | None, progress: Progress, meanwhile: Callable[[], None]
+    ) -> Shard:
+        """Read the rows' features, and what each token adds to their scores."""
         progress(self.span.n_lines - len(self.rows), 0)
-        features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        tokens = None
+        if shares is None:
+            features = reader.read(self.encoded, progress, meanwhile=meanwhile)
+        else:
+            features, divided = reader.read_divided(self.encoded, shares, progress, meanwhile)
+            tokens = ShardTokens.of(divided, [e.spans for e in self.encoded], shares.keys)
         refuse_infinite(features, [row for _, row in self.rows])
         return Shard(
             file=np.array([i for i, _ in self.rows], np.int32),
@@ -158,6 +216,7 @@ class Ready:
             d_sae=reader.encoder.d_sae,
             remarks=self.remarks,
             rejected=tuple(self.rejected),
+            tokens=tokens,
         )
 
 
@@ -165,7 +224,7 @@ def _prepared(
     config: ScanConfig,
     run: Run,
     files: Sequence[InputFile],
-    lines: Iterator[Line],
+    lines: Lines,
     present: Mapping[Path, int],
     fingerprint: str,
     reader: Callable[[], FeatureReader],
@@ -185,7 +244,8 @@ def _prepared(
         chunk = _next_chunk(lines, config.shard_rows)
         if not chunk:
             return
-        ready = Ready(path, Span(fingerprint, number, first, len(chunk)))
+        size = sum(len(line) for _, _, line in chunk)
+        ready = Ready(path, Span(fingerprint, number, first, len(chunk)), size, lines.left)
         first += len(chunk)
         for start in range(0, len(chunk), SLICE):
             if start:

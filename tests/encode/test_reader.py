@@ -26,7 +26,7 @@ def test_pooled_activations_are_the_mean_over_kept_tokens(tmp_path: Path, archit
     keep = torch.rand(rows, 9, generator=generator) < 0.5
     keep[:, 3] = True
     seen: list[int] = []
-    pooled = pool(encoder, residual, keep, lambda acts: seen.append(len(acts.value)))
+    pooled = pool(encoder, residual, keep, lambda acts: seen.append(len(acts.value))).rows()
     assert len(pooled) == rows
     for b, row in enumerate(pooled):
         x = residual[b][keep[b]]
@@ -45,9 +45,9 @@ def test_a_row_without_an_active_feature_is_empty_and_keeps_its_place(tmp_path: 
     encoder.b_enc = torch.full((D_SAE,), -0.5)
     residual = torch.randn(3, 4, D_IN, generator=torch.Generator().manual_seed(1)) * 3
     residual[1] = encoder.b_dec  # a pre-activation of -0.5 everywhere
-    pooled = pool(encoder, residual, torch.ones(3, 4, dtype=torch.bool))
+    pooled = pool(encoder, residual, torch.ones(3, 4, dtype=torch.bool)).rows()
     assert [len(row.indices) > 0 for row in pooled] == [True, False, True]
-    silent = pool(encoder, residual[1:2], torch.ones(1, 4, dtype=torch.bool))
+    silent = pool(encoder, residual[1:2], torch.ones(1, 4, dtype=torch.bool)).rows()
     assert (len(silent), len(silent[0].indices), silent[0].n_tokens) == (1, 0, 4)
 
 

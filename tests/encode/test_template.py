@@ -10,8 +10,9 @@ from helpers.command import chat
 from helpers.tiny import CHATML, make_tokenizer
 
 from geofilter.encode import template as module
+from geofilter.encode.rendering import pinned_template
 from geofilter.encode.template import PATIENCE, RENDERER, Renderer, TemplateRefusal
-from geofilter.encode.tokens import encode_row, encode_rows, pinned_template
+from geofilter.encode.tokens import encode_row, encode_rows
 from geofilter.errors import TargetError
 from geofilter.rows.records import Row, parse_line
 from geofilter.rows.row_error import RowError
@@ -77,7 +78,7 @@ def test_a_template_that_calls_itself_for_ever_is_refused_as_one_that_raises():
 
 
 def test_after_some_rows_it_is_the_templates_fault(monkeypatch):
-    monkeypatch.setattr("geofilter.encode.tokens.RENDERER", Renderer(0.2))
+    monkeypatch.setattr("geofilter.encode.rendering.RENDERER", Renderer(0.2))
     hostile = make_tokenizer(LOOPS.replace("BODY", ""))
     found = encode_rows([row()] * (PATIENCE - 1), hostile, 64)
     assert all("takes over 0.2 seconds" in str(one) for one in found)

@@ -5,16 +5,8 @@ import pytest
 from helpers.families import family_tokenizer
 from helpers.tiny import make_tokenizer
 
-from geofilter.encode.tokens import (
-    Encoded,
-    Window,
-    batches,
-    encode_row,
-    encode_rows,
-    fold_system,
-    pinned_template,
-    render,
-)
+from geofilter.encode.rendering import fold_system, pinned_template, render
+from geofilter.encode.tokens import Encoded, Window, batches, encode_row, encode_rows
 from geofilter.rows.records import Row, parse_line
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geofilter.encode.tokens import Encoded, encode_rows, render
+from geofilter.encode.rendering import render
+from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, parse_line

@@ -101,7 +101,17 @@ def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_pa
     done = geofilter("filter", "--drop", "25%", cwd=tmp_path)
     report = json.loads((tmp_path / "d.report.json").read_text("utf-8"))
     lines = done.stderr.splitlines()
-    assert lines[1] == report["headline"]  # after the note that names the run
+    assert lines[1] == report["verdict"]["sentence"]  # after the note that names the run
+    first = report["removed_rows"][0]
+    row = next(i for i, line in enumerate(lines) if line == "highest removed rows") + 1
+    assert lines[row].startswith(f"{first['score']:6.2f}  line {first['line']}  ")
+    assert "the answer" in lines[row]
+    assert len(lines[row]) <= 80
+    assert f"next: {report['verdict']['action']}" in lines
+    assert len(lines) <= 27
+    assert not any(
+        "scores (# kept, x removed)" in line or said in line for line in lines for said in report["verdict"]["why"]
+    )
     said, written = report["verdict"], (tmp_path / "d.report.md").read_text("utf-8")
     assert written.splitlines()[2] == f"**{markdown_text(said['sentence'])}**"
     assert len(said["why"][1]) > CELL  # longer than a cell may be, and whole all the same
@@ -116,6 +126,8 @@ def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_pa
     }
     done = geofilter("report", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == report
+    more = geofilter("filter", "--drop", "25%", "-v", cwd=tmp_path).stderr.splitlines()
+    assert {"scores (# kept, x removed)", *said["why"]} <= set(more)
 
 
 def test_a_share_that_was_rounded_to_nothing_is_counted():
