@@ -21,6 +21,7 @@ from geofilter.report.composition import Dimension, dimensions
 from geofilter.report.document import (
     SCHEMA,
     Controls,
+    Examples,
     FileReport,
     Histogram,
     ReportCounts,
@@ -29,7 +30,7 @@ from geofilter.report.document import (
     Verdict,
 )
 from geofilter.report.labelled import LabelledParts, drawn_at_random
-from geofilter.report.rows import GatheredRows
+from geofilter.report.rows import GatheredRows, examples_of
 from geofilter.report.verdict import Facts, verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
@@ -65,6 +66,8 @@ class Report:
     rows: list[ShownRow]
     """rows with their texts, by rank; `shade` adds `tokens` to some"""
     gathered: GatheredRows
+    examples: Examples
+    """the labelled rows that the rows are like"""
 
 
 def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows) -> Report:
@@ -77,8 +80,9 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     run, a, removed = selection.run, selection.arrays, selection.removed
     manifest = run.manifest
     flagged = a["percentile"] >= FLAGGED
-    shown, divided = gathered.rows(), dimensions(selection, gathered.labelled)
+    shown, divided, banks = gathered.rows(), dimensions(selection, gathered.labelled), _banks(run)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
+    nearest = [row for row in shown if not row["removed"]][:NEAREST]
     labels = None if gathered.labelled is None else gathered.labelled.report(selection)
     data: ReportDocument = {
         "schema": SCHEMA,
@@ -92,11 +96,11 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "power": manifest["power"],
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
-        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], _banks(run)),
+        "features": gathered.tally.largest(manifest["target"]["neuronpedia"], banks),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "removed_rows": top,
-        "nearest_kept_rows": [row for row in shown if not row["removed"]][:NEAREST],
+        "nearest_kept_rows": nearest,
         "removed_rows_shown": len(top),
         "quarantine": list(islice(run.quarantine(), TOP_ROWS)),
         "made_with": {
@@ -116,7 +120,9 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     }
     if labels is not None:
         data["labels"] = labels
-    return Report(data, selection, outputs, divided, shown, gathered)
+    if examples := examples_of([*top, *nearest], banks):
+        data["examples"] = examples
+    return Report(data, selection, outputs, divided, shown, gathered, examples_of(shown, banks))
 
 
 def before_any_cut(run: Run) -> Verdict:

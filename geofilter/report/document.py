@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
+from geofilter.bank.about import BankAbout, Like
+from geofilter.bank.known import KnownRow
 from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
 from geofilter.run.power import PowerVerdict
 
@@ -149,7 +150,13 @@ class ShownRow(RowScore):
     prompt: str
     response: str
     tokens: NotRequired[Tokens]
+    like: NotRequired[Like]
+    """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
     spans: NotRequired[Spans]
+
+
+Examples = dict[str, dict[str, KnownRow]]
+"""labelled rows by bank, and by their number in it"""
 
 
 class MadeWith(TypedDict):
@@ -207,5 +214,7 @@ class ReportDocument(TypedDict):
     removed_rows: list[ShownRow]
     nearest_kept_rows: list[ShownRow]
     removed_rows_shown: int
+    examples: NotRequired[Examples]
+    """the labelled rows that the two lists before name as those that theirs are like"""
     quarantine: list[Quarantined]
     made_with: MadeWith

@@ -145,6 +145,7 @@ def _data(report: Report) -> dict[str, Any]:
             "chars": report.gathered.texts.chars if report.gathered.texts.shortened else 0,
         },
         "rows": _inert(report.rows),
+        "examples": _inert(report.examples),
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,11 +12,12 @@ from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import reason
 from geofilter.report import texts
-from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
+from geofilter.report.document import Examples, ShownExcerpt, ShownRow, ToxicFeature
 from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts, drawn_ranks
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
+from geofilter.run.marks import marks_of
 from geofilter.run.rows import reread_each
 from geofilter.text import shorten
 
@@ -70,7 +71,7 @@ class GatheredRows:
         self.n_texts = int(selection.removed[self.wanted].sum())
         """removed rows among them"""
         self.tally = Tally()
-        self._rows: list[ShownRow] = []
+        self._rows: dict[int, ShownRow] = {}
 
     @classmethod
     def again(cls, selection: Selection) -> GatheredRows:
@@ -103,29 +104,56 @@ class GatheredRows:
         if position not in self._shown:
             self.texts.add(self._rank[position] - 1, line["sha256"], row)
             return
-        self._rows.append(
-            {
-                "file": line["file"],
-                "line": line["line"],
-                "sha256": line["sha256"],
-                "score": line["score"],
-                "percentile": line["percentile"],
-                "bank": line["bank"],
-                "topic": line["topic"],
-                "topics": line["topics"],
-                "n_tokens": line["n_tokens"],
-                "top_features": line["top_features"],
-                "rank": self._rank[position],
-                "removed": bool(self._selection.removed[position]),
-                "reason": reason(line),
-                "prompt": shorten(row.prompt),
-                "response": shorten(row.response),
-            }
-        )
+        shown: ShownRow = {
+            "file": line["file"],
+            "line": line["line"],
+            "sha256": line["sha256"],
+            "score": line["score"],
+            "percentile": line["percentile"],
+            "bank": line["bank"],
+            "topic": line["topic"],
+            "topics": line["topics"],
+            "n_tokens": line["n_tokens"],
+            "top_features": line["top_features"],
+            "rank": self._rank[position],
+            "removed": bool(self._selection.removed[position]),
+            "reason": reason(line),
+            "prompt": shorten(row.prompt),
+            "response": shorten(row.response),
+        }
+        if "like" in line:
+            shown["like"] = line["like"]
+        self._rows[position] = shown
 
     def rows(self) -> list[ShownRow]:
-        """The rows that are shown, by rank."""
-        return sorted(self._rows, key=lambda row: row["rank"])
+        """The rows that are shown, by rank, their tokens with their shares of the score where the scan has stored them.
+
+        Raises:
+            RunError: a shard is missing or damaged.
+        """
+        for position, of in marks_of(self._selection.run, sorted(self._rows)).items():
+            row = self._rows[position]
+            # The ellipsis of a shortened response is no part of it.
+            spans = of.spans(len(row["response"].removesuffix("…")))
+            if spans:
+                row["spans"] = [list(span) for span in spans]
+        return sorted(self._rows.values(), key=lambda row: row["rank"])
+
+
+def examples_of(rows: Iterable[ShownRow], banks: Mapping[str, Bank]) -> Examples:
+    """The labelled rows that rows are like.
+
+    Args:
+        banks: by name, those that are still there.
+    """
+    found: Examples = {}
+    for row in rows:
+        known = banks[row["bank"]].rows if row["bank"] in banks else None
+        like = row.get("like", {})
+        for near in (like.get("bad"), like.get("good")):
+            if known is not None and near is not None:
+                found.setdefault(row["bank"], {})[str(near["row"])] = known.texts[near["row"]]
+    return found
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The HTML report in a browser: what it does when it is used, and that rows stay text."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -95,7 +96,7 @@ def count_of(page) -> str:
 
 def choose_part(page, title: str, name: str) -> None:
     page.locator("#by").get_by_role("button", name=title, exact=True).click()
-    page.locator("#bars").get_by_role("button", name=name).click()
+    page.locator("#bars button").filter(has=page.get_by_text(name, exact=True)).click()
 
 
 def test_the_verdict_comes_first_with_what_to_do(chromium, folder: Path):
@@ -171,7 +172,7 @@ def test_the_line_of_the_cut_is_dragged_and_the_axis_says_where_it_is(chromium, 
     page.mouse.down()
     page.mouse.move(place(0.0), at["y"] + 60, steps=4)
     page.mouse.up()
-    page.wait_for_function("document.getElementById('cut-text').textContent.startsWith('Removes')")
+    page.locator("#cut-text", has_text=re.compile("^Removes")).wait_for()
     assert opened.number("#n-removed") == pytest.approx(sum(s > 0 for s in ordered), abs=2)
     for tick in page.locator("#axis span").all():
         middle = tick.bounding_box()["x"] + tick.bounding_box()["width"] / 2
@@ -278,6 +279,7 @@ def test_keys_go_through_the_rows_and_mark_them(chromium, folder: Path):
     page.get_by_role("searchbox").fill("jkhf")
     assert page.inner_text("#bar-marks") == "2 marked"
     page.get_by_role("searchbox").fill("")
+    page.keyboard.press("Escape")
     page.locator("#view").select_option("all")
     for _ in range(30):
         page.keyboard.press("j")
@@ -426,7 +428,7 @@ def test_marks_of_rows_drawn_at_random_say_how_often_the_cut_is_right(chromium, 
     assert "do not count" in page.inner_text("#rows-count")
     page.locator("#rows > li").nth(2).get_by_role("button", name="fine").click()
     assert "kept" not in page.inner_text("#precision")
-    page.locator("#bars").get_by_role("button", name="a").first.click()
+    choose_part(page, "source", "a")
     for li in page.locator("#rows > li").all()[:12]:
         if "good" not in li.get_attribute("class"):
             li.get_by_role("button", name="fine").click()
@@ -465,8 +467,9 @@ def test_shaded_tokens_are_the_response_and_sum_to_what_they_say(chromium, folde
     assert opened.seen == []
 
 
-def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path):
+def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypatch):
     """The strongest words marked in an excerpt around them, what they mean, and the known text that is most like it."""
+    monkeypatch.chdir(folder)
     run = Run.open(next((folder / ".geofilter").iterdir()))
     selection = Selection.of(run, Cut.parse("25%"))
     report = build(selection, [], GatheredRows.again(selection))
@@ -485,7 +488,7 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path):
     code["response"] = "import os\n\ndef f(x):\n    return os.system(x)\n"
     known = [{"prompt": HOSTILE, "text": "take it from their bag", "topic": "theft", "bad": True},
              {"prompt": "", "text": "ask first", "topic": None, "bad": False}]  # fmt: skip
-    report.data["examples"] = {row["bank"]: {"3": known[0], "4": known[1]}}
+    report.examples[row["bank"]] = {"3": known[0], "4": known[1]}
     path = folder / "made-up.html"
     path.write_text(html(report), "utf-8")
     opened = Opened(chromium, path)
@@ -506,7 +509,7 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path):
     assert card.get_by_text("take it from their bag").is_visible()
     assert card.get_by_text("ask first").is_visible()
     unfold(card)
-    assert card.locator(".response").inner_text() == text.strip()
+    assert card.locator(".response").inner_text().strip() == text.strip()
     assert card.locator("mark[class^=less]").count() == 1
     said = card.locator(".body").inner_text()
     assert "What is named below carries 46 % of the score." in said
@@ -539,11 +542,11 @@ def test_another_run_is_compared_by_its_scores(chromium, folder: Path, tmp_path:
     page.locator("#other-list").click()
     assert ranks_of(page) == [*range(1, 11), *range(16, 26)]
     page.locator("#other").set_input_files(run / "report.json")
-    page.wait_for_function("document.getElementById('other-text').textContent.includes('Its verdict')")
+    page.get_by_text("Its verdict").wait_for()
     assert "Removed by both: 15. Only here: 0. Only there: 0. Kept by both: 5." in page.inner_text("#other-text")
     (tmp_path / "bad.json").write_text("<img src=x>", "utf-8")
     page.locator("#other").set_input_files(tmp_path / "bad.json")
-    page.wait_for_function("document.getElementById('other-text').textContent.includes('cannot be compared')")
+    page.get_by_text("This cannot be compared").wait_for()
     assert opened.seen == []
 
 

@@ -42,6 +42,7 @@ function drawHistogram() {
   const at = !data.listed ? 0 : cut === 0 ? RIGHT : cut >= data.listed ? score[data.listed - 1] : (score[cut - 1] + score[cut]) / 2;
   $("cut-line").hidden = written && !data.by_score;
   $("cut-line").style.left = 100 * across(at) + "%";
+  $("cut-line").classList.toggle("turned", across(at) > 0.8);
 }
 
 // Ticks at round numbers, and where 99 % of ordinary chat ends.
@@ -63,8 +64,7 @@ function drawCut() {
   $("removed-share").textContent = percent(n, data.n);
   $("slider").value = cut;
   $("slider").setAttribute("aria-valuetext", `${number(n)} rows removed, ${percent(n, data.n, 1)}`);
-  if (document.activeElement !== $("count")) $("count").value = n;
-  if (document.activeElement !== $("percent")) $("percent").value = (100 * n / data.n).toFixed(1);
+  drawAmounts();
   $("cut-text").textContent = describe();
   $("cut-command").hidden = $("tried").hidden = written;
   $("cut-command").querySelector("code").textContent = `${data.command} ${cut}`;
@@ -74,6 +74,12 @@ function drawCut() {
   drawWhere();
   state.page = 0;
   drawRows();
+}
+
+// The fields say what was possible, once they are left: while one is typed in it stays as it is.
+function drawAmounts() {
+  if (document.activeElement !== $("count")) $("count").value = nRemoved();
+  if (document.activeElement !== $("percent")) $("percent").value = (100 * nRemoved() / data.n).toFixed(1);
 }
 
 function drawSides() {
@@ -134,7 +140,7 @@ function startCut() {
   });
   $("percent").addEventListener("input", event => moveCut(event.target.value === "" ? NaN : event.target.value / 100 * data.n));
   $("count").addEventListener("input", event => moveCut(event.target.value === "" ? NaN : Number(event.target.value)));
-  for (const field of [$("percent"), $("count")]) field.addEventListener("blur", drawCut);  // shows what was possible
+  for (const field of [$("percent"), $("count")]) field.addEventListener("blur", drawAmounts);
   for (const back of [$("written"), $("tried").querySelector("button")]) back.addEventListener("click", toWritten);
   $("sides").querySelector("button").addEventListener("click", () => show({ view: "sides", sort: "rank" }));
   const plot = $("plot");

@@ -2,7 +2,10 @@
 
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
-  if (event.target.closest("input, select, textarea")) return;
+  if (event.target.closest("input, select, textarea")) {
+    if (event.key === "Escape") event.target.blur();
+    if (!event.target.closest("select")) return;
+  }
   const here = document.querySelector(".card.current");
   const on = here ? Number(here.dataset.rank) : null;
   // A button that has the focus takes its own Enter.
