@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
+from geofilter.bank.about import BankAbout, Like
+from geofilter.bank.known import KnownRow
 from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
 from geofilter.run.power import PowerVerdict
 
@@ -155,7 +156,13 @@ class ShownRow(RowScore):
     prompt: str
     response: str
     tokens: NotRequired[Tokens]
+    like: NotRequired[Like]
+    """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
     spans: NotRequired[Spans]
+
+
+Examples = dict[str, dict[str, KnownRow]]
+"""labelled rows by bank, and by their number in it"""
 
 
 class MadeWith(TypedDict):
@@ -165,6 +172,8 @@ class MadeWith(TypedDict):
     run: str
     scores: str
     """sha256 of its score arrays"""
+    scored_on: str
+    """the day, in UTC"""
     target: TargetAbout
     scorer: str
     encoding: Encoding
@@ -210,6 +219,8 @@ class ReportDocument(TypedDict):
     """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
+    examples: Examples
+    """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]
     nearest_kept_rows: list[ShownRow]
     removed_rows_shown: int
