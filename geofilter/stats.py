@@ -11,6 +11,8 @@ import numpy.typing as npt
 from geofilter.arrays import F64, Bools, Positions
 
 Floats = npt.NDArray[np.floating]
+Interval = tuple[float, float]
+"""lower and upper end"""
 
 ROUNDS = 1000
 """draws of a bootstrap"""
@@ -211,3 +213,28 @@ def auroc_interval(
     ranking = RankingStats(score, bad)
     drawn = draw_weights(np.arange(len(score)) if groups is None else groups, rounds, seed)
     return interval(np.concatenate([ranking.auroc(weights) for weights in drawn]))
+
+
+def share_interval(k: int, n: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of a share of which k of n were seen; (0, 1) of none."""
+    from scipy.stats import binomtest  # type: ignore[attr-defined]
+
+    if not n:
+        return 0.0, 1.0
+    found = binomtest(k, n).proportion_ci(level, "wilson")
+    return float(found.low), float(found.high)
+
+
+def difference_interval(k: int, n: int, other_k: int, other_n: int, level: float = LEVEL) -> Interval:
+    """Interval of the difference of two shares, k of n less other_k of other_n.
+
+    Newcombe, Statistics in Medicine 17 (1998), 873, method 10: made of the Wilson intervals of both; (-1, 1) where one
+    of them is of none.
+    """
+    if not n or not other_n:
+        return -1.0, 1.0
+    p, q = k / n, other_k / other_n
+    (low, high), (other_low, other_high) = share_interval(k, n, level), share_interval(other_k, other_n, level)
+    down = np.hypot(p - low, other_high - q)
+    up = np.hypot(high - p, q - other_low)
+    return float(p - q - down), float(p - q + up)

@@ -32,9 +32,16 @@ def test_scan_and_selection_from_python_are_the_commands(tiny, tiny_bank: Path, 
     lines = [chat(f"q {i}", f"answer {i} ends") for i in range(12)]
     write_rows(tmp_path / "d.jsonl", [*lines[:5], {"nothing": 1}, *lines[5:]])
     choice = geofilter.TargetChoice(str(tiny[0]), str(tiny[1]))
-    config = geofilter.ScanConfig(("d.jsonl",), choice, geofilter.Loading("cpu"), banks=(str(tiny_bank),))
-    run = geofilter.scan(config)
+    config = geofilter.ScanConfig(("d.jsonl",), choice, geofilter.Loading("cpu"), banks=(str(tiny_bank),), shard_rows=5)
+    done, expected = [], []
+    run = geofilter.scan(config, progress=lambda *n: done.append(n), expected=expected.append)
     assert run.manifest["complete"] is True
+    rows, tokens = map(sum, zip(*done, strict=True))
+    assert rows == 13
+    # Of three shards; from the first on a judgement of all, at last the tokens that there were.
+    assert len(expected) == 3
+    assert expected[-1] == tokens
+    assert 0.8 * tokens < expected[0] < 1.5 * tokens
     selection = geofilter.Selection.of(run, geofilter.Cut.parse("25%"))
     (outputs,) = selection.write()
     kept = (tmp_path / "d.jsonl").read_text("utf-8").splitlines()

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from geofilter.stats import RankingStats, Stats, cluster_bootstrap, draw_weights, interval
+from geofilter.stats import (
+    RankingStats,
+    Stats,
+    cluster_bootstrap,
+    difference_interval,
+    draw_weights,
+    interval,
+    share_interval,
+)
 
 # Ranking statistics and the bootstrap
 
@@ -72,3 +80,13 @@ def test_the_clustered_interval_is_wider_where_rows_are_repeated():
     naive = width([str(i) for i in range(360)])
     # Six copies of a row are one row: the honest interval is wider by about the root of six.
     assert 1.9 < clustered / naive < 3.1
+
+
+def test_intervals_of_shares_are_those_of_the_literature():
+    # Newcombe, Statistics in Medicine 17 (1998): table I of one share (p. 861), table II of a difference (p. 876).
+    assert share_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert share_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_interval(10, 10, 0, 10) == pytest.approx((0.6075, 1.0), abs=5e-5)
+    assert share_interval(0, 0) == (0, 1)
+    assert difference_interval(1, 2, 0, 0) == (-1, 1)

@@ -10,7 +10,8 @@ import typer
 
 from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Quiet
-from geofilter.cli.output import note, notifier, print_json, progress, verbatim
+from geofilter.cli.output import note, notifier, print_json, verbatim
+from geofilter.cli.progress import progress
 from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.judge.endpoint import CONCURRENCY, MAX_CHARS, RETRIES, TIMEOUT
 
@@ -112,9 +113,9 @@ def judge(
         # Also when quiet: rows leave this machine.
         note(f"sending rows to {asked.base_url} for {judge_model} ...")
     try:
-        with progress("judging", quiet or not todo.requests) as (started, advance):
-            started(todo.requests, 0)
-            result = judge_files(todo, asked, max_cost=max_cost, notify=notify, progress=lambda rows: advance(rows, 0))
+        with progress("judging", quiet or not todo.requests) as bar:
+            bar.started(todo.requests, 0)
+            result = judge_files(todo, asked, max_cost=max_cost, notify=notify, progress=bar.advance)
     except KeyboardInterrupt:
         note("geofilter: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None

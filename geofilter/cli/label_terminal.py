@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from geofilter.labels.asking import BATCH
+from geofilter.labels.labelled_rows import MIN_SIDE
 from geofilter.labels.labelling import COMPARED, Labelling
 from geofilter.labels.pick import Pick
 from geofilter.rows.records import Row
@@ -30,6 +31,7 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
         read_key: the next key, as one character; raises KeyboardInterrupt or EOFError to end.
     """
     labelling.learn()  # from what earlier calls have left
+    console.print(Text(_begin(labelling, count), style="bold"))
     given: list[tuple[Pick, Row]] = []
     waiting: list[tuple[Pick, Row]] = []
     while len(given) < count:
@@ -39,8 +41,8 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
             console.print("No row is left to label.")
             break
         pick, row = waiting[-1]
-        _show(console, f"{len(given) + 1} of {count}", row, SHOWN)
-        key = _key(console, read_key, row)
+        _show(console, row, SHOWN)
+        key = _key(console, read_key, row, f"{len(given) + 1} of {count} · {_so_far(labelling)}")
         if key == "q":
             break
         if key == "u":
@@ -66,13 +68,30 @@ def at_terminal(labelling: Labelling, count: int, console: Console, read_key: Ca
         _learn(console, labelling)
 
 
-def _show(console: Console, place: str, row: Row, most: int) -> None:
+def _begin(labelling: Labelling, count: int) -> str:
+    said = (
+        f"Up to {count} rows, one key each: is the row one that should not be trained on (bad) or fine (good)? "
+        f"A bank needs {MIN_SIDE} bad and {MIN_SIDE} good rows at least; thirty of each make it a good one."
+    )
+    return f"{said} Labelled before: {_so_far(labelling)}." if any(labelling.counts()) else said
+
+
+def _so_far(labelling: Labelling) -> str:
+    bad, good = labelling.counts()
+    missing = [f"{MIN_SIDE - n} {side}" for n, side in ((bad, "bad"), (good, "good")) if n < MIN_SIDE]
+    more = f" ({' and '.join(missing)} more needed)" if missing else ""
+    return f"{bad} bad, {good} good{more}"
+
+
+def _show(console: Console, row: Row, most: int) -> None:
     # Not what the row was chosen for: who labels should not know how it scores.
-    console.rule(Text(inert(f"{place} · {row.file}, line {row.line}")), style="dim")
-    if row.prompt:
-        console.print(Text(_cut(row.prompt, most), style="dim"))
-        console.print()
-    console.print(Text(_cut(row.response, most)))
+    console.print()
+    console.print(Text(inert(f"{row.file}, line {row.line}"), style="dim"))
+    for name, text in (("prompt", row.prompt), ("response", row.response)):
+        if text:
+            console.rule(Text(name, style="bold"), style="dim", align="left")
+            console.print(Text(_cut(text, most), style="dim" if name == "prompt" else ""))
+    console.rule(style="dim")
 
 
 def _cut(text: str, most: int) -> str:
@@ -82,15 +101,16 @@ def _cut(text: str, most: int) -> str:
     return safe if shown == safe else f"{shown} ... ({len(safe) - len(shown):,} more characters)"
 
 
-def _key(console: Console, read_key: Callable[[], str], row: Row) -> str:
+def _key(console: Console, read_key: Callable[[], str], row: Row, place: str) -> str:
     while True:
-        console.print(Text(_KEYS, style="bold"))
+        # Behind the row, however long it is: what stands before it has left the screen.
+        console.print(Text(f"{place}   {_KEYS}", style="bold"))
         try:
             key = read_key().lower()
         except (KeyboardInterrupt, EOFError):
             return "q"
         if key == "m":
-            _show(console, "in full", row, max(len(row.prompt), len(row.response)))
+            _show(console, row, max(len(row.prompt), len(row.response)))
         elif key and key in "bgsuq":
             return key
 

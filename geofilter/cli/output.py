@@ -1,11 +1,10 @@
-"""What commands print: notes on stderr, tables on stdout, a progress bar, a job's summary."""
+"""What commands print: notes on stderr, tables on stdout, a job's summary."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,48 +17,6 @@ from geofilter.text import inert, inert_json
 
 if TYPE_CHECKING:
     from geofilter.run.manifest import InputFile
-
-
-@contextmanager
-def progress(
-    doing: str, quiet: bool, rates: bool = False
-) -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
-    """A progress bar on stderr, if that is a terminal.
-
-    Args:
-        doing: what is said before it.
-        rates: show rows/s and tokens/s.
-
-    Yields:
-        what to call once with the number of rows and how many are done already, and what to call with the rows and
-        tokens done since the last call.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True,
-    )  # fmt: skip
-    task = bar.add_task(doing, total=None, rate="")
-    state = {"start": 0.0, "rows": 0, "tokens": 0}
-
-    def started(total: int, done: int) -> None:
-        state["start"] = bar.get_time()
-        bar.start()
-        bar.update(task, total=total, completed=done)
-
-    def advance(rows: int, tokens: int) -> None:
-        state["rows"] += rows
-        state["tokens"] += tokens
-        spent = max(1e-6, bar.get_time() - state["start"])
-        rate = f"{state['rows'] / spent:.1f} rows/s {state['tokens'] / spent:,.0f} tokens/s" if rates else ""
-        bar.update(task, advance=rows, rate=rate)
-
-    try:
-        yield started, advance
-    finally:
-        bar.stop()
 
 
 def note(text: str) -> None:

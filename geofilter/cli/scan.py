@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import AsJson, Command, Offline, Quiet
-from geofilter.cli.output import note, notifier, print_json, progress, say
+from geofilter.cli.output import note, notifier, print_json, say
+from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
 
@@ -106,13 +107,16 @@ def show_rows(config: ScanConfig, as_json: bool) -> None:
 
 def run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
     """Scan with a progress bar; an interrupt ends the command."""
-    from geofilter.scanning.scan import scan as encode_and_score
-
+    notify = notifier(quiet)
     try:
-        with progress("scanning", quiet, rates=True) as (started, advance):
+        with progress("scanning", quiet) as bar:
+            from geofilter.scanning.scan import scan as encode_and_score
+
+            bar.waiting("loading the model")
             return encode_and_score(
-                config, run, offline=offline, notify=notifier(quiet), started=started, progress=advance
-            )
+                config, run, offline=offline, notify=notify, started=bar.started, progress=bar.advance,
+                expected=bar.expect,
+            )  # fmt: skip
     except KeyboardInterrupt:
         note("geofilter: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None

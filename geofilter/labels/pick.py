@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geofilter.arrays import F64, Positions
+from geofilter.run.labelled import AT_RANDOM
 from geofilter.stats import ranks
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ MOST = 200
 """rows compared for likeness at most, for each row chosen"""
 REMEMBERED = 1000
 """labelled rows that others are compared with at most, the latest ones"""
-ANYWHERE = "at random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def _kinds(standard: F64, names: list[str], rng: np.random.Generator) -> Iterato
     while True:
         for b, name in enumerate(names):
             yield -np.abs(rank[:, b] - CUT), f"near a cut under {name}"
-            yield rng.random(len(standard)), ANYWHERE
+            yield rng.random(len(standard)), AT_RANDOM
             yield rank[:, b], f"high under {name}"
-            yield rng.random(len(standard)), ANYWHERE
+            yield rng.random(len(standard)), AT_RANDOM
 
 
 def _pool(order: F64, free: Positions, n: int, rng: np.random.Generator) -> Positions:

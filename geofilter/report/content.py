@@ -27,9 +27,12 @@ from geofilter.report.document import (
     ReportDocument,
     ShownRow,
 )
+from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
+from geofilter.report.verdict import Facts, verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
+from geofilter.run.labelled import learnt_from
 from geofilter.run.manifest import InputFile, Manifest
 from geofilter.run.store import SCORES, Run
 from geofilter.run.told import reading_said
@@ -74,8 +77,10 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     flagged = a["percentile"] >= FLAGGED
     shown, divided = gathered.rows(), dimensions(selection, gathered.labelled)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
+    labels = None if gathered.labelled is None else gathered.labelled.report(selection)
     data: ReportDocument = {
         "schema": SCHEMA,
+        "verdict": verdict(_facts(selection, gathered.labelled)),
         "headline": manifest["headline"],
         "cut": str(selection.cut),
         "cutoff_score": selection.cutoff,
@@ -106,9 +111,31 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
             "seed": manifest["seed"],
         },
     }
-    if gathered.labelled is not None:
-        data["labels"] = gathered.labelled.report(selection)
+    if labels is not None:
+        data["labels"] = labels
     return Report(data, selection, outputs, divided, shown)
+
+
+def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:
+    """What the verdict goes by."""
+    run, a, removed = selection.run, selection.arrays, selection.removed
+    manifest, free = run.manifest, ~learnt_from(run)
+    flagged = (a["percentile"] >= FLAGGED) & free
+    return Facts(
+        run=str(run.path),
+        scorer=manifest["scorer"],
+        cut=str(selection.cut),
+        power=manifest["power"],
+        scored=len(removed),
+        removed=int(removed.sum()),
+        taught=int((~free).sum()),
+        flagged=int(flagged.sum()),
+        flagged_removed=int((flagged & removed).sum()),
+        banks=len(manifest["banks"]),
+        marked=0 if labelled is None else labelled.marked,
+        drawn=drawn_at_random(selection),
+        labels="" if labelled is None else labelled.report(selection)["text"],
+    )
 
 
 def _counts(manifest: Manifest, n_removed: int, n_flagged: int) -> ReportCounts:

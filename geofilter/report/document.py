@@ -8,7 +8,7 @@ from geofilter.bank.about import BankAbout
 from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
 from geofilter.run.power import PowerVerdict
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 class ReportCounts(Counts):
@@ -165,10 +165,24 @@ class MadeWith(TypedDict):
     seed: int
 
 
+class Verdict(TypedDict):
+    """What was found and what to do, see `verdict.verdict`."""
+
+    level: str
+    """few, read, confirmed or nothing"""
+    sentence: str
+    action: str
+    command: str | None
+    """that does it; None where there is none"""
+    why: list[str]
+    """the statistics behind it, a paragraph each"""
+
+
 class ReportDocument(TypedDict):
     """report.json."""
 
     schema: int
+    verdict: Verdict
     headline: str
     cut: str
     cutoff_score: float | None

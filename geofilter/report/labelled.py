@@ -10,8 +10,9 @@ import numpy.typing as npt
 from geofilter.arrays import Bools, among, digests
 from geofilter.cut.cut import Selection
 from geofilter.report.document import LabelsReport, RowsPart
-from geofilter.run.labelled import held_out, labels_of, learnt_by, learnt_from
-from geofilter.run.store import Run
+from geofilter.report.verdict import Drawn
+from geofilter.run.labelled import given_labels, held_out, labels_of, learnt_by, learnt_from, random_among
+from geofilter.run.store import LABELS, SCORES, Run
 
 PARTS = ("labelled harmful", "labelled harmless", "a bank's own rows", "not labelled")
 """in which the scored rows are told apart; the third are rows without a label that a bank was built from"""
@@ -45,6 +46,11 @@ class LabelledParts:
         of = np.select([bad, good, learnt], [0, 1, 2], 3).astype(np.uint8)
         return cls(of, learnt, tuple(banks)) if (of < 3).any() else None
 
+    @property
+    def marked(self) -> int:
+        """Rows that are labelled harmful or harmless."""
+        return int((self.of < 2).sum())
+
     def report(self, selection: Selection) -> LabelsReport:
         """What the report says of them."""
         counts = ((name, self.of == i) for i, name in enumerate(PARTS))
@@ -65,3 +71,29 @@ class LabelledParts:
                 "leaves them out."
             )
         return {"parts": parts, "learnt_from": n, "text": text}
+
+
+def drawn_at_random(selection: Selection) -> Drawn:
+    """The marks of a cut's rows that say how often it is right: of rows drawn at random that taught no bank.
+
+    Of rows that are alike to the byte the first counts.
+
+    Raises:
+        RunError: labels.jsonl holds a line that is no label; the scores are damaged.
+    """
+    run = selection.run
+    labels = {sha: label for sha, label in given_labels(run.path / LABELS).items() if label.bad is not None}
+    if not labels:
+        return Drawn()
+    hashes, free = run.hashes(), ~learnt_from(run)
+    marked = among(hashes, digests(labels)) & free
+    every = bool(free.any() and marked[free].all())  # then none had to be drawn
+    whys = random_among(run.manifest["files"][SCORES]["sha256"], str(selection.cut))
+    # Backwards, so that of several alike the first stays.
+    places = {hashes[i].tobytes().hex(): int(i) for i in np.flatnonzero(marked)[::-1]}
+    count = [[0, 0], [0, 0]]
+    for sha, i in places.items():
+        if every or labels[sha].why in whys:
+            count[int(selection.removed[i])][int(bool(labels[sha].bad))] += 1
+    (kept_good, kept_bad), (removed_good, removed_bad) = count
+    return Drawn(removed_good + removed_bad, removed_bad, kept_good + kept_bad, kept_bad, every)

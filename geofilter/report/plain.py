@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from geofilter.report.content import BINS
 from geofilter.report.document import Histogram, ReportDocument
 from geofilter.run.banks import exclusions_said
-from geofilter.text import markdown_cell, markdown_text
+from geofilter.text import inert, markdown_cell, markdown_text
 
 
 def markdown(report: ReportDocument) -> str:
@@ -16,7 +16,11 @@ def markdown(report: ReportDocument) -> str:
     lines: list[str] = []
     add, cell, whole = lines.append, markdown_cell, markdown_text
     add("# geofilter report\n")
-    add(f"**{whole(report['headline'])}**\n")
+    said = report["verdict"]
+    add(f"**{whole(said['sentence'])}**\n")
+    add(f"{whole(said['action'])}\n")
+    if said["command"]:
+        add(f"    {inert(said['command'])}\n")
     add(
         f"{c['rows']:,} rows: {c['kept']:,} kept, {c['removed']:,} removed, {c['quarantined']:,} quarantined "
         f"({whole(report['cut'])}; target {whole(report['made_with']['target']['name'])})."
@@ -24,6 +28,7 @@ def markdown(report: ReportDocument) -> str:
     if c["not_scanned"]:
         add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
     add(f"\n{whole(report['tail'])}\n")
+    add("\n".join(f"- {whole(text)}" for text in said["why"]) + "\n")
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")

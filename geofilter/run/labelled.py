@@ -17,6 +17,24 @@ from geofilter.files import from_json
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import LABELS, Run
 
+AT_RANDOM = "at random"
+"""why a row was shown that was drawn from all; the others were chosen by their scores"""
+
+
+def random_of(scores: str, cut: str) -> str:
+    """Why a row was shown that was drawn at random from those that a cut removes, or from those that it keeps.
+
+    Args:
+        scores: sha256 of the score arrays that were cut.
+        cut: as text.
+    """
+    return f"{AT_RANDOM}: {cut}, scores {scores[:12]}"
+
+
+def random_among(scores: str, cut: str) -> tuple[str, str]:
+    """What the rows of a cut were shown for that say how often it is right; under another cut, they need not."""
+    return AT_RANDOM, random_of(scores, cut)
+
 
 @dataclass(frozen=True, slots=True)
 class Label:

@@ -19,6 +19,8 @@ class InputFile(TypedDict):
     lines: int
     rows: int
     """lines that were scanned: all, or the first ones of --limit"""
+    bytes: NotRequired[int]
+    """that they have"""
     origin: NotRequired[dict[str, str]]
     """id, config, split and revision of a data set of the hub"""
 

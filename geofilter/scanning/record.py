@@ -43,12 +43,14 @@ def describe(path: str, config: ScanConfig) -> InputFile:
     Raises:
         InputError: it cannot be read, or has no rows.
     """
-    digest, lines = hashlib.sha256(), 0
+    digest, lines, size = hashlib.sha256(), 0, 0
     for line in read_lines(Path(path)):
         digest.update(line)
         lines += 1
+        if config.limit is None or lines <= config.limit:
+            size += len(line)
     rows = lines if config.limit is None else min(config.limit, lines)
-    about: InputFile = {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows}
+    about: InputFile = {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows, "bytes": size}
     if path in config.origins:
         about["origin"] = dict(config.origins[path])
     return about

@@ -34,6 +34,7 @@ def scan(
     notify: Notify = silent,
     started: Progress = silent,
     progress: Progress = silent,
+    expected: Callable[[int], None] = silent,
 ) -> Run:
     """Encode and score the rows of `config.data`; return the finished run.
 
@@ -42,6 +43,7 @@ def scan(
         notify: told one line at a time what takes long.
         started: told once how many rows there are, and how many of them earlier shards hold already.
         progress: told rows and tokens done, after each batch.
+        expected: told the tokens that are to be encoded in all, as far as can be judged, from shard to shard better.
 
     Raises:
         InputError, TargetError, BankError, RunError: see `errors`.
@@ -76,7 +78,8 @@ def scan(
         banks = exclude(found, config.exclude_features, BUILT_IN)
         clock.lap("load")
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
-        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, started, progress, notify)
+        encoded_as = begun["fingerprint"]
+        tokens = encode_shards(config, run, files, encoded_as, reader, shares, started, progress, expected, notify)
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
         try:

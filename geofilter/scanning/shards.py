@@ -48,6 +48,7 @@ def encode_shards(
     shares: Sequence[Shares] | None,
     started: Callable[[int, int], None],
     progress: Progress,
+    expected: Callable[[int], None],
     notify: Notify,
 ) -> int:
     """Make every shard that is not there yet, or cannot be believed; return the tokens encoded now.
@@ -55,11 +56,12 @@ def encode_shards(
     Args:
         fingerprint: of the encoding.
         shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
+        expected: told the tokens of all shards that are made now, judged by those that are ready.
 
     Raises:
         InputError: a row cannot be scored, where such rows are an error.
     """
-    lines = _lines(files)
+    lines = Lines(files)
     present: dict[Path, int] = {}
     done, rows = 0, sum(f["rows"] for f in files)
     for path, shard, why in checked_shards(run.parts, fingerprint):
@@ -74,15 +76,16 @@ def encode_shards(
     started(rows, done)
     mode = run.mode
     ahead = Ahead(_prepared(config, run, files, lines, present, fingerprint, reader))
-    tokens = 0
+    tokens = n_bytes = 0
     divided: TokenShares | None = None
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
+        tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
+        expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
         if shares is not None and divided is None:
             divided = TokenShares(shares, reader().encoder.device)
         ready.encode(reader(), divided, progress, ahead.step).save(ready.path, mode)
-        tokens += sum(len(window.ids) for e in ready.encoded for window in e.windows)
     return tokens
 
 
@@ -98,11 +101,26 @@ def _failing(file: str, line: int, error: str) -> str:
 Line = tuple[int, int, bytes]
 
 
-def _lines(files: Sequence[InputFile]) -> Iterator[Line]:
-    """(file, 1-based line, bytes) of everything to scan, in input order."""
-    for i, info in enumerate(files):
-        for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
-            yield i, number, line
+class Lines:
+    """(file, 1-based line, bytes) of everything to scan, in input order; `left` bytes are still to come."""
+
+    def __init__(self, files: Sequence[InputFile]) -> None:
+        self.left = sum(info.get("bytes", 0) for info in files)
+        self._lines = self._of(files)
+
+    @staticmethod
+    def _of(files: Sequence[InputFile]) -> Iterator[Line]:
+        for i, info in enumerate(files):
+            for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
+                yield i, number, line
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        line = next(self._lines)
+        self.left -= len(line[2])
+        return line
 
 
 def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
@@ -122,11 +140,20 @@ class Ready:
 
     path: Path
     span: Span
+    n_bytes: int
+    """of its input lines"""
+    left: int
+    """bytes of all input lines behind them"""
     rows: list[tuple[int, Row]] = field(default_factory=list)
     encoded: list[Encoded] = field(default_factory=list)
     style: list[npt.NDArray[np.float32]] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the model reads."""
+        return sum(len(window.ids) for e in self.encoded for window in e.windows)
 
     def add(self, lines: Sequence[Line], config: ScanConfig, files: Sequence[InputFile], reader: FeatureReader) -> None:
         """Parse and tokenise some of the shard's lines."""
@@ -188,7 +215,7 @@ def _prepared(
     config: ScanConfig,
     run: Run,
     files: Sequence[InputFile],
-    lines: Iterator[Line],
+    lines: Lines,
     present: Mapping[Path, int],
     fingerprint: str,
     reader: Callable[[], FeatureReader],
@@ -208,7 +235,8 @@ def _prepared(
         chunk = _next_chunk(lines, config.shard_rows)
         if not chunk:
             return
-        ready = Ready(path, Span(fingerprint, number, first, len(chunk)))
+        size = sum(len(line) for _, _, line in chunk)
+        ready = Ready(path, Span(fingerprint, number, first, len(chunk)), size, lines.left)
         first += len(chunk)
         for start in range(0, len(chunk), SLICE):
             if start:

@@ -102,8 +102,10 @@ def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_pa
     report = json.loads((tmp_path / "d.report.json").read_text("utf-8"))
     lines = done.stderr.splitlines()
     assert lines[1] == report["headline"]  # after the note that names the run
-    assert len(report["headline"]) > CELL  # longer than a cell may be, and whole all the same
-    assert (tmp_path / "d.report.md").read_text("utf-8").splitlines()[2] == f"**{markdown_text(report['headline'])}**"
+    said, written = report["verdict"], (tmp_path / "d.report.md").read_text("utf-8")
+    assert written.splitlines()[2] == f"**{markdown_text(said['sentence'])}**"
+    assert len(said["why"][1]) > CELL  # longer than a cell may be, and whole all the same
+    assert f"- {markdown_text(said['why'][1])}" in written
     assert report["counts"]["kept"] + report["counts"]["removed"] == 40
     assert sum(report["histogram"]["kept"]) == 30
     assert sum(report["histogram"]["removed"]) == 10
