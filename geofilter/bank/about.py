@@ -111,3 +111,19 @@ class BankAbout(TypedDict):
     """its folder; None for a built-in one, which is found by its name"""
     files: dict[str, str]
     """sha256 of its files"""
+
+
+class Near(TypedDict):
+    """A labelled row of a bank that a row is like."""
+
+    row: int
+    """its place among the bank's rows, see `known.KnownRows`"""
+    similarity: float
+    """cosine in [-1, 1], see `space`"""
+
+
+class Like(TypedDict):
+    """The labelled rows that a row is most like: the nearest bad one and the nearest good one."""
+
+    bad: NotRequired[Near]
+    good: NotRequired[Near]

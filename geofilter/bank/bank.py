@@ -18,6 +18,7 @@ from geofilter.bank.background import Background
 from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
+from geofilter.bank.known import KnownRows
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
 from geofilter.files import (
@@ -101,6 +102,9 @@ class Bank:
     """features that count nothing, see `excluding`"""
     learnt_from: Digests = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
     """of the content of the rows that it, or a bank it builds on, was learnt from; none for a built-in bank"""
+    rows: KnownRows | None = None
+    """beginnings of its labelled rows, for `neighbours`; None where it was built without them, or by an earlier version
+    """
     learnt_known: bool = True
     """False for a bank of an earlier version, which does not say what it was learnt from"""
     folder: Path | None = None
@@ -169,8 +173,11 @@ class Bank:
             closeness=Closeness(without(near.toxic), without(near.aligned), near.nearest),
         )  # fmt: skip
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, mode: int | None = None) -> None:
         """Write the folder.
+
+        Args:
+            mode: permissions of the files, since they hold beginnings of rows; the system's default if None.
 
         Raises:
             BankError: the folder cannot be written.
@@ -194,6 +201,7 @@ class Bank:
             "topics.centre": self.topics.centre,
             LEARNT_FROM: self.learnt_from,
             **self.reference.arrays("reference."),
+            **({} if self.rows is None else self.rows.arrays()),
         }
         text = {
             "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
@@ -205,9 +213,9 @@ class Bank:
         try:
             path.mkdir(parents=True, exist_ok=True)
             with Together() as files:
-                with files.open(path / ARRAYS) as handle:
+                with files.open(path / ARRAYS, mode) as handle:
                     handle.write(packed)
-                with files.open(path / ABOUT, last=True) as handle:
+                with files.open(path / ABOUT, mode, last=True) as handle:
                     handle.write(as_bytes(json_text(sealed(text), indent=1) + "\n"))
         except OSError as error:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
@@ -266,6 +274,7 @@ class Bank:
         check_arrays(a, target["d_sae"], len(text["topics"]))
         learnt_from = a.get(LEARNT_FROM, np.zeros((0, 32), np.uint8))
         check_array(LEARNT_FROM, learnt_from, np.uint8, (None, 32))
+        rows = KnownRows.from_arrays(a, len(a["dense"]), len(text["topics"]))
         said = (text["name"], *text["labels"], *text["topics"])
         if not all(isinstance(x, str) for x in said):
             raise TypeError("a name or label that is no text")
@@ -289,6 +298,7 @@ class Bank:
             labels=[_readable(label) for label in text.pop("labels")],
             meta=cast("BankMeta", text),  # what is left of bank.json
             learnt_from=learnt_from,
+            rows=rows,
             learnt_known=LEARNT_FROM in a,
             folder=path,
         )

@@ -7,7 +7,6 @@ proportion to cos(d_i, d_j), d the unit decoder directions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from geofilter.arrays import F32, I32, Bools
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
+from geofilter.bank.search import ExactSearch
 from geofilter.errors import BankError
 
 N_RANDOM_BANKS = 20
@@ -28,19 +28,11 @@ def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:
     Raises:
         BankError: a bank direction has no length or is not a number.
     """
-    import faiss
-
     if not np.isfinite(bank).all() or not np.isfinite(directions).all():
         raise BankError("a decoder direction is not a number; the SAE's weights are damaged")
     if len(bank) == 0 or (np.linalg.norm(bank, axis=1) < 0.5).any():
         raise BankError("a bank feature has no decoder direction (zero norm); build the bank again")
-    index: Any = faiss.IndexFlatIP(bank.shape[1])
-    on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
-    resources = faiss.StandardGpuResources() if on_gpu else None  # must live as long as the index
-    if resources is not None:
-        index = faiss.index_cpu_to_gpu(resources, 0, index)
-    index.add(np.ascontiguousarray(bank, dtype=np.float32))
-    cosine, which = index.search(np.ascontiguousarray(directions, dtype=np.float32), 1)
+    cosine, which = ExactSearch(bank).nearest(directions, 1)
     return cosine[:, 0], which[:, 0].astype(np.int32)
 
 

@@ -21,6 +21,7 @@ from geofilter.target import kept
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
 from geofilter.text import did_you_mean
+from geofilter.together import mode_of
 
 
 def find(
@@ -128,7 +129,7 @@ def build_from_files(
         notify=notify,
     )  # fmt: skip
     bank = replace(bank, learnt_from=digests(seed.row.content_sha256 for seed in seeds))
-    bank.save(out)
+    bank.save(out, mode_of([files.bad, files.good]))
     return bank
 
 

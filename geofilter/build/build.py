@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from geofilter.arrays import digests
 from geofilter.bank.about import BankMeta, BankTarget, Source
 from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
+from geofilter.bank.known import known_row
 from geofilter.bank.learn import learn
+from geofilter.bank.neighbours import keeping
 from geofilter.bank.topics import MIN_ROWS, usable
 from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
@@ -43,6 +46,8 @@ class BuildOptions:
     """compare rows with those of the same group only, so that what the group is about drops out"""
     priors: Sequence[Bank] = ()
     """banks of the same target whose weights this one may build on"""
+    examples: bool = True
+    """the bank keeps beginnings of the rows, to show what a feature or a score stands for"""
 
 
 def build(
@@ -93,11 +98,16 @@ def build(
     }
     how = LearnOptions(options.size, options.centred, options.priors, labels.words(reader), meta)
     bank = learn(name, about, directions, examples, reference, how)
+    if not options.examples:
+        return bank
     shown = excerpts(
         reader, bank.toxic, seeds, lambda row: encode_row(row, reader.tokenizer, MAX_TOKENS, options.system), pooled,
         bank.background,
     )  # fmt: skip
-    return replace(bank, meta={**bank.meta, "examples": shown})
+    texts = [known_row(s.row.prompt, s.row.response, s.kind, s.bad) for s in seeds]
+    content = digests(s.row.content_sha256 for s in seeds)
+    prior = next(iter(options.priors), None)
+    return keeping(replace(bank, meta={**bank.meta, "examples": shown}), pooled, texts, content, prior)
 
 
 def encode(

@@ -50,6 +50,12 @@ def bank_build(
         bool,
         typer.Option(help="Build on the built-in banks, made once for the target (4,200 short rows are read)."),
     ] = True,
+    examples: Annotated[
+        bool,
+        typer.Option(
+            help="Keep beginnings of the rows in the bank, to show with reasons; whoever has it can read them."
+        ),
+    ] = True,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
@@ -63,8 +69,8 @@ def bank_build(
     refuse_output(out, "--out", kind="bank")
     refuse_outputs([out / name for name in ("bank.json", "bank.safetensors")], "--out", [bad, good], named=False)
     bank = build_from_files(
-        SeedFiles(bad, good, limit, parse(fields)), out, choice, loading, BuildOptions(size, system), prior=prior,
-        offline=offline, notify=notifier(quiet),
+        SeedFiles(bad, good, limit, parse(fields)), out, choice, loading, BuildOptions(size, system, examples=examples),
+        prior=prior, offline=offline, notify=notifier(quiet),
     )  # fmt: skip
     for line in _describe_bank(bank):
         say(line)

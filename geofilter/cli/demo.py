@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli.filter import say_filtered
 from geofilter.cli.options import Command, Offline, Quiet
 from geofilter.cli.output import note
 from geofilter.cli.report import shaded
@@ -25,6 +24,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Scan and filter an example file of 140 rows with the embedded model; print where the report is."""
+    from geofilter.cli.filtered import say_filtered
     from geofilter.config import ScanConfig
     from geofilter.cut.cut import Cut
     from geofilter.files import atomic, make_folder

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, StepSummary, open_run
-from geofilter.cli.output import note, print_json, summary_file
+from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, StepSummary, Verbose, open_run
+from geofilter.cli.output import print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 
 if TYPE_CHECKING:
     from geofilter.cut.cut import Cut
-    from geofilter.report.write import Filtered
     from geofilter.run.store import Run
 
 app = typer.Typer()
@@ -51,6 +50,7 @@ def filter(  # noqa: A001 (the command's name)
     ] = None,
     removed: Annotated[Path | None, typer.Option(help="File for the removed rows."), OWN_TABLE] = None,
     step_summary: StepSummary = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,26 +69,12 @@ def filter(  # noqa: A001 (the command's name)
     if as_json:
         print_json(filtered.report.data)
         return
-    say_filtered(filtered, quiet)
+    from geofilter.cli.filtered import say_filtered
+
+    say_filtered(filtered, quiet, verbose)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)
-
-
-def say_filtered(filtered: Filtered, quiet: bool) -> None:
-    """Say on stderr what a cut came to."""
-    from geofilter.report.plain import summary
-
-    for text in filtered.torn:
-        note(f"note: {text}; all of it is written anew")
-    if not quiet:
-        for line in summary(filtered.report.data):
-            note(line)
-        note("")
-    for o in filtered.outputs:
-        for kind in ("kept", "removed", "quarantined"):
-            note(f"{kind}: {getattr(o, kind)}")
-    note(f"report: {filtered.pages[0]}")
 
 
 def _refuse_piped(run: Run, as_json: bool) -> None:

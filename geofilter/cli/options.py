@@ -68,6 +68,9 @@ RunArg = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=OUTPUT), PER_CALL]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="The statistics behind the result too.", rich_help_panel=OUTPUT)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.", rich_help_panel=OUTPUT)]
 ExcludeFeature = Annotated[list[str] | None, typer_option("exclude_feature", declared(ScanConfig, "exclude_features"))]
 System = Annotated[str, typer_option("system", declared(ScanConfig, "system"))]

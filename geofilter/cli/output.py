@@ -16,12 +16,29 @@ from geofilter.places import refuse_output
 from geofilter.text import inert, inert_json
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from geofilter.run.manifest import InputFile
+
+
+UNWRAPPED = 100_000
+"""characters of a line where there is no terminal"""
 
 
 def note(text: str) -> None:
     """A line on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
     typer.echo(inert(text), err=True)
+
+
+def paragraph(text: str | Text, style: str = "") -> None:
+    """Text on stderr, wrapped at words where that is a terminal; one line where it is none, for whoever searches it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = UNWRAPPED
+    console.print(text if isinstance(text, Text) else Text(inert(text), style=style))
 
 
 def say(text: str) -> None:

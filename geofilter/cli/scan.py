@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, Command, Offline, Quiet
-from geofilter.cli.output import note, notifier, print_json, say
+from geofilter.cli.options import AsJson, Command, Offline, Quiet, Verbose
+from geofilter.cli.output import note, notifier, paragraph, print_json, say
 from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
@@ -52,6 +52,7 @@ def scan(
         ),
     ] = False,
     offline: Offline = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -78,13 +79,24 @@ def scan(
         print_json({"run": str(done.path), **manifest})
         return
     c = manifest["counts"]
-    note(manifest["headline"])
+    from geofilter.cli.filtered import STYLE
+    from geofilter.report.content import before_any_cut
+
+    found = before_any_cut(done)
+    paragraph(found["sentence"], STYLE[found["level"]])
+    for text in found["why"] if verbose else ():
+        paragraph(text)
     passed = f", {c['passed_over']:,} passed over" if c["passed_over"] else ""
     note(f"{c['rows']:,} rows: {c['scored']:,} scored, {c['quarantined']:,} quarantined{passed}")
     for text in (*reading_said(c, manifest["remarks"], manifest["encoding"]), *exclusions_said(manifest["banks"])):
         note(text)
     note(f"run: {done.path}")
-    note(f"next: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
+    paragraph(f"next: {found['action']}")
+    note(f"  {found['command'] or _cut(done)}")
+
+
+def _cut(run: Run) -> str:
+    return f"geofilter filter {shlex.quote(str(run.path))} --drop 10%"
 
 
 def show_rows(config: ScanConfig, as_json: bool) -> None:

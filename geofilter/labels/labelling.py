@@ -19,7 +19,9 @@ from geofilter.bank import geometry
 from geofilter.bank.about import BankCheck, BankMeta
 from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
+from geofilter.bank.known import known_row
 from geofilter.bank.learn import learn
+from geofilter.bank.neighbours import keeping
 from geofilter.bank.scorer import Scorer
 from geofilter.config import CONTROLS
 from geofilter.cut.cut import Cut
@@ -228,6 +230,8 @@ class Labelling:
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
         sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))
+        texts = [known_row(row.prompt, row.response, "", said) for row, said in zip(rows, bad.tolist(), strict=True)]
+        bank = keeping(bank, pooled, texts, self.contents[positions], prior)
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
         self.learnt = Learnt(bank, self._guide, auroc(self.scanned[positions], bad))
@@ -263,7 +267,7 @@ class Labelling:
             # As in a scan: not complete until all of what scoring writes is there, the bank too.
             unfinished: Manifest = {**manifest, "complete": False, "scoring": SCORING}
             self.run.write_manifest(unfinished)
-            self.learnt.bank.save(folder)
+            self.learnt.bank.save(folder, self.run.mode)
             inputs = [f["path"] for f in manifest["data"]]
             scored = score(self.run, [self.learnt.bank], self.scorer, inputs)
             banks, sums = [self.learnt.bank.about(str(folder))], self.run.sums()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from geofilter.arrays import F64, Bools
 from geofilter.bank.bank import Bank
 from geofilter.config import FLAGGED
-from geofilter.cut.cut import Selection
+from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.places import Outputs
 from geofilter.errors import BankError, RunError
 from geofilter.files import file_sha256
@@ -26,6 +26,7 @@ from geofilter.report.document import (
     ReportCounts,
     ReportDocument,
     ShownRow,
+    Verdict,
 )
 from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
@@ -62,7 +63,7 @@ class Report:
     outputs: Sequence[Outputs]
     dimensions: list[Dimension]
     rows: list[ShownRow]
-    """rows with their texts, by rank; `shade` adds `tokens` to some"""
+    """rows with their texts, by rank; `shade` adds `spans` to some"""
 
 
 def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows) -> Report:
@@ -114,6 +115,12 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     if labels is not None:
         data["labels"] = labels
     return Report(data, selection, outputs, divided, shown)
+
+
+def before_any_cut(run: Run) -> Verdict:
+    """What there is to say of a run, and to do, before it is cut."""
+    selection = Selection.of(run, Cut("count", 0))
+    return verdict(replace(_facts(selection, LabelledParts.of_run(run)), cut=""))
 
 
 def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:

@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 
 from geofilter.bank.about import BankAbout
 from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
+from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
 
 SCHEMA = 4
@@ -132,10 +133,6 @@ class Controls(TypedDict):
     style: dict[str, StyleMeans]
 
 
-Tokens = list[tuple[str, float, bool]]
-"""pieces of a response, each with its share of the score and whether unscored ones stand before it"""
-
-
 class ShownRow(RowScore):
     """A scored row with its texts."""
 
@@ -144,7 +141,8 @@ class ShownRow(RowScore):
     reason: str
     prompt: str
     response: str
-    tokens: NotRequired[Tokens]
+    spans: NotRequired[list[Mark]]
+    """in characters of the shown response; absent where no token shares are stored under the row's bank"""
 
 
 class MadeWith(TypedDict):

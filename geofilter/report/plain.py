@@ -1,4 +1,4 @@
-"""A report as Markdown and as a terminal summary."""
+"""A report as Markdown, and its statistics as plain text."""
 
 from __future__ import annotations
 
@@ -66,21 +66,13 @@ def markdown(report: ReportDocument) -> str:
     return "\n".join(lines)
 
 
-def summary(report: ReportDocument) -> Iterator[str]:
-    """The terminal summary, line by line, plain text."""
-    c, control = report["counts"], report["controls"]
-    yield report["headline"]
-    yield ""
-    yield (
-        f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  "
-        f"({report['cut']})"
-    )
-    if c["not_scanned"]:
-        yield f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file"
+def details(report: ReportDocument) -> Iterator[str]:
+    """The statistics behind a report, line by line, plain text."""
+    control = report["controls"]
+    yield from report["verdict"]["why"]
     yield report["tail"]
-    yield from (*report["made_with"]["read"], *exclusions_said(report["made_with"]["banks"]))
+    yield from exclusions_said(report["made_with"]["banks"])
     if labels := report.get("labels"):
-        yield "removed: " + ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
         yield labels["text"]
     yield ""
     yield "scores (# kept, x removed)"

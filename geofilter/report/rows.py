@@ -11,12 +11,14 @@ from geofilter.arrays import Positions
 from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import reason
+from geofilter.errors import RunError
 from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
 from geofilter.report.labelled import LabelledParts
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
+from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.rows import reread
-from geofilter.text import shorten
+from geofilter.text import shorten, shown_length
 
 TOP = 100
 """highest rows that are shown"""
@@ -57,6 +59,8 @@ class GatheredRows:
         """the scored rows that are shown, ascending"""
         self.tally = Tally()
         self._rows: list[ShownRow] = []
+        self._visible: dict[int, int] = {}
+        """rank of a shown row -> characters of its response that are shown"""
 
     @classmethod
     def again(cls, selection: Selection) -> GatheredRows:
@@ -85,6 +89,7 @@ class GatheredRows:
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Keep a row that is shown."""
+        self._visible[self._rank[position]] = shown_length(row.response)
         self._rows.append(
             {
                 "file": line["file"],
@@ -106,8 +111,21 @@ class GatheredRows:
         )
 
     def rows(self) -> list[ShownRow]:
-        """The rows that are shown, by rank."""
+        """The rows that are shown, by rank; their words are marked where the scan has stored shares."""
+        rank_of = {rank: position for position, rank in self._rank.items()}
+        marks = self._marks([rank_of[row["rank"]] for row in self._rows])
+        for row in self._rows:
+            found = marks.get(rank_of[row["rank"]])
+            if found is not None and found.share is not None:
+                row["spans"] = found.spans(self._visible[row["rank"]])
         return sorted(self._rows, key=lambda row: row["rank"])
+
+    def _marks(self, positions: list[int]) -> dict[int, RowMarks]:
+        """Of some scored rows; none where a shard is damaged: a cut and its report do without."""
+        try:
+            return marks_of(self._selection.run, positions)
+        except RunError:
+            return {}
 
 
 @dataclass(slots=True)

@@ -74,6 +74,7 @@ class Facts:
     """folder of the run"""
     scorer: str
     cut: str
+    """in words; none before any cut"""
     power: Sequence[PowerVerdict]
     scored: int
     removed: int
@@ -111,8 +112,9 @@ class Facts:
 def verdict(facts: Facts) -> Verdict:
     """The level, what it means in plain words, and what to do next."""
     level, sentence, action, command = _said(facts)
-    amount = {0: " This cut removes nothing.", facts.scored: " This cut removes every scored row."}
-    sentence += amount.get(facts.removed, "")
+    if facts.cut:
+        amount = {0: " This cut removes nothing.", facts.scored: " This cut removes every scored row."}
+        sentence += amount.get(facts.removed, "")
     return {"level": level, "sentence": sentence, "action": action, "command": command, "why": list(_why(facts))}
 
 
@@ -278,12 +280,14 @@ def _why(f: Facts) -> Iterator[str]:
     """The statistics behind it."""
     if f.scorer not in CONTROLS and f.rows:
         others = f" ({f.taught:,} more taught a bank and do not count)" if f.taught else ""
-        yield (
+        text = (
             f"{f.flagged:,} of {counted(f.rows, 'row')}{others} score at or over the {FLAGGED * 100:.0f}th percentile "
             f"of ordinary chat under their bank; of as many of ordinary chat at most {f.expected:,.1f} would with "
-            f"{counted(f.banks, 'bank')}. {f.flagged_removed:,} of them are among the {f.removed:,} that the cut "
-            f"({f.cut}) removes."
+            f"{counted(f.banks, 'bank')}."
         )
+        if f.cut:
+            text += f" {f.flagged_removed:,} of them are among the {f.removed:,} that the cut ({f.cut}) removes."
+        yield text
     yield from (v["text"] for v in f.power)
     if any(v["demonstrated"] for v in f.power):
         yield "That a bank seems to work is no proof; docs/results.md of geofilter has how often it is wrong."

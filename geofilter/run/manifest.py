@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
+from geofilter.bank.about import BankAbout, Like
 from geofilter.run.power import PowerVerdict
 from geofilter.sums import FileSum
 
@@ -206,6 +206,8 @@ class RowScore(BankScore):
     n_tokens: int
     """response tokens that were read"""
     top_features: list[NamedFeature]
+    like: NotRequired[Like]
+    """the labelled rows of the bank that it is most like, where the bank keeps any"""
 
 
 class ScoreLine(RowScore):

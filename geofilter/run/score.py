@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F32, F64, I32, Bools, Positions, among
+from geofilter.bank.about import Like
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import FeatureShare, Linear
+from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
+from geofilter.config import CONTROLS
 from geofilter.errors import BankError, InputError
 from geofilter.files import atomic, dumps
 from geofilter.run.manifest import BankScore, NamedFeature, Scored, ScoreLine
@@ -66,11 +69,12 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
             f"(all {n_quarantined} reasons: {run.path / QUARANTINE})"
         )
     scorers = [Scorer(bank, scorer) for bank in banks]
+    neighbours = neighbours_of(scorers)
     sample = _Sample(scorers, math.ceil(total / SAMPLE))
     columns = _Columns([name for bank in banks for name in bank.topics.names])
     with atomic(run.path / LINES) as lines:
         for shard in run.shards():
-            scored = score_shard(shard, scorers)
+            scored = score_shard(shard, scorers, neighbours)
             lines.writelines(dumps(line) for line in scored.lines(scorers, paths))
             columns.add(scored)
             sample.add(scored)
@@ -140,6 +144,8 @@ class ShardScores:
     """(n,) scores of that bank's topics"""
     topic: list[str | None]
     """(n,) the closest of them; None under a bank without topics"""
+    like: list[Like]
+    """(n,) the labelled rows of that bank that each is most like; empty where there are none"""
     learnt: Bools
     """(n, banks) the bank was learnt from the row, or from one that reads the same"""
 
@@ -169,11 +175,23 @@ class ShardScores:
                     "top_features": [named_feature(s, scorers[b].bank, closeness[b]) for s in self.top[i]],
                 }
             )
+            if self.like[i]:
+                out[-1]["like"] = self.like[i]
         return out
 
 
-def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
+def neighbours_of(scorers: Sequence[Scorer]) -> list[Neighbours | None]:
+    """What finds the labelled rows that a row is like, for each bank; None for one that keeps none, and for a scorer
+    that knows no bank.
+    """
+    return [None if s.bank.rows is None or s.name in CONTROLS else Neighbours(s.bank) for s in scorers]
+
+
+def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Neighbours | None]) -> ShardScores:
     """Score the rows of a shard under every bank.
+
+    Args:
+        neighbours: of the banks, see `neighbours_of`.
 
     Raises:
         BankError: a bank gives a score that is no number.
@@ -188,6 +206,7 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
     best = standard.argmax(0)
     top: list[list[FeatureShare]] = [[] for _ in shas]
     topics: list[dict[str, float]] = [{} for _ in shas]
+    like: list[Like] = [{} for _ in shas]
     for b, scorer in enumerate(scorers):
         mine = np.flatnonzero(best == b)
         if scorer.shares is not None:
@@ -199,9 +218,13 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer]) -> ShardScores:
             of_topics = scorer.topic_scores(standard[b, mine], excess.of(scorer.topics)[mine])
             for row, values in zip(mine.tolist(), np.round(of_topics, 4).tolist(), strict=True):
                 topics[row] = dict(zip(names, values, strict=True))
+        if (near := neighbours[b]) is not None:
+            found_near = near.like(shard.pooled.take(mine), excess.of(scorer.topics)[mine], shard.content[mine])
+            for row, of in zip(mine.tolist(), found_near, strict=True):
+                like[row] = of
     topic = [max(of, key=of.__getitem__) if of else None for of in topics]
     learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
-    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics, topic, learnt)
+    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics, topic, like, learnt)
 
 
 class _Columns:

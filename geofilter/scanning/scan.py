@@ -19,7 +19,7 @@ from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.score import score
 from geofilter.run.store import LABELS, MANIFEST, Run
 from geofilter.scanning.record import begin, claim, describe, encoding_of, finish
-from geofilter.scanning.shards import Progress, encode_shards, shares_of
+from geofilter.scanning.shards import Progress, Telling, encode_shards, shares_of
 from geofilter.target.resolve import resolve
 from geofilter.target.sae_folder import decoder_shape
 from geofilter.target.target import Target
@@ -53,7 +53,7 @@ def scan(
     if config.scorer not in SCORERS:
         near = did_you_mean(config.scorer, SCORERS)
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}{near}")
-    clock = _Clock()
+    clock, telling = _Clock(), Telling(notify, started, progress, expected)
     refuse_twice(config.data)
     paths = [Path(path) for path in config.data]
     check_columns(paths, config.reading, config.limit)
@@ -78,8 +78,7 @@ def scan(
         banks = exclude(found, config.exclude_features, BUILT_IN)
         clock.lap("load")
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
-        encoded_as = begun["fingerprint"]
-        tokens = encode_shards(config, run, files, encoded_as, reader, shares, started, progress, expected, notify)
+        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, telling)
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
         try:

@@ -39,6 +39,19 @@ SLICE = 32
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who is told what while shards are made."""
+
+    notify: Notify
+    started: Progress
+    """once: the rows there are, and those that are done already"""
+    progress: Progress
+    """rows and tokens, after each batch"""
+    expected: Callable[[int], None]
+    """the tokens of all shards that are made now, judged by those that are ready"""
+
+
 def encode_shards(
     config: ScanConfig,
     run: Run,
@@ -46,17 +59,13 @@ def encode_shards(
     fingerprint: str,
     reader: Callable[[], FeatureReader],
     shares: Sequence[Shares] | None,
-    started: Callable[[int, int], None],
-    progress: Progress,
-    expected: Callable[[int], None],
-    notify: Notify,
+    telling: Telling,
 ) -> int:
     """Make every shard that is not there yet, or cannot be believed; return the tokens encoded now.
 
     Args:
         fingerprint: of the encoding.
         shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
-        expected: told the tokens of all shards that are made now, judged by those that are ready.
 
     Raises:
         InputError: a row cannot be scored, where such rows are an error.
@@ -66,14 +75,14 @@ def encode_shards(
     done, rows = 0, sum(f["rows"] for f in files)
     for path, shard, why in checked_shards(run.parts, fingerprint):
         if shard is None or done >= rows:
-            notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
+            telling.notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
             path.unlink()
             continue
         present[path] = shard.span.n_lines
         done += shard.span.n_lines
         if config.on_error == "fail" and (found := rejected_of(path)):
             raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
-    started(rows, done)
+    telling.started(rows, done)
     mode = run.mode
     ahead = Ahead(_prepared(config, run, files, lines, present, fingerprint, reader))
     tokens = n_bytes = 0
@@ -81,11 +90,11 @@ def encode_shards(
     while ready := ahead.take():
         if config.on_error == "fail" and ready.rejected:
             raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
-        tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
-        expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
         if shares is not None and divided is None:
             divided = TokenShares(shares, reader().encoder.device)
-        ready.encode(reader(), divided, progress, ahead.step).save(ready.path, mode)
+        tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
+        telling.expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
+        ready.encode(reader(), divided, telling.progress, ahead.step).save(ready.path, mode)
     return tokens
 
 

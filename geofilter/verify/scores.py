@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 
 from geofilter.arrays import F64
+from geofilter.bank.about import Like, Near
+from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
 from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import Manifest
-from geofilter.run.score import ShardScores, score_shard
+from geofilter.run.score import ShardScores, neighbours_of, score_shard
 from geofilter.run.store import LINES, SCORES, Run
+from geofilter.typed import check_typed
 from geofilter.verify.findings import Findings
 
 ROUNDING = 1e-4
 """difference of two scores that is rounding: sums of single-precision activations, on another machine"""
+NEAR = 2e-3
+"""the same of two similarities, which are rounded to three places"""
 
 
 def check_scores(run: Run, manifest: Manifest, found: Findings) -> None:
@@ -36,14 +43,15 @@ def check_scores(run: Run, manifest: Manifest, found: Findings) -> None:
             lines.check(len(arrays["score"]))
             return
         scorers = [Scorer(bank, manifest["scorer"]) for bank in banks]
+        neighbours = neighbours_of(scorers)
         paths = [info["path"] for info in manifest["data"]]
         start, right = 0, True
         for shard in run.shards():
             here = slice(start, start + len(shard.pooled))
             start = here.stop
-            scored = score_shard(shard, scorers)
+            scored = score_shard(shard, scorers, neighbours)
             step = max(1 / len(scorer.bank.reference) for scorer in scorers)
-            lines.check(len(shard.pooled), scored.lines(scorers, paths), step)
+            lines.check(len(shard.pooled), scored.lines(scorers, paths), step, partial(_similarity, scored, neighbours))
             place = _differing(scored, scorers, {name: array[here] for name, array in arrays.items()})
             if right and place is not None:
                 name, row = place
@@ -101,18 +109,21 @@ class _Lines:
         except OSError:
             self._right = False  # told as a file already
 
-    def check(self, n: int, wanted: Sequence[Any] = (), step: float = 0) -> None:
+    def check(
+        self, n: int, wanted: Sequence[Any] = (), step: float = 0, similarity: Callable[[int, int], float] | None = None
+    ) -> None:
         """Hold the lines of the next n rows against the arrays and, where they can be, against what is computed now.
 
         Args:
             wanted: the lines that are computed now; none where the banks are gone.
             step: by which a percentile may be another for rounding.
+            similarity: of one of the rows (0-based) and a labelled row of its bank.
         """
         self._step = step
         for i in range(n):
-            line = next(self._lines, b"")
+            line, similar = next(self._lines, b""), None if similarity is None else partial(similarity, i)
             self._n += 1
-            if self._right and (why := self._wrong(line, self._n - 1, wanted[i] if wanted else None)):
+            if self._right and (why := self._wrong(line, self._n - 1, wanted[i] if wanted else None, similar)):
                 self._found.doubt(self._path, f"line {self._n}", why)
                 self._right = False  # what follows may be but shifted
 
@@ -122,7 +133,7 @@ class _Lines:
         if self._right and self._n == total and next(self._lines, b""):
             self._found.doubt(self._path, f"line {total + 1}", f"the run has {total} scored rows")
 
-    def _wrong(self, line: bytes, i: int, computed: Any) -> str:
+    def _wrong(self, line: bytes, i: int, computed: Any, similarity: Callable[[int], float] | None) -> str:
         """What is wrong with the line of row i; empty if nothing is."""
         try:
             got = from_json(line)
@@ -139,9 +150,36 @@ class _Lines:
                 return f"{name} is not that of {SCORES}"
         if computed is None or computed["bank"] != got["bank"]:  # which is told of where it is more than rounding
             return ""
-        names = (name for name in {**computed, **got} if name not in wanted)
+        if not _same_like(computed.get("like"), got.get("like"), similarity):
+            return "like is not what its features give"
+        names = (name for name in {**computed, **got} if name not in {*wanted, "like"})
         name = next((name for name in names if not _alike(computed.get(name), got.get(name), self._step)), "")
         return name and f"{name} is not what its features give"
+
+
+def _similarity(scored: ShardScores, neighbours: Sequence[Neighbours | None], i: int, known: int) -> float:
+    """Of row i of a shard and a labelled row of the bank that gave its score."""
+    near = neighbours[scored.best[i]]
+    return math.nan if near is None else near.similarity(scored.shard.pooled.take(np.array([i])), known)
+
+
+def _same_like(ours: Like | None, theirs: Any, similarity: Callable[[int], float] | None) -> bool:
+    """Whether two `Like` of a row say the same, but for rounding, by which another labelled row may be as near."""
+    if ours is None or theirs is None:
+        return ours is theirs
+    try:
+        check_typed(theirs, Like)
+    except ValueError:
+        return False
+    a, b = (cast("dict[str, Near]", of) for of in (ours, theirs))
+    return a.keys() == b.keys() and all(
+        abs(a[side]["similarity"] - b[side]["similarity"]) <= NEAR
+        and (
+            a[side]["row"] == b[side]["row"]
+            or (similarity is not None and abs(similarity(b[side]["row"]) - a[side]["similarity"]) <= NEAR)
+        )
+        for side in a
+    )
 
 
 def _alike(a: Any, b: Any, step: float, limit: float = ROUNDING) -> bool:

@@ -25,8 +25,8 @@ def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def as_of_an_earlier_version(bank: Path) -> None:
-    """Make a bank one that says neither what it was learnt from nor which arrays it has."""
-    arrays = load_file(bank / "bank.safetensors")
+    """Make a bank one that says neither what it was learnt from nor which arrays it has, and keeps no rows."""
+    arrays = {k: v for k, v in load_file(bank / "bank.safetensors").items() if not k.startswith("rows.")}
     del arrays[LEARNT_FROM]
     save_file(arrays, bank / "bank.safetensors")
     about = json.loads((bank / "bank.json").read_text("utf-8"))

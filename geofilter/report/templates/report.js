@@ -198,12 +198,12 @@ function body(row) {
   const out = make("div", { class: "body" });
   if (row.prompt) out.append(make("div", { class: "text", tabindex: "0" }, make("b", {}, "prompt"), row.prompt));
   const response = make("div", { class: "text", tabindex: "0" }, make("b", {}, "response"));
-  if (row.tokens) shade(response, row.tokens); else response.append(row.response);
+  if (row.spans) shade(response, row); else response.append(row.response);
   out.append(response);
-  if (row.tokens) {
-    const strongest = row.tokens.filter(t => t[1] > 0).sort((a, b) => b[1] - a[1]).slice(0, 8);
+  if (row.spans) {
+    const strongest = row.spans.filter(s => s[2] > 0).sort((a, b) => b[2] - a[2]).slice(0, 8), text = Array.from(row.response);
     out.append(make("p", { class: "note" }, "Strongest tokens: " +
-      strongest.map(t => `${t[0].trim()} ${t[1] < 0 ? "" : "+"}${t[1].toFixed(2)}`).join(", ") + "."));
+      strongest.map(([from, to, share]) => `${text.slice(from, to).join("").trim()} +${share.toFixed(2)}`).join(", ") + "."));
   }
   const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
   if (topics.length) {
@@ -237,15 +237,19 @@ function body(row) {
   return out;
 }
 
-function shade(into, pieces) {
-  const top = Math.max(...pieces.map(p => Math.abs(p[1])), 1e-9);
-  for (const [text, share, gap] of pieces) {
-    if (gap) into.append(make("span", { class: "gap" }, " … "));
+// Spans count characters as Python does, not the halves of those beyond 16 bits.
+function shade(into, row) {
+  const top = Math.max(...row.spans.map(s => Math.abs(s[2])), 1e-9), text = Array.from(row.response);
+  let at = 0;
+  for (const [from, to, share] of row.spans) {
     const level = Math.ceil(3 * Math.abs(share) / top - 0.25);
-    if (level < 1) { into.append(text); continue; }
+    if (level < 1) continue;
     const title = `${share < 0 ? "" : "+"}${share.toFixed(3)} of the score`;
-    into.append(make("mark", { class: `${share > 0 ? "more" : "less"}${level}`, title }, text));
+    into.append(text.slice(at, from).join(""),
+      make("mark", { class: `${share > 0 ? "more" : "less"}${level}`, title }, text.slice(from, to).join("")));
+    at = to;
   }
+  into.append(text.slice(at).join(""));
 }
 
 // ---- the marks ----------------------------------------------------------------------------------------------------
@@ -308,7 +312,7 @@ $("feature-filter").querySelector("button").addEventListener("click", () => {
 });
 $("rows-note").textContent = (data.rows.length < data.n
   ? `The texts of ${number(data.rows.length)} rows are on this page: the highest, those around the cut, and a sample of the upper half. `
-  : "") + (data.rows.some(row => row.tokens)
+  : "") + (data.rows.some(row => row.spans)
   ? "Shaded tokens: red raises the score, blue lowers it."
   : `To see which tokens carry the scores: ${data.shade}.`) + (data.listed < data.n
   ? ` The ${number(data.listed)} highest rows are listed; the slider ends there.` : "");

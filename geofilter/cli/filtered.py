@@ -1,0 +1,124 @@
+"""What a cut came to, on a terminal: what was found, what went, the rows to read first, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from geofilter.cli.output import note, paragraph
+from geofilter.report.excerpt import excerpt
+from geofilter.report.plain import details
+from geofilter.text import inert
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from geofilter.report.document import ReportDocument, ShownRow
+    from geofilter.report.write import Filtered
+
+ROWS = 5
+"""highest removed rows that are shown"""
+PARTS = 4
+"""parts of the data, and groups, that are named"""
+NARROW = 80
+"""characters of a line where there is no terminal"""
+STYLE = {"confirmed": "bold green", "read": "bold yellow", "few": "bold yellow", "nothing": "bold red"}
+"""of a verdict's level"""
+
+
+def say_filtered(filtered: Filtered, quiet: bool, verbose: bool = False) -> None:
+    """Say on stderr what a cut came to.
+
+    Args:
+        verbose: the statistics too.
+    """
+    from rich.console import Console
+
+    for text in filtered.torn:
+        note(f"note: {text}; all of it is written anew")
+    console, report = Console(stderr=True), filtered.report.data
+    if not quiet:
+        width = console.width if console.is_terminal else NARROW
+        for line in lines(report, width, marks=not console.is_terminal):
+            paragraph(line)
+        if verbose:
+            note("")
+            for said in details(report):
+                paragraph(said)
+        note("")
+    for o in filtered.outputs:
+        for kind in ("kept", "removed", "quarantined"):
+            if not quiet or kind != "quarantined" or o.n_quarantined:
+                note(f"{kind}: {getattr(o, kind)}")
+    note(f"report: {filtered.pages[0]}")
+
+
+def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
+    """The summary, a line or a paragraph each.
+
+    Args:
+        width: characters of a line.
+        marks: put strong words in brackets, where there is no colour to show them.
+    """
+    from rich.text import Text
+
+    said, c = report["verdict"], report["counts"]
+    yield Text(inert(said["sentence"]), style=STYLE[said["level"]])
+    yield Text()
+    yield Text(
+        f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  "
+        f"({report['cut']})",
+        style="bold",
+    )
+    if c["not_scanned"]:
+        yield Text(f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file")
+    for read in report["made_with"]["read"]:
+        yield Text(inert(read))
+    if labels := report.get("labels"):
+        parts = ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
+        yield Text(f"removed: {parts}")
+    if where := _where(report):
+        yield Text(inert(where))
+    shown = report["removed_rows"][:ROWS]
+    if shown:
+        yield Text()
+        yield Text("highest removed rows", style="bold")
+        several = len(report["files"]) > 1
+        yield from (_row(row, width, marks, several) for row in shown)
+    if common := _common(report):
+        yield Text()
+        yield Text("what they have in common", style="bold")
+        yield from (Text(inert(line), overflow="ellipsis", no_wrap=True) for line in common)
+    yield Text()
+    yield Text(f"next: {inert(said['action'])}")
+    if said["command"]:
+        yield Text(f"      {inert(said['command'])}", style="bold")
+    yield Text(inert(f"      geofilter report {shlex.quote(report['made_with']['run'])} --open"), style="bold")
+
+
+def _where(report: ReportDocument) -> str:
+    """From where most removed rows come, where the data says so."""
+    parts = report["composition"].get("source") or report["composition"].get("input") or []
+    most = sorted((p for p in parts if p["removed"]), key=lambda p: -p["removed"])
+    said = ", ".join(f"{p['name']} {p['removed']:,} of {p['rows']:,}" for p in most[:PARTS])
+    rest = sum(p["removed"] for p in most[PARTS:])
+    return f"from: {said}{f', others {rest:,}' if rest else ''}" if said else ""
+
+
+def _row(row: ShownRow, width: int, marks: bool, several: bool) -> Text:
+    from rich.text import Text
+
+    place = f"{row['file']}:{row['line']}" if several else f"line {row['line']}"
+    head = f"{row['score']:6.2f}  {inert(place)[-28:]}  "
+    line = Text(head, style="dim")
+    for text, strong in excerpt(row["response"], row.get("spans") or [], max(20, width - len(head) - 1)):
+        line.append(f"[{text}]" if strong and marks else text, style="not dim bold red" if strong else "not dim")
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+def _common(report: ReportDocument) -> list[str]:
+    """Features behind most of the removed rows, by their words."""
+    named = [f for f in report["features"] if f["label"]][:PARTS]
+    return [f"{f['rows']:6,} rows  {f['label']}" for f in named]

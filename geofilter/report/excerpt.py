@@ -1,0 +1,94 @@
+"""The piece of a response that tells most: where the tokens with the largest shares of the score stand, marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geofilter.text import inert
+
+STRONG = 0.4
+"""share of the largest token's from which on another one is marked"""
+MOST_MARKED = 12
+"""pieces that are marked at most, the strongest ones"""
+LEAD = 0.3
+"""of an excerpt, what stands before its first marked piece at most"""
+
+Span = Sequence[float]
+"""[start, end, share] in characters of the response"""
+Piece = tuple[str, bool]
+"""text, and whether it is marked"""
+
+
+def strong_places(text: str, spans: Sequence[Span]) -> list[tuple[int, int, float]]:
+    """[start, end) and share of the words to mark, in the order of the text.
+
+    Tokens are widened to the words that they are parts of; those that touch are one.
+
+    Args:
+        spans: [start, end, share] of tokens; those beyond the text are left out.
+    """
+    largest = max((share for _, _, share in spans), default=0.0)
+    if largest <= 0:
+        return []
+    strong = [(int(a), min(int(b), len(text)), share) for a, b, share in spans if share >= STRONG * largest]
+    strong = sorted((s for s in strong if text[s[0] : s[1]].strip()), key=lambda s: -s[2])[:MOST_MARKED]
+    out: list[tuple[int, int, float]] = []
+    for start, end, share in sorted(strong):
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        end -= len(text[start:end]) - len(text[start:end].rstrip())
+        while start and _in_word(text[start - 1]) and _in_word(text[start]):
+            start -= 1
+        while end < len(text) and _in_word(text[end]) and _in_word(text[end - 1]):
+            end += 1
+        if out and not text[out[-1][1] : start].strip():
+            out[-1] = (out[-1][0], max(end, out[-1][1]), out[-1][2] + share)
+        else:
+            out.append((start, end, share))
+    return out
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character in "_'\u2019"
+
+
+def excerpt(text: str, spans: Sequence[Span], width: int) -> list[Piece]:
+    """At most `width` characters of a text, on one line and inert, with its strong words marked; … where it goes on.
+
+    Of all places the one whose strong words have the largest shares together; the beginning where none is strong.
+
+    Args:
+        spans: [start, end, share] of tokens in the text.
+    """
+    line = inert("".join(" " if c.isspace() else c for c in text))
+    places = strong_places(line, spans)
+    start = _best_start(line, places, width)
+    end = min(len(line), start + width - (start > 0))
+    if end < len(line):
+        end -= 1
+        # To the end of a word, where that leaves most of it.
+        cut = line.rfind(" ", start + width // 2, end + 1)
+        end = cut if cut > 0 and not any(a < end and cut < b for a, b, _ in places) else end
+    out: list[Piece] = [("…", False)] if start else []
+    at = start
+    for a, b, _ in places:
+        a, b = max(a, at), min(b, end)
+        if a < b:
+            out += [(line[at:a], False), (line[a:b], True)]
+            at = b
+    out += [(line[at:end], False), ("…" if end < len(line) else "", False)]
+    return [piece for piece in out if piece[0]]
+
+
+def _best_start(line: str, places: Sequence[tuple[int, int, float]], width: int) -> int:
+    if len(line) <= width or not places:
+        return 0
+
+    def worth(first: int) -> float:
+        return sum(share for a, b, share in places[first:] if b - places[first][0] <= width * (1 - LEAD))
+
+    best = max(range(len(places)), key=lambda i: (worth(i), -i))
+    start = max(0, min(places[best][0] - round(LEAD * width), len(line) - width + 1))
+    if not start:
+        return 0
+    space = line.find(" ", start, places[best][0])
+    return space + 1 if space >= 0 else start
