@@ -65,7 +65,7 @@ class Report:
     outputs: Sequence[Outputs]
     dimensions: list[Dimension]
     rows: list[ShownRow]
-    """rows with their texts, by rank; `shade` adds `tokens` to some"""
+    """rows with their texts, by rank; `shade` adds `spans` to some"""
     gathered: GatheredRows
     examples: Examples
     """the labelled rows that the rows are like"""

@@ -7,6 +7,7 @@ from typing import NotRequired, TypedDict
 from geofilter.bank.about import BankAbout, Like
 from geofilter.bank.known import KnownRow
 from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
+from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
 
 SCHEMA = 4
@@ -139,14 +140,6 @@ class Controls(TypedDict):
     style: dict[str, StyleMeans]
 
 
-Tokens = list[tuple[str, float, bool]]
-"""pieces of a response, each with its share of the score and whether unscored ones stand before it"""
-
-
-Spans = list[list[float]]
-"""[start, end, share of the score] of each scored token, in characters of the shown response"""
-
-
 class ShownRow(RowScore):
     """A scored row with its texts."""
 
@@ -155,10 +148,10 @@ class ShownRow(RowScore):
     reason: str
     prompt: str
     response: str
-    tokens: NotRequired[Tokens]
     like: NotRequired[Like]
     """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
-    spans: NotRequired[Spans]
+    spans: NotRequired[list[Mark]]
+    """in characters of the shown response; absent where no token shares are stored under the row's bank"""
 
 
 Examples = dict[str, dict[str, KnownRow]]
