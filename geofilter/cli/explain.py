@@ -38,6 +38,7 @@ def explain(
     from geofilter.bank.known import quoted
     from geofilter.run.banks import said_without
     from geofilter.run.labelled import learnt_by
+    from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
     from geofilter.scanning.explain import explain as run_explain
 
     opened = open_run(run)
@@ -72,24 +73,24 @@ def explain(
         say(f"{said}: {inert(quoted(known))}")
     table = Table(
         "feature",
-        "strongest tokens in the bank's texts",
+        "its words in the bank's texts",
         "share",
-        "closeness",
-        "nearest toxic feature",
+        "times ordinary",
+        "toxic",
         "tokens here",
         "score without",
     )
     for f in result.features:
         table.add_row(
-            str(f["feature"]), Text(inert(f["label"])), f"{f['share']:+.3f}", f"{f['closeness']:+.3f}",
-            Text(inert(f"{f['nearest_toxic']} ({f['nearest_label']}), cos {f['cosine_to_nearest']:.2f}")),
+            str(f["feature"]), Text(inert(f["label"] or NO_WORDS)), f"{f['share']:+.3f}", times_short(f["times"]),
+            Text(inert(standing(f))),
             Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     shown = sum(f["share"] for f in result.features)
     say(
-        f"features above {shown:+.3f}, other active features {result.rest:+.3f}, silent features {result.absent:+.3f}; "
-        f"sum {shown + result.rest + result.absent:+.3f}"
+        f"features above {shown:+.3f}, {TONE} {result.common:+.3f}, other active features {result.rest:+.3f}, silent "
+        f"features {result.absent:+.3f}; sum {shown + result.common + result.rest + result.absent:+.3f}"
     )
     strongest = sorted(result.tokens, key=lambda piece: -piece.share)[:10]
     say("strongest tokens: " + ", ".join(f"{inert(p.text.strip())!r} {p.share:+.3f}" for p in strongest))

@@ -21,6 +21,8 @@ from markupsafe import Markup
 from geofilter.config import FLAGGED
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
+from geofilter.report.rows import SAMPLE
+from geofilter.run.reasons import standing, times_short
 from geofilter.text import shorten
 
 MOST_LISTED = 250_000
@@ -44,6 +46,9 @@ def html(report: Report) -> str:
         r=report.data,
         bars=_bars(report.data["histogram"]),
         marked=_marked,
+        times=times_short,
+        standing=standing,
+        sample=SAMPLE,
         titles={d.key: d.title for d in report.dimensions},
         style=Markup(style),
         script=Markup(script),

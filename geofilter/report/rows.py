@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from geofilter.arrays import Positions
-from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
-from geofilter.cut.outputs import reason
-from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
+from geofilter.report.behind import Tally
+from geofilter.report.document import ShownRow
 from geofilter.report.labelled import LabelledParts
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
+from geofilter.run.reasons import reason
 from geofilter.run.rows import reread
 from geofilter.text import shorten
 
@@ -24,8 +21,8 @@ AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
 """rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
-TOP_FEATURES = 15
-NEURONPEDIA = "https://www.neuronpedia.org"
+SAMPLE = 500
+"""removed rows, those that are shown included, that words are taken from"""
 
 
 def shown_ranks(n: int, n_removed: int) -> list[int]:
@@ -53,8 +50,10 @@ class GatheredRows:
         order = selection.order()
         ranks = shown_ranks(len(order), int(selection.removed.sum()))
         self._rank = {int(order[rank]): rank + 1 for rank in ranks}
-        self.wanted: Positions = np.sort(order[ranks])
-        """the scored rows that are shown, ascending"""
+        n_removed = int(selection.removed.sum())
+        sample = order[np.linspace(0, n_removed - 1, min(SAMPLE, n_removed)).astype(int)]
+        self.wanted: Positions = np.union1d(order[ranks], sample)
+        """the scored rows that are shown, or whose words are taken, ascending"""
         self.tally = Tally()
         self._rows: list[ShownRow] = []
 
@@ -84,7 +83,10 @@ class GatheredRows:
         self.tally.add(line)
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
-        """Keep a row that is shown."""
+        """Take in a row: keep it if it is shown."""
+        self.tally.see(line, row, bool(self._selection.removed[position]))
+        if position not in self._rank:
+            return
         self._rows.append(
             {
                 "file": line["file"],
@@ -97,6 +99,8 @@ class GatheredRows:
                 "topics": line["topics"],
                 "n_tokens": line["n_tokens"],
                 "top_features": line["top_features"],
+                "common": line["common"],
+                "explained": line["explained"],
                 "rank": self._rank[position],
                 "removed": bool(self._selection.removed[position]),
                 "reason": reason(line),
@@ -110,68 +114,3 @@ class GatheredRows:
     def rows(self) -> list[ShownRow]:
         """The rows that are shown, by rank."""
         return sorted(self._rows, key=lambda row: row["rank"])
-
-
-@dataclass(slots=True)
-class _Total:
-    label: str
-    share: float = 0.0
-    closeness: float = 0.0
-    rows: int = 0
-    through: dict[int, tuple[str, float]] = field(default_factory=dict)
-
-
-class Tally:
-    """Toxic features behind the removed rows, summed up row by row."""
-
-    def __init__(self) -> None:
-        self._total: dict[tuple[str, int], _Total] = {}
-
-    def add(self, line: ScoreLine) -> None:
-        """Count a removed row's line of scores.jsonl."""
-        near = set()
-        for t in line["top_features"]:
-            key = (line["bank"], t["nearest_toxic"])
-            total = self._total.setdefault(key, _Total(t["nearest_label"]))
-            near.add(key)
-            total.share += t["share"]
-            total.closeness += t["share"] * t["closeness"]
-            label, share = total.through.get(t["feature"], (t["label"], 0.0))
-            total.through[t["feature"]] = (label, share + t["share"])
-        for key in near:
-            self._total[key].rows += 1
-
-    def largest(self, page: str | None, banks: Mapping[str, Bank]) -> list[ToxicFeature]:
-        """Those with the largest sum of the shares of the features nearest to them.
-
-        Args:
-            page: the SAE's name on neuronpedia.org.
-            banks: by name, those that are still there; they have the texts that show a feature.
-        """
-        ordered = sorted(self._total.items(), key=lambda item: (-item[1].share, item[0][1]))[:TOP_FEATURES]
-        return [
-            {
-                "bank": bank,
-                "feature": feature,
-                "label": total.label,
-                "share": round(total.share, 4),
-                # Shares are rounded where they are stored, some to nothing.
-                "closeness": round(total.closeness / total.share, 4) if total.share else 0.0,
-                "rows": total.rows,
-                "through": [
-                    {"feature": f, "label": label, "share": round(s, 4)}
-                    for f, (label, s) in sorted(total.through.items(), key=lambda kv: -kv[1][1])[:3]
-                ],
-                "examples": _excerpts(banks.get(bank), feature),
-                "link": f"{NEURONPEDIA}/{page}/{feature}" if page else None,
-            }
-            for (bank, feature), total in ordered
-        ]
-
-
-def _excerpts(bank: Bank | None, feature: int) -> list[ShownExcerpt]:
-    """Texts of a bank's own rows in which a toxic feature is strongest."""
-    if bank is None:
-        return []
-    places = np.flatnonzero(bank.toxic == feature).tolist()
-    return [{"text": e["text"], "strong": e["strong"], "bad": e["bad"]} for p in places for e in bank.examples[p]]

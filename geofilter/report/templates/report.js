@@ -147,7 +147,7 @@ function found() {
       if (!row) continue;
       if (view === "marked" && !marks.has(row.sha256)) continue;
       if (words && !`${row.prompt}\n${row.response}`.toLowerCase().includes(words)) continue;
-      if (feature && !(row.bank === feature.bank && row.top_features.some(t => t.nearest_toxic === feature.id))) continue;
+      if (feature && !(row.bank === feature.bank && row.top_features.some(t => t.feature === feature.id))) continue;
     }
     ranks.push(i);
   }
@@ -211,12 +211,13 @@ function body(row) {
       topics.map(([name, value]) => `${name} ${value < 0 ? "" : "+"}${value.toFixed(2)}`).join(", ") + "."));
   }
   if (row.top_features.length) {
-    const table = make("table", {}, make("tr", {}, make("th", { class: "n" }, "feature"), make("th", {}, "strongest tokens"),
-      make("th", { class: "n" }, "share"), make("th", { class: "n" }, "closeness"), make("th", {}, "nearest toxic feature")));
+    const table = make("table", {}, make("tr", {}, make("th", { class: "n" }, "feature"), make("th", {}, "its words in the bank's texts"),
+      make("th", { class: "n" }, "share"), make("th", { class: "n" }, "times ordinary"), make("th", {}, "toxic")));
     for (const t of row.top_features) {
-      table.append(make("tr", {}, make("td", { class: "n" }, `${t.feature}`), make("td", {}, t.label),
+      table.append(make("tr", {}, make("td", { class: "n" }, `${t.feature}`), make("td", {}, t.label || "no words of its own"),
         make("td", { class: "n" }, `${t.share < 0 ? "" : "+"}${t.share.toFixed(3)}`),
-        make("td", { class: "n" }, t.closeness.toFixed(3)), make("td", {}, `${t.nearest_toxic} (${t.nearest_label})`)));
+        make("td", { class: "n" }, t.times === null ? "-" : `${Number(t.times.toPrecision(2))}`),
+        make("td", {}, [t.toxic ? "yes" : "", t.near ? `near ${t.near.feature} (${t.near.label || "no words of its own"}), cosine ${t.near.cosine.toFixed(2)}` : ""].filter(Boolean).join(", "))));
     }
     out.append(make("div", { class: "scroll" }, table));
   }
