@@ -29,6 +29,7 @@ from geofilter.report.document import (
     Verdict,
 )
 from geofilter.report.examples import examples_of
+from geofilter.report.grouped import groups_of
 from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
 from geofilter.report.verdict import Facts, verdict
@@ -97,6 +98,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "explained": gathered.tally.explained,
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
+        "groups": groups_of(selection, gathered.groups, gathered.names),
         "examples": examples_of(shown, banks),
         "removed_rows": top,
         "nearest_kept_rows": [row for row in shown if not row["removed"]][:NEAREST],

@@ -6,6 +6,8 @@ import numpy as np
 
 from geofilter.arrays import Positions
 from geofilter.cut.cut import Selection
+from geofilter.groups.groups import Groups
+from geofilter.groups.naming import Names
 from geofilter.report.behind import Tally
 from geofilter.report.document import ShownRow
 from geofilter.report.labelled import LabelledParts
@@ -20,7 +22,9 @@ TOP = 100
 AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
-"""rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
+"""rows shown, besides those that stand for groups; what the top and the cut leave is spread evenly over the upper half
+of the ranks
+"""
 SAMPLE = 500
 """removed rows, those that are shown included, that words are taken from"""
 
@@ -48,11 +52,14 @@ class GatheredRows:
         self.labelled = LabelledParts.of_run(selection.run)
         """None where there are no labels; asked for first, so that nothing is written where they cannot be read"""
         order = selection.order()
+        self.groups = Groups.find(selection)
+        self.names = Names(self.groups)
         ranks = shown_ranks(len(order), int(selection.removed.sum()))
+        ranks = np.union1d(ranks, selection.rank()[self.groups.shown] - 1).astype(np.int64).tolist()
         self._rank = {int(order[rank]): rank + 1 for rank in ranks}
         n_removed = int(selection.removed.sum())
         sample = order[np.linspace(0, n_removed - 1, min(SAMPLE, n_removed)).astype(int)]
-        self.wanted: Positions = np.union1d(order[ranks], sample)
+        self.wanted: Positions = np.union1d(np.union1d(order[ranks], sample), self.groups.watched)
         """the scored rows that are shown, or whose words are taken, ascending"""
         self.tally = Tally()
         self._rows: list[ShownRow] = []
@@ -84,6 +91,7 @@ class GatheredRows:
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Take in a row: keep it if it is shown."""
+        self.names.see(position, line, row)
         self.tally.see(line, row, bool(self._selection.removed[position]))
         if position not in self._rank:
             return
@@ -108,6 +116,8 @@ class GatheredRows:
                 "response": shorten(row.response),
             }
         )
+        if number := int(self.groups.of[position]):
+            self._rows[-1]["group"] = number
         if "like" in line:
             self._rows[-1]["like"] = line["like"]
 

@@ -16,13 +16,13 @@ from geofilter.bank.scorer import Scorer
 from geofilter.config import BUILT_IN, DEFAULT_SCORER
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import encode_row
-from geofilter.errors import InputError, RunError
+from geofilter.errors import RunError
 from geofilter.files import Notify
 from geofilter.rows.records import Row
 from geofilter.run.banks import exclude
-from geofilter.run.manifest import RowScore, ScoreLine
+from geofilter.run.manifest import RowScore
 from geofilter.run.named import Namer
-from geofilter.run.rows import reread
+from geofilter.run.rows import find_row, reread
 from geofilter.run.store import Run
 from geofilter.scanning.reopen import banks_of, same_score, target_of
 from geofilter.text import shorten
@@ -95,31 +95,6 @@ class Explanation:
             "silent_features": round(self.absent, 6),
             "tokens": [{"token": piece.text, "share": round(piece.share, 6)} for piece in self.tokens],
         }
-
-
-def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
-    """The scores.jsonl record of a row.
-
-    Raises:
-        InputError: it was not scanned, was quarantined, or the line exists in several files.
-    """
-    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
-    if len(hits) > 1:
-        files = ", ".join(r["file"] for r in hits)
-        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
-    if not hits:
-        for q in run.quarantine():
-            if q["line"] == line and file in (None, q["file"]):
-                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
-        inputs = [f for f in run.manifest["data"] if file in (None, f["path"])]
-        if not inputs:
-            raise InputError(f"--file {file}: no input of the run {run.path}; give one of "
-                             f"{', '.join(f['path'] for f in run.manifest['data'])}")  # fmt: skip
-        if any(0 < line <= f["rows"] for f in inputs):
-            raise InputError(f"--row {line}: passed over by --only, so it has no score")
-        raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
-                         f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
-    return hits[0]
 
 
 class Explainer:
