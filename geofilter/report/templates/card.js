@@ -29,23 +29,46 @@ function excerpt(row) {
   return [start, start + (end > 0 ? end : rest.length)];
 }
 
-// A part of a response, its spans marked by how much of the score they carry; those that lower it only in the whole.
-function marked(into, row, [start, end]) {
-  const top = Math.max(...row.spans.map(s => Math.abs(s[2])), 1e-9), whole = end - start === row.response.length;
+// The strongest tokens of a response, widened to the words that they are parts of; those that touch are one.
+const STRONG = 0.4, MOST_MARKED = 12;
+const inWord = c => c !== undefined && /[\p{L}\p{N}_'\u2019]/u.test(c);
+
+function strongWords(row) {
+  const text = row.response, top = Math.max(...row.spans.map(s => s[2]), 0), found = [];
+  if (top <= 0) return found;
+  const strong = row.spans.filter(s => s[2] >= STRONG * top && text.slice(s[0], s[1]).trim())
+    .sort((a, b) => b[2] - a[2]).slice(0, MOST_MARKED).sort((a, b) => a[0] - b[0]);
+  for (let [start, end, share] of strong) {
+    while (/\s/.test(text[start])) start++;
+    while (/\s/.test(text[end - 1])) end--;
+    while (inWord(text[start - 1]) && inWord(text[start])) start--;
+    while (inWord(text[end]) && inWord(text[end - 1])) end++;
+    const last = found.at(-1);
+    if (last && !text.slice(last[1], start).trim()) {
+      last[1] = Math.max(end, last[1]);
+      last[2] = Math.max(share, last[2]);
+    } else found.push([start, end, share]);
+  }
+  return found.map(([start, end, share]) => [start, end, share > 0.75 * top ? "more3" : "more2", ""]);
+}
+
+// All of them, by how much each raises or lowers the score.
+function allTokens(row) {
+  const top = Math.max(...row.spans.map(s => Math.abs(s[2])), 1e-9);
+  return row.spans.map(([start, end, share]) => [start, end, share, Math.ceil(3 * Math.abs(share) / top - 0.4)])
+    .filter(([, , , level]) => level > 0)
+    .map(([start, end, share, level]) => [start, end, `${share > 0 ? "more" : "less"}${level}`, `${signed(share, 3)} of the score`]);
+}
+
+// A part of a response: its strongest words marked, or every token in the whole of it.
+function marked(into, row, [start, end], whole = false) {
   if (start > 0) into.append(make("span", { class: "gap" }, "… "));
-  let at = start, last = null;
-  for (const [from, to, share] of row.spans) {
-    const level = Math.ceil(3 * Math.abs(share) / top - 0.4);
-    if (from < at || to > end || level < 1 || (share < 0 && !whole)) continue;
-    const kind = `${share > 0 ? "more" : "less"}${level}`, between = row.response.slice(at, from);
-    const said = `${signed(share, 3)} of the score`;
-    if (last?.className === kind && !between.trim() && !between.includes("\n")) {
-      last.textContent += between + row.response.slice(from, to);
-      last.title += `, ${said}`;
-    } else {
-      last = make("mark", { class: kind, title: said }, row.response.slice(from, to));
-      into.append(between, last);
-    }
+  let at = start;
+  for (const [from, to, kind, title] of whole ? allTokens(row) : strongWords(row)) {
+    if (from < at || to > end) continue;
+    const mark = make("mark", { class: kind }, row.response.slice(from, to));
+    if (title) mark.title = title;
+    into.append(row.response.slice(at, from), mark);
     at = to;
   }
   into.append(row.response.slice(at, end));
@@ -118,7 +141,7 @@ function unfold(li) {
   open.textContent = whole ? "less" : "more";
   const text = li.querySelector(".response"), prompt = li.querySelector(".prompt");
   text.replaceChildren();
-  marked(text, row, whole ? [0, row.response.length] : excerpt(row));
+  marked(text, row, whole ? [0, row.response.length] : excerpt(row), whole);
   if (prompt && (prompt.getAttribute("aria-expanded") === "true") !== whole) prompt.click();
   li.querySelector(".body")?.remove();
   if (whole) li.querySelector(".acts").before(body(i, row));
