@@ -35,6 +35,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
+    from geofilter.bank.known import quoted
     from geofilter.run.banks import said_without
     from geofilter.run.labelled import learnt_by
     from geofilter.scanning.explain import explain as run_explain
@@ -66,6 +67,9 @@ def explain(
     if result.topics:
         closest = ", ".join(f"{name} {score:+.2f}" for name, score in list(result.topics.items())[:SHOWN_TOPICS])
         say(f"topics, closest first: {closest}")
+    for side, known in result.examples.items():
+        said = "its features are like those of" if side == "bad" else "of harmless rows most like"
+        say(f"{said}: {inert(quoted(known))}")
     table = Table(
         "feature",
         "strongest tokens in the bank's texts",

@@ -29,8 +29,9 @@ from geofilter.report.document import (
     ShownRow,
     Verdict,
 )
+from geofilter.report.examples import examples_of
 from geofilter.report.labelled import LabelledParts, drawn_at_random
-from geofilter.report.rows import GatheredRows, examples_of
+from geofilter.report.rows import GatheredRows
 from geofilter.report.verdict import Facts, verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
@@ -99,6 +100,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "features": gathered.tally.largest(manifest["target"]["neuronpedia"], banks),
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
+        "examples": examples_of([*top, *nearest], banks),
         "removed_rows": top,
         "nearest_kept_rows": nearest,
         "removed_rows_shown": len(top),
@@ -120,8 +122,6 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     }
     if labels is not None:
         data["labels"] = labels
-    if examples := examples_of([*top, *nearest], banks):
-        data["examples"] = examples
     return Report(data, selection, outputs, divided, shown, gathered, examples_of(shown, banks))
 
 

@@ -211,10 +211,10 @@ class ReportDocument(TypedDict):
     """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
+    examples: Examples
+    """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]
     nearest_kept_rows: list[ShownRow]
     removed_rows_shown: int
-    examples: NotRequired[Examples]
-    """the labelled rows that the two lists before name as those that theirs are like"""
     quarantine: list[Quarantined]
     made_with: MadeWith

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from geofilter.report.content import BINS
 from geofilter.report.document import Histogram, ReportDocument
+from geofilter.report.examples import likeness
 from geofilter.run.banks import exclusions_said
 from geofilter.text import inert, markdown_cell, markdown_text
 
@@ -56,6 +57,11 @@ def markdown(report: ReportDocument) -> str:
     add("| rank | row | score | why |\n|---:|---|---:|---|")
     for row in report["removed_rows"][:20]:
         add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
+    if like := [
+        (row["rank"], text) for row in report["removed_rows"][:20] if (text := likeness(row, report["examples"]))
+    ]:
+        add("\nThe bank's rows that these are most like:\n")
+        lines += [f"- {rank}: {whole(text)}" for rank, text in like]
     made = report["made_with"]
     target = made["target"]
     add(f"\nTarget: {whole(target['model'])}, {whole(target['hook'])}, SAE {whole(target['sae'])}.")

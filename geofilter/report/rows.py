@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import reason
 from geofilter.report import texts
-from geofilter.report.document import Examples, ShownExcerpt, ShownRow, ToxicFeature
+from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
 from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts, drawn_ranks
 from geofilter.rows.records import Row
@@ -138,22 +138,6 @@ class GatheredRows:
             if spans:
                 row["spans"] = [list(span) for span in spans]
         return sorted(self._rows.values(), key=lambda row: row["rank"])
-
-
-def examples_of(rows: Iterable[ShownRow], banks: Mapping[str, Bank]) -> Examples:
-    """The labelled rows that rows are like.
-
-    Args:
-        banks: by name, those that are still there.
-    """
-    found: Examples = {}
-    for row in rows:
-        known = banks[row["bank"]].rows if row["bank"] in banks else None
-        like = row.get("like", {})
-        for near in (like.get("bad"), like.get("good")):
-            if known is not None and near is not None:
-                found.setdefault(row["bank"], {})[str(near["row"])] = known.texts[near["row"]]
-    return found
 
 
 @dataclass(slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from geofilter.bank.about import ExcludedFeature
 from geofilter.bank.features import Pooled
+from geofilter.bank.known import KnownRow
 from geofilter.bank.linear import Shares
 from geofilter.bank.scorer import Scorer
 from geofilter.config import BUILT_IN, DEFAULT_SCORER
@@ -67,6 +68,9 @@ class Explanation:
     """scores of the bank's topics, highest first"""
     excluded: list[ExcludedFeature]
     """features that count nothing, with their labels"""
+    examples: dict[str, KnownRow] = field(default_factory=dict)
+    """the labelled rows of the bank that the row is most like, by side; none under a bank that did not give its score
+    """
     stored: float | None = None
     """the scan's score under this bank, where the one that is recomputed is another; the model, the SAE or the bank
     does not do what it did"""
@@ -80,6 +84,7 @@ class Explanation:
             "percentile_recomputed": round(self.percentile, 6),
             "topics_recomputed": self.topics,
             "excluded_features": self.excluded,
+            "examples": self.examples,
             "features": self.features,
             "other_active_features": round(self.rest, 6),
             "silent_features": round(self.absent, 6),
@@ -203,6 +208,7 @@ class Explainer:
             percentile=float(scorer.scale.percentile(raw)[0]),
             topics=dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
             excluded=bank.excluded_features,
+            examples=bank.rows.named(detail.get("like", {})) if bank.rows and bank.name == detail["bank"] else {},
         )  # fmt: skip
 
 
