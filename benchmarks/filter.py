@@ -59,10 +59,12 @@ def make_run(folder: Path, n: int) -> None:
                     "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": 40 + i % 60,
                     "response_tokens": 40 + i % 60, "windows": 1,
                     "top_features": [
-                        {"feature": int(f), "label": "you · a fool · never", "share": 0.1, "closeness": 0.5,
-                         "nearest_toxic": int(t) % 100, "nearest_label": "fool · idiot"}
+                        {"feature": int(f), "label": "you · a fool · never", "share": 0.123456, "times": 12.3,
+                         "toxic": not t % 40, "near": {"feature": int(t), "label": "fool · idiot", "cosine": 0.345}
+                         if not t % 60 else None, "at": [int(t), int(t) + 5]}
                         for f, t in feature[i]
                     ],
+                    "common": 0.123456, "explained": 0.51234,
                 })
             )  # fmt: skip
     each = np.arange(n)

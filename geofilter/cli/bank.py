@@ -108,6 +108,7 @@ def bank_show(
     """
     with loading_libraries():
         from geofilter.build.banks import open_bank
+    from geofilter.run.reasons import NO_WORDS, TONE
 
     found = open_bank(bank, choice, loading, offline, note)
     sides = {"toxic": _features(found, found.toxic, True), "aligned": _features(found, found.aligned, False)}
@@ -122,7 +123,8 @@ def bank_show(
         say(f"{side} features (effect: standardised mean difference, bad minus good)")
         for f in rows[:features]:
             of = f"  [{', '.join(f['topics'])}]" if f.get("topics") else ""
-            say(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label']}{of}")
+            tone = f", {TONE}" if f["common"] else ""
+            say(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label'] or NO_WORDS}{of}{tone}")
             for e in f.get("examples", ()):
                 for line in _wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))):
                     say(line)
@@ -152,7 +154,8 @@ def _features(bank: Bank, ids: Iterable[int], toxic: bool) -> list[dict[str, Any
     """What is shown of features: of toxic ones also the topics they count most for, and examples."""
     rows = []
     for i, f in enumerate(map(int, ids)):
-        row = {"feature": f, "effect": round(float(bank.effect[f]), 4), "label": bank.labels[f]}
+        row = {"feature": f, "effect": round(float(bank.effect[f]), 4), "label": bank.labels[f],
+               "common": bool(bank.common[f])}  # fmt: skip
         if toxic:
             row |= {"topics": bank.topics.of_feature(f), "examples": bank.examples[i]}
         rows.append(row)

@@ -98,6 +98,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
         "composition": {d.key: d.table(removed) for d in divided},
         "features": gathered.tally.largest(manifest["target"]["neuronpedia"], banks),
+        "explained": gathered.tally.explained,
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "examples": examples_of([*top, *nearest], banks),

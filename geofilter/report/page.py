@@ -22,9 +22,10 @@ from markupsafe import Markup
 from geofilter.config import FLAGGED
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
-from geofilter.report.rows import MOST_LISTED
+from geofilter.report.rows import MOST_LISTED, SAMPLE
 from geofilter.report.verdict import LEAST
 from geofilter.run.labelled import random_of
+from geofilter.run.reasons import standing, times_short
 from geofilter.text import shorten
 
 SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "list", "compare", "start")
@@ -54,6 +55,10 @@ def html(report: Report) -> str:
         bars=_bars(report.data["histogram"]),
         marked=_marked,
         name=_name(report),
+        times=times_short,
+        standing=standing,
+        sample=SAMPLE,
+        titles={d.key: d.title for d in report.dimensions},
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "

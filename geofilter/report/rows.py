@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from geofilter.arrays import Positions
-from geofilter.bank.bank import Bank
 from geofilter.cut.cut import Selection
-from geofilter.cut.outputs import reason
 from geofilter.report import texts
-from geofilter.report.document import ShownExcerpt, ShownRow, ToxicFeature
+from geofilter.report.behind import Tally
+from geofilter.report.document import ShownRow
 from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts, drawn_ranks
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
 from geofilter.run.marks import marks_of
+from geofilter.run.reasons import reason
 from geofilter.run.rows import reread_each
 from geofilter.text import shorten
 
@@ -29,8 +26,8 @@ SHOWN = 250
 """rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
 MOST_LISTED = 250_000
 """rows that the page lists, the highest scores first; the rest only counts"""
-TOP_FEATURES = 15
-NEURONPEDIA = "https://www.neuronpedia.org"
+SAMPLE = 500
+"""removed rows, those that are shown included, that words are taken from"""
 
 
 def shown_ranks(n: int, n_removed: int) -> list[int]:
@@ -68,6 +65,8 @@ class GatheredRows:
         """the scored rows that are shown, or whose texts are, ascending"""
         self.texts = Texts(len(others))
         """of rows that are not shown: removed ones, as many as there is room for, and those drawn"""
+        self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
+        """removed rows that words are taken from"""
         self.n_texts = int(selection.removed[self.wanted].sum())
         """removed rows among them"""
         self.tally = Tally()
@@ -101,6 +100,8 @@ class GatheredRows:
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Keep a row that is shown, and the text of one that is wanted besides."""
+        if position in self._shown or position in self._sample:
+            self.tally.see(line, row, bool(self._selection.removed[position]))
         if position not in self._shown:
             self.texts.add(self._rank[position] - 1, line["sha256"], row)
             return
@@ -115,6 +116,8 @@ class GatheredRows:
             "topics": line["topics"],
             "n_tokens": line["n_tokens"],
             "top_features": line["top_features"],
+            "common": line["common"],
+            "explained": line["explained"],
             "rank": self._rank[position],
             "removed": bool(self._selection.removed[position]),
             "reason": reason(line),
@@ -138,68 +141,3 @@ class GatheredRows:
             if spans:
                 row["spans"] = [list(span) for span in spans]
         return sorted(self._rows.values(), key=lambda row: row["rank"])
-
-
-@dataclass(slots=True)
-class _Total:
-    label: str
-    share: float = 0.0
-    closeness: float = 0.0
-    rows: int = 0
-    through: dict[int, tuple[str, float]] = field(default_factory=dict)
-
-
-class Tally:
-    """Toxic features behind the removed rows, summed up row by row."""
-
-    def __init__(self) -> None:
-        self._total: dict[tuple[str, int], _Total] = {}
-
-    def add(self, line: ScoreLine) -> None:
-        """Count a removed row's line of scores.jsonl."""
-        near = set()
-        for t in line["top_features"]:
-            key = (line["bank"], t["nearest_toxic"])
-            total = self._total.setdefault(key, _Total(t["nearest_label"]))
-            near.add(key)
-            total.share += t["share"]
-            total.closeness += t["share"] * t["closeness"]
-            label, share = total.through.get(t["feature"], (t["label"], 0.0))
-            total.through[t["feature"]] = (label, share + t["share"])
-        for key in near:
-            self._total[key].rows += 1
-
-    def largest(self, page: str | None, banks: Mapping[str, Bank]) -> list[ToxicFeature]:
-        """Those with the largest sum of the shares of the features nearest to them.
-
-        Args:
-            page: the SAE's name on neuronpedia.org.
-            banks: by name, those that are still there; they have the texts that show a feature.
-        """
-        ordered = sorted(self._total.items(), key=lambda item: (-item[1].share, item[0][1]))[:TOP_FEATURES]
-        return [
-            {
-                "bank": bank,
-                "feature": feature,
-                "label": total.label,
-                "share": round(total.share, 4),
-                # Shares are rounded where they are stored, some to nothing.
-                "closeness": round(total.closeness / total.share, 4) if total.share else 0.0,
-                "rows": total.rows,
-                "through": [
-                    {"feature": f, "label": label, "share": round(s, 4)}
-                    for f, (label, s) in sorted(total.through.items(), key=lambda kv: -kv[1][1])[:3]
-                ],
-                "examples": _excerpts(banks.get(bank), feature),
-                "link": f"{NEURONPEDIA}/{page}/{feature}" if page else None,
-            }
-            for (bank, feature), total in ordered
-        ]
-
-
-def _excerpts(bank: Bank | None, feature: int) -> list[ShownExcerpt]:
-    """Texts of a bank's own rows in which a toxic feature is strongest."""
-    if bank is None:
-        return []
-    places = np.flatnonzero(bank.toxic == feature).tolist()
-    return [{"text": e["text"], "strong": e["strong"], "bad": e["bad"]} for p in places for e in bank.examples[p]]

@@ -647,10 +647,11 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     (folder / "run" / "features").mkdir(parents=True)
     with (folder / "run" / "scores.jsonl").open("w") as out:
         for i in range(n):
-            feature = {"feature": i % 50, "label": "a · b", "share": 0.1, "closeness": 0.5, "nearest_toxic": i % 7,
-                       "nearest_label": "c"}  # fmt: skip
+            feature = {"feature": i % 50, "label": "a · b", "share": 0.1, "times": 2.0, "toxic": False,
+                       "near": None}  # fmt: skip
             row = {"file": str(data), "line": i + 1, "sha256": shas[i], "score": float(score[i]), "percentile": 0.5,
-                   "bank": "one", "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature]}  # fmt: skip
+                   "bank": "one", "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature],
+                   "common": 0.0, "explained": 0.5}  # fmt: skip
             out.write(json.dumps(row) + "\n")
     columns = {k: np.zeros(n, np.int32) for k in ("file", "bank", "shape")}
     drawn = {"n_tokens": (1, 900), "n_turns": (1, 12), "source": (0, 30), "topic": (-1, 3)}

@@ -36,7 +36,7 @@ function found() {
       const row = texts.get(i);
       if (!row) return;
       if (q && !row.response.toLowerCase().includes(q) && !row.prompt.toLowerCase().includes(q)) return;
-      if (state.feature && !(row.bank === state.feature.bank && row.top_features?.some(t => (t.nearest_toxic ?? t.feature) === state.feature.id))) return;
+      if (state.feature && !(row.bank === state.feature.bank && row.top_features?.some(t => t.feature === state.feature.id))) return;
       if (state.group && row.group !== state.group) return;
     }
     ranks.push(i);
