@@ -2,7 +2,6 @@
 
 const EXCERPT = 420, BEFORE = 60;
 const word = label => label === "bad" ? "harmful" : "fine";
-const shared = x => x < 0.01 ? "under 1 %" : (100 * x).toFixed(0) + " %";
 const ordinary = i => percentile[i] >= 0.9995 ? "above all ordinary chat" : `above ${(100 * percentile[i]).toFixed(1)} % of ordinary chat`;
 
 // Fences, or many lines with brackets and semicolons.
@@ -174,7 +173,6 @@ function body(i, row) {
       make("code", {}, `geofilter explain ${data.run} --row '#${i + 1}'`));
   } else {
     out.append(make("p", {}, row.reason.charAt(0).toUpperCase() + row.reason.slice(1) + "."));
-    if (row.explained !== undefined) note(`What is named below carries ${shared(row.explained)} of the score.`);
     if (row.top_features.length) out.append(make("div", { class: "scroll" }, reasons(row)));
     const strongest = row.spans.filter(s => s[2] > 0).sort((a, b) => b[2] - a[2]).slice(0, 8);
     if (strongest.length) {
@@ -188,17 +186,29 @@ function body(i, row) {
   return out;
 }
 
+// The word of a row that a feature is strongest on.
+function here(row, feature) {
+  let [start, end] = feature.at ?? [0, 0];
+  const text = row.response;
+  if (end > text.length || !text.slice(start, end).trim()) return "";
+  while (/\s/.test(text[start])) start++;
+  while (inWord(text[start - 1]) && inWord(text[start])) start--;
+  while (inWord(text[end]) && inWord(text[end - 1])) end++;
+  return text.slice(start, end).trim();
+}
+
 function reasons(row) {
-  const table = make("table", {}, make("tr", {}, make("th", {}, "feature, by its words"), make("th", { class: "n" }, "of the score"),
-    make("th", { class: "n" }, "how often"), make("th", {}, "known harmful feature")));
+  const table = make("table", {}, make("tr", {}, make("th", {}, "feature, by its words"), make("th", {}, "strongest here on"),
+    make("th", { class: "n" }, "of the score"), make("th", { class: "n" }, "how strong"), make("th", {}, "known harmful feature")));
   for (const t of row.top_features) {
-    const times = t.times == null ? "never in ordinary chat" : `${t.times < 10 ? t.times.toFixed(1) : t.times.toFixed(0)} times ordinary chat`;
+    const times = t.times == null ? "never in ordinary chat" : `${t.times < 10 ? t.times.toFixed(1) : number(Math.round(t.times))} times ordinary chat`;
     const near = t.toxic ? "itself" : t.near ? `near ${words(t.near) || t.near.feature} (${t.near.cosine.toFixed(2)})` : "-";
-    table.append(make("tr", {}, make("td", {}, `${words(t) || "no word"} (${t.feature})`), make("td", { class: "n" }, signed(t.share, 2)),
+    table.append(make("tr", {}, make("td", {}, `${words(t) || "no words of its own"} (${t.feature})`), make("td", {}, here(row, t)),
+      make("td", { class: "n" }, signed(t.share, 2)),
       make("td", { class: "n" }, times), make("td", {}, near)));
   }
   if (row.common !== undefined) {
-    table.append(make("tr", {}, make("td", {}, "tone and punctuation"), make("td", { class: "n" }, signed(row.common, 2)), make("td"), make("td")));
+    table.append(make("tr", {}, make("td", {}, "tone and punctuation"), make("td"), make("td", { class: "n" }, signed(row.common, 2)), make("td"), make("td")));
   }
   return table;
 }
