@@ -7,7 +7,7 @@ scripts that are written without spaces a word is what a token has of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
