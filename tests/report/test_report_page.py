@@ -460,8 +460,8 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     row.update(
         response=text, explained=0.46, common=0.31, topic="fraud",
         spans=[[0, 5, -0.2], [at, at + 5, 0.5], [at + 5, at + len(hit) - 3, 0.9], [len(text) - 8, len(text), 0.02]],
-        top_features=[{"feature": 9, "label": "fraud, trick", "share": 0.8, "times": 12.3, "toxic": False, "at": [at + 3, at + 6],
-                       "near": {"feature": 8, "label": "theft", "cosine": 0.71}}],
+        top_features=[{"feature": 9, "label": "fraud, trick", "share": 0.8, "times": 12.3, "toxic": False,
+                       "at": [at + 3, at + 6], "near": {"feature": 8, "label": "theft", "cosine": 0.71}}],
         like={"bad": {"row": 3, "similarity": 0.8}, "good": {"row": 4, "similarity": 0.4}},
     )  # fmt: skip
     code = report.rows[0] if report.rows[0] is not row else report.rows[1]
@@ -645,7 +645,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     (folder / "run" / "features").mkdir(parents=True)
     with (folder / "run" / "scores.jsonl").open("w") as out:
         for i in range(n):
-            feature = {"feature": i % 50, "label": "a · b", "share": 0.1, "times": 2.0, "toxic": False, "at": [at + 3, at + 6],
+            feature = {"feature": i % 50, "label": "a · b", "share": 0.1, "times": 2.0, "toxic": False,
                        "near": None}  # fmt: skip
             row = {"file": str(data), "line": i + 1, "sha256": shas[i], "score": float(score[i]), "percentile": 0.5,
                    "bank": "one", "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature],
