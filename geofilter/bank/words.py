@@ -7,7 +7,7 @@ scripts that are written without spaces a word is what a token has of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def enclosing(text: str, spans: npt.NDArray[np.integer[Any]]) -> list[str]:
     return out
 
 
-def standing_out(weight: Mapping[str, float], usual: Mapping[str, float]) -> list[str]:
+def standing_out(weight: Mapping[str, float], usual: Mapping[str, float], among: Set[str] | None = None) -> list[str]:
     """The words whose weight stands out most from what is usual, the first one most, `MOST` at most.
 
     A word stands out by p log(p / q), p its part of all weight and q its part of what is usual.
@@ -110,13 +110,14 @@ def standing_out(weight: Mapping[str, float], usual: Mapping[str, float]) -> lis
     Args:
         weight: of each word.
         usual: how often each word is there.
+        among: words that may be named; all if None.
     """
     total, every = sum(weight.values()), sum(usual.values())
     if not total or not every:
         return []
     named: list[tuple[float, str]] = []
     for word, of_word in weight.items():
-        if says_something(word):
+        if (among is None or word in among) and says_something(word):
             p, q = of_word / total, max(usual.get(word, 0.0), 1.0) / every
             if p > q:
                 named.append((float(p * np.log(p / q)), word))

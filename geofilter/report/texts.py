@@ -5,6 +5,7 @@ are drawn at random.
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -26,6 +27,8 @@ DRAWN = {"removed": 200, "kept": 100}
 """rows drawn at random from each side"""
 LEVEL = 5
 """of packing"""
+BATCH = 1 << 20
+"""bytes packed at once"""
 
 
 class Texts:
@@ -41,8 +44,10 @@ class Texts:
         self.shortened = False
         """some response is longer"""
         self._packer = zlib.compressobj(LEVEL)
-        self._parts: list[bytes] = []
-        self._n = 0
+        self._pieces: list[bytes] = []
+        self._size = self._n = 0
+        self._thread = ThreadPoolExecutor(1)  # packs while rows are read
+        self._parts: list[Future[bytes]] = []
 
     def add(self, rank: int, sha256: str, row: Row) -> None:
         """Take a row.
@@ -57,13 +62,25 @@ class Texts:
         self._n += 1
 
     def _put(self, piece: bytes) -> None:
-        if packed := self._packer.compress(piece):
-            self._parts.append(packed)
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= BATCH:
+            self._pack()
+
+    def _pack(self) -> None:
+        self._parts.append(self._thread.submit(self._packer.compress, b"".join(self._pieces)))
+        self._pieces, self._size = [], 0
 
     def packed(self) -> bytes:
-        """All of them as JSON, packed with zlib: lists of rank, sha256, prompt, response, and whether it is whole."""
+        """All of them as JSON, packed with zlib: lists of rank, sha256, prompt, response, and whether it is whole.
+
+        No row can be added after it.
+        """
         self._put(b"]" if self._n else b"[]")
-        return b"".join([*self._parts, self._packer.flush()])
+        self._pack()
+        with self._thread:
+            parts = [part.result() for part in self._parts]
+        return b"".join([*parts, self._packer.flush()])
 
 
 def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
