@@ -75,6 +75,11 @@ def shorten(text: str, most: int = TEXT) -> str:
     return inert(text if len(text) <= most else beginning(text, most - 1) + "…", keep="\n\t")
 
 
+def shown_length(text: str, most: int = TEXT) -> int:
+    """Characters of a text that `shorten` shows, each in its place."""
+    return len(text) if len(text) <= most else len(beginning(text, most - 1))
+
+
 def one_line(text: str) -> str:
     """A text on one line, inert."""
     return inert(" ".join(text.split()))

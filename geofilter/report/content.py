@@ -30,6 +30,7 @@ from geofilter.report.document import (
     Verdict,
 )
 from geofilter.report.examples import examples_of
+from geofilter.report.grouped import groups_of
 from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
 from geofilter.report.verdict import Facts, verdict
@@ -65,7 +66,7 @@ class Report:
     outputs: Sequence[Outputs]
     dimensions: list[Dimension]
     rows: list[ShownRow]
-    """rows with their texts, by rank; `shade` adds `tokens` to some"""
+    """rows with their texts, by rank; `shade` adds `spans` to some"""
     gathered: GatheredRows
     examples: Examples
     """the labelled rows that the rows are like"""
@@ -101,6 +102,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "explained": gathered.tally.explained,
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
+        "groups": groups_of(selection, gathered.groups, gathered.names),
         "examples": examples_of([*top, *nearest], banks),
         "removed_rows": top,
         "nearest_kept_rows": nearest,

@@ -7,6 +7,7 @@ from typing import NotRequired, TypedDict
 from geofilter.bank.about import BankAbout, Like
 from geofilter.bank.known import KnownRow
 from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
+from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
 
 SCHEMA = 4
@@ -139,30 +140,56 @@ class Controls(TypedDict):
     style: dict[str, StyleMeans]
 
 
-Tokens = list[tuple[str, float, bool]]
-"""pieces of a response, each with its share of the score and whether unscored ones stand before it"""
-
-
-Spans = list[list[float]]
-"""[start, end, share of the score] of each scored token, in characters of the shown response"""
-
-
 class ShownRow(RowScore):
     """A scored row with its texts."""
 
     rank: int
     removed: bool
+    group: NotRequired[int]
+    """number of its group, see `groups`"""
     reason: str
     prompt: str
     response: str
-    tokens: NotRequired[Tokens]
     like: NotRequired[Like]
     """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
-    spans: NotRequired[Spans]
+    spans: NotRequired[list[Mark]]
+    """in characters of the shown response; absent where no token shares are stored under the row's bank"""
 
 
 Examples = dict[str, dict[str, KnownRow]]
 """labelled rows by bank, and by their number in it"""
+
+
+class GroupFeature(TypedDict):
+    """A feature that is common in a group."""
+
+    feature: int
+    label: str
+
+
+class GroupSource(TypedDict):
+    """Where rows of a group say they come from."""
+
+    name: str
+    rows: int
+
+
+class GroupReport(TypedDict):
+    """Rows that are about the same, see `groups.groups`."""
+
+    number: int
+    removed: bool
+    name: str
+    """words that they use more than others; empty where none stands out"""
+    rows: int
+    topic: str | None
+    """the one that most of them are closest to"""
+    sources: list[GroupSource]
+    features: list[GroupFeature]
+    examples: list[int]
+    """ranks of the rows nearest to its middle"""
+    duplicates: int
+    """of the rows, near-duplicates of a higher one"""
 
 
 class MadeWith(TypedDict):
@@ -219,6 +246,8 @@ class ReportDocument(TypedDict):
     """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
+    groups: list[GroupReport]
+    """of the removed rows, then of the highest kept ones, the largest first"""
     examples: Examples
     """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]

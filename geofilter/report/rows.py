@@ -6,6 +6,9 @@ import numpy as np
 
 from geofilter.arrays import Positions
 from geofilter.cut.cut import Selection
+from geofilter.errors import RunError
+from geofilter.groups.groups import Groups
+from geofilter.groups.naming import Names
 from geofilter.report import texts
 from geofilter.report.behind import Tally
 from geofilter.report.document import ShownRow
@@ -13,17 +16,19 @@ from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts, drawn_ranks
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
-from geofilter.run.marks import marks_of
+from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.reasons import reason
 from geofilter.run.rows import reread_each
-from geofilter.text import shorten
+from geofilter.text import shorten, shown_length
 
 TOP = 100
 """highest rows that are shown"""
 AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
-"""rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
+"""rows shown, besides those that stand for groups; what the top and the cut leave is spread evenly over the upper half
+of the ranks
+"""
 MOST_LISTED = 250_000
 """rows that the page lists, the highest scores first; the rest only counts"""
 SAMPLE = 500
@@ -56,13 +61,16 @@ class GatheredRows:
         n_removed = int(selection.removed.sum())
         self.drawn = drawn_ranks(selection, MOST_LISTED)
         """0-based ranks of rows drawn at random, see `texts.drawn_ranks`"""
-        shown = shown_ranks(len(order), n_removed)
+        self.groups = Groups.find(selection)
+        self.names = Names(self.groups)
+        of_groups = selection.rank()[self.groups.shown] - 1
+        shown = np.union1d(shown_ranks(len(order), n_removed), of_groups).astype(np.int64).tolist()
         gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])[: texts.MOST]
         others = {*gone.tolist(), *self.drawn["removed"], *self.drawn["kept"]}.difference(shown)
         self._rank = {int(order[rank]): rank + 1 for rank in (*shown, *others)}
         self._shown = {int(order[rank]) for rank in shown}
-        self.wanted: Positions = np.sort(np.fromiter(self._rank, np.int64))
-        """the scored rows that are shown, or whose texts are, ascending"""
+        self.wanted: Positions = np.union1d(np.fromiter(self._rank, np.int64), self.groups.watched)
+        """the scored rows that are shown, or whose texts or words are taken, ascending"""
         self.texts = Texts(len(others))
         """of rows that are not shown: removed ones, as many as there is room for, and those drawn"""
         self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
@@ -71,6 +79,8 @@ class GatheredRows:
         """removed rows among them"""
         self.tally = Tally()
         self._rows: dict[int, ShownRow] = {}
+        self._visible: dict[int, int] = {}
+        """characters of a shown row's response that are shown"""
 
     @classmethod
     def again(cls, selection: Selection) -> GatheredRows:
@@ -100,10 +110,12 @@ class GatheredRows:
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Keep a row that is shown, and the text of one that is wanted besides."""
+        self.names.see(position, line, row)
         if position in self._shown or position in self._sample:
             self.tally.see(line, row, bool(self._selection.removed[position]))
         if position not in self._shown:
-            self.texts.add(self._rank[position] - 1, line["sha256"], row)
+            if position in self._rank:
+                self.texts.add(self._rank[position] - 1, line["sha256"], row)
             return
         shown: ShownRow = {
             "file": line["file"],
@@ -124,20 +136,23 @@ class GatheredRows:
             "prompt": shorten(row.prompt),
             "response": shorten(row.response),
         }
+        if number := int(self.groups.of[position]):
+            shown["group"] = number
         if "like" in line:
             shown["like"] = line["like"]
         self._rows[position] = shown
+        self._visible[position] = shown_length(row.response)
 
     def rows(self) -> list[ShownRow]:
-        """The rows that are shown, by rank, their tokens with their shares of the score where the scan has stored them.
-
-        Raises:
-            RunError: a shard is missing or damaged.
-        """
-        for position, of in marks_of(self._selection.run, sorted(self._rows)).items():
-            row = self._rows[position]
-            # The ellipsis of a shortened response is no part of it.
-            spans = of.spans(len(row["response"].removesuffix("…")))
-            if spans:
-                row["spans"] = [list(span) for span in spans]
+        """The rows that are shown, by rank; their words are marked where the scan has stored shares."""
+        for position, found in self._marks().items():
+            if found.share is not None:
+                self._rows[position]["spans"] = found.spans(self._visible[position])
         return sorted(self._rows.values(), key=lambda row: row["rank"])
+
+    def _marks(self) -> dict[int, RowMarks]:
+        """Of the rows that are shown; none where a shard is damaged: a cut and its report do without."""
+        try:
+            return marks_of(self._selection.run, sorted(self._rows))
+        except RunError:
+            return {}

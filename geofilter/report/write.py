@@ -15,12 +15,13 @@ from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, re
 from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
-from geofilter.report.document import Tokens
+from geofilter.report.grouped import regrouped
 from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
+from geofilter.run.marks import Mark
 from geofilter.run.store import SCORES, Run
 from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
@@ -39,7 +40,15 @@ class Filtered:
     """what an earlier filter had left that was no whole set, one sentence each; this one has taken its place"""
 
 
-def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None = None) -> Filtered:
+def filter_run(
+    run: Run,
+    cut: Cut,
+    out: Path | None = None,
+    removed: Path | None = None,
+    *,
+    keep_groups: Sequence[int] = (),
+    drop_groups: Sequence[int] = (),
+) -> Filtered:
     """Cut a run: write the kept, removed and quarantined rows of every input, and the reports.
 
     All files are made before the first one appears, and an output set without its description is no whole one, see
@@ -48,6 +57,8 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
     Args:
         out: file for the kept rows (one input), or a folder for all outputs; by default beside the inputs.
         removed: file for the removed rows (one input).
+        keep_groups: groups of rows that the cut would remove and that stay, by their numbers in the run's last report.
+        drop_groups: groups of rows that it would keep and that go.
 
     Raises:
         InputError: a folder cannot be written, or options that do not fit the run.
@@ -55,7 +66,7 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
     """
     own = out is None or os.access(run.path, os.W_OK)
     with run.lock() if own else nullcontext():
-        selection = Selection.of(run, cut)
+        selection = Selection.of(run, regrouped(run, cut, keep_groups, drop_groups))
         plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
         gathered = GatheredRows(selection)
         new = {path.resolve() for plan in plans for path in plan.paths}
@@ -146,7 +157,7 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
 
 
 def write_shaded(
-    run: Run, most: int, shade: Callable[[Run, Sequence[RowScore]], list[Tokens]]
+    run: Run, most: int, shade: Callable[[Run, Sequence[RowScore]], list[list[Mark]]]
 ) -> tuple[list[Path], int]:
     """Make the report of a run's last cut again, with the tokens of some rows shaded.
 
@@ -164,8 +175,8 @@ def write_shaded(
         report, record = remake(run)
         removed = [row for row in report.rows if row["removed"]][:most]
         rows = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
-        for row, tokens in zip(rows, shade(run, rows), strict=True):
-            row["tokens"] = tokens
+        for row, spans in zip(rows, shade(run, rows), strict=True):
+            row["spans"] = spans
         own = {place: of for place in report.outputs if (of := _own(run, record, place))}
         with replacing(list(own), [run.path]) as files:
             pages = _write(report, files, [*own, None])

@@ -77,19 +77,14 @@ const length = i => `${tokens[i] === 65535 ? "at least " : ""}${counted(tokens[i
 const dimension = key => data.dimensions.find(d => d.key === key);
 const texts = new Map(data.rows.map(row => [row.rank - 1, row]));
 const rankOf = new Map(data.rows.map(row => [row.sha256, row.rank - 1]));
-for (const row of texts.values()) row.spans ??= row.tokens ? spansOf(row) : [];
+for (const row of texts.values()) row.spans = inUnits(row.response, row.spans ?? []);
 
-// Where the pieces of a response that the model was run on again stand in it.
-function spansOf(row) {
-  const found = [];
-  let at = 0;
-  for (const [text, share] of row.tokens) {
-    const start = row.response.indexOf(text, at);
-    if (start < 0) continue;
-    at = start + text.length;
-    found.push([start, at, share]);
-  }
-  return found;
+// Spans count characters; the page counts units of 16 bits, of which some characters have two.
+function inUnits(text, spans) {
+  const starts = [0];
+  for (const character of text) starts.push(starts.at(-1) + character.length);
+  if (starts.length === text.length + 1) return spans;
+  return spans.map(([from, to, share]) => [starts[from], starts[Math.min(to, starts.length - 1)], share]);
 }
 
 // How many of the first k rows are over the 99th percentile.
