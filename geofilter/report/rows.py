@@ -75,8 +75,8 @@ class GatheredRows:
         """of rows that are not shown: removed ones, as many as there is room for, and those drawn"""
         self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
         """removed rows that words are taken from"""
-        self.n_texts = int(selection.removed[self.wanted].sum())
-        """removed rows among them"""
+        self.n_texts = int(selection.removed[np.fromiter(self._rank, np.int64)].sum())
+        """removed rows that are shown or whose texts are held"""
         self.tally = Tally()
         self._rows: dict[int, ShownRow] = {}
         self._visible: dict[int, int] = {}
