@@ -9,7 +9,7 @@ bank built anew.
 from __future__ import annotations
 
 from geofilter.bank.bank import built_in_sources
-from geofilter.build.build import BUILT_IN, BuildOptions, build
+from geofilter.build.build import BUILT_IN, BuildOptions, build, read_ordinary
 from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.pair import require_pair
@@ -25,14 +25,13 @@ def main() -> None:
     loading = Loading("cpu", "float32")
     require_pair(target, loading, print)
     reader = FeatureReader(target, loading)
-    reference = None
+    ordinary = read_ordinary(reader)  # both are judged against the same rows
     for name in BUILT_IN:
         bank = build(
             name, target, built_in_seeds(name), reader, built_in_sources(name), BuildOptions(centred=True),
-            reference=reference,
+            ordinary=ordinary,
         )  # fmt: skip
         bank.save(package_data("banks", target.name, name))
-        reference = bank.reference  # both are judged against the same ordinary rows
         print(name, bank.meta["evaluation"], flush=True)
 
 

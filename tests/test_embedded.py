@@ -14,7 +14,7 @@ from helpers.command import geofilter
 from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import bank_folder_for
-from geofilter.build.build import BUILT_IN, BuildOptions, build, encode
+from geofilter.build.build import BUILT_IN, BuildOptions, Ordinary, build, encode
 from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice
 from geofilter.files import package_data
@@ -84,7 +84,7 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
     shipped = Bank.load(bank_folder_for("toxic-text", target, "float32"), target.fingerprint)
     again = build(
         "toxic-text", target, built_in_seeds("toxic-text"), reader, built_in_sources("toxic-text"),
-        BuildOptions(centred=True), reference=shipped.reference, notify=lambda text: None,
+        BuildOptions(centred=True), ordinary=Ordinary(shipped.reference, shipped.rate), notify=lambda text: None,
     )  # fmt: skip
     # Features at the edge of the list may change places.
     assert len(set(again.toxic.tolist()) & set(shipped.toxic.tolist())) >= 97

@@ -138,6 +138,7 @@ def test_a_bank_whose_arrays_are_damaged_is_refused(many: settings, bank: Bank, 
 def arrays_of(bank: Bank) -> dict[str, np.ndarray]:
     near = bank.closeness
     return {"weights": bank.weights, "toxic": bank.toxic, "near": near.toxic, "nearest": near.nearest,
+            "other": near.other, "cosine": near.other_cosine, "rate": bank.rate,
             "mean": bank.background.mean, **bank.reference.arrays()}  # fmt: skip
 
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from geofilter.arrays import F32, I32, Digests, array_sum, check_array
+from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
-from geofilter.bank.background import Background
+from geofilter.bank.background import COMMON, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
@@ -41,8 +41,9 @@ FORMAT = 3
 ABOUT = "bank.json"
 ARRAYS = "bank.safetensors"
 """in a bank's folder"""
-LEARNT_FROM = "learnt_from.content"
+LEARNT_FROM, RATE = "learnt_from.content", "rate"
 """in bank.safetensors, but for banks of earlier versions"""
+CLOSENESS = tuple(field.name for field in fields(Closeness))
 
 
 def built_in_sources(name: str) -> dict[str, Source]:
@@ -88,6 +89,9 @@ class Bank:
     random: F32
     """(d_sae, 20) contrast weights of random banks of the same size: the null of all other scorers"""
     background: Background
+    rate: F32
+    """(d_sae,) share of the response tokens of ordinary chat on which each feature fires; 0 in a bank of an earlier
+    version"""
     dense: F32
     """(d_in,) unit difference of mean residuals, bad - good"""
     reference: Pooled
@@ -95,7 +99,7 @@ class Bank:
     topics: Topics
     """kinds of harm that its bad rows are told apart into"""
     labels: Sequence[str] = field(default_factory=list)
-    """per feature: its strongest tokens in the texts the bank was built from"""
+    """per feature: its words in the texts the bank was built from, see `build.words`; "" where it has none"""
     meta: BankMeta = field(default_factory=lambda: BankMeta())
     """sources, options, evaluation; examples: for each toxic feature up to two, see `build.excerpts`"""
     excluded: Sequence[int] = ()
@@ -114,6 +118,15 @@ class Bank:
     def d_sae(self) -> int:
         """Features of the SAE."""
         return len(self.effect)
+
+    @property
+    def common(self) -> Bools:
+        """(d_sae,) features of tone and punctuation: those that fire on a part of the ordinary tokens that is over
+        `COMMON` and over `OFTENER` times that of the mean feature.
+        """
+        fired = self.rate[self.rate > 0]
+        # Where all features fire on many tokens, to do so is nothing special.
+        return self.rate > max(COMMON, OFTENER * float(fired.mean() if len(fired) else 0))
 
     @property
     def weak(self) -> bool:
@@ -170,7 +183,7 @@ class Bank:
         return replace(
             self, excluded=excluded, weights=without(self.weights), shuffled=without(self.shuffled),
             random=without(self.random), topics=self.topics.without(excluded),
-            closeness=Closeness(without(near.toxic), without(near.aligned), near.nearest),
+            closeness=replace(near, toxic=without(near.toxic), aligned=without(near.aligned)),
         )  # fmt: skip
 
     def save(self, path: Path, mode: int | None = None) -> None:
@@ -196,6 +209,7 @@ class Bank:
             "random": self.random,
             "background.mean": self.background.mean,
             "background.sd": self.background.sd,
+            RATE: self.rate,
             "dense": self.dense,
             "topics.weights": self.topics.weights,
             "topics.centre": self.topics.centre,
@@ -203,6 +217,9 @@ class Bank:
             **self.reference.arrays("reference."),
             **({} if self.rows is None else self.rows.arrays()),
         }
+        if len(self.closeness.other):
+            arrays["closeness.other"] = self.closeness.other
+            arrays["closeness.other_cosine"] = self.closeness.other_cosine
         text = {
             "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
             "labels": [_escaped(label) for label in self.labels],
@@ -289,9 +306,10 @@ class Bank:
             effect=a["effect"],
             weights=a["weights"],
             shuffled=a["shuffled"],
-            closeness=Closeness(a["closeness.toxic"], a["closeness.aligned"], a["closeness.nearest"]),
+            closeness=Closeness(**{name: a[f"closeness.{name}"] for name in CLOSENESS if f"closeness.{name}" in a}),
             random=a["random"],
             background=Background(a["background.mean"], a["background.sd"]),
+            rate=a.get(RATE, np.zeros(target["d_sae"], np.float32)),
             dense=a["dense"],
             reference=Pooled.from_arrays(a, "reference."),
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),

@@ -51,6 +51,7 @@ def check_arrays(a: Mapping[str, npt.NDArray[Any]], d_sae: int, n_topics: int) -
         check_array(name, a[name], np.int32)
         if not len(a[name]) or a[name].min() < 0 or a[name].max() >= below:
             raise ValueError(f"{name} is empty, or has numbers other than 0 to {below - 1}")
+    _check_later(a, d_sae)
     usual = Background(a["background.mean"], a["background.sd"])
     if (usual.sd < 0).any() or not (usual.scale > 0).all():
         raise ValueError("background.sd is below 0, or 0 throughout")
@@ -58,6 +59,20 @@ def check_arrays(a: Mapping[str, npt.NDArray[Any]], d_sae: int, n_topics: int) -
     reference.check(d_sae, "reference.")
     if not len(reference) or reference.residual.shape[1] != len(a["dense"]):
         raise ValueError(f"reference has residuals {reference.residual.shape}, not (1 or more, {len(a['dense'])})")
+
+
+def _check_later(a: Mapping[str, npt.NDArray[Any]], d_sae: int) -> None:
+    """Refuse arrays that banks of earlier versions do not have."""
+    if "rate" in a:
+        check_array("rate", a["rate"], np.float32, (d_sae,))
+        if not ((a["rate"] >= 0) & (a["rate"] <= 1)).all():
+            raise ValueError("rate has numbers other than 0 to 1")
+    m = len(a["toxic"])
+    if "closeness.other" in a:
+        check_array("closeness.other_cosine", a["closeness.other_cosine"], np.float32, (m,))
+        check_array("closeness.other", other := a["closeness.other"], np.int32, (m,))
+        if other.min() < 0 or other.max() >= m:
+            raise ValueError(f"closeness.other has numbers other than 0 to {m - 1}")
 
 
 def check_meta(text: BankMeta) -> None:

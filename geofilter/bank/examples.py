@@ -49,6 +49,8 @@ class LearnOptions:
     """banks of the same target whose weights this one may build on, see `ridge`"""
     labels: Sequence[str] = ()
     """(d_sae,) words for every feature"""
+    rate: F32 | None = None
+    """(d_sae,) see `Bank.rate`; None where it is not known"""
     meta: BankMeta = field(default_factory=lambda: BankMeta())
     seed: int = 0
     """of shuffled labels and random banks"""

@@ -6,7 +6,7 @@ proportion to cos(d_i, d_j), d the unit decoder directions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,13 @@ from geofilter.bank.search import ExactSearch
 from geofilter.errors import BankError
 
 N_RANDOM_BANKS = 20
+NEAR = 0.3
+"""cosine from which on a feature is said to be near a toxic one: of the embedded SAE's features one in a hundred comes
+as near to the nearest of a hundred drawn at random"""
 
 
 def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:
-    """For each unit direction (n, d_in): largest cosine to the bank's (m, d_in), and which one it is.
+    """For each unit direction (n, d_in): largest cosine (n,) to the bank's (m, d_in), and which one it is.
 
     An exact inner-product search (FAISS), on the GPU where there is one.
 
@@ -36,6 +39,17 @@ def max_cosine(directions: F32, bank: F32) -> tuple[F32, I32]:
     return cosine[:, 0], which[:, 0].astype(np.int32)
 
 
+def nearest_other(directions: F32) -> tuple[F32, I32]:
+    """For each of some unit directions (m, d_in): its largest cosine to another of them, and which one that is.
+
+    One that is alone has the cosine -1, to itself.
+    """
+    cosine = directions @ directions.T
+    np.fill_diagonal(cosine, -1)
+    which = cosine.argmax(1).astype(np.int32)
+    return cosine[np.arange(len(which)), which], which
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Closeness:
     """Cosines of every feature of the SAE to a bank; depends on target and bank only, never on a row."""
@@ -46,6 +60,27 @@ class Closeness:
     """(d_sae,) largest cosine to an aligned feature"""
     nearest: I32
     """(d_sae,) position in the bank's toxic list of the nearest toxic feature"""
+    other: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """(m,) for each toxic feature the position of the nearest other one; empty in a bank of an earlier version"""
+    other_cosine: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(m,) cosine of the two"""
+
+    def near(self, feature: int, place: int | None) -> tuple[int, float] | None:
+        """Position in the toxic list, and cosine, of the toxic feature that is nearest to a feature and not itself.
+
+        Args:
+            place: position of the feature in that list; None where it is not there.
+
+        Returns:
+            None where the cosine is below `NEAR`.
+        """
+        if place is None:
+            found, cosine = self.nearest[feature], self.toxic[feature]
+        elif place < len(self.other):
+            found, cosine = self.other[place], self.other_cosine[place]
+        else:
+            return None
+        return (int(found), float(cosine)) if cosine >= NEAR else None
 
     @property
     def contrast(self) -> F32:
@@ -56,7 +91,8 @@ class Closeness:
 def closeness(directions: F32, toxic: I32, aligned: I32) -> Closeness:
     """Search every feature's direction (d_sae, d_in) against the toxic and the aligned list once."""
     near, which = max_cosine(directions, directions[toxic])
-    return Closeness(near, max_cosine(directions, directions[aligned])[0], which)
+    cosine, other = nearest_other(directions[toxic])
+    return Closeness(near, max_cosine(directions, directions[aligned])[0], which, other, cosine)
 
 
 def effect_sizes(pooled: Pooled, bad: Bools, d_sae: int) -> F32:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import Digests, check_array
+from geofilter.bank.about import Like
 from geofilter.bank.space import F16
-from geofilter.text import inert, shorten
+from geofilter.text import inert, one_line, shorten
 from geofilter.typed import check_typed
 
 PROMPT, RESPONSE = 200, 320
@@ -24,6 +25,8 @@ DIGEST = 8
 """bytes of a row's hash by which it is known again"""
 MOST_BYTES = 64 << 20
 """of the texts of all rows"""
+QUOTED = 160
+"""characters of a response that a sentence quotes"""
 _TEXTS = "rows.texts"
 
 
@@ -53,6 +56,11 @@ class KnownRows:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def named(self, like: Like) -> dict[str, KnownRow]:
+        """The rows that a `Like` names, by side."""
+        sides = (("bad", like.get("bad")), ("good", like.get("good")))
+        return {side: self.texts[of["row"]] for side, of in sides if of is not None and 0 <= of["row"] < len(self)}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name, for a safetensors file; the texts as packed JSON."""
@@ -103,3 +111,9 @@ def _unpacked(packed: bytes) -> list[KnownRow]:
 def known_row(prompt: str, response: str, topic: str, bad: bool) -> KnownRow:
     """What is kept of a labelled row: beginnings, inert but for line breaks and tabs."""
     return {"prompt": shorten(prompt, PROMPT), "text": shorten(response, RESPONSE), "topic": inert(topic), "bad": bad}
+
+
+def quoted(row: KnownRow) -> str:
+    """A labelled row within a sentence: its response, on one line, and its topic."""
+    text = f'"{one_line(shorten(row["text"], QUOTED))}"'
+    return f"{text} ({one_line(row['topic'])})" if row["topic"] else text

@@ -77,6 +77,7 @@ def fit(
         closeness=closeness(directions, toxic, aligned),
         random=random_weights(directions, live, len(toxic), len(aligned), options.seed),
         background=background,
+        rate=np.zeros(d_sae, np.float32) if options.rate is None else options.rate,
         dense=(dense / max(float(np.linalg.norm(dense)), 1e-12)).astype(np.float32),
         reference=reference,
         topics=Topics.of(rows.take(np.flatnonzero(bad)), of_bad, usable(kinds, bad)[0], background),

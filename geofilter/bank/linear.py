@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from geofilter.arrays import F32, F64, I32, array_sum
+from geofilter.arrays import F32, F64, I32, Bools, array_sum
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 from geofilter.stats import spread
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+FEWEST, MOST = 3, 8
+"""features named for a row, where it has as many with a positive share"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +123,20 @@ class FeatureShare:
     """in units of the score; over all features the shares sum to it"""
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What carries a row's score, as far as it is named."""
+
+    features: list[FeatureShare]
+    """the largest positive shares, largest first, none of them of a common feature"""
+    common: float
+    """summed share of the common features"""
+    explained: float
+    """part, in [0, 1], of the score that both carry together: how far the row would fall towards the mean of ordinary
+    chat, whose score is 0, if all of these were as there. What speaks against the row is not taken off it: it is in
+    the remainder, with all that is not named"""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shares:
     """Splits a score that is a sum into features: share_f = (x_f - mean reference x_f) * w_f / sd.
@@ -166,16 +183,29 @@ class Shares:
         silent[indices] = False
         return float(((self.linear.absent() - self.centre) * self.linear.weights)[silent].sum() / self.sd)
 
-    def top(self, excess: sp.csr_matrix, k: int) -> list[list[FeatureShare]]:
-        """For each row of `Linear.excess` its k active features with the largest positive shares, largest first."""
+    def carried(self, excess: sp.csr_matrix, scores: F64, common: Bools) -> list[Carried]:
+        """What carries the scores (n,) of the rows of `Linear.excess`.
+
+        Of each row as many active features are named as carry half of its score together with the common ones, at
+        least `FEWEST` and at most `MOST`.
+
+        Args:
+            common: (d_sae,) features that are not named.
+        """
         _, share = self.active(excess)
-        indices = excess.indices
+        of_common = np.where(common[excess.indices], share, 0)
+        named = np.where(common[excess.indices], 0, share)
         out = []
-        for start, end in pairwise(excess.indptr.tolist()):
-            part = share[start:end]
-            best = np.argpartition(-part, k)[:k] if len(part) > k else np.arange(len(part))
-            best = best[np.lexsort((indices[start:end][best], -part[best]))] + start
-            best = best[share[best] > 0]
-            found = zip(indices[best].tolist(), share[best].tolist(), strict=True)
-            out.append([FeatureShare(*of_one) for of_one in found])
+        for (start, end), score in zip(pairwise(excess.indptr.tolist()), scores.tolist(), strict=True):
+            part, indices = named[start:end], excess.indices[start:end]
+            best = np.argpartition(-part, MOST)[:MOST] if len(part) > MOST else np.arange(len(part))
+            best = best[np.lexsort((indices[best], -part[best]))]
+            best = best[part[best] > 0]
+            rest = float(of_common[start:end].sum())
+            carried = rest + np.cumsum(part[best])
+            best = best[: max(FEWEST, int((carried < score / 2).sum()) + 1)]
+            found = zip(indices[best].tolist(), part[best].tolist(), strict=True)
+            total = rest + float(part[best].sum())
+            explained = min(1.0, max(0.0, total / score)) if score > 0 else 0.0
+            out.append(Carried([FeatureShare(*of_one) for of_one in found], rest, explained))
         return out

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from geofilter.arrays import digests
 from geofilter.bank.bank import Bank, built_in_folder, built_in_sources
-from geofilter.bank.features import Pooled
-from geofilter.build.build import BuildOptions, build
+from geofilter.build.build import BuildOptions, Ordinary, build, read_ordinary
 from geofilter.build.seeds import SeedFiles, built_in_seeds
 from geofilter.config import BUILT_IN, Loading, TargetChoice
 from geofilter.encode.model import precision_here
@@ -39,7 +38,8 @@ def find(
         BankError: not found, or made for another target.
     """
     banks = []
-    reference: Pooled | None = None
+    ordinary: list[Ordinary] = []
+    """the background, once a bank has needed it"""
     for name in names or BUILT_IN:
         if name not in BUILT_IN:
             banks.append(bank := _from_folder(name, target))
@@ -50,11 +50,13 @@ def find(
                 )
             continue
 
-        def make(folder: Path, name: str = name, reference: Pooled | None = reference) -> None:
+        def make(folder: Path, name: str = name) -> None:
             notify(f"building the bank {name} for {target.name}, once ...")
+            reader = make_reader()
+            ordinary.extend([] if ordinary else [read_ordinary(reader)])
             built = build(
-                name, target, built_in_seeds(name), make_reader(), built_in_sources(name), BuildOptions(centred=True),
-                reference=reference, notify=notify,
+                name, target, built_in_seeds(name), reader, built_in_sources(name), BuildOptions(centred=True),
+                ordinary=ordinary[0], notify=notify,
             )  # fmt: skip
             built.save(folder)
             kept.record(folder)
@@ -63,7 +65,6 @@ def find(
         path = made_once(place, lambda folder: (folder / "bank.json").is_file(), make, notify)
         kept.check(path, kept.recorded(path))
         banks.append(Bank.load(path, target.fingerprint))
-        reference = banks[-1].reference
     _refuse_same([bank.name for bank in banks])
     return banks
 
@@ -123,10 +124,10 @@ def build_from_files(
     sources = files.sources(seeds)
     reader = checked_reader(target, loading, notify)
     priors = find((), target, precision_here(loading), lambda: reader, notify) if prior else []
-    reference = priors[0].reference if priors else None
+    known = [Ordinary(p.reference, p.rate) for p in priors if p.rate.any()]  # which earlier versions do not say
     bank = build(
-        out.resolve().name, target, seeds, reader, sources, replace(options, priors=priors), reference=reference,
-        notify=notify,
+        out.resolve().name, target, seeds, reader, sources, replace(options, priors=priors),
+        ordinary=known[0] if known else None, notify=notify,
     )  # fmt: skip
     bank = replace(bank, learnt_from=digests(seed.row.content_sha256 for seed in seeds))
     bank.save(out, mode_of([files.bad, files.good]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geofilter.arrays import digests
+from geofilter.arrays import F32, digests
 from geofilter.bank.about import BankMeta, BankTarget, Source
 from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
@@ -19,7 +19,7 @@ from geofilter.bank.topics import MIN_ROWS, usable
 from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
 from geofilter.config import BANK_SIZE, BUILT_IN
-from geofilter.encode.reader import FeatureReader, refuse_infinite
+from geofilter.encode.reader import FeatureReader, Observer, refuse_infinite
 from geofilter.encode.tokens import encode_row, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
@@ -50,6 +50,15 @@ class BuildOptions:
     """the bank keeps beginnings of the rows, to show what a feature or a score stands for"""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ordinary:
+    """The background as the target reads it."""
+
+    pooled: Pooled
+    rate: F32
+    """(d_sae,) share of its response tokens on which each feature fires"""
+
+
 def build(
     name: str,
     target: Target,
@@ -58,14 +67,14 @@ def build(
     sources: dict[str, Source],
     options: BuildOptions,
     *,
-    reference: Pooled | None = None,
+    ordinary: Ordinary | None = None,
     notify: Notify = print,
 ) -> Bank:
     """Encode the seed rows and the background, learn the weights, check the bank on held-out folds.
 
     Args:
         sources: where the seed rows come from.
-        reference: pooled background rows when they have been encoded already.
+        ordinary: the background when it has been encoded already.
 
     Raises:
         InputError: a seed row cannot be encoded.
@@ -73,10 +82,10 @@ def build(
     """
     labels = LabelCollector(reader.encoder.d_sae)
     notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
-    pooled = encode(reader, [s.row for s in seeds], labels, options.system)
-    if reference is None:
+    pooled = encode(reader, [s.row for s in seeds], labels.observe, options.system)
+    if ordinary is None:
         notify(f"bank {name}: encoding the background ...")
-        reference = encode(reader, background_rows(), labels)
+        ordinary = read_ordinary(reader)
     directions = unit_decoder(target.sae_dir)
     notify(f"bank {name}: checking it on held-out rows ...")
     bad, kinds = np.array([s.bad for s in seeds]), [s.kind for s in seeds]
@@ -96,8 +105,8 @@ def build(
         "system": options.system,
         "sources": sources,
     }
-    how = LearnOptions(options.size, options.centred, options.priors, labels.words(reader), meta)
-    bank = learn(name, about, directions, examples, reference, how)
+    how = LearnOptions(options.size, options.centred, options.priors, labels.words(reader), ordinary.rate, meta)
+    bank = learn(name, about, directions, examples, ordinary.pooled, how)
     if not options.examples:
         return bank
     shown = excerpts(
@@ -110,9 +119,22 @@ def build(
     return keeping(replace(bank, meta={**bank.meta, "examples": shown}), pooled, texts, content, prior)
 
 
-def encode(
-    reader: FeatureReader, rows: Sequence[Row], labels: LabelCollector | None = None, system: str = "keep"
-) -> Pooled:
+def read_ordinary(reader: FeatureReader) -> Ordinary:
+    """Encode the background.
+
+    Raises:
+        TargetError: activations that are not finite.
+    """
+    fired = np.zeros(reader.encoder.d_sae, np.int64)
+
+    def observe(tokens: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
+        np.add(fired, np.bincount(features, minlength=len(fired)), out=fired)
+
+    pooled = encode(reader, background_rows(), observe)
+    return Ordinary(pooled, (fired / pooled.n_tokens.sum()).astype(np.float32))
+
+
+def encode(reader: FeatureReader, rows: Sequence[Row], observe: Observer | None = None, system: str = "keep") -> Pooled:
     """Pool rows through the target.
 
     Raises:
@@ -125,7 +147,7 @@ def encode(
         if isinstance(found, RowError):
             raise InputError(f"{row.file}, line {row.line}: {found}")
         encoded.append(found)
-    features = reader.read(encoded, observe=labels.observe if labels else None)
+    features = reader.read(encoded, observe=observe)
     refuse_infinite(features, rows)
     return Pooled.of(features, reader.encoder.d_in)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from geofilter.cli.output import note, paragraph
-from geofilter.report.excerpt import excerpt
+from geofilter.report.excerpt import Piece, excerpt
 from geofilter.report.plain import details
 from geofilter.text import inert
 
@@ -21,6 +21,8 @@ ROWS = 5
 """highest removed rows that are shown"""
 PARTS = 4
 """parts of the data, and groups, that are named"""
+SHADED = 20
+"""rows to shade, where words are not marked"""
 NARROW = 80
 """characters of a line where there is no terminal"""
 STYLE = {"confirmed": "bold green", "read": "bold yellow", "few": "bold yellow", "nothing": "bold red"}
@@ -86,6 +88,8 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
         yield Text("highest removed rows", style="bold")
         several = len(report["files"]) > 1
         yield from (_row(row, width, marks, several) for row in shown)
+        if why := _unmarked(report):
+            yield Text(inert(why), style="dim")
     if common := _common(report):
         yield Text()
         yield Text("what they have in common", style="bold")
@@ -111,11 +115,34 @@ def _row(row: ShownRow, width: int, marks: bool, several: bool) -> Text:
 
     place = f"{row['file']}:{row['line']}" if several else f"line {row['line']}"
     head = f"{row['score']:6.2f}  {inert(place)[-28:]}  "
-    line = Text(head, style="dim")
-    for text, strong in excerpt(row["response"], row.get("spans") or [], max(20, width - len(head) - 1)):
-        line.append(f"[{text}]" if strong and marks else text, style="not dim bold red" if strong else "not dim")
+    line = Text.assemble(
+        (head, "dim"), shaded(excerpt(row["response"], row.get("spans") or [], max(20, width - len(head) - 1)), marks)
+    )
     line.no_wrap, line.overflow = True, "ellipsis"
     return line
+
+
+def shaded(pieces: Sequence[Piece], marks: bool) -> Text:
+    """Pieces of a response, the strong ones in colour.
+
+    Args:
+        marks: put them in brackets instead.
+    """
+    from rich.text import Text
+
+    return Text.assemble(
+        *((f"[{text}]" if strong and marks else text, "bold red" if strong else "") for text, strong in pieces)
+    )
+
+
+def _unmarked(report: ReportDocument) -> str:
+    """Why no word of the removed rows is marked, and what marks them; empty where some are, or nothing can."""
+    rows = report["removed_rows"]
+    if any("spans" in row for row in rows) or not any(row["top_features"] for row in rows):
+        return ""
+    stored = report["made_with"]["encoding"]["token_shares"]
+    why = "the scan stored those of other banks" if stored else "the scan stored none"
+    return f"no words are marked, {why}: geofilter report {shlex.quote(report['made_with']['run'])} --shade {SHADED}"
 
 
 def _common(report: ReportDocument) -> list[str]:

@@ -92,11 +92,9 @@ def scan(
         note(text)
     note(f"run: {done.path}")
     paragraph(f"next: {found['action']}")
-    note(f"  {found['command'] or _cut(done)}")
-
-
-def _cut(run: Run) -> str:
-    return f"geofilter filter {shlex.quote(str(run.path))} --drop 10%"
+    if found["command"]:
+        note(f"      {found['command']}")
+    note(f"to cut: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
 
 
 def show_rows(config: ScanConfig, as_json: bool) -> None:

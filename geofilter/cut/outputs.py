@@ -24,6 +24,7 @@ from geofilter.rows.lines import on_one_line
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
+from geofilter.run.reasons import reason
 from geofilter.run.rows import lines_of
 from geofilter.run.store import LINES, QUARANTINE, Run
 from geofilter.together import Together, mode_of
@@ -206,18 +207,11 @@ def removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
         "topic": detail["topic"],
         "topics": detail["topics"],
         "top_features": detail["top_features"],
+        "common": detail["common"],
+        "explained": detail["explained"],
         "rank": rank,
         "reason": reason(detail),
     }
     if "geofilter" in record:
         note["previous"] = record["geofilter"]  # of an earlier removal; readers see the last field of a name only
     return row[:-1] + _NOTE + dumps(note).rstrip() + b"}\n"
-
-
-def reason(detail: ScoreLine) -> str:
-    """Why a row scores as it does, in one sentence."""
-    text = f"scores above {detail['percentile']:.1%} of ordinary rows under {detail['bank']}"
-    if detail["topic"]:
-        text += f", of its topics closest to {detail['topic']}"
-    parts = [f"feature {t['feature']} ({t['label']}) {t['share']:+.2f}" for t in detail["top_features"][:3]]
-    return f"{text}; most from {', '.join(parts)}" if parts else text

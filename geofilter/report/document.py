@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
-from geofilter.run.manifest import Counts, Encoding, Quarantined, RowScore, TargetAbout
+from geofilter.bank.about import BankAbout, Like
+from geofilter.bank.known import KnownRow
+from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
 from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
 
@@ -75,29 +76,35 @@ class ShownExcerpt(TypedDict):
     bad: bool
 
 
-class Through(TypedDict):
-    """A feature by which removed rows come near a toxic one."""
-
-    feature: int
-    label: str
-    share: float
-
-
-class ToxicFeature(TypedDict):
-    """A toxic feature behind the removed rows."""
+class FeatureBehind(TypedDict):
+    """A feature of the removed rows' own that they score by."""
 
     bank: str
     feature: int
     label: str
+    """words it is strongest on in the bank's texts"""
+    words: list[str]
+    """words of these rows that it is strongest on and that stand out there"""
     share: float
-    """of the removed rows' scores, through the features nearest to it"""
-    closeness: float
-    """of those features, weighted by share"""
+    """summed over the removed rows that name it"""
     rows: int
-    through: list[Through]
+    """that name it"""
+    times: float | None
+    """as strong in them as in ordinary chat, weighted by share; None where ordinary chat never has it"""
+    toxic: bool
+    near: NearFeature | None
+    """see `manifest.NamedFeature`"""
     examples: list[ShownExcerpt]
     link: str | None
     """its page on neuronpedia.org"""
+
+
+class Explained(TypedDict):
+    """How much of the removed rows' scores is explained by what is named, see `manifest.RowScore`."""
+
+    median: float
+    half: float
+    """share of the rows of which half is, or more"""
 
 
 class MeanScore(TypedDict):
@@ -141,8 +148,14 @@ class ShownRow(RowScore):
     reason: str
     prompt: str
     response: str
+    like: NotRequired[Like]
+    """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
     spans: NotRequired[list[Mark]]
     """in characters of the shown response; absent where no token shares are stored under the row's bank"""
+
+
+Examples = dict[str, dict[str, KnownRow]]
+"""labelled rows by bank, and by their number in it"""
 
 
 class MadeWith(TypedDict):
@@ -152,6 +165,8 @@ class MadeWith(TypedDict):
     run: str
     scores: str
     """sha256 of its score arrays"""
+    scored_on: str
+    """the day, in UTC"""
     target: TargetAbout
     scorer: str
     encoding: Encoding
@@ -190,11 +205,15 @@ class ReportDocument(TypedDict):
     power: list[PowerVerdict]
     histogram: Histogram
     composition: dict[str, list[RowsPart]]
-    features: list[ToxicFeature]
+    features: list[FeatureBehind]
+    explained: Explained | None
+    """None where nothing was removed, or the scorer has no feature shares"""
     labels: NotRequired[LabelsReport]
     """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
+    examples: Examples
+    """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]
     nearest_kept_rows: list[ShownRow]
     removed_rows_shown: int

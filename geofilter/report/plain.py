@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from geofilter.bank.words import BETWEEN
 from geofilter.report.content import BINS
-from geofilter.report.document import Histogram, ReportDocument
+from geofilter.report.document import Explained, Histogram, ReportDocument
+from geofilter.report.examples import likeness
 from geofilter.run.banks import exclusions_said
+from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
 from geofilter.text import inert, markdown_cell, markdown_text
 
 
@@ -38,10 +41,18 @@ def markdown(report: ReportDocument) -> str:
         for part in labels["parts"]:
             add(f"| {cell(part['name'])} | {part['rows']:,} | {part['removed']:,} |")
         add(f"\n{whole(labels['text'])}")
-    add("\n## Toxic features behind the removed rows\n")
-    add("| bank | feature | strongest tokens | share | rows |\n|---|---:|---|---:|---:|")
+    add("\n## Features behind the removed rows\n")
+    if explained := report["explained"]:
+        add(f"{_explained(explained)}\n")
+    add(
+        "| bank | feature | its words here | in the bank's texts | share | rows | times ordinary | toxic |\n"
+        "|---|---:|---|---|---:|---:|---:|---|"
+    )
     for t in report["features"]:
-        add(f"| {cell(t['bank'])} | {t['feature']} | {cell(t['label'])} | {t['share']:.2f} | {t['rows']} |")
+        add(
+            f"| {cell(t['bank'])} | {t['feature']} | {cell(BETWEEN.join(t['words']))} | {cell(t['label'] or NO_WORDS)} "
+            f"| {t['share']:.2f} | {t['rows']} | {times_short(t['times'])} | {cell(standing(t))} |"
+        )
     control = report["controls"]
     add("\n## Controls\n")
     add(
@@ -56,6 +67,11 @@ def markdown(report: ReportDocument) -> str:
     add("| rank | row | score | why |\n|---:|---|---:|---|")
     for row in report["removed_rows"][:20]:
         add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
+    if like := [
+        (row["rank"], text) for row in report["removed_rows"][:20] if (text := likeness(row, report["examples"]))
+    ]:
+        add("\nThe bank's rows that these are most like:\n")
+        lines += [f"- {rank}: {whole(text)}" for rank, text in like]
     made = report["made_with"]
     target = made["target"]
     add(f"\nTarget: {whole(target['model'])}, {whole(target['hook'])}, SAE {whole(target['sae'])}.")
@@ -78,9 +94,12 @@ def details(report: ReportDocument) -> Iterator[str]:
     yield "scores (# kept, x removed)"
     yield from _text_histogram(report["histogram"])
     yield ""
-    yield "toxic features behind the removed rows"
+    yield "features behind the removed rows"
+    if explained := report["explained"]:
+        yield _explained(explained)
     for f in report["features"][:8]:
-        yield f"  {f['share']:8.2f}  {f['rows']:6d} rows  {f['bank']} {f['feature']}: {f['label']}"
+        words = BETWEEN.join(f["words"]) or f["label"] or NO_WORDS
+        yield f"  {f['share']:8.2f}  {f['rows']:6d} rows  {f['bank']} {f['feature']}: {words}"
     flagged = control["flagged"]
     yield ""
     yield (
@@ -92,6 +111,14 @@ def details(report: ReportDocument) -> Iterator[str]:
     yield (
         f"overlap with an equal cut by length or format: at most {overlap[worst]:.0%} ({worst}); "
         f"by chance {control['removed_share']:.0%}"
+    )
+
+
+def _explained(explained: Explained) -> str:
+    """How much of the removed rows' scores the features that rows name carry, with those of tone and punctuation."""
+    return (
+        f"The features that a row names and {TONE} carry {explained['median']:.0%} of a removed row's score (median), "
+        f"half or more of it in {explained['half']:.0%} of these rows."
     )
 
 

@@ -180,16 +180,30 @@ class BankScore(TypedDict):
     percentile: float
 
 
+class NearFeature(TypedDict):
+    """The toxic feature that another one is nearest to."""
+
+    feature: int
+    label: str
+    cosine: float
+
+
 class NamedFeature(TypedDict):
     """A feature that a row scores by."""
 
     feature: int
     label: str
+    """words it is strongest on in the bank's texts; empty where it has none of its own"""
     share: float
     """of the score"""
-    closeness: float
-    nearest_toxic: int
-    nearest_label: str
+    times: float | None
+    """its mean activation on the row's tokens over that in ordinary chat; None where ordinary chat never has it"""
+    toxic: bool
+    """it is one of the bank's toxic features"""
+    near: NearFeature | None
+    """of the others the nearest one, where the cosine is `geometry.NEAR` at least"""
+    at: NotRequired[list[int]]
+    """[start, end) of its strongest token in `Row.response`; of a run with token shares"""
 
 
 class RowScore(BankScore):
@@ -206,6 +220,11 @@ class RowScore(BankScore):
     n_tokens: int
     """response tokens that were read"""
     top_features: list[NamedFeature]
+    """those with the largest shares, largest first, without those of tone and punctuation, see `Shares.carried`"""
+    common: float
+    """summed share of the features of tone and punctuation, see `Bank.common`"""
+    explained: float
+    """part of the score, in [0, 1], that `top_features` and `common` carry together"""
     like: NotRequired[Like]
     """the labelled rows of the bank that it is most like, where the bank keeps any"""
 

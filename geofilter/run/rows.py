@@ -16,7 +16,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
-from geofilter.run.manifest import InputFile
+from geofilter.run.manifest import InputFile, ScoreLine
 from geofilter.run.store import Run
 
 
@@ -47,6 +47,31 @@ class RowPlaces:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
+def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
+    """The scores.jsonl record of a row.
+
+    Raises:
+        InputError: it was not scanned, was quarantined, or the line exists in several files.
+    """
+    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
+    if len(hits) > 1:
+        files = ", ".join(r["file"] for r in hits)
+        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
+    if not hits:
+        for q in run.quarantine():
+            if q["line"] == line and file in (None, q["file"]):
+                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
+        inputs = [f for f in run.manifest["data"] if file in (None, f["path"])]
+        if not inputs:
+            raise InputError(f"--file {file}: no input of the run {run.path}; give one of "
+                             f"{', '.join(f['path'] for f in run.manifest['data'])}")  # fmt: skip
+        if any(0 < line <= f["rows"] for f in inputs):
+            raise InputError(f"--row {line}: passed over by --only, so it has no score")
+        raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
+                         f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
+    return hits[0]
+
+
 def lines_of(path: str) -> Iterator[bytes]:
     """The rows of an input, see `lines.read_lines`.
 
@@ -69,23 +94,32 @@ def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple
         InputError: an input is gone or damaged.
         RunError: an input has changed since the scan.
     """
+    return {(row.file, row.line): row for row in reread_each(details, reading)}
+
+
+def reread_each(details: Iterable[Mapping[str, Any]], reading: Reading) -> Iterator[Row]:
+    """The same one after the other, in the order in which each file has them.
+
+    Raises:
+        InputError, RunError: see `reread`.
+    """
     wanted: dict[str, dict[int, str]] = {}
     for detail in details:
         wanted.setdefault(detail["file"], {})[detail["line"]] = detail["sha256"]
-    found: dict[tuple[str, int], Row] = {}
     for file, hashes in wanted.items():
-        number = 0
+        number, changed = 0, None
         for number, line in enumerate(islice(lines_of(file), max(hashes)), start=1):
             if number in hashes:
                 row = parse_line(line, file, number, reading)
                 if isinstance(row, Row) and row.sha256 == hashes[number]:
-                    found[file, number] = row
-        missing = next((number for number in hashes if (file, number) not in found), None)
-        if missing is not None:
-            if missing > number:
-                raise RunError(f"{file}: has no line {missing} any more; scan it again")
-            raise RunError(f"{file}, line {missing}: has changed since the scan; scan it again")
-    return found
+                    yield row
+                elif changed is None:
+                    changed = number
+        if max(hashes) > number:
+            missing = min(n for n in hashes if n > number)
+            raise RunError(f"{file}: has no line {missing} any more; scan it again")
+        if changed is not None:
+            raise RunError(f"{file}, line {changed}: has changed since the scan; scan it again")
 
 
 def scored_rows(run: Run, places: RowPlaces | None = None) -> Iterator[Row]:

@@ -15,13 +15,14 @@ from geofilter.arrays import F32, F64, I32, Bools, Positions, among
 from geofilter.bank.about import Like
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
-from geofilter.bank.linear import FeatureShare, Linear
+from geofilter.bank.linear import Carried, Linear
 from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
 from geofilter.config import CONTROLS
 from geofilter.errors import BankError, InputError
 from geofilter.files import atomic, dumps
-from geofilter.run.manifest import BankScore, NamedFeature, Scored, ScoreLine
+from geofilter.run.manifest import BankScore, Scored, ScoreLine
+from geofilter.run.named import Namer
 from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
 from geofilter.run.shard import Shard, rejected_of
 from geofilter.run.store import LINES, QUARANTINE, SCORES, Run
@@ -30,8 +31,6 @@ from geofilter.run.tensors import packed
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-TOP_FEATURES = 5
-"""features named for each row"""
 MAX_SOURCES = 200
 OTHER_SOURCES = "(other sources)"
 """stands for all sources past the first `MAX_SOURCES`"""
@@ -138,8 +137,8 @@ class ShardScores:
     """(banks, n)"""
     best: Positions
     """(n,) the bank with the largest standard score"""
-    top: list[list[FeatureShare]]
-    """(n,) the features with the largest shares, under that bank"""
+    carried: list[Carried]
+    """(n,) what carries the score under that bank; nothing where the scorer has no feature shares"""
     topics: list[dict[str, float]]
     """(n,) scores of that bank's topics"""
     topic: list[str | None]
@@ -152,12 +151,11 @@ class ShardScores:
     def lines(self, scorers: Sequence[Scorer], paths: Sequence[str]) -> list[ScoreLine]:
         """The rows' lines of scores.jsonl."""
         shard = self.shard
-        # Made anew at each call, so once for all rows.
-        closeness = [s.bank.closeness.contrast for s in scorers]
-        names = [s.bank.name for s in scorers]
+        names, namers = [s.bank.name for s in scorers], [Namer(s.bank) for s in scorers]
         out: list[ScoreLine] = []
         for i, b in enumerate(self.best.tolist()):
             each = [_rounded(self.standard[j, i], self.percentile[j, i]) for j in range(len(names))]
+            carried = self.carried[i]
             out.append(
                 {
                     "file": paths[shard.file[i]],
@@ -172,7 +170,9 @@ class ShardScores:
                     "n_tokens": int(shard.pooled.n_tokens[i]),
                     "response_tokens": int(shard.response_tokens[i]),
                     "windows": int(shard.windows[i]),
-                    "top_features": [named_feature(s, scorers[b].bank, closeness[b]) for s in self.top[i]],
+                    "top_features": namers[b].named(carried.features, shard, i),
+                    "common": round(carried.common, 6),
+                    "explained": round(carried.explained, 5),
                 }
             )
             if self.like[i]:
@@ -204,15 +204,16 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Ne
         if not np.isfinite(standard[b]).all():
             raise BankError(f"bank {scorer.bank.name}: gives a row a score that is no number; build it again")
     best = standard.argmax(0)
-    top: list[list[FeatureShare]] = [[] for _ in shas]
+    carried = [Carried([], 0.0, 0.0) for _ in shas]
     topics: list[dict[str, float]] = [{} for _ in shas]
     like: list[Like] = [{} for _ in shas]
     for b, scorer in enumerate(scorers):
         mine = np.flatnonzero(best == b)
         if scorer.shares is not None:
-            found = scorer.shares.top(excess.of(scorer.shares.linear)[mine], TOP_FEATURES)
-            for row, shares in zip(mine.tolist(), found, strict=True):
-                top[row] = shares
+            rows = excess.of(scorer.shares.linear)[mine]
+            found = scorer.shares.carried(rows, standard[b, mine], scorer.bank.common)
+            for row, of_row in zip(mine.tolist(), found, strict=True):
+                carried[row] = of_row
         names = scorer.bank.topics.names
         if names:
             of_topics = scorer.topic_scores(standard[b, mine], excess.of(scorer.topics)[mine])
@@ -224,7 +225,7 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Ne
                 like[row] = of
     topic = [max(of, key=of.__getitem__) if of else None for of in topics]
     learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
-    return ShardScores(shard, shas, excess, standard, percentile, best, top, topics, topic, like, learnt)
+    return ShardScores(shard, shas, excess, standard, percentile, best, carried, topics, topic, like, learnt)
 
 
 class _Columns:
@@ -312,23 +313,6 @@ class _Sample:
 
 def _rounded(score: float, percentile: float) -> BankScore:
     return {"score": round(float(score), 6), "percentile": round(float(percentile), 6)}
-
-
-def named_feature(share: FeatureShare, bank: Bank, closeness: F32) -> NamedFeature:
-    """What is said of a feature that a row scores by.
-
-    Args:
-        closeness: (d_sae,) see `Closeness.contrast`.
-    """
-    near = int(bank.toxic[bank.closeness.nearest[share.feature]])
-    return {
-        "feature": share.feature,
-        "label": bank.labels[share.feature],
-        "share": round(share.share, 6),
-        "closeness": round(float(closeness[share.feature]), 4),
-        "nearest_toxic": near,
-        "nearest_label": bank.labels[near],
-    }
 
 
 def _reference(scorers: Sequence[Scorer]) -> list[float]:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from geofilter.bank.about import ExcludedFeature
 from geofilter.bank.features import Pooled
-from geofilter.bank.linear import Shares
+from geofilter.bank.known import KnownRow
+from geofilter.bank.linear import FeatureShare, Shares
 from geofilter.bank.scorer import Scorer
 from geofilter.config import BUILT_IN, DEFAULT_SCORER
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.shares import signed_bytes
 from geofilter.encode.tokens import encode_row
-from geofilter.errors import InputError, RunError
+from geofilter.errors import RunError
 from geofilter.files import Notify
 from geofilter.rows.records import Row
 from geofilter.run.banks import exclude
-from geofilter.run.manifest import RowScore, ScoreLine
+from geofilter.run.manifest import RowScore
 from geofilter.run.marks import Mark, RowMarks
-from geofilter.run.rows import reread
+from geofilter.run.named import Namer
+from geofilter.run.rows import find_row, reread
 from geofilter.run.store import Run
 from geofilter.scanning.reopen import banks_of, same_score, target_of
 from geofilter.text import shown_length
@@ -56,7 +58,10 @@ class Explanation:
     score: float
     """recomputed now"""
     features: list[dict[str, Any]]
-    """the largest shares either way: id, label, share, closeness, nearest toxic feature, tokens, score without"""
+    """the largest shares either way of features that are not common: what `manifest.NamedFeature` says, standard score,
+    tokens, score without"""
+    common: float
+    """share of the features of tone and punctuation, see `Bank.common`"""
     rest: float
     """share of all other active features"""
     absent: float
@@ -71,6 +76,9 @@ class Explanation:
     """scores of the bank's topics, highest first"""
     excluded: list[ExcludedFeature]
     """features that count nothing, with their labels"""
+    examples: dict[str, KnownRow] = field(default_factory=dict)
+    """the labelled rows of the bank that the row is most like, by side; none under a bank that did not give its score
+    """
     stored: float | None = None
     """the scan's score under this bank, where the one that is recomputed is another; the model, the SAE or the bank
     does not do what it did"""
@@ -84,36 +92,13 @@ class Explanation:
             "percentile_recomputed": round(self.percentile, 6),
             "topics_recomputed": self.topics,
             "excluded_features": self.excluded,
+            "examples": self.examples,
             "features": self.features,
+            "common": round(self.common, 6),
             "other_active_features": round(self.rest, 6),
             "silent_features": round(self.absent, 6),
             "tokens": [{"token": piece.text, "share": round(piece.share, 6)} for piece in self.tokens],
         }
-
-
-def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
-    """The scores.jsonl record of a row.
-
-    Raises:
-        InputError: it was not scanned, was quarantined, or the line exists in several files.
-    """
-    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
-    if len(hits) > 1:
-        files = ", ".join(r["file"] for r in hits)
-        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
-    if not hits:
-        for q in run.quarantine():
-            if q["line"] == line and file in (None, q["file"]):
-                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
-        inputs = [f for f in run.manifest["data"] if file in (None, f["path"])]
-        if not inputs:
-            raise InputError(f"--file {file}: no input of the run {run.path}; give one of "
-                             f"{', '.join(f['path'] for f in run.manifest['data'])}")  # fmt: skip
-        if any(0 < line <= f["rows"] for f in inputs):
-            raise InputError(f"--row {line}: passed over by --only, so it has no score")
-        raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
-                         f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
-    return hits[0]
 
 
 class Explainer:
@@ -180,36 +165,33 @@ class Explainer:
         by_token = np.bincount(found.token, part, len(found.position))
         words = [str(reader.tokenizer.decode([encoded.ids[p]])) for p in found.position]
         features: list[dict[str, Any]] = []
-        order = np.argsort(-np.abs(share), kind="stable")[:N_FEATURES]
+        common = bank.common[pooled.indices]
+        order = np.argsort(-np.where(common, 0, np.abs(share)), kind="stable")[:N_FEATURES]
+        order, namer = order[~common[order]], Namer(bank)
         for i in order:
             f = int(pooled.indices[i])
             on = np.flatnonzero(found.feature == f)
             strongest = on[np.argsort(-found.value[on], kind="stable")[:TOKENS_PER_FEATURE]]
-            near = int(bank.toxic[bank.closeness.nearest[f]])
             features.append(
                 {
-                    "feature": f,
-                    "label": bank.labels[f],
-                    "share": round(float(share[i]), 6),
+                    **namer.feature(FeatureShare(f, float(share[i])), float(pooled.values[i])),
                     "z": round(float(z[i]), 4),
-                    "closeness": round(float(bank.closeness.contrast[f]), 4),
-                    "nearest_toxic": near,
-                    "nearest_label": bank.labels[near],
-                    "cosine_to_nearest": round(float(bank.closeness.toxic[f]), 4),
                     "tokens": [words[found.token[t]] for t in strongest],
                     "score_without": round(score - float(share[i]), 6),
                 }
             )
-        shown = sum(float(share[i]) for i in order)
+        shown, of_common = sum(float(share[i]) for i in order), float(share[common].sum())
         in_steps, step = signed_bytes(by_token.astype(np.float64)[:, None])
         at = encoded.spans[np.searchsorted(np.flatnonzero(encoded.mask), found.position)]
         marks = RowMarks(at[:, 0], at[:, 1], in_steps[0] * step[0])
         pieces = pieces_of(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
         return Explanation(
-            detail, score, features, float(share.sum()) - shown, shares.absent(pooled.indices), pieces, marks,
+            detail, score, features, of_common, float(share.sum()) - shown - of_common,
+            shares.absent(pooled.indices), pieces, marks,
             percentile=float(scorer.scale.percentile(raw)[0]),
             topics=dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
             excluded=bank.excluded_features,
+            examples=bank.rows.named(detail.get("like", {})) if bank.rows and bank.name == detail["bank"] else {},
         )  # fmt: skip
 
 

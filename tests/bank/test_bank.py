@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.tiny import D_SAE, directions, make_tokenizer, random_pooled
+from safetensors.numpy import load_file, save_file
 
 from geofilter.bank.bank import Bank
+from geofilter.bank.check import check_arrays
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.geometry import effect_sizes, strongest
 from geofilter.bank.scorer import Scorer
@@ -54,6 +56,42 @@ def test_save_and_load_give_the_same_bank(bank: Bank, tmp_path: Path):
     for scorer in ("ridge", "contrast"):
         np.testing.assert_array_equal(Scorer(again, scorer).scale.sorted, Scorer(bank, scorer).scale.sorted)
     assert again.labels == list(bank.labels)
+
+
+def test_a_bank_of_an_earlier_version_counts_nothing_as_common(bank: Bank, tmp_path: Path):
+    rate = np.full(D_SAE, 0.01, np.float32)
+    rate[5] = 0.04
+    replace(bank, rate=rate).save(tmp_path / "now")
+    now = Bank.load(tmp_path / "now")
+    assert np.flatnonzero(now.common).tolist() == [5]
+    np.testing.assert_array_equal(now.closeness.other_cosine, bank.closeness.other_cosine)
+    shutil.copytree(tmp_path / "now", tmp_path / "before")
+    arrays = load_file(tmp_path / "before" / "bank.safetensors")
+    later = {"rate", "closeness.other", "closeness.other_cosine"}
+    save_file({k: v for k, v in arrays.items() if k not in later}, tmp_path / "before" / "bank.safetensors")
+    text = json.loads((tmp_path / "before" / "bank.json").read_text("utf-8"))
+    (tmp_path / "before" / "bank.json").write_text(json.dumps({k: v for k, v in text.items() if k != "arrays"}))
+    before = Bank.load(tmp_path / "before")
+    assert not before.common.any()
+    assert before.closeness.near(int(before.toxic[0]), 0) is None
+    before.save(tmp_path / "again")
+    assert not Bank.load(tmp_path / "again").common.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("rate", lambda a: a + 1.01),
+        ("rate", lambda a: a[:-1]),
+        ("closeness.other", lambda a: a + len(a)),
+        ("closeness.other_cosine", lambda a: a[:-1]),
+    ],
+)
+def test_what_later_versions_say_is_held_to_its_form(bank: Bank, name: str, made, tmp_path: Path):
+    bank.save(tmp_path / "b")
+    arrays = load_file(tmp_path / "b" / "bank.safetensors")
+    with pytest.raises(ValueError, match=name):
+        check_arrays({**arrays, name: made(arrays[name])}, D_SAE, 0)
 
 
 def test_a_bank_that_cannot_be_used_says_why(bank: Bank, tmp_path: Path):

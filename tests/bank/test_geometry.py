@@ -1,13 +1,15 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from helpers.tiny import D_SAE, directions, random_pooled
 
 from geofilter.bank.background import Background
 from geofilter.bank.geometry import closeness, max_cosine, random_weights
-from geofilter.bank.linear import Scale, contrast
+from geofilter.bank.linear import Linear, Scale, Shares, contrast
 from geofilter.bank.scorer import Scorer
 from geofilter.errors import BankError
 
@@ -98,11 +100,44 @@ def test_shares_sum_to_the_score(bank, scorer: str):
         span = slice(pooled.indptr[i], pooled.indptr[i + 1])
         total = active[span].sum() + shares.absent(pooled.indices[span])
         assert total == pytest.approx(standard[i], abs=1e-6)
-    top = shares.top(shares.linear.excess(pooled), 3)
-    assert all(len(t) <= 3 and all(s.share > 0 for s in t) for t in top)
-    assert all(a.share >= b.share for t in top for a, b in itertools.pairwise(t))
-    best = max(active[: pooled.indptr[1]])
-    assert top[0][0].share == pytest.approx(best)
+    found = shares.carried(shares.linear.excess(pooled), standard, np.zeros(D_SAE, bool))
+    assert all(s.share > 0 for of in found for s in of.features)
+    assert all(a.share >= b.share for of in found for a, b in itertools.pairwise(of.features))
+    assert found[0].features[0].share == pytest.approx(max(active[: pooled.indptr[1]]))
+
+
+def test_as_many_features_are_named_as_carry_half_with_the_common_ones():
+    """Ten features of one share each and one that speaks against the row; the ninth and tenth are common."""
+    weights = np.array([1.0] * 10 + [-4.0])
+    usual = Background(np.zeros(11, np.float32), np.ones(11, np.float32))
+    shares = Shares(Linear(usual, weights, "z"), np.zeros(11), 1.0)
+    row, common = sp.csr_matrix(np.ones((1, 11))), np.arange(11) // 2 == 4
+
+    def carried(score: float) -> tuple[int, float, float]:
+        (found,) = shares.carried(row, np.array([score]), common)
+        assert not {8, 9, 10} & {s.feature for s in found.features}
+        return len(found.features), found.common, found.explained
+
+    assert carried(6.0) == (3, 2.0, pytest.approx(5 / 6))  # three at least
+    assert carried(13.0) == (5, 2.0, pytest.approx(7 / 13))
+    assert carried(100.0) == (8, 2.0, pytest.approx(0.1))  # eight at most
+    assert carried(2.0) == (3, 2.0, 1.0)  # without them the row would score less than ordinary chat
+    assert carried(-1.0) == (3, 2.0, 0.0)
+
+
+def test_a_feature_is_near_a_toxic_one_other_than_itself_from_the_floor_on():
+    directions = np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 1], [0.29, 0, 0.957]], np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    found = closeness(directions, np.array([0, 1], np.int32), np.array([2], np.int32))
+    assert found.near(0, 0) == (1, pytest.approx(0.8))  # itself at cosine 1 is not said
+    assert found.near(1, 1) == (0, pytest.approx(0.8))
+    assert found.near(2, None) is None
+    assert found.near(3, None) is None  # 0.29
+    earlier = replace(found, other=found.other[:0], other_cosine=found.other_cosine[:0])
+    assert earlier.near(0, 0) is None  # not known
+    alone = closeness(directions, np.array([0], np.int32), np.array([2], np.int32))
+    assert alone.near(0, 0) is None
+    assert alone.near(1, None) == (0, pytest.approx(0.8))
 
 
 def test_nearest_is_the_mean_cosine_of_the_strongest_features(bank):

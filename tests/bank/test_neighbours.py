@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
-from helpers.runs import as_of_an_earlier_version
+from helpers.runs import as_of_an_earlier_version, write_manifest
 from helpers.tiny import D_IN, random_pooled
 from safetensors.numpy import load_file, save_file
 
@@ -19,6 +19,7 @@ from geofilter.bank.search import ExactSearch
 from geofilter.bank.space import HARM, WIDTH, basis_of, content_of, placed
 from geofilter.errors import BankError
 from geofilter.files import package_data
+from geofilter.text import markdown_text
 
 N = 40
 
@@ -171,6 +172,27 @@ def test_a_scan_says_what_each_row_is_like_and_verify_holds_it_to_that(tiny, tin
     for i, line in enumerate(lines[8:]):
         assert texts[line["like"]["bad"]["row"]]["text"] != f"you fool, {i} times no"
     assert geofilter("verify", "run", "--no-target", cwd=tmp_path).returncode == 0
+    # Report and explanation show it.
+    assert geofilter("filter", "run", "--drop", 3, "-q", cwd=tmp_path).returncode == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    for row in report["removed_rows"]:
+        known = report["examples"]["tiny-bank"][str(row["like"]["bad"]["row"])]
+        assert known == texts[row["like"]["bad"]["row"]]
+    first, place = report["removed_rows"][0], report["removed_rows"][0]["like"]["bad"]["row"]
+    quoted = f'its features are like those of: "{texts[place]["text"]}"'
+    assert f"- 1: {markdown_text(quoted)}" in (tmp_path / "run" / "report.md").read_text("utf-8").splitlines()
+    explain = ("explain", "run", "--row", first["line"], "--file", first["file"])
+    assert quoted in geofilter(*explain, cwd=tmp_path).stdout.splitlines()
+    explained = json.loads(geofilter(*explain, "--json", cwd=tmp_path).stdout)
+    assert explained["examples"]["bad"] == texts[place]
+    # A line that names another labelled row is doubted, its hash made to fit.
+    lines[0]["like"]["bad"]["row"] = (lines[0]["like"]["bad"]["row"] + 2) % 12
+    (tmp_path / "run" / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    write_manifest(tmp_path / "run", json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8")))
+    done = geofilter("verify", "run", "--no-target", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "line 1" in done.stderr + done.stdout
+    assert "like is not what its features give" in done.stderr + done.stdout
     # A control knows no bank.
     assert (
         geofilter("scan", "d.jsonl", *pair, "--scorer", "length", "--run", "other", "-q", cwd=tmp_path).returncode == 0

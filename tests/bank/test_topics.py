@@ -221,9 +221,9 @@ def test_bank_show_reads_well(topical):
     found = json.loads(geofilter("bank", "show", folder, "--json").stdout)
     assert found["topics"] == ["red", "blue"]
     first = found["toxic"][0]
-    assert set(first) == {"feature", "effect", "label", "topics", "examples"}
+    assert set(first) == {"feature", "effect", "label", "common", "topics", "examples"}
     assert set(first["examples"][0]) == {"text", "strong", "bad", "topic"}
-    assert set(found["aligned"][0]) == {"feature", "effect", "label"}
+    assert set(found["aligned"][0]) == {"feature", "effect", "label", "common"}
     assert "examples" not in found
 
 
@@ -242,7 +242,7 @@ def test_topics_go_with_every_row(topical, tiny, tmp_path: Path):
     assert geofilter("filter", "run", "--drop", 2, "-q", cwd=tmp_path).returncode == 0
     gone = json.loads((tmp_path / "d.removed.jsonl").read_text("utf-8").splitlines()[0])["geofilter"]
     assert gone["topic"] in gone["topics"]
-    assert f"of its topics closest to {gone['topic']};" in gone["reason"]
+    assert f"if harmful, most like its topic {gone['topic']};" in gone["reason"]
     explained = geofilter("explain", "run", "--row", 1, "--json", cwd=tmp_path)
     assert explained.returncode == 0, explained.stderr
     found = json.loads(explained.stdout)

@@ -10,7 +10,6 @@ from helpers.hostile import HOSTILE
 
 from geofilter.bank.bank import Bank
 from geofilter.files import package_data
-from geofilter.report.rows import Tally
 from geofilter.text import CELL, markdown_text
 
 
@@ -62,7 +61,7 @@ def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path)
     report = json.loads(done.stdout)
     jsonschema.validate(report, schema)
     assert "spans" in report["nearest_kept_rows"][0]
-    assert all(-2 <= f["closeness"] <= 2 for f in report["features"])
+    assert set(report["explained"]) == {"median", "half"}
     texts = [e["text"] for f in report["features"] for e in f["examples"]]
     assert texts
     assert all(e["strong"] for f in report["features"] for e in f["examples"])
@@ -97,6 +96,11 @@ def test_words_are_marked_as_the_scan_has_stored_them_and_as_shading_finds_them(
     assert geofilter(*scan, "--bank", "other", cwd=tmp_path).returncode == 0
     done = geofilter("filter", "run", "--drop", "12", "--json", cwd=tmp_path)
     assert not any("spans" in row for row in json.loads(done.stdout)["removed_rows"])  # they are of another bank
+    said = geofilter("filter", "run", "--drop", "12", cwd=tmp_path).stderr
+    assert "no words are marked, the scan stored those of other banks: geofilter report run --shade 20" in said
+    assert geofilter("report", "run", "--shade", "12", cwd=tmp_path).returncode == 0
+    removed = json.loads((tmp_path / "d.report.json").read_text("utf-8"))["removed_rows"]
+    assert any(row["spans"] for row in removed)
 
 
 def test_shading_leaves_the_report_of_another_run_alone(tiny, tiny_bank: Path, tmp_path: Path):
@@ -155,13 +159,3 @@ def test_report_says_the_verdict_first_and_adds_up(tiny, tiny_bank: Path, tmp_pa
     assert json.loads(done.stdout) == report
     more = geofilter("filter", "--drop", "25%", "-v", cwd=tmp_path).stderr.splitlines()
     assert {"scores (# kept, x removed)", *said["why"]} <= set(more)
-
-
-def test_a_share_that_was_rounded_to_nothing_is_counted():
-    tally = Tally()
-    near = {"feature": 1, "label": "a", "share": 0.0, "closeness": 0.5, "nearest_toxic": 2, "nearest_label": "b"}
-    tally.add({"bank": "one", "top_features": [near]})
-    tally.add({"bank": "one", "top_features": [{**near, "nearest_toxic": 3, "share": 0.5}, near]})
-    first, second = tally.largest(None, {})
-    assert (first["feature"], first["rows"], first["closeness"]) == (3, 1, 0.5)
-    assert (second["feature"], second["rows"], second["closeness"]) == (2, 2, 0.0)

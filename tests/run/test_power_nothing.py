@@ -34,7 +34,7 @@ def test_the_same_text_over_and_over_has_a_plain_verdict(tiny, tiny_bank: Path, 
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         done = geofilter(
-            "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
+            "scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-qv",
             cwd=tmp_path,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -51,5 +51,8 @@ def test_a_bank_that_knows_every_row_needs_others(tiny, tmp_path: Path):
     assert geofilter("bank", "build", *seeds, "--out", "own", *pair, cwd=tmp_path).returncode == 0
     done = geofilter("scan", "bad.jsonl", "--bank", "own", "--run", "run", *pair, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"it was learnt from every row. {OTHER_ROWS}" in done.stderr
-    assert "label some of these rows" not in done.stderr
+    assert "a bank was learnt from all 12 rows" in done.stderr
+    assert "next: Scan other rows with this bank" in done.stderr
+    assert "geofilter label" not in done.stderr
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
+    assert manifest["headline"].endswith(f"it was learnt from every row. {OTHER_ROWS}")

@@ -32,8 +32,7 @@ def test_scan_writes_every_row_once_and_says_what_it_found(tiny, tiny_bank: Path
     assert [s["line"] for s in scores] == list(range(1, 31))
     assert set(scores[0]) == {
         "file", "line", "sha256", "score", "percentile", "bank", "banks", "topic", "topics", "n_tokens",
-        "response_tokens", "windows",
-        "top_features",
+        "response_tokens", "windows", "top_features", "common", "explained", "like",
     }  # fmt: skip
     (quarantined,) = [json.loads(x) for x in (run / "quarantine.jsonl").read_text("utf-8").splitlines()]
     assert quarantined["line"] == 31

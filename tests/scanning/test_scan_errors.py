@@ -208,7 +208,7 @@ def test_a_huge_line_is_quarantined_by_its_place_and_a_damaged_shard_is_named(ti
 
 
 def test_an_error_in_the_next_shard_leaves_this_one():
-    made = Ready(Path("part"), Span("f", 0, 0, 1))
+    made = Ready(Path("part"), Span("f", 0, 0, 1), n_bytes=9, left=0)
 
     def prepared():
         yield made

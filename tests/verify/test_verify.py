@@ -156,13 +156,14 @@ def forged(path: Path, **fields: object) -> None:
     write_json(path, sealed({name: value for name, value in of.items() if value is not ...}))
 
 
-@pytest.mark.parametrize("name", ["top_features", "topics", "banks", "windows"])
+@pytest.mark.parametrize("name", ["top_features", "explained", "topics", "banks", "windows"])
 def test_a_line_of_the_scores_says_what_its_features_give(copy: Path, name: str):
     """Whether its hash fits or not."""
     path = copy / "run" / "scores.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     line = json.loads(lines[3])
     other = {"top_features": line["top_features"][1:], "topics": {"x": 1.0}, "banks": {}, "windows": 7}
+    other["explained"] = line["explained"] + 0.001
     lines[3] = json.dumps({**line, name: other[name]}).encode() + b"\n"
     path.write_bytes(b"".join(lines))
     assert ("run/scores.jsonl", "line 4") in doubts(copy)

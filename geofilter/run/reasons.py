@@ -1,0 +1,65 @@
+"""A row's reason in a sentence, and how what it is made of is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from geofilter.run.manifest import NamedFeature, RowScore
+
+SAID = 3
+"""features that a sentence names; of more it says how many"""
+NO_WORDS = "no words of its own"
+TONE = "tone and punctuation"
+
+
+def reason(row: RowScore) -> str:
+    """Why a row scores as it does, in one sentence; what `RowScore.explained` is of, is what it says it is from."""
+    percentile = row["percentile"]
+    above = "above all" if percentile >= 1 else f"above {percentile:.1%} of"
+    text = f"scores {above} ordinary rows under {row['bank']}"
+    if row["topic"]:
+        text += f"; if harmful, most like its topic {row['topic']}"
+    named = row["top_features"]
+    if not named:
+        return text
+    parts = [feature_said(feature) for feature in named[:SAID]]
+    if more := len(named) - SAID:
+        parts += [f"{more} more features" if more > 1 else "one more feature"] if more > 0 else []
+    if row["common"] > 0:
+        parts.append(TONE)
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{text}; {row['explained']:.0%} of it from {listed}"
+
+
+def feature_said(named: NamedFeature) -> str:
+    """A feature, by its words and how strong it is."""
+    times = times_said(named["times"])
+    if named["label"]:
+        return f"{named['label']} (feature {named['feature']}, {times})"
+    return f"feature {named['feature']} ({NO_WORDS}, {times})"
+
+
+def standing(named: Mapping[str, Any]) -> str:
+    """Whether a feature is one of the bank's toxic ones, and which of them it is near to; empty if neither."""
+    near = named["near"]
+    parts = ["yes"] if named["toxic"] else []
+    if near:
+        parts.append(f"near {near['feature']} ({near['label'] or NO_WORDS}), cosine {near['cosine']:.2f}")
+    return ", ".join(parts)
+
+
+def times_said(times: float | None) -> str:
+    """How strong a feature is beside ordinary chat."""
+    if times is None:
+        return "never in ordinary chat"
+    if times < 1:
+        return "weaker than in ordinary chat"
+    return f"{times_short(times)} times as strong as in ordinary chat"
+
+
+def times_short(times: float | None) -> str:
+    """The number alone; a dash where ordinary chat never has the feature."""
+    if times is None:
+        return "-"
+    return f"{times:,.0f}" if times >= 10 else f"{times:.1f}".removesuffix(".0")
