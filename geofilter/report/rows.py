@@ -14,10 +14,10 @@ from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts, drawn_ranks
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
-from geofilter.run.marks import marks_of
+from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.reasons import reason
 from geofilter.run.rows import reread_each
-from geofilter.text import shorten
+from geofilter.text import shorten, shown_length
 
 TOP = 100
 """highest rows that are shown"""
@@ -72,6 +72,8 @@ class GatheredRows:
         """removed rows among them"""
         self.tally = Tally()
         self._rows: dict[int, ShownRow] = {}
+        self._visible: dict[int, int] = {}
+        """characters of a shown row's response that are shown"""
 
     @classmethod
     def again(cls, selection: Selection) -> GatheredRows:
@@ -128,19 +130,18 @@ class GatheredRows:
         if "like" in line:
             shown["like"] = line["like"]
         self._rows[position] = shown
+        self._visible[position] = shown_length(row.response)
 
     def rows(self) -> list[ShownRow]:
-        """The rows that are shown, by rank; their words are marked where the scan has stored shares.
-
-        A cut and its report do without them where a shard is missing or damaged.
-        """
-        try:
-            marks = marks_of(self._selection.run, sorted(self._rows), arrays=self._selection.arrays)
-        except RunError:
-            marks = {}
-        for position, of in marks.items():
-            row = self._rows[position]
-            # The ellipsis of a shortened response is no part of it.
-            if of.share is not None:
-                row["spans"] = of.spans(len(row["response"].removesuffix("…")))
+        """The rows that are shown, by rank; their words are marked where the scan has stored shares."""
+        for position, found in self._marks().items():
+            if found.share is not None:
+                self._rows[position]["spans"] = found.spans(self._visible[position])
         return sorted(self._rows.values(), key=lambda row: row["rank"])
+
+    def _marks(self) -> dict[int, RowMarks]:
+        """Of the rows that are shown; none where a shard is damaged: a cut and its report do without."""
+        try:
+            return marks_of(self._selection.run, sorted(self._rows), arrays=self._selection.arrays)
+        except RunError:
+            return {}

@@ -448,24 +448,6 @@ def test_marks_of_rows_drawn_at_random_say_how_often_the_cut_is_right(chromium, 
     assert json.loads((copy / "d.report.json").read_text("utf-8"))["verdict"]["level"] != "confirmed"
 
 
-def test_words_that_carry_the_score_are_marked_in_their_places(chromium, folder: Path):
-    """Some rows have characters beyond 16 bits, which are two units to the page and one to the spans."""
-    report = json.loads((folder / "d.report.json").read_text("utf-8"))
-    rows = report["removed_rows"][:8]
-    assert any(ord(c) > 0xFFFF for row in rows for c in row["response"])
-    opened = Opened(chromium, folder / "d.report.html")
-    for row in rows:
-        card = opened.page.locator(f"#rows > li[data-rank='{row['rank'] - 1}']")
-        unfold(card)
-        places = {row["response"][a:b] for a, b, _ in row["spans"]}
-        marked = card.locator("mark").all_text_contents()
-        assert marked or not places
-        # Marks of the same strength that touch are one.
-        assert all(any(text.startswith(place) for place in places) for text in marked)
-        assert card.locator(".response").inner_text() == row["response"]
-    assert opened.seen == []
-
-
 def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypatch):
     """The strongest words marked in an excerpt around them, what they mean, and the known text that is most like it."""
     monkeypatch.chdir(folder)
@@ -546,6 +528,25 @@ def test_another_run_is_compared_by_its_scores(chromium, folder: Path, tmp_path:
     (tmp_path / "bad.json").write_text("<img src=x>", "utf-8")
     page.locator("#other").set_input_files(tmp_path / "bad.json")
     page.get_by_text("This cannot be compared").wait_for()
+    assert opened.seen == []
+
+
+def test_words_that_carry_the_score_are_marked_in_their_places(chromium, folder: Path):
+    """Some rows have characters beyond 16 bits, which are two to the page and one to the spans."""
+    report = json.loads((folder / "d.report.json").read_text("utf-8"))
+    assert all(row["spans"] for row in report["removed_rows"])
+    assert any(ord(c) > 0xFFFF for row in report["removed_rows"][:8] for c in row["response"])
+    opened = Opened(chromium, folder / "d.report.html")
+    items = opened.page.locator("#rows > li")
+    for i, row in enumerate(report["removed_rows"][:8]):
+        unfold(items.nth(i))
+        top = max(abs(share) for *_, share in row["spans"])
+        strong = [row["response"][a:b] for a, b, share in row["spans"] if 3 * abs(share) / top > 0.4]
+        shown = items.nth(i).locator(".response")
+        # Those of one strength that touch are marked as one, white space between them too.
+        assert "".join("".join(shown.locator("mark").all_text_contents()).split()) == "".join("".join(strong).split())
+        assert shown.text_content() == row["response"]
+    assert "Strongest tokens:" in items.nth(0).inner_text()
     assert opened.seen == []
 
 

@@ -76,14 +76,14 @@ for (const d of data.dimensions) d.of = column(d.of, Uint8Array);
 const dimension = key => data.dimensions.find(d => d.key === key);
 const texts = new Map(data.rows.map(row => [row.rank - 1, row]));
 const rankOf = new Map(data.rows.map(row => [row.sha256, row.rank - 1]));
-for (const row of texts.values()) row.spans = inUnits(row.response, row.spans || []);
+for (const row of texts.values()) row.spans = inUnits(row.response, row.spans ?? []);
 
-// Spans count characters; here those beyond 16 bits are two units of a text.
+// Spans count characters; the page counts units of 16 bits, of which some characters have two.
 function inUnits(text, spans) {
-  if (!/[\ud800-\udfff]/.test(text)) return spans;
-  const at = [0];
-  for (const c of text) at.push(at[at.length - 1] + c.length);
-  return spans.map(([from, to, share]) => [at[from], at[to], share]);
+  const starts = [0];
+  for (const character of text) starts.push(starts.at(-1) + character.length);
+  if (starts.length === text.length + 1) return spans;
+  return spans.map(([from, to, share]) => [starts[from], starts[Math.min(to, starts.length - 1)], share]);
 }
 
 // How many of the first k rows are over the 99th percentile.
