@@ -80,7 +80,7 @@ function chips(i, row) {
   const chip = (text, title, kind = "") => make("span", { class: `chip ${kind}`, title }, text);
   const found = [], source = dimension("source");
   if (source) found.push(chip(source.categories[source.of[i]], "source"));
-  found.push(chip(counted(tokens[i], "token"), "length of the response"));
+  found.push(chip(length(i), "length of the response"));
   const named = (row?.top_features ?? []).filter(t => words(t)).slice(0, 2);
   if (named.length) {
     const said = named.map(t => words(t).split(", ").slice(0, 3).join(", ")).join("; ");
@@ -182,7 +182,7 @@ function body(i, row) {
     const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
     if (topics.length) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
   }
-  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${counted(tokens[i], "token")}.`);
+  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${length(i)}.`);
   return out;
 }
 
