@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from geofilter.files import dumps, write_json
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT
+from geofilter.run.tensors import packed
+from geofilter.sums import sealed, sum_of
 
 SENTENCE = "the answer to your question is that it depends on what you want to know and how much time there is"
 WORDS = SENTENCE.split()
@@ -40,17 +41,20 @@ def make_run(folder: Path, n: int) -> None:
     best = score.argmax(1)
     digest = hashlib.sha256()
     feature = rng.integers(0, 4096, (n, 5, 2))
+    shas = np.empty((n, 32), np.uint8)
     with data.open("wb") as rows, (run / "scores.jsonl").open("wb") as lines:
         for i in range(n):
             answer = " ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(40 + i % 60))
             line = dumps({"prompt": f"question {i}?", "response": answer, "source": f"source {i % 30}"})
             rows.write(line)
             digest.update(line)
+            sha = hashlib.sha256(line.rstrip(b"\n"))
+            shas[i] = np.frombuffer(sha.digest(), np.uint8)
             b = int(best[i])
             each = [{"score": float(score[i, k]), "percentile": float(percentile[i, k])} for k in (0, 1)]
             lines.write(
                 dumps({
-                    "file": "data.jsonl", "line": i + 1, "sha256": hashlib.sha256(line.rstrip(b"\n")).hexdigest(),
+                    "file": "data.jsonl", "line": i + 1, "sha256": sha.hexdigest(),
                     **each[b], "bank": ("one", "two")[b], "banks": {"one": each[0], "two": each[1]},
                     "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": 40 + i % 60,
                     "response_tokens": 40 + i % 60, "windows": 1,
@@ -65,13 +69,13 @@ def make_run(folder: Path, n: int) -> None:
             )  # fmt: skip
     each = np.arange(n)
     columns = {
-        "file": np.zeros(n, np.int32), "line": each + 1, "score": score[each, best],
+        "file": np.zeros(n, np.int32), "sha256": shas, "line": each + 1, "score": score[each, best],
         "percentile": percentile[each, best], "bank": best.astype(np.int32), "topic": np.zeros(n, np.int32),
         "style": rng.random((n, len(STYLE)), np.float32), "n_tokens": (40 + each % 60).astype(np.int32),
         "n_turns": np.full(n, 2, np.int32), "shape": np.full(n, SHAPES.index("completion"), np.int32),
         "source": (each % 30).astype(np.int32), "learnt": np.zeros((n, 2), bool),
     }  # fmt: skip
-    save_file({k: np.ascontiguousarray(v) for k, v in columns.items()}, run / "scores.safetensors")
+    (run / "scores.safetensors").write_bytes(packed({k: np.ascontiguousarray(v) for k, v in columns.items()}, {}))
     bank = {"toxic_features": 100, "aligned_features": 100, "reference_rows": 3, "topics": ["a", "b"],
             "excluded_features": [], "description": "", "created": "", "sources": {}, "evaluation": None,
             "path": "no-such-bank", "sha256": "0"}  # fmt: skip
@@ -87,9 +91,11 @@ def make_run(folder: Path, n: int) -> None:
     target = {"name": "t", "model": "t", "model_revision": None, "hook": "blocks.1.hook_resid_post", "sae": "s",
               "sae_model": "t", "sae_files": [], "llama_scope_gate": None, "notes": [], "neuronpedia": None,
               "fingerprint": "f", "choice": {}}  # fmt: skip
+    (run / "quarantine.jsonl").touch()
+    names = ("scores.jsonl", "scores.safetensors", "quarantine.jsonl")
     write_json(
         run / "manifest.json",
-        {
+        sealed({
             "format": FORMAT, "complete": True, "headline": "Made up.", "counts": counts, "power": [],
             "banks": [{"name": name, **bank} for name in ("one", "two")], "topics": ["a", "b"],
             "data": [{"path": "data.jsonl", "lines": n, "rows": n, "sha256": digest.hexdigest()}], "target": target,
@@ -97,8 +103,8 @@ def make_run(folder: Path, n: int) -> None:
             "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024, "train": "all",
                          "score_thinking": False},
             "seconds": {}, "seed": 0, "fingerprint": "f", "reference_scores": sorted(rng.normal(size=300).tolist()),
-            "sources": [f"source {i}" for i in range(30)],
-        },
+            "sources": [f"source {i}" for i in range(30)], "files": {name: sum_of(run / name) for name in names},
+        }),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 TEXT = 2000
 """characters of a prompt or response that are shown"""
@@ -29,7 +30,23 @@ def inert(text: str, keep: str = "") -> str:
     Args:
         keep: characters that stay although they are not printable, line breaks for instance.
     """
-    return "".join(c if _shown(c) or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text.translate(_table(keep))
+
+
+class _Table(dict[int, int]):
+    """What each character is replaced by, looked up when it is first met: texts may be long, and many."""
+
+    def __init__(self, keep: str) -> None:
+        super().__init__((ord(c), ord(c)) for c in keep)
+
+    def __missing__(self, code: int) -> int:
+        self[code] = code if _shown(chr(code)) else ord("\N{REPLACEMENT CHARACTER}")
+        return self[code]
+
+
+@cache
+def _table(keep: str) -> _Table:
+    return _Table(keep)
 
 
 def _shown(character: str) -> bool:
@@ -56,6 +73,11 @@ def shorten(text: str, most: int = TEXT) -> str:
     tabs.
     """
     return inert(text if len(text) <= most else beginning(text, most - 1) + "…", keep="\n\t")
+
+
+def shown_length(text: str, most: int = TEXT) -> int:
+    """Characters of a text that `shorten` shows, each in its place."""
+    return len(text) if len(text) <= most else len(beginning(text, most - 1))
 
 
 def one_line(text: str) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from geofilter.cli.options import OWN_TABLE, AsJson, Command, FieldNames, Offline, Quiet, System, one_of
 from geofilter.cli.output import note, notifier, print_json, say
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import with_settings
 from geofilter.config import BANK_SIZE, BUILT_IN, Loading, TargetChoice
 from geofilter.errors import BankError
@@ -60,11 +61,13 @@ def bank_build(
     quiet: Quiet = False,
 ) -> None:
     """Learn a bank from labelled seed rows and check it on held-out rows."""
-    from geofilter.build.banks import build_from_files
-    from geofilter.build.build import BuildOptions
-    from geofilter.build.seeds import SeedFiles
     from geofilter.places import refuse_output, refuse_outputs
     from geofilter.rows.fields import parse
+
+    with loading_libraries(quiet):
+        from geofilter.build.banks import build_from_files
+        from geofilter.build.build import BuildOptions
+        from geofilter.build.seeds import SeedFiles
 
     refuse_output(out, "--out", kind="bank")
     refuse_outputs([out / name for name in ("bank.json", "bank.safetensors")], "--out", [bad, good], named=False)
@@ -103,7 +106,8 @@ def bank_show(
 
     In the texts, which are rows the bank was built from, the tokens a feature is strongest on stand between marks.
     """
-    from geofilter.build.banks import open_bank
+    with loading_libraries():
+        from geofilter.build.banks import open_bank
     from geofilter.run.reasons import NO_WORDS, TONE
 
     found = open_bank(bank, choice, loading, offline, note)
@@ -136,7 +140,8 @@ def bank_check(
     offline: Offline = False,
 ) -> None:
     """Does the bank belong to this target, and did it beat random banks on held-out rows? Exit 3 when not."""
-    from geofilter.build.banks import open_bank
+    with loading_libraries():
+        from geofilter.build.banks import open_bank
 
     found = open_bank(bank, choice, loading, offline, note, required=True)
     for line in _describe_bank(found):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, open_run
+from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, Verbose, open_run
 from geofilter.cli.output import note, print_json, say
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.row import place_of
 from geofilter.cli.settings import with_settings
-from geofilter.text import inert
+from geofilter.text import inert, shorten
+
+if TYPE_CHECKING:
+    from geofilter.run.manifest import ScoreLine
+    from geofilter.run.marks import Mark
+    from geofilter.run.store import Run
+    from geofilter.scanning.explain import Explanation
 
 app = typer.Typer()
 
@@ -29,32 +37,88 @@ def explain(
     file: Annotated[str | None, typer.Option(help="Input file, when the run has several."), PER_CALL] = None,
     bank: Annotated[str | None, typer.Option(help="Explain under this bank of the run."), PER_CALL] = None,
     exclude_feature: ExcludeFeature = None,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Why a row scores as it does: features, their tokens, and the score without each. Runs the model on one row."""
-    from geofilter.bank.known import quoted
-    from geofilter.run.banks import said_without
-    from geofilter.run.labelled import learnt_by
-    from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
-    from geofilter.scanning.explain import explain as run_explain
+    """Why a row scores as it does: its text with the words that count marked, and the reason in a sentence.
+
+    With --verbose also all features, their tokens, and the score without each; that runs the model on the row, as do
+    --bank, --exclude-feature and --json, and a run without token shares.
+    """
+    from geofilter.run.marks import marks_of
+    from geofilter.run.rows import find_row
 
     opened = open_run(run)
     line, of = place_of(opened, row, file)
+    detail = find_row(opened, line, of)
+    position = opened.position(detail)
+    marks = marks_of(opened, [position]).get(position)
+    stored = marks is not None and marks.share is not None
+    if stored and not (verbose or as_json or bank or exclude_feature):
+        _lead(opened, detail, position, marks.spans() if marks else [])
+        note("geofilter explain --verbose runs the model and takes the score apart")
+        return
+    with loading_libraries():
+        from geofilter.scanning.explain import explain as run_explain
+
     result = run_explain(opened, line, of, bank, note, exclude_feature or ())
     if as_json:
         print_json(result.to_json())
         return
+    _lead(opened, detail, position, result.marks.spans())
+    _apart(result, bank or detail["bank"])
+
+
+def _lead(run: Run, detail: ScoreLine, position: int, spans: Sequence[Mark]) -> None:
+    """What a row says, its strong words marked, and why it scores as it does."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from geofilter.bank.known import quoted
+    from geofilter.cli.filtered import NARROW, shaded
+    from geofilter.report.excerpt import marked
+    from geofilter.run.banks import find_banks
+    from geofilter.run.labelled import learnt_by
+    from geofilter.run.reasons import reason
+    from geofilter.run.rows import reread
+
+    row = reread([detail], run.reading)[detail["file"], detail["line"]]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = NARROW
+    score, n = run.arrays()["score"], run.manifest["counts"]["scored"]
+    rank = int((score > score[position]).sum()) + 1
+    console.print(Text(inert(f"{detail['file']}, line {detail['line']}: rank {rank:,} of {n:,}"), style="bold"))
+    for name, text, of in (("prompt", row.prompt, []), ("response", row.response, spans)):
+        if text:
+            shown = shorten(text)
+            console.print()
+            console.print(Text(name, style="dim"))
+            console.print(shaded(marked(shown, of), marks=not console.is_terminal))
+    console.print()
+    said = reason(detail)
+    console.print(Text(inert(f"{said[:1].upper()}{said[1:]}."), style="bold"))
+    found, _ = find_banks(run)
+    known = next((b.rows for b in found if b.name == detail["bank"]), None)
+    for side, like in (known.named(detail.get("like", {})) if known else {}).items():
+        words = "Its features are like those of" if side == "bad" else "Of harmless rows most like"
+        console.print(Text(inert(f"{words}: {quoted(like)}")))
+    learnt = learnt_by(run).get(detail["bank"])
+    if learnt is not None and learnt[position]:
+        note(f"{detail['bank']} was learnt from this row")
+
+
+def _apart(result: Explanation, bank: str) -> None:
+    """The score of a row, feature by feature."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    d = result.detail
-    say(
-        f"{d['file']}, line {d['line']}: score {result.score:.3f} under {bank or d['bank']}, "
-        f"percentile {result.percentile:.3f}"
-    )
-    if (learnt := learnt_by(opened).get(bank or d["bank"])) is not None and learnt[opened.position(d)]:
-        note(f"{bank or d['bank']} was learnt from this row")
+    from geofilter.run.banks import said_without
+    from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
+
+    say("")
+    say(f"score {result.score:.3f} under {bank}, percentile {result.percentile:.3f}")
     if result.stored is not None:
         note(
             f"the run has {result.stored:.3f} for this row: model, SAE or bank no longer do what they did at the scan; "
@@ -65,9 +129,6 @@ def explain(
     if result.topics:
         closest = ", ".join(f"{name} {score:+.2f}" for name, score in list(result.topics.items())[:SHOWN_TOPICS])
         say(f"topics, closest first: {closest}")
-    for side, known in result.examples.items():
-        said = "its features are like those of" if side == "bad" else "of harmless rows most like"
-        say(f"{said}: {inert(quoted(known))}")
     table = Table(
         "feature",
         "its words in the bank's texts",

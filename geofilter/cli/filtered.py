@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from geofilter.cli.output import note, paragraph
-from geofilter.report.excerpt import excerpt
+from geofilter.report.excerpt import Piece, excerpt
 from geofilter.report.plain import details
 from geofilter.text import inert
 
@@ -111,11 +111,24 @@ def _row(row: ShownRow, width: int, marks: bool, several: bool) -> Text:
 
     place = f"{row['file']}:{row['line']}" if several else f"line {row['line']}"
     head = f"{row['score']:6.2f}  {inert(place)[-28:]}  "
-    line = Text(head, style="dim")
-    for text, strong in excerpt(row["response"], row.get("spans") or [], max(20, width - len(head) - 1)):
-        line.append(f"[{text}]" if strong and marks else text, style="not dim bold red" if strong else "not dim")
+    line = Text.assemble(
+        (head, "dim"), shaded(excerpt(row["response"], row.get("spans") or [], max(20, width - len(head) - 1)), marks)
+    )
     line.no_wrap, line.overflow = True, "ellipsis"
     return line
+
+
+def shaded(pieces: Sequence[Piece], marks: bool) -> Text:
+    """Pieces of a response, the strong ones in colour.
+
+    Args:
+        marks: put them in brackets instead.
+    """
+    from rich.text import Text
+
+    return Text.assemble(
+        *((f"[{text}]" if strong and marks else text, "bold red" if strong else "") for text, strong in pieces)
+    )
 
 
 def _common(report: ReportDocument) -> list[str]:

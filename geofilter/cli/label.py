@@ -64,6 +64,14 @@ def label(
         ),
         PER_CALL,
     ] = None,
+    learn: Annotated[
+        bool,
+        typer.Option(
+            "--learn/--no-learn",
+            help="Without, labels of --from are kept as a check of the cut: the next report says what they show.",
+        ),
+        PER_CALL,
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -78,6 +86,8 @@ def label(
         raise InputError("give one of --sheet FILE, --from LABELS and --judge MODEL, or none to label at the terminal")
     if (sheet, source, judge) == (None, None, None) and (sys.stdin is None or not sys.stdin.isatty()):
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
+    if not learn and source is None:
+        raise InputError("--no-learn: only labels of --from LABELS can be kept so; give it, or leave --no-learn out")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
     from geofilter.labels.asking import take
@@ -104,6 +114,10 @@ def label(
         take(labelling, labeller, source)
         for text in labeller.notes():
             note(text)
+        if not learn:
+            bad, good = labelling.counts()
+            note(f"{bad} bad and {good} good labels are kept, and the run keeps its scores; filter it again as before")
+            return
         labelling.learn()
     elif answer is not None:
         _ask(labelling, count, answer, str(judge), quiet)

@@ -83,12 +83,12 @@ def progress(doing: str, quiet: bool) -> Iterator[Bar]:
 
 
 @contextmanager
-def loading(quiet: bool, doing: str = LOADING) -> Iterator[None]:
+def loading_libraries(quiet: bool = False) -> Iterator[None]:
     """A spinner on stderr, if that is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(doing):
+    with Console(stderr=True).status(LOADING):
         yield

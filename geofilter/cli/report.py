@@ -10,6 +10,7 @@ import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_json, say
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 
@@ -64,7 +65,9 @@ def report(
 def shaded(opened: Run, most: int, quiet: bool) -> list[Path]:
     """Make the report of a run's last cut again, with tokens shaded, and return its pages; `most`: removed rows."""
     from geofilter.report.write import write_shaded
-    from geofilter.scanning.explain import shade
+
+    with loading_libraries(quiet):
+        from geofilter.scanning.explain import shade
 
     pages, n = write_shaded(opened, most, lambda run, rows: shade(run, rows, notifier(quiet)))
     if not quiet:

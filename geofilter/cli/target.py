@@ -6,6 +6,7 @@ import typer
 
 from geofilter.cli.options import AsJson, Command
 from geofilter.cli.output import note, print_json, say
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import with_settings
 from geofilter.config import Loading, TargetChoice
 
@@ -50,7 +51,8 @@ def doctor(
 
     Exit 3 on a failure. Uses no network: what is missing is listed with the command that gets it.
     """
-    from geofilter.encode.doctor import examine
+    with loading_libraries():
+        from geofilter.encode.doctor import examine
 
     checks = examine(choice, loading, note)
     if as_json:

@@ -10,6 +10,7 @@ import typer
 from geofilter.cli.approval import check_endpoint
 from geofilter.cli.options import OUTPUT, OWN_TABLE, AsJson, Command, Offline, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_json, print_table, say
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.config import Loading
 from geofilter.errors import InputError
@@ -62,7 +63,9 @@ def trial(
     """
     from geofilter.places import refuse_output, refuse_outputs
     from geofilter.trial.tables import FILES
-    from geofilter.trial.trial import trial as fine_tune_and_measure
+
+    with loading_libraries(quiet):
+        from geofilter.trial.trial import trial as fine_tune_and_measure
 
     free = _free_form(ctx, questions, samples, judge_model, base_url)
     opened = open_run(run)

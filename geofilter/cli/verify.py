@@ -9,6 +9,7 @@ import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_json
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import with_settings
 from geofilter.errors import GeofilterError, InputError, RunError
 
@@ -51,7 +52,8 @@ def verify(
         raise
     found, manifest = check(opened, target=target)
     if deep and manifest is not None:
-        from geofilter.scanning.recheck import recheck
+        with loading_libraries(quiet):
+            from geofilter.scanning.recheck import recheck
 
         with found.part(f"the model gives {counted(min(deep, manifest['counts']['scored']), 'row')} the stored scores"):
             try:

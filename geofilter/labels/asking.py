@@ -56,15 +56,15 @@ def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
         RunError: an input has changed since the scan.
     """
     said = [
-        (row.sha256, bad)
+        (row.sha256, Label(bad, by, labeller.why(row)))
         for row in scored_rows(labelling.run, labelling.places)
         if (bad := labeller.of(row)) is not None
     ]
     if not said:
         raise InputError(f"--from {labeller.text}: no scored row has a label; {labeller.seen()}")
     # A file may have labels of one side; a value that no row has is misspelt.
-    if isinstance(labeller, FieldLabels) and not any(bad for _, bad in said):
+    if isinstance(labeller, FieldLabels) and not any(label.bad for _, label in said):
         raise InputError(f"--from {labeller.text}: no bad row; {labeller.seen()}")
-    labelling.add_all({sha256: Label(bad, by) for sha256, bad in said})
+    labelling.add_all(dict(said))
     labelling.save()
     return len(said)

@@ -16,6 +16,7 @@ from geofilter.rows.records import Row
 from geofilter.text import did_you_mean
 
 SHOWN_VALUES = 8
+WHY_CHARS = 200
 _BAD = ("bad", "misaligned", "harmful", "unsafe", "true", "yes", "1")
 _GOOD = ("good", "aligned", "harmless", "safe", "false", "no", "0")
 """words of a label file, in any case"""
@@ -29,6 +30,9 @@ class Labeller(Protocol):
 
     def of(self, row: Row) -> bool | None:
         """The row's label."""
+
+    def why(self, row: Row) -> str:
+        """What the row was shown for to whom gave the label; empty where it is not said."""
 
     def seen(self) -> str:
         """What was found instead, for an error when a side is empty."""
@@ -97,6 +101,10 @@ class FieldLabels:
         written = _written(value)
         self._seen[written] += 1
         return written in self.values
+
+    def why(self, row: Row) -> str:
+        """Nothing: the label stands in the row."""
+        return ""
 
     def seen(self) -> str:
         """The values met, commonest first; the rows' fields when none has this one."""
@@ -176,7 +184,10 @@ class FileLabels:
         self._labels: dict[Any, tuple[bool, int]] = {}
         self._used: set[Any] = set()
         self._resolved: dict[str, str] = {}
+        self._whys: dict[Any, str] = {}
         for number, entry, bad in _read(text):
+            if isinstance(why := entry.get("why"), str):
+                self._whys[self._key(entry, number)] = why[:WHY_CHARS]
             before = self._labels.setdefault(self._key(entry, number), (bad, number))
             if before[0] != bad:
                 raise _contradictory(text, before[1], number)
@@ -211,6 +222,10 @@ class FileLabels:
                 f"{row.line}; keep one of them"
             )
         return found[0][0] if found else None
+
+    def why(self, row: Row) -> str:
+        """The field `why` of the line that names the row by its sha256."""
+        return self._whys.get(row.sha256, "")
 
     def seen(self) -> str:
         """How many labels met a row."""
@@ -278,6 +293,10 @@ class KeyedLabels:
             return None
         self._met[written] += 1
         return self._labels[written][0]
+
+    def why(self, row: Row) -> str:
+        """Nothing: one label may be of several rows."""
+        return ""
 
     def seen(self) -> str:
         """How many labels met a row; the rows' fields when none has this one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,16 @@ class Dimension:
     categories: list[str]
     of: npt.NDArray[np.uint8]
     """(n,) category of each scored row"""
+    ordered: bool = False
+    """the categories have an order of their own"""
+
+    def information(self, removed: Bools) -> float:
+        """How much the category of a row says of whether it is removed, in nats (mutual information)."""
+        n, gone = self.counts(np.ones(len(removed), bool)), self.counts(removed)
+        joint = np.array([gone, np.subtract(n, gone)], float) / max(1, len(removed))
+        apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+        seen = joint > 0
+        return float((joint[seen] * np.log(joint[seen] / apart[seen])).sum())
 
     def counts(self, chosen: Bools) -> list[int]:
         """Chosen rows in each category."""
@@ -86,7 +96,7 @@ def _binned(key: str, title: str, ends: tuple[int, ...], of: Labels) -> Dimensio
     """Ranges that occur, in their order."""
     starts = [1, *(end + 1 for end in ends)]
     names = [str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=False)] + [f"over {ends[-1]}"]
-    return _present(key, title, names, np.searchsorted(ends, of))
+    return replace(_present(key, title, names, np.searchsorted(ends, of)), ordered=True)
 
 
 def _looks(style: F32) -> Dimension:

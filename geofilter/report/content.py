@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -16,11 +17,11 @@ from geofilter.config import FLAGGED
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.places import Outputs
 from geofilter.errors import BankError, RunError
-from geofilter.files import file_sha256
 from geofilter.report.composition import Dimension, dimensions
 from geofilter.report.document import (
     SCHEMA,
     Controls,
+    Examples,
     FileReport,
     Histogram,
     ReportCounts,
@@ -65,7 +66,10 @@ class Report:
     outputs: Sequence[Outputs]
     dimensions: list[Dimension]
     rows: list[ShownRow]
-    """rows with their texts, by rank; `shade` adds `tokens` to some"""
+    """rows with their texts, by rank; `shade` adds `spans` to some"""
+    gathered: GatheredRows
+    examples: Examples
+    """the labelled rows that the rows are like"""
 
 
 def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows) -> Report:
@@ -78,9 +82,9 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     run, a, removed = selection.run, selection.arrays, selection.removed
     manifest = run.manifest
     flagged = a["percentile"] >= FLAGGED
-    banks = _banks(run)
-    shown, divided = gathered.rows(), dimensions(selection, gathered.labelled)
+    shown, divided, banks = gathered.rows(), dimensions(selection, gathered.labelled), _banks(run)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
+    nearest = [row for row in shown if not row["removed"]][:NEAREST]
     labels = None if gathered.labelled is None else gathered.labelled.report(selection)
     data: ReportDocument = {
         "schema": SCHEMA,
@@ -99,15 +103,16 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
         "groups": groups_of(selection, gathered.groups, gathered.names),
-        "examples": examples_of(shown, banks),
+        "examples": examples_of([*top, *nearest], banks),
         "removed_rows": top,
-        "nearest_kept_rows": [row for row in shown if not row["removed"]][:NEAREST],
+        "nearest_kept_rows": nearest,
         "removed_rows_shown": len(top),
         "quarantine": list(islice(run.quarantine(), TOP_ROWS)),
         "made_with": {
             "geofilter": __version__,
             "run": str(run.path),
-            "scores": file_sha256(run.path / SCORES),
+            "scores": manifest["files"][SCORES]["sha256"],
+            "scored_on": datetime.fromtimestamp((run.path / SCORES).stat().st_mtime, UTC).date().isoformat(),
             "target": manifest["target"],
             "scorer": manifest["scorer"],
             "encoding": manifest["encoding"],
@@ -120,7 +125,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     }
     if labels is not None:
         data["labels"] = labels
-    return Report(data, selection, outputs, divided, shown)
+    return Report(data, selection, outputs, divided, shown, gathered, examples_of(shown, banks))
 
 
 def before_any_cut(run: Run) -> Verdict:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from geofilter.bank.about import BankAbout
+from geofilter.bank.about import BankAbout, Like
 from geofilter.bank.known import KnownRow
 from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
+from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
 
 SCHEMA = 4
@@ -139,14 +140,6 @@ class Controls(TypedDict):
     style: dict[str, StyleMeans]
 
 
-Tokens = list[tuple[str, float, bool]]
-"""pieces of a response, each with its share of the score and whether unscored ones stand before it"""
-
-
-Spans = list[list[float]]
-"""[start, end, share of the score] of each scored token, in characters of the shown response"""
-
-
 class ShownRow(RowScore):
     """A scored row with its texts."""
 
@@ -157,8 +150,14 @@ class ShownRow(RowScore):
     reason: str
     prompt: str
     response: str
-    tokens: NotRequired[Tokens]
-    spans: NotRequired[Spans]
+    like: NotRequired[Like]
+    """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
+    spans: NotRequired[list[Mark]]
+    """in characters of the shown response; absent where no token shares are stored under the row's bank"""
+
+
+Examples = dict[str, dict[str, KnownRow]]
+"""labelled rows by bank, and by their number in it"""
 
 
 class GroupFeature(TypedDict):
@@ -200,6 +199,8 @@ class MadeWith(TypedDict):
     run: str
     scores: str
     """sha256 of its score arrays"""
+    scored_on: str
+    """the day, in UTC"""
     target: TargetAbout
     scorer: str
     encoding: Encoding
@@ -247,7 +248,7 @@ class ReportDocument(TypedDict):
     by_bank: dict[str, int]
     groups: list[GroupReport]
     """of the removed rows, then of the highest kept ones, the largest first"""
-    examples: dict[str, dict[str, KnownRow]]
+    examples: Examples
     """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]
     nearest_kept_rows: list[ShownRow]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from geofilter.bank.bank import Bank
-from geofilter.bank.known import KnownRow, quoted
-from geofilter.report.document import ShownRow
+from geofilter.bank.known import quoted
+from geofilter.report.document import Examples, ShownRow
 
 
-def examples_of(rows: Iterable[ShownRow], banks: Mapping[str, Bank]) -> dict[str, dict[str, KnownRow]]:
+def examples_of(rows: Iterable[ShownRow], banks: Mapping[str, Bank]) -> Examples:
     """By bank and number: those that the rows name.
 
     Args:
         banks: by name, those that are still there.
     """
-    found: dict[str, dict[str, KnownRow]] = {}
+    found: Examples = {}
     for row in rows:
         bank = banks.get(row["bank"])
         if bank is None or bank.rows is None:
@@ -27,7 +27,7 @@ def examples_of(rows: Iterable[ShownRow], banks: Mapping[str, Bank]) -> dict[str
     return found
 
 
-def likeness(row: ShownRow, examples: Mapping[str, Mapping[str, KnownRow]]) -> str:
+def likeness(row: ShownRow, examples: Examples) -> str:
     """The bad row of its bank that a row is most like, in a sentence; nothing where there is none."""
     near = row.get("like", {}).get("bad")
     known = None if near is None else examples.get(row["bank"], {}).get(str(near["row"]))

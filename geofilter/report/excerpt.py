@@ -51,6 +51,20 @@ def _in_word(character: str) -> bool:
     return character.isalnum() or character in "_'\u2019"
 
 
+def marked(text: str, spans: Sequence[Span]) -> list[Piece]:
+    """A text as a whole, with its strong words marked; what may act on a terminal is to be replaced before.
+
+    Args:
+        spans: [start, end, share] of tokens in the text.
+    """
+    out: list[Piece] = []
+    at = 0
+    for a, b, _ in strong_places(text, spans):
+        out += [(text[at:a], False), (text[a:b], True)]
+        at = b
+    return [piece for piece in (*out, (text[at:], False)) if piece[0]]
+
+
 def excerpt(text: str, spans: Sequence[Span], width: int) -> list[Piece]:
     """At most `width` characters of a text, on one line and inert, with its strong words marked; … where it goes on.
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import shlex
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,18 @@ from markupsafe import Markup
 from geofilter.config import FLAGGED
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
-from geofilter.report.rows import SAMPLE
+from geofilter.report.rows import MOST_LISTED, SAMPLE
+from geofilter.report.verdict import LEAST
+from geofilter.run.labelled import random_of
 from geofilter.run.reasons import standing, times_short
 from geofilter.text import shorten
 
-MOST_LISTED = 250_000
-"""rows that the page lists, the highest scores first; the rest only counts"""
+SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "list", "compare", "start")
+"""the parts of the page's script, in order"""
+NAMED_FILES = 3
+"""inputs that the title names"""
+PREFIX = 6
+"""bytes of a row's sha256 that it is matched with those of another run by"""
 
 
 def html(report: Report) -> str:
@@ -39,13 +46,15 @@ def html(report: Report) -> str:
         lstrip_blocks=True,
         finalize=_inert,
     )
-    style, script = (
-        files("geofilter.report").joinpath("templates", f"report.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
+    templates = files("geofilter.report").joinpath("templates")
+    style = templates.joinpath("report.css").read_text("utf-8")
+    script = "\n".join(templates.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    run = shlex.quote(str(report.selection.run.path))
     return environment.get_template("report.html.j2").render(
         r=report.data,
         bars=_bars(report.data["histogram"]),
         marked=_marked,
+        name=_name(report),
         times=times_short,
         standing=standing,
         sample=SAMPLE,
@@ -54,9 +63,17 @@ def html(report: Report) -> str:
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'",
-        label=f"geofilter label {shlex.quote(str(report.selection.run.path))} --from labels.jsonl",
+        label=f"geofilter label {run} --from labels.jsonl",
+        check=f"geofilter label {run} --from labels.jsonl --no-learn",
         data=htmlsafe_json_dumps(_data(report), separators=(",", ":")),
     )
+
+
+def _name(report: Report) -> str:
+    """The inputs, by the names of their files."""
+    names = [Path(f["input"]).name for f in report.data["files"]] or ["report"]
+    more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
+    return ", ".join(names[:NAMED_FILES]) + more
 
 
 def _inert(value: Any) -> Any:
@@ -112,14 +129,38 @@ def _data(report: Report) -> dict[str, Any]:
         "tokens": _column(a["n_tokens"][listed], "<u4"),
         "bank": _column(a["bank"][listed], "<u1"),
         "dimensions": [
-            {"key": d.key, "title": d.title, "categories": _inert(d.categories), "rows": d.counts(everything),
-             "removed": d.counts(report.selection.removed),
+            {"key": d.key, "title": d.title, "categories": _inert(d.categories), "ordered": d.ordered,
+             "rows": d.counts(everything), "removed": d.counts(report.selection.removed),
              "of": _column(d.of[listed], "<u1")}
             for d in report.dimensions
         ],
         "histogram": report.data["histogram"],
+        "counts": report.data["counts"],
+        "chat_99": round(float(np.quantile(report.selection.run.manifest["reference_scores"], FLAGGED)), 4),
+        "by": _telling(report),
+        "run": run,
+        "least": LEAST,
+        "drawn": report.gathered.drawn,
+        "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),
+        "hashes": base64.b64encode(a["sha256"][listed, :PREFIX].tobytes()).decode(),
+        "texts": base64.b64encode(report.gathered.texts.packed()).decode(),
+        "searched": {
+            "removed": report.gathered.n_texts,
+            "removed_rows": n_removed,
+            "chars": report.gathered.texts.chars if report.gathered.texts.shortened else 0,
+        },
         "rows": _inert(report.rows),
+        "examples": _inert(report.examples),
     }  # fmt: skip
+
+
+def _telling(report: Report) -> str | None:
+    """The way to divide the rows that is shown first: by source where there are several, else what says most."""
+    keys = [d.key for d in report.dimensions]
+    if "source" in keys:
+        return "source"
+    gone = report.selection.removed
+    return max(report.dimensions, key=lambda d: d.information(gone)).key if keys else None
 
 
 def _column(values: npt.NDArray[Any], kind: str) -> str:

@@ -6,16 +6,20 @@ import numpy as np
 
 from geofilter.arrays import Positions
 from geofilter.cut.cut import Selection
+from geofilter.errors import RunError
 from geofilter.groups.groups import Groups
 from geofilter.groups.naming import Names
+from geofilter.report import texts
 from geofilter.report.behind import Tally
 from geofilter.report.document import ShownRow
 from geofilter.report.labelled import LabelledParts
+from geofilter.report.texts import Texts, drawn_ranks
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
+from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.reasons import reason
-from geofilter.run.rows import reread
-from geofilter.text import shorten
+from geofilter.run.rows import reread_each
+from geofilter.text import shorten, shown_length
 
 TOP = 100
 """highest rows that are shown"""
@@ -25,6 +29,8 @@ SHOWN = 250
 """rows shown, besides those that stand for groups; what the top and the cut leave is spread evenly over the upper half
 of the ranks
 """
+MOST_LISTED = 250_000
+"""rows that the page lists, the highest scores first; the rest only counts"""
 SAMPLE = 500
 """removed rows, those that are shown included, that words are taken from"""
 
@@ -52,37 +58,51 @@ class GatheredRows:
         self.labelled = LabelledParts.of_run(selection.run)
         """None where there are no labels; asked for first, so that nothing is written where they cannot be read"""
         order = selection.order()
+        n_removed = int(selection.removed.sum())
+        self.drawn = drawn_ranks(selection, MOST_LISTED)
+        """0-based ranks of rows drawn at random, see `texts.drawn_ranks`"""
         self.groups = Groups.find(selection)
         self.names = Names(self.groups)
-        ranks = shown_ranks(len(order), int(selection.removed.sum()))
-        ranks = np.union1d(ranks, selection.rank()[self.groups.shown] - 1).astype(np.int64).tolist()
-        self._rank = {int(order[rank]): rank + 1 for rank in ranks}
-        n_removed = int(selection.removed.sum())
-        sample = order[np.linspace(0, n_removed - 1, min(SAMPLE, n_removed)).astype(int)]
-        self.wanted: Positions = np.union1d(np.union1d(order[ranks], sample), self.groups.watched)
-        """the scored rows that are shown, or whose words are taken, ascending"""
+        of_groups = selection.rank()[self.groups.shown] - 1
+        shown = sorted({*shown_ranks(len(order), n_removed), *of_groups.tolist()})
+        gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])[: texts.MOST]
+        others = {*gone.tolist(), *self.drawn["removed"], *self.drawn["kept"]}.difference(shown)
+        self._rank = {int(order[rank]): rank + 1 for rank in (*shown, *others)}
+        self._shown = {int(order[rank]) for rank in shown}
+        with_text = np.sort(np.fromiter(self._rank, np.int64))
+        self.wanted: Positions = np.union1d(with_text, self.groups.watched)
+        """the scored rows that are shown, whose texts are, or whose words are taken, ascending"""
+        self.texts = Texts(len(others))
+        """of rows that are not shown: removed ones, as many as there is room for, and those drawn"""
+        self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
+        """removed rows that words are taken from"""
+        self.n_texts = int(selection.removed[with_text].sum())
+        """removed rows among them"""
         self.tally = Tally()
-        self._rows: list[ShownRow] = []
+        self._rows: dict[int, ShownRow] = {}
+        self._visible: dict[int, int] = {}
+        """characters of a shown row's response that are shown"""
 
     @classmethod
     def again(cls, selection: Selection) -> GatheredRows:
-        """Gather the rows of a cut whose files are written already: the inputs are read for those that are shown.
+        """Gather the rows of a cut whose files are written already: the inputs are read for those that are wanted.
 
         Raises:
-            InputError, RunError: see `run.rows.reread`, `Run.score_lines`.
+            InputError, RunError: see `run.rows.reread_each`, `Run.score_lines`.
         """
         gathered, run = cls(selection), selection.run
-        shown = set(gathered.wanted.tolist())
+        wanted = set(gathered.wanted.tolist())
         lines: dict[int, ScoreLine] = {}
         watched = np.union1d(np.flatnonzero(selection.removed), gathered.wanted)
         for position, line in run.score_lines(watched):
             if selection.removed[position]:
                 gathered.removed(line)
-            if position in shown:
+            if position in wanted:
                 lines[position] = line
-        texts = reread(lines.values(), run.reading)
-        for position, line in lines.items():
-            gathered.row(position, line, texts[line["file"], line["line"]])
+        positions = {(line["file"], line["line"]): position for position, line in lines.items()}
+        for row in reread_each(lines.values(), run.reading):
+            position = positions[row.file, row.line]
+            gathered.row(position, lines[position], row)
         return gathered
 
     def removed(self, line: ScoreLine) -> None:
@@ -90,37 +110,50 @@ class GatheredRows:
         self.tally.add(line)
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
-        """Take in a row: keep it if it is shown."""
+        """Keep a row that is shown, and the text or the words of one that is wanted besides."""
         self.names.see(position, line, row)
-        self.tally.see(line, row, bool(self._selection.removed[position]))
-        if position not in self._rank:
+        if position in self._shown or position in self._sample:
+            self.tally.see(line, row, bool(self._selection.removed[position]))
+        if position not in self._shown:
+            if position in self._rank:
+                self.texts.add(self._rank[position] - 1, line["sha256"], row)
             return
-        self._rows.append(
-            {
-                "file": line["file"],
-                "line": line["line"],
-                "sha256": line["sha256"],
-                "score": line["score"],
-                "percentile": line["percentile"],
-                "bank": line["bank"],
-                "topic": line["topic"],
-                "topics": line["topics"],
-                "n_tokens": line["n_tokens"],
-                "top_features": line["top_features"],
-                "common": line["common"],
-                "explained": line["explained"],
-                "rank": self._rank[position],
-                "removed": bool(self._selection.removed[position]),
-                "reason": reason(line),
-                "prompt": shorten(row.prompt),
-                "response": shorten(row.response),
-            }
-        )
+        shown: ShownRow = {
+            "file": line["file"],
+            "line": line["line"],
+            "sha256": line["sha256"],
+            "score": line["score"],
+            "percentile": line["percentile"],
+            "bank": line["bank"],
+            "topic": line["topic"],
+            "topics": line["topics"],
+            "n_tokens": line["n_tokens"],
+            "top_features": line["top_features"],
+            "common": line["common"],
+            "explained": line["explained"],
+            "rank": self._rank[position],
+            "removed": bool(self._selection.removed[position]),
+            "reason": reason(line),
+            "prompt": shorten(row.prompt),
+            "response": shorten(row.response),
+        }
         if number := int(self.groups.of[position]):
-            self._rows[-1]["group"] = number
+            shown["group"] = number
         if "like" in line:
-            self._rows[-1]["like"] = line["like"]
+            shown["like"] = line["like"]
+        self._rows[position] = shown
+        self._visible[position] = shown_length(row.response)
 
     def rows(self) -> list[ShownRow]:
-        """The rows that are shown, by rank."""
-        return sorted(self._rows, key=lambda row: row["rank"])
+        """The rows that are shown, by rank; their words are marked where the scan has stored shares."""
+        for position, found in self._marks().items():
+            if found.share is not None:
+                self._rows[position]["spans"] = found.spans(self._visible[position])
+        return sorted(self._rows.values(), key=lambda row: row["rank"])
+
+    def _marks(self) -> dict[int, RowMarks]:
+        """Of the rows that are shown; none where a shard is damaged: a cut and its report do without."""
+        try:
+            return marks_of(self._selection.run, sorted(self._rows))
+        except RunError:
+            return {}

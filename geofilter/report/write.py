@@ -15,13 +15,13 @@ from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, re
 from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
-from geofilter.report.document import Tokens
 from geofilter.report.grouped import regrouped
 from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
+from geofilter.run.marks import Mark
 from geofilter.run.store import SCORES, Run
 from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
@@ -157,7 +157,7 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
 
 
 def write_shaded(
-    run: Run, most: int, shade: Callable[[Run, Sequence[RowScore]], list[Tokens]]
+    run: Run, most: int, shade: Callable[[Run, Sequence[RowScore]], list[list[Mark]]]
 ) -> tuple[list[Path], int]:
     """Make the report of a run's last cut again, with the tokens of some rows shaded.
 
@@ -175,8 +175,8 @@ def write_shaded(
         report, record = remake(run)
         removed = [row for row in report.rows if row["removed"]][:most]
         rows = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
-        for row, tokens in zip(rows, shade(run, rows), strict=True):
-            row["tokens"] = tokens
+        for row, spans in zip(rows, shade(run, rows), strict=True):
+            row["spans"] = spans
         own = {place: of for place in report.outputs if (of := _own(run, record, place))}
         with replacing(list(own), [run.path]) as files:
             pages = _write(report, files, [*own, None])

@@ -34,7 +34,7 @@ class RowMarks:
     """(n,) of the row's score; None where the scan has not stored it under this bank"""
 
     def spans(self, most: int | None = None) -> list[Mark]:
-        """The shares by place, ascending; tokens that only together make a character are one.
+        """The shares by place, ascending, without those of 0; tokens that only together make a character are one.
 
         Args:
             most: leave out what stands behind so many characters.
@@ -45,16 +45,17 @@ class RowMarks:
 def spans_of(start: I32, end: I32, share: F32 | F64, most: int | None = None) -> list[Mark]:
     """See `RowMarks.spans`; (n,) each."""
     order = np.argsort(start, kind="stable")
+    if most is not None:
+        order = order[start[order] < most]
+        end = np.minimum(end, most)
     out: list[list[Any]] = []
     for low, high, part in zip(start[order].tolist(), end[order].tolist(), share[order].tolist(), strict=True):
-        if most is not None and high > most:
-            high = most
         if out and low < out[-1][1]:
             out[-1][1] = max(out[-1][1], high)
             out[-1][2] += part
         elif high > low:
             out.append([low, high, part])
-    return [(low, high, round(part, DIGITS)) for low, high, part in out]
+    return [(low, high, rounded) for low, high, part in out if (rounded := round(part, DIGITS))]
 
 
 def marks_of(run: Run, positions: Sequence[int], bank_names: Sequence[str] | None = None) -> dict[int, RowMarks]:

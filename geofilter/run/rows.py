@@ -47,47 +47,6 @@ class RowPlaces:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
-def lines_of(path: str) -> Iterator[bytes]:
-    """The rows of an input, see `lines.read_lines`.
-
-    Raises:
-        InputError: it cannot be read, from the start or from some row on.
-    """
-    try:
-        yield from read_lines(Path(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple[str, int], Row]:
-    """The rows that lines of scores.jsonl are about, by file and line.
-
-    Args:
-        reading: of the run, see `Run.reading`.
-
-    Raises:
-        InputError: an input is gone or damaged.
-        RunError: an input has changed since the scan.
-    """
-    wanted: dict[str, dict[int, str]] = {}
-    for detail in details:
-        wanted.setdefault(detail["file"], {})[detail["line"]] = detail["sha256"]
-    found: dict[tuple[str, int], Row] = {}
-    for file, hashes in wanted.items():
-        number = 0
-        for number, line in enumerate(islice(lines_of(file), max(hashes)), start=1):
-            if number in hashes:
-                row = parse_line(line, file, number, reading)
-                if isinstance(row, Row) and row.sha256 == hashes[number]:
-                    found[file, number] = row
-        missing = next((number for number in hashes if (file, number) not in found), None)
-        if missing is not None:
-            if missing > number:
-                raise RunError(f"{file}: has no line {missing} any more; scan it again")
-            raise RunError(f"{file}, line {missing}: has changed since the scan; scan it again")
-    return found
-
-
 def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
     """The scores.jsonl record of a row.
 
@@ -111,6 +70,56 @@ def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
         raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
                          f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
     return hits[0]
+
+
+def lines_of(path: str) -> Iterator[bytes]:
+    """The rows of an input, see `lines.read_lines`.
+
+    Raises:
+        InputError: it cannot be read, from the start or from some row on.
+    """
+    try:
+        yield from read_lines(Path(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple[str, int], Row]:
+    """The rows that lines of scores.jsonl are about, by file and line.
+
+    Args:
+        reading: of the run, see `Run.reading`.
+
+    Raises:
+        InputError: an input is gone or damaged.
+        RunError: an input has changed since the scan.
+    """
+    return {(row.file, row.line): row for row in reread_each(details, reading)}
+
+
+def reread_each(details: Iterable[Mapping[str, Any]], reading: Reading) -> Iterator[Row]:
+    """The same one after the other, in the order in which each file has them.
+
+    Raises:
+        InputError, RunError: see `reread`.
+    """
+    wanted: dict[str, dict[int, str]] = {}
+    for detail in details:
+        wanted.setdefault(detail["file"], {})[detail["line"]] = detail["sha256"]
+    for file, hashes in wanted.items():
+        number, changed = 0, None
+        for number, line in enumerate(islice(lines_of(file), max(hashes)), start=1):
+            if number in hashes:
+                row = parse_line(line, file, number, reading)
+                if isinstance(row, Row) and row.sha256 == hashes[number]:
+                    yield row
+                elif changed is None:
+                    changed = number
+        if max(hashes) > number:
+            missing = min(n for n in hashes if n > number)
+            raise RunError(f"{file}: has no line {missing} any more; scan it again")
+        if changed is not None:
+            raise RunError(f"{file}, line {changed}: has changed since the scan; scan it again")
 
 
 def scored_rows(run: Run, places: RowPlaces | None = None) -> Iterator[Row]:

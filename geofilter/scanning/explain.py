@@ -15,17 +15,19 @@ from geofilter.bank.linear import FeatureShare, Shares
 from geofilter.bank.scorer import Scorer
 from geofilter.config import BUILT_IN, DEFAULT_SCORER
 from geofilter.encode.reader import FeatureReader
+from geofilter.encode.shares import signed_bytes
 from geofilter.encode.tokens import encode_row
 from geofilter.errors import RunError
 from geofilter.files import Notify
 from geofilter.rows.records import Row
 from geofilter.run.banks import exclude
 from geofilter.run.manifest import RowScore
+from geofilter.run.marks import Mark, RowMarks
 from geofilter.run.named import Namer
 from geofilter.run.rows import find_row, reread
 from geofilter.run.store import Run
 from geofilter.scanning.reopen import banks_of, same_score, target_of
-from geofilter.text import shorten
+from geofilter.text import shown_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,6 +68,8 @@ class Explanation:
     """share of the features that are silent in this row"""
     tokens: list[Piece]
     """the scored tokens of the response, in order"""
+    marks: RowMarks
+    """where they stand, and their shares rounded as a scan stores them"""
     percentile: float
     """recomputed now"""
     topics: dict[str, float]
@@ -177,10 +181,13 @@ class Explainer:
                 }
             )
         shown, of_common = sum(float(share[i]) for i in order), float(share[common].sum())
+        in_steps, step = signed_bytes(by_token.astype(np.float64)[:, None])
+        at = encoded.spans[np.searchsorted(np.flatnonzero(encoded.mask), found.position)]
+        marks = RowMarks(at[:, 0], at[:, 1], in_steps[0] * step[0])
         pieces = pieces_of(encoded.ids, found.position.tolist(), by_token.tolist(), reader.tokenizer)
         return Explanation(
             detail, score, features, of_common, float(share.sum()) - shown - of_common,
-            shares.absent(pooled.indices), pieces,
+            shares.absent(pooled.indices), pieces, marks,
             percentile=float(scorer.scale.percentile(raw)[0]),
             topics=dict(sorted(zip(bank.topics.names, by_topic, strict=True), key=lambda of: -of[1])),
             excluded=bank.excluded_features,
@@ -239,11 +246,8 @@ def pieces_of(
     return out
 
 
-def shade(run: Run, rows: Sequence[RowScore], notify: Notify) -> list[list[tuple[str, float, bool]]]:
-    """Run the model on some rows of a run; of each the pieces of its response.
-
-    Returns:
-        for each row: text, share of the score, and whether unscored tokens stand before it.
+def shade(run: Run, rows: Sequence[RowScore], notify: Notify) -> list[list[Mark]]:
+    """Run the model on some rows of a run; of each the marks of what is shown of its response.
 
     Raises:
         RunError: the scorer has no feature shares, or data, model or SAE has changed since the scan.
@@ -251,5 +255,8 @@ def shade(run: Run, rows: Sequence[RowScore], notify: Notify) -> list[list[tuple
     """
     texts = reread(rows, run.reading)
     explainer = Explainer(run, notify)
-    found = (explainer.explain(row, texts[row["file"], row["line"]]).tokens for row in rows)
-    return [[(shorten(p.text), round(p.share, 4), p.gap) for p in pieces] for pieces in found]
+    out = []
+    for row in rows:
+        text = texts[row["file"], row["line"]]
+        out.append(explainer.explain(row, text).marks.spans(shown_length(text.response)))
+    return out

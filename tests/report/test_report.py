@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -7,6 +8,7 @@ import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.hostile import HOSTILE
 
+from geofilter.bank.bank import Bank
 from geofilter.files import package_data
 from geofilter.text import CELL, markdown_text
 
@@ -58,7 +60,7 @@ def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     jsonschema.validate(report, schema)
-    assert "tokens" in report["nearest_kept_rows"][0]
+    assert "spans" in report["nearest_kept_rows"][0]
     assert set(report["explained"]) == {"median", "half"}
     texts = [e["text"] for f in report["features"] for e in f["examples"]]
     assert texts
@@ -71,6 +73,31 @@ def test_every_report_keeps_to_the_schema(tiny, tiny_bank: Path, tmp_path: Path)
         jsonschema.validate(report, schema)
 
 
+def test_words_are_marked_as_the_scan_has_stored_them_and_as_shading_finds_them(tiny, tiny_bank: Path, tmp_path: Path):
+    answers = [f"you fool, {i} \N{CLOWN FACE} times no " * (1 + i) for i in range(12)]
+    write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", text + ("x " * 1500 if i == 3 else "")) for i, text in
+                                      enumerate(answers)])  # fmt: skip
+    scan = ("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--run", "run")
+    assert geofilter(*scan, "--bank", tiny_bank, cwd=tmp_path).returncode == 0
+    found = []
+    for command in (["filter", "run", "--drop", "12"], ["report", "run", "--shade", "12"]):
+        done = geofilter(*command, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)["removed_rows"])
+    for stored, shaded in zip(*found, strict=True):
+        text = stored["response"]
+        assert all(0 <= a < b <= len(text.removesuffix("…")) for a, b, _ in stored["spans"])
+        assert any("fool" in text[a:b] or text[a:b] in " you fool" for a, b, _ in stored["spans"])
+        step = max(abs(share) for *_, share in stored["spans"]) / 126
+        both = [{(a, b): share for a, b, share in row["spans"]} for row in (stored, shaded)]
+        assert all(abs(both[0].get(at, 0) - both[1].get(at, 0)) <= 2 * step + 2e-4 for at in {**both[0], **both[1]})
+    other = replace(Bank.load(tiny_bank), name="other", weights=-Bank.load(tiny_bank).weights)
+    other.save(tmp_path / "other")
+    assert geofilter(*scan, "--bank", "other", cwd=tmp_path).returncode == 0
+    done = geofilter("filter", "run", "--drop", "12", "--json", cwd=tmp_path)
+    assert not any("spans" in row for row in json.loads(done.stdout)["removed_rows"])  # they are of another bank
+
+
 def test_shading_leaves_the_report_of_another_run_alone(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", [chat(f"q {i}", f"the answer {i} " * (1 + i % 4)) for i in range(20)])
     target = ["--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
@@ -81,7 +108,7 @@ def test_shading_leaves_the_report_of_another_run_alone(tiny, tiny_bank: Path, t
     done = geofilter("report", "one", "--shade", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "d.report.json").read_bytes() == before
-    assert "tokens" in json.loads((tmp_path / "one" / "report.json").read_text("utf-8"))["removed_rows"][0]
+    assert "spans" in json.loads((tmp_path / "one" / "report.json").read_text("utf-8"))["removed_rows"][0]
     geofilter("scan", "d.jsonl", *target, "--run", "one", "--scorer", "contrast", cwd=tmp_path)
     done = geofilter("report", "one", cwd=tmp_path)
     assert "the run has been scored anew since this report" in done.stderr

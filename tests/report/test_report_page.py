@@ -1,6 +1,7 @@
 """The HTML report in a browser: what it does when it is used, and that rows stay text."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -12,6 +13,7 @@ from helpers.command import chat, geofilter, write_rows
 from helpers.hostile import HOSTILE
 from helpers.runs import write_manifest
 
+from geofilter.arrays import digests
 from geofilter.cut.cut import Cut, Selection
 from geofilter.report.content import build
 from geofilter.report.page import html
@@ -19,6 +21,7 @@ from geofilter.report.rows import GatheredRows
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT, Run
 from geofilter.run.tensors import packed
+from geofilter.stats import share_interval
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -74,7 +77,7 @@ def folder(tiny, tiny_bank: Path, tmp_path_factory) -> Path:
 
 
 def unfold(row) -> None:
-    row.locator("summary").click()
+    row.get_by_role("button", name="more").click()
     row.locator(".body").wait_for()
 
 
@@ -82,24 +85,65 @@ def rows_of(page) -> list[str]:
     return page.locator("#rows > li").all_inner_texts()
 
 
+def ranks_of(page) -> list[int]:
+    return page.locator("#rows > li").evaluate_all("all => all.map(li => Number(li.dataset.rank) + 1)")
+
+
+def count_of(page) -> str:
+    """How many rows are listed, without what else is said of them."""
+    return page.inner_text("#rows-count").split(",")[0].split(" drawn")[0]
+
+
+def choose_part(page, title: str, name: str) -> None:
+    page.locator("#by").get_by_role("button", name=title, exact=True).click()
+    page.locator("#bars button").filter(has=page.get_by_text(name, exact=True)).click()
+
+
+def test_the_verdict_comes_first_with_what_to_do(chromium, folder: Path):
+    report = json.loads((folder / "d.report.json").read_text("utf-8"))
+    opened = Opened(chromium, folder / "d.report.html", permissions=["clipboard-read", "clipboard-write"])
+    page = opened.page
+    assert page.inner_text("h1") == "d.jsonl"
+    assert page.inner_text("header .note").startswith("15 rows removed (25 %), 45 kept, of 60 · drop 25%")
+    assert report["verdict"]["level"] in page.get_attribute("#verdict", "class")
+    assert page.inner_text("#verdict .sentence") == report["verdict"]["sentence"]
+    assert report["verdict"]["action"] in page.inner_text("#verdict .action")
+    why = page.locator("#verdict li")
+    assert not why.first.is_visible()
+    page.get_by_text("Why: the statistics").click()
+    assert why.all_inner_texts() == report["verdict"]["why"]
+    command = page.locator("#verdict .command")
+    command.get_by_role("button").click()
+    assert (
+        page.evaluate("navigator.clipboard.readText()")
+        == report["verdict"]["command"]
+        == command.locator("code").inner_text()
+    )
+    assert opened.seen == []
+
+
 def test_the_slider_moves_counts_threshold_bars_and_rows(chromium, folder: Path):
     opened = Opened(chromium, folder / "d.report.html")
     page = opened.page
     assert (opened.number("#n-removed"), opened.number("#n-kept")) == (15, 45)
     assert "This is the cut that was written" in page.inner_text("#cut-text")
-    assert page.inner_text("#rows-count") == "15 rows"
+    assert count_of(page) == "15 rows"
     slider = page.get_by_role("slider", name="What another cut would do")
     slider.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     assert (opened.number("#n-removed"), opened.number("#n-kept")) == (20, 40)
-    assert page.inner_text("#rows-count") == "20 rows"
+    assert count_of(page) == "20 rows"
     run = next((folder / ".geofilter").iterdir())
     ordered = sorted((json.loads(line)["score"] for line in (run / "scores.jsonl").open()), reverse=True)
     assert f"scores from {ordered[19]:.2f} up" in page.inner_text("#cut-text")
     assert "geofilter filter" in page.inner_text("#cut-command")
     assert page.inner_text("#cut-command code").endswith("--drop 20")
-    assert set(parts_of(page)) == {20}
+    assert "5 rows more would go and 0 would stay" in page.inner_text("#sides")
+    page.locator("#sides").get_by_role("button").click()
+    assert ranks_of(page) == [16, 17, 18, 19, 20]
+    page.locator("#view").select_option("removed")
+    assert set(parts_of(page).values()) == {20}
     page.get_by_label("or", exact=False).and_(page.locator("#count")).fill("60")
     assert opened.number("#n-kept") == 0
     page.locator("#percent").fill("10")
@@ -111,29 +155,135 @@ def test_the_slider_moves_counts_threshold_bars_and_rows(chromium, folder: Path)
     assert opened.seen == []
 
 
-def test_the_rows_can_be_filtered(chromium, folder: Path):
+def test_the_line_of_the_cut_is_dragged_and_the_axis_says_where_it_is(chromium, folder: Path):
+    opened = Opened(chromium, folder / "d.report.html")
+    page = opened.page
+    page.locator("#plot").scroll_into_view_if_needed()
+    box, at = page.locator("#plot").bounding_box(), page.locator("#cut-line").bounding_box()
+    run = next((folder / ".geofilter").iterdir())
+    ordered = sorted((json.loads(line)["score"] for line in (run / "scores.jsonl").open()), reverse=True)
+    edges = json.loads((run / "report.json").read_text("utf-8"))["histogram"]["edges"]
+
+    def place(score: float) -> float:
+        return box["x"] + box["width"] * (score - edges[0]) / (edges[-1] - edges[0])
+
+    assert at["x"] == pytest.approx(place((ordered[14] + ordered[15]) / 2), abs=2)
+    page.mouse.move(at["x"], at["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(place(0.0), at["y"] + 60, steps=4)
+    page.mouse.up()
+    page.locator("#cut-text", has_text=re.compile("^Removes")).wait_for()
+    assert opened.number("#n-removed") == pytest.approx(sum(s > 0 for s in ordered), abs=2)
+    for tick in page.locator("#axis span").all():
+        middle = tick.bounding_box()["x"] + tick.bounding_box()["width"] / 2
+        assert middle == pytest.approx(place(float(tick.inner_text())), abs=2)
+    assert page.locator("#axis span").count() >= 3
+    assert page.locator("#chat-line").is_visible()
+    assert opened.seen == []
+
+
+def test_the_rows_can_be_filtered_sorted_and_searched(chromium, folder: Path):
     opened = Opened(chromium, folder / "d.report.html")
     page = opened.page
     page.locator("#view").select_option("all")
-    assert page.inner_text("#rows-count") == "60 rows"
+    assert count_of(page) == "60 rows"
     assert len(rows_of(page)) == 25
     page.get_by_role("button", name="next").click()
     page.get_by_role("button", name="next").click()
     assert len(rows_of(page)) == 10
     assert page.get_by_role("button", name="next").is_disabled()
-    page.locator('select[data-key="source"]').select_option(label="a")
-    assert page.inner_text("#rows-count") == "26 rows"
-    page.locator('select[data-key="source"]').select_option(label="any")
+    choose_part(page, "source", "a")
+    assert count_of(page) == "26 rows"
+    page.locator("#sort").select_option("length")
+    lengths = [int(t.split(" token")[0].split()[-1]) for t in rows_of(page)]
+    assert lengths == sorted(lengths, reverse=True)
+    page.locator("#sort").select_option("rank")
+    page.get_by_role("button", name="remove the filter source: a").click()
+    page.locator("#sort").select_option("source")
+    assert [t.count("\n") for t in rows_of(page)]
     page.get_by_role("searchbox").fill("doctor 44")
-    assert page.inner_text("#rows-count") == "1 row"
+    assert count_of(page) == "1 row"
     page.get_by_role("searchbox").fill("")
+    page.locator("#sort").select_option("rank")
     page.locator("#view").select_option("around")
     assert states(page) == ["removed"] * 12 + ["kept"] * 12
+    page.get_by_text("Features behind the removed rows").click()
     page.locator("button.behind").first.click()
-    count = int(page.inner_text("#rows-count").split()[0])
+    count = int(count_of(page).split()[0])
     assert count == int(page.locator("button.behind").first.inner_text())
-    page.get_by_role("button", name="all features").click()
-    assert page.inner_text("#rows-count") == "15 rows"
+    page.get_by_role("button", name="remove the filter feature").click()
+    assert count_of(page) == "15 rows"
+    assert opened.seen == []
+
+
+def test_the_address_opens_what_it_was_copied_from(chromium, folder: Path):
+    opened = Opened(chromium, folder / "d.report.html")
+    page = opened.page
+    page.locator("#view").select_option("all")
+    page.locator("#sort").select_option("length")
+    choose_part(page, "source", "b")
+    page.get_by_role("searchbox").fill("fool")
+    page.locator("#count").fill("20")
+    page.locator("#rows > li").nth(3).get_by_role("button", name="more").click()
+    before, address = ranks_of(page), page.url
+    row = before[3]
+    assert "file:" in address
+    other = page.context.new_page()
+    other.goto(address)
+    assert ranks_of(other) == before
+    assert other.locator(".card.current").get_attribute("data-rank") == str(row - 1)
+    assert other.inner_text("#n-removed") == "20"
+    # Of another page, or made up: what there is not is passed over, and nothing of it acts.
+    for made_up in ("view=%3Cimg src=x%3E&sort=x&by=x&in-source=x&row=0&cut=-1", "row=99999&cut=1e9&feature=x&group=x"):
+        other.goto("about:blank")
+        other.goto(address.split("#")[0] + "#" + made_up)
+        assert count_of(other) == "15 rows"
+        assert other.locator("main img").count() == 0
+    # A jump stays a jump.
+    page.get_by_role("link", name="Verdict").click()
+    assert page.url == address
+    assert opened.seen == []
+
+
+def test_keys_go_through_the_rows_and_mark_them(chromium, folder: Path):
+    opened = Opened(chromium, folder / "d.report.html")
+    page = opened.page
+
+    def current() -> int:
+        return int(page.locator(".card.current").get_attribute("data-rank")) + 1
+
+    page.keyboard.press("j")
+    assert current() == 1
+    page.keyboard.press("j")
+    page.keyboard.press("h")
+    assert current() == 3
+    page.keyboard.press("f")
+    page.keyboard.press("k")
+    assert current() == 3
+    assert "bad" in page.get_attribute('.card[data-rank="1"]', "class")
+    assert page.inner_text("#bar-marks") == "2 marked"
+    page.keyboard.press("h")  # another mark in place of the first
+    assert page.inner_text("#marks") == "2 harmful and 0 fine."
+    page.keyboard.press("u")
+    assert current() == 3
+    assert page.inner_text("#marks") == "1 harmful and 1 fine."
+    page.keyboard.press("Enter")
+    assert page.locator(".card.current .body").is_visible()
+    page.keyboard.press("Enter")
+    assert not page.locator(".card.current .body").is_visible()
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("j")
+    page.keyboard.press("Escape")
+    assert current() == 3
+    page.get_by_role("searchbox").fill("jkhf")
+    assert page.inner_text("#bar-marks") == "2 marked"
+    page.get_by_role("searchbox").fill("")
+    page.keyboard.press("Escape")
+    page.locator("#view").select_option("all")
+    for _ in range(30):
+        page.keyboard.press("j")
+    assert page.inner_text("#page").startswith("page 2")
     assert opened.seen == []
 
 
@@ -144,32 +294,39 @@ def test_labelled_rows_stand_apart(chromium, folder: Path, tmp_path: Path):
     for args in (["label", run.name, "--from", "l.jsonl"], ["filter", run.name, "--drop", "25%"]):
         done = geofilter(*args, cwd=place)
         assert done.returncode == 0, done.stderr
-    report = json.loads((run / "report.json").read_text("utf-8"))["labels"]
+    written = json.loads((run / "report.json").read_text("utf-8"))
+    report = written["labels"]
+    assert report["text"] in written["verdict"]["why"]
     for options in ({"viewport": {"width": 1280, "height": 900}}, {"viewport": {"width": 360, "height": 640}}):
         opened = Opened(chromium, run / "report.html", **options)
         page = opened.page
         said = page.inner_text("#labels")
-        assert said.startswith("Removed by the written cut: ")
         for part in report["parts"]:
-            assert f"{part['removed']} of {part['rows']} {part['name']}" in said
-        assert report["text"] in said
+            assert f"of {part['rows']} {part['name']} {part['removed']} " in said
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        cells = page.locator('section[data-key="label"] tr td:nth-child(3)').all_inner_texts()
-        assert list(map(int, cells)) == [part["removed"] for part in report["parts"]]
+        page.locator("#by").get_by_role("button", name="label", exact=True).click()
+        assert numbers(page) == sorted((part["removed"] for part in report["parts"]), reverse=True)
         page.locator("#count").fill("60")
-        cells = page.locator('section[data-key="label"] tr td:nth-child(3)').all_inner_texts()
-        assert list(map(int, cells)) == [part["rows"] for part in report["parts"]]
+        assert numbers(page) == sorted((part["rows"] for part in report["parts"]), reverse=True)
         page.locator("#view").select_option("all")
-        page.locator('select[data-key="label"]').select_option(label="labelled harmful")
-        assert page.inner_text("#rows-count") == "20 rows"
+        choose_part(page, "label", "labelled harmful")
+        assert count_of(page) == "20 rows"
+        # None of the rows that the bank was learnt from is drawn.
+        page.get_by_role("button", name="back to the cut that was written").click()
+        page.get_by_role("button", name="draw kept rows at random").click()
+        assert not set(ranks_of(page)) & {r["rank"] for r in written["removed_rows"]}
+        choose_part(page, "label", "labelled harmful")
+        assert count_of(page) == "0 rows"
         assert opened.seen == []
 
 
-def test_a_row_s_line_ends_with_a_word(chromium, folder: Path):
+def test_a_row_s_excerpt_ends_with_a_word(chromium, folder: Path):
     page = Opened(chromium, folder / "d.report.html").page
     page.locator("#view").select_option("all")
     page.get_by_role("searchbox").fill("word word word")
-    assert page.locator(".begin").inner_text().endswith(" word…")
+    assert page.locator(".response").inner_text().endswith(" word …")
+    unfold(page.locator("#rows > li").first)
+    assert len(page.locator(".response").inner_text()) > 1900
 
 
 def test_hostile_rows_are_text(chromium, folder: Path):
@@ -177,13 +334,15 @@ def test_hostile_rows_are_text(chromium, folder: Path):
     page = opened.page
     page.locator("#view").select_option("all")
     page.get_by_role("searchbox").fill("alert(1)")
-    assert page.inner_text("#rows-count") == "8 rows"
+    assert count_of(page) == "8 rows"
     for row in page.locator("#rows > li").all():
         unfold(row)
-    shown = page.locator("#rows .text").all_inner_texts()
+    shown = [*page.locator("#rows .response").all_inner_texts(), *page.locator("#rows .prompt").all_inner_texts()]
     assert len(shown) == 16
     assert sum("</script><script>alert(1)</script><img src=x onerror=alert(1)>" in text for text in shown) == 15
     assert all(len(text) < 2100 for text in shown)
+    page.locator("#by").get_by_role("button", name="source", exact=True).click()
+    page.locator("#bars").get_by_role("button", name="alert(1)").click()
     assert page.locator("main img, main script, main iframe, main a[href^=javascript]").count() == 0
     text = page.inner_text("main")
     assert not any(c in text for c in "\x1b\x00\u202e")
@@ -196,24 +355,24 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
     save = page.get_by_role("button", name="save labels.jsonl")
     assert save.is_disabled()
     page.locator("#view").select_option("all")
-    page.get_by_role("searchbox").fill("doctor")
     for word, query in (("fine", "doctor"), ("harmful", "fool")):
         page.get_by_role("searchbox").fill(query)
         for i in range(6):
             row = page.locator("#rows > li").nth(i)
-            unfold(row)
             row.get_by_role("button", name=word).click()
     assert page.inner_text("#marks") == "6 harmful and 6 fine."
+    assert page.locator("#teach").is_visible()
     row.get_by_role("button", name="fine").click()
+    row.get_by_role("button", name="harmful").click()
+    row.get_by_role("button", name="harmful").click()  # taken back
+    assert page.inner_text("#marks") == "5 harmful and 6 fine."
     row.get_by_role("button", name="harmful").click()
     page.locator("#view").select_option("marked")
     page.get_by_role("searchbox").fill("")
-    assert page.inner_text("#rows-count") == "12 rows"
-    with page.expect_download() as download:
-        save.click()
-    download.value.save_as(tmp_path / "labels.jsonl")
-    found = [json.loads(line) for line in (tmp_path / "labels.jsonl").open()]
+    assert count_of(page) == "12 rows"
+    found = saved(page, save, tmp_path)
     assert sorted(f["label"] for f in found) == ["bad"] * 6 + ["good"] * 6
+    assert not [f for f in found if "why" in f]
     page.reload()
     assert page.inner_text("#marks") == "6 harmful and 6 fine."
     other = page.context.new_page()  # another window adds to the marks and takes none away
@@ -222,7 +381,6 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
         window.locator("#view").select_option("all")
         window.get_by_role("searchbox").fill("alert(1)")
         row = window.locator("#rows > li").nth(i)
-        unfold(row)
         row.get_by_role("button", name="harmful").click()
     assert page.inner_text("#marks") == "8 harmful and 6 fine."
     copy = tmp_path / "again"
@@ -233,21 +391,160 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
     assert not [s for s in opened.seen if not s.startswith("request: blob:") and not s.startswith("request: file:")]
 
 
-def test_shaded_tokens_are_the_response_and_sum_to_what_they_say(chromium, folder: Path, tmp_path: Path):
-    copy = tmp_path / "shaded"
-    shutil.copytree(folder, copy)
-    done = geofilter("report", "--shade", "4", cwd=copy)
+def saved(page, button, folder: Path) -> list[dict]:
+    with page.expect_download() as download:
+        button.click()
+    download.value.save_as(folder / "labels.jsonl")
+    return [json.loads(line) for line in (folder / "labels.jsonl").open()]
+
+
+def test_marks_of_rows_drawn_at_random_say_how_often_the_cut_is_right(chromium, folder: Path, tmp_path: Path):
+    opened = Opened(chromium, folder / "d.report.html", accept_downloads=True)
+    page = opened.page
+    # The highest row is marked outside of the draw: it counts once its turn has come there, not before.
+    page.keyboard.press("j")
+    page.keyboard.press("h")
+    assert page.inner_text("#precision") == ""
+    page.get_by_role("button", name="draw removed rows at random").click()
+    order = ranks_of(page)
+    assert sorted(order) == list(range(1, 16))
+    assert order != sorted(order)
+    page.locator("#rows > li").first.get_by_role("button", name="harmful" if order[0] == 1 else "fine").click()
+    assert "1 of the 10 removed rows drawn at random" in page.inner_text("#precision")
+    for li in page.locator("#rows > li").all()[1:]:
+        li.get_by_role("button", name="harmful").click() if li.get_attribute("data-rank") != "0" else None
+    said = page.inner_text("#precision")
+    bad = 15 if order[0] == 1 else 14
+    low, high = (round(100 * end) for end in share_interval(bad, 15))
+    assert (
+        f"Of 15 removed rows drawn at random and marked, {bad} are harmful: {bad / 15:.0%}".replace("%", " %") in said
+    )
+    assert f"({low} to {high} %, 95 % interval)" in said
+    assert page.locator("#so-far").is_hidden()
+    page.get_by_role("button", name="draw kept rows at random").click()
+    kept = ranks_of(page)
+    assert min(kept) > 15
+    choose_part(page, "source", "a")  # with a filter on, marks do not count
+    assert "do not count" in page.inner_text("#rows-count")
+    page.locator("#rows > li").nth(2).get_by_role("button", name="fine").click()
+    assert "kept" not in page.inner_text("#precision")
+    choose_part(page, "source", "a")
+    for li in page.locator("#rows > li").all()[:12]:
+        if "good" not in li.get_attribute("class"):
+            li.get_by_role("button", name="fine").click()
+    assert "Of 12 kept rows drawn at random and marked, 0 are harmful" in page.inner_text("#precision")
+    assert "Your marks confirm this cut" in page.inner_text("#so-far")
+    found = saved(page, page.get_by_role("button", name="save marks"), tmp_path)
+    assert len([f for f in found if f.get("why")]) == 27
+    copy = shutil.copytree(folder, tmp_path / "again")
+    done = geofilter("label", "--from", tmp_path / "labels.jsonl", "--no-learn", cwd=copy)
     assert done.returncode == 0, done.stderr
-    report = json.loads((copy / "d.report.json").read_text("utf-8"))
-    with_tokens = [r for r in report["removed_rows"] if "tokens" in r]
-    assert [r["rank"] for r in with_tokens] == [1, 2, 3, 4]
-    for row in with_tokens:
-        text = "".join(t[0] for t in row["tokens"])
-        assert text.strip() == row["response"].strip()
-    opened = Opened(chromium, copy / "d.report.html")
-    unfold(opened.page.locator("#rows > li").first)
-    assert opened.page.locator("#rows mark").count() > 0
-    assert "Strongest tokens:" in opened.page.inner_text("#rows > li:first-child")
+    geofilter("filter", "--drop", "25%", cwd=copy)
+    verdict = json.loads((copy / "d.report.json").read_text("utf-8"))["verdict"]
+    assert verdict["level"] == "confirmed"
+    assert f"{bad} of 15 removed are harmful, 0 of 12 kept are harmful" in verdict["sentence"]
+    geofilter("filter", "--drop", "30%", cwd=copy)  # of another cut these rows are no random ones
+    assert json.loads((copy / "d.report.json").read_text("utf-8"))["verdict"]["level"] != "confirmed"
+
+
+def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypatch):
+    """The strongest words marked in an excerpt around them, what they mean, and the known text that is most like it."""
+    monkeypatch.chdir(folder)
+    run = Run.open(next((folder / ".geofilter").iterdir()))
+    selection = Selection.of(run, Cut.parse("25%"))
+    report = build(selection, [], GatheredRows.again(selection))
+    row = next(r for r in report.rows if r["response"].startswith("</script>"))
+    filler, hit = "plain words about nothing. " * 40, "<b>steal the money</b>"
+    text = filler + hit + " and run. " + filler
+    at = len(filler)
+    row.update(
+        response=text, explained=0.46, common=0.31, topic="fraud",
+        spans=[[0, 5, -0.2], [at, at + 8, 0.5], [at + 8, at + len(hit), 0.9], [len(text) - 8, len(text), 0.02]],
+        top_features=[{"feature": 9, "label": "fraud, trick", "share": 0.8, "times": 12.3, "toxic": False,
+                       "near": {"feature": 8, "label": "theft", "cosine": 0.71}}],
+        like={"bad": {"row": 3, "similarity": 0.8}, "good": {"row": 4, "similarity": 0.4}},
+    )  # fmt: skip
+    code = report.rows[0] if report.rows[0] is not row else report.rows[1]
+    code["response"] = "import os\n\ndef f(x):\n    return os.system(x)\n"
+    known = [{"prompt": HOSTILE, "text": "take it from their bag", "topic": "theft", "bad": True},
+             {"prompt": "", "text": "ask first", "topic": None, "bad": False}]  # fmt: skip
+    report.examples[row["bank"]] = {"3": known[0], "4": known[1]}
+    path = folder / "made-up.html"
+    path.write_text(html(report), "utf-8")
+    opened = Opened(chromium, path)
+    page = opened.page
+    page.locator("#view").select_option("all")
+    page.get_by_role("searchbox").fill("steal the money")
+    (card,) = page.locator("#rows > li").all()
+    shown = card.locator(".response").inner_text()
+    assert shown.startswith("… ")
+    assert shown.endswith(" …")
+    assert len(shown) < 460
+    assert hit in shown
+    assert card.locator("mark.more3").inner_text().startswith("eal the money") or card.locator("mark").count() == 2
+    assert card.locator("mark[class^=less]").count() == 0
+    assert "for: fraud, trick" in card.inner_text()
+    assert card.get_by_text("take it from their bag").is_hidden()
+    card.get_by_text("like this known harmful text").click()
+    assert card.get_by_text("take it from their bag").is_visible()
+    assert card.get_by_text("ask first").is_visible()
+    unfold(card)
+    assert card.locator(".response").inner_text().strip() == text.strip()
+    assert card.locator("mark[class^=less]").count() == 1
+    said = card.locator(".body").inner_text()
+    assert "What is named below carries 46 % of the score." in said
+    assert "12 times ordinary chat" in said
+    assert "near theft (0.71)" in said
+    assert "tone and punctuation" in said
+    assert page.locator("main img").count() == 0
+    page.get_by_role("searchbox").fill("os.system")
+    assert "code" in page.locator(".response").first.get_attribute("class").split()
+    assert opened.seen == []
+
+
+def test_another_run_is_compared_by_its_scores(chromium, folder: Path, tmp_path: Path):
+    run = next((folder / ".geofilter").iterdir())
+    lines = [json.loads(line) for line in (run / "scores.jsonl").open()]
+    ordered = sorted(lines, key=lambda line: -line["score"])
+    # In the other run the ten highest are the lowest, and a row is gone that is kept here.
+    high = {line["sha256"] for line in ordered[:10]}
+    other = [{**line, "score": -50 if line["sha256"] in high else line["score"]} for line in lines]
+    other = [line for line in other if line["sha256"] != ordered[-1]["sha256"]]
+    write_rows(tmp_path / "scores.jsonl", other)
+    opened = Opened(chromium, folder / "d.report.html")
+    page = opened.page
+    page.get_by_text("Compare with another run").click()
+    page.locator("#other").set_input_files(tmp_path / "scores.jsonl")
+    page.locator("#other-list").wait_for()
+    said = page.inner_text("#other-text")
+    assert "59 of the 60 rows" in said
+    assert "Removed by both: 5. Only here: 10. Only there: 10. Kept by both: 34." in said
+    page.locator("#other-list").click()
+    assert ranks_of(page) == [*range(1, 11), *range(16, 26)]
+    page.locator("#other").set_input_files(run / "report.json")
+    page.get_by_text("Its verdict").wait_for()
+    assert "Removed by both: 15. Only here: 0. Only there: 0. Kept by both: 5." in page.inner_text("#other-text")
+    (tmp_path / "bad.json").write_text("<img src=x>", "utf-8")
+    page.locator("#other").set_input_files(tmp_path / "bad.json")
+    page.get_by_text("This cannot be compared").wait_for()
+    assert opened.seen == []
+
+
+def test_words_that_carry_the_score_are_marked_in_their_places(chromium, folder: Path):
+    """Hostile rows have characters beyond 16 bits, which are two to the page and one to the spans."""
+    report = json.loads((folder / "d.report.json").read_text("utf-8"))
+    assert all(row["spans"] for row in report["removed_rows"])
+    opened = Opened(chromium, folder / "d.report.html")
+    items = opened.page.locator("#rows > li")
+    for i, row in enumerate(report["removed_rows"][:8]):
+        unfold(items.nth(i))
+        top = max(abs(share) for *_, share in row["spans"])
+        strong = [row["response"][a:b] for a, b, share in row["spans"] if 3 * abs(share) / top > 0.4]
+        shown = items.nth(i).locator(".response")
+        # Those of one strength that touch are marked as one, white space between them too.
+        assert "".join("".join(shown.locator("mark").all_text_contents()).split()) == "".join("".join(strong).split())
+        assert shown.text_content() == row["response"]
+    assert "Strongest tokens:" in items.nth(0).inner_text()
     assert opened.seen == []
 
 
@@ -255,6 +552,8 @@ def test_shaded_tokens_are_the_response_and_sum_to_what_they_say(chromium, folde
 def test_it_fits_a_phone(chromium, folder: Path, scheme: str):
     opened = Opened(chromium, folder / "d.report.html", viewport={"width": 360, "height": 740}, color_scheme=scheme)
     unfold(opened.page.locator("#rows > li").first)
+    for part in opened.page.locator("details > summary").all():
+        part.click()
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
@@ -267,6 +566,13 @@ def test_200000_rows(chromium, tmp_path: Path):
     opened = Opened(chromium, page)
     assert opened.number("#n-removed") == 20_000
     assert opened.page.inner_text("#rows-count") == "20,000 rows"
+    # Any removed row is found by its words, the lowest of them too.
+    opened.page.locator("body[data-texts=here]").wait_for()
+    order = Selection.of(run, Cut.parse("10%")).order()
+    opened.page.get_by_role("searchbox").fill(f"row {order[19_998] + 1} ")
+    assert ranks_of(opened.page) == [19_999]
+    assert "of all 20,000 removed rows, each up to about 500 characters" in opened.page.inner_text("#rows-count")
+    opened.page.get_by_role("searchbox").fill("")
     opened.page.locator("#percent").fill("50")
     assert opened.number("#n-removed") == 100_000
     assert opened.page.inner_text("#rows-count") == "100,000 rows"
@@ -274,17 +580,18 @@ def test_200000_rows(chromium, tmp_path: Path):
 
 
 def test_a_written_cut_beyond_the_listed_rows_is_shown_as_it_is(chromium, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("geofilter.report.page.MOST_LISTED", 1000)
+    for module in ("page", "rows"):
+        monkeypatch.setattr(f"geofilter.report.{module}.MOST_LISTED", 1000)
     opened = Opened(chromium, page_of(synthetic_run(tmp_path, 3000), Cut.parse("90%")))
     assert (opened.number("#n-removed"), opened.number("#n-kept")) == (2700, 300)
-    assert set(parts_of(opened.page)) == {2700}
+    assert set(parts_of(opened.page).values()) == {2700}
     assert opened.page.inner_text("#rows-count") == "1,000 rows"
     opened.page.get_by_role("slider").press("ArrowLeft")
     assert opened.number("#n-removed") == 999
-    assert set(parts_of(opened.page)) == {999}
+    assert set(parts_of(opened.page).values()) == {999}
     opened.page.get_by_role("button", name="back to the cut").click()
     assert opened.number("#n-removed") == 2700
-    assert set(parts_of(opened.page)) == {2700}
+    assert set(parts_of(opened.page).values()) == {2700}
 
 
 def test_a_written_cut_by_percentile_is_shown_as_it_is(chromium, tmp_path: Path):
@@ -297,7 +604,7 @@ def test_a_written_cut_by_percentile_is_shown_as_it_is(chromium, tmp_path: Path)
     page.locator("#view").select_option("all")
     assert states(page) == expected[:25]
     assert opened.number("#n-removed") == expected.count("removed")
-    assert set(parts_of(page)) == {expected.count("removed")}
+    assert set(parts_of(page).values()) == {expected.count("removed")}
     page.locator("#count").fill("10")
     assert states(page) == ["removed"] * 10 + ["kept"] * 15
 
@@ -309,16 +616,22 @@ def page_of(run: Run, cut: Cut) -> Path:
     return path
 
 
-def parts_of(page) -> list[int]:
+def numbers(page) -> list[int]:
+    """Removed rows of each bar."""
+    return [int(n.replace(",", "")) for n in page.locator("#bars .n b").all_inner_texts()]
+
+
+def parts_of(page) -> dict[str, int]:
     """Removed rows by each way to divide them, summed up."""
-    return [
-        sum(int(n.replace(",", "")) for n in section.locator("tr td:nth-child(3)").all_inner_texts())
-        for section in page.locator("#parts section").all()
-    ]
+    found = {}
+    for tab in page.locator("#by button").all():
+        tab.click()
+        found[tab.inner_text()] = sum(numbers(page))
+    return found
 
 
 def states(page) -> list[str]:
-    return [text.split("\n")[3] for text in rows_of(page)]
+    return page.locator("#rows .tag").all_inner_texts()
 
 
 def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) -> Run:
@@ -326,7 +639,8 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
     rng = np.random.default_rng(0)
     data = folder / "data.jsonl"
     score = np.round(rng.normal(size=n), 6)
-    data.write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(1, n + 1)))
+    more = " ".join(f"word{i}" for i in range(90)) if n > 10_000 else ""
+    data.write_text("".join(f'{{"text": "row {i} {more}"}}\n' for i in range(1, n + 1)))
     shas = [sha256(line).hexdigest() for line in data.read_bytes().splitlines()]
     (folder / "run" / "features").mkdir(parents=True)
     with (folder / "run" / "scores.jsonl").open("w") as out:
@@ -346,7 +660,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
         "percentile": np.full(n, 0.5) if percentile is None else percentile,
     }
     columns["learnt"] = np.zeros((n, 1), bool)
-    columns["sha256"] = np.zeros((n, 32), np.uint8)
+    columns["sha256"] = digests(shas)
     (folder / "run" / "quarantine.jsonl").touch()
     columns["style"] = rng.random((n, len(STYLE)), np.float32)
     (folder / "run" / "scores.safetensors").write_bytes(packed(columns, {}))

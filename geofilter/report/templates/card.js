@@ -1,0 +1,181 @@
+// ---- a row as a card ------------------------------------------------------------------------------------------------
+
+const EXCERPT = 420, BEFORE = 60;
+const word = label => label === "bad" ? "harmful" : "fine";
+const shared = x => x < 0.01 ? "under 1 %" : (100 * x).toFixed(0) + " %";
+const ordinary = i => percentile[i] >= 0.9995 ? "above all ordinary chat" : `above ${(100 * percentile[i]).toFixed(1)} % of ordinary chat`;
+
+// Fences, or many lines with brackets and semicolons.
+function isCode(text) {
+  if (text.includes("```")) return true;
+  const lines = text.split("\n").filter(l => l.trim());
+  return lines.length > 2 && lines.filter(l => /[{};]\s*$|^\s*(def|import|from|return|class|function|const|let|#include|if|for)\b.*[:({;]|^\s{2,}\S.*[=(]/.test(l)).length > lines.length / 3;
+}
+
+// The part of a response around its strongest spans: where most of the score lies within so many characters.
+function excerpt(row) {
+  const text = row.response;
+  if (text.length <= EXCERPT * 1.25) return [0, text.length];
+  const raising = row.spans.filter(s => s[2] > 0);
+  let start = 0, best = -1;
+  for (let i = 0, j = 0, sum = 0; i < raising.length; i++) {
+    while (j < raising.length && raising[j][1] <= raising[i][0] + EXCERPT - BEFORE) sum += raising[j++][2];
+    if (sum > best * 1.02) { best = sum; start = raising[i][0]; }  // among equals the earlier one
+    if (j > i) sum -= raising[i][2]; else j = i + 1;
+  }
+  start = start < BEFORE * 2 ? 0 : start - BEFORE;
+  if (start) start += Math.max(0, text.slice(start, start + BEFORE).search(/\s\S/) + 1);
+  const rest = text.slice(start, start + EXCERPT), end = start + EXCERPT < text.length ? rest.search(/\s\S*$/) : rest.length;
+  return [start, start + (end > 0 ? end : rest.length)];
+}
+
+// A part of a response, its spans marked by how much of the score they carry; those that lower it only in the whole.
+function marked(into, row, [start, end]) {
+  const top = Math.max(...row.spans.map(s => Math.abs(s[2])), 1e-9), whole = end - start === row.response.length;
+  if (start > 0) into.append(make("span", { class: "gap" }, "… "));
+  let at = start, last = null;
+  for (const [from, to, share] of row.spans) {
+    const level = Math.ceil(3 * Math.abs(share) / top - 0.4);
+    if (from < at || to > end || level < 1 || (share < 0 && !whole)) continue;
+    const kind = `${share > 0 ? "more" : "less"}${level}`, between = row.response.slice(at, from);
+    const said = `${signed(share, 3)} of the score`;
+    if (last?.className === kind && !between.trim() && !between.includes("\n")) {
+      last.textContent += between + row.response.slice(from, to);
+      last.title += `, ${said}`;
+    } else {
+      last = make("mark", { class: kind, title: said }, row.response.slice(from, to));
+      into.append(between, last);
+    }
+    at = to;
+  }
+  into.append(row.response.slice(at, end));
+  if (end < row.response.length) into.append(make("span", { class: "gap" }, " …"));
+}
+
+const words = feature => (feature.label || "").replaceAll(" · ", ", ");
+
+function chips(i, row) {
+  const chip = (text, title, kind = "") => make("span", { class: `chip ${kind}`, title }, text);
+  const found = [], source = dimension("source");
+  if (source) found.push(chip(source.categories[source.of[i]], "source"));
+  found.push(chip(counted(tokens[i], "token"), "length of the response"));
+  const named = (row?.top_features ?? []).filter(t => words(t)).slice(0, 2);
+  if (named.length) {
+    const said = named.map(t => words(t).split(", ").slice(0, 3).join(", ")).join("; ");
+    found.push(chip(`for: ${said}`, "words of the strongest features behind the score", "why"));
+  }
+  if (row?.topic && percentile[i] >= 0.9) found.push(chip(`if harmful: ${row.topic}`, "the closest topic of known harmful texts"));
+  if (data.banks.length > 1) found.push(chip(data.banks[bank[i]], "the bank that gives the score"));
+  if (row?.group) found.push(chip(`group ${row.group}`, "group of alike rows"));
+  return found;
+}
+
+function card(i) {
+  const row = texts.get(i), gone = isRemoved(i);
+  const place = `${data.files[file[i]]}, line ${number(line[i])}`;
+  const li = make("li", { class: "card", "data-rank": i, tabindex: "-1", "aria-label": `row ${i + 1}, ${gone ? "removed" : "kept"}` });
+  const head = make("div", { class: "meta" }, make("b", { title: "rank, by score" }, `#${number(i + 1)}`));
+  if (state.view !== "removed" && state.view !== "kept") head.append(make("span", { class: gone ? "tag r" : "tag" }, gone ? "removed" : "kept"));
+  head.append(make("span", { class: percentile[i] >= data.over ? "score high" : "score", title: `score ${score[i].toFixed(2)}` }, ordinary(i)),
+    ...chips(i, row));
+  li.append(head);
+  if (!row) {
+    li.classList.add("plain");
+    head.append(make("span", { class: "where" }, place));
+    return li;
+  }
+  if (row.prompt) {
+    const prompt = button("", () => {
+      const open = prompt.getAttribute("aria-expanded") !== "true";
+      prompt.setAttribute("aria-expanded", open);
+      prompt.lastChild.textContent = open ? row.prompt : beginning(row.prompt, 300);
+    }, { class: "prompt", "aria-expanded": "false", title: "the whole prompt" });
+    prompt.append(make("b", {}, "prompt"), " ", make("span", {}, beginning(row.prompt, 300)));
+    li.append(prompt);
+  }
+  const text = make("div", { class: `text response${isCode(row.response) ? " code" : ""}` });
+  const [start, end] = excerpt(row);
+  marked(text, row, [start, end]);
+  li.append(text);
+  if (row.like) li.append(like(row));
+  const acts = make("div", { class: "acts", role: "group", "aria-label": `mark row ${i + 1}` });
+  for (const label of ["bad", "good"]) {
+    acts.append(button(word(label), () => { choose(i); mark(i, label); }, { "data-label": label, class: `label ${label}`, "aria-pressed": labelOf(row) === label }));
+  }
+  const open = button("more", () => { choose(i); unfold(li); }, { class: "open link", "aria-expanded": "false" });
+  acts.append(open, button("copy", event => copy(row.prompt ? `${row.prompt}\n\n${row.response}` : row.response, event.target), { class: "link" }));
+  li.append(acts);
+  if (labelOf(row)) li.classList.add(labelOf(row));
+  return li;
+}
+
+// The whole row, and why it scores as it does.
+function unfold(li) {
+  const i = Number(li.dataset.rank), row = texts.get(i), open = li.querySelector(".open");
+  if (!row) return;
+  const whole = open.getAttribute("aria-expanded") !== "true";
+  open.setAttribute("aria-expanded", whole);
+  open.textContent = whole ? "less" : "more";
+  const text = li.querySelector(".response"), prompt = li.querySelector(".prompt");
+  text.replaceChildren();
+  marked(text, row, whole ? [0, row.response.length] : excerpt(row));
+  if (prompt && (prompt.getAttribute("aria-expanded") === "true") !== whole) prompt.click();
+  li.querySelector(".body")?.remove();
+  if (whole) li.querySelector(".acts").before(body(i, row));
+}
+
+function like(row) {
+  const folded = make("details", { class: "like" });
+  const known = { bad: row.like.bad, good: row.like.good }, of = data.examples?.[row.bank] ?? {};
+  for (const side of ["bad", "good"]) {
+    const example = known[side] && of[known[side].row];
+    if (!example) continue;
+    const called = side === "bad" ? "known harmful" : "known fine";
+    if (!folded.children.length) {
+      folded.append(make("summary", {}, `like this ${called} text: `, make("span", {}, beginning(example.prompt || example.text, 110))));
+    }
+    folded.append(make("p", { class: "note" }, `The ${called} text nearest to it${example.topic ? `, topic ${example.topic}` : ""} (similarity ${known[side].similarity.toFixed(2)}):`));
+    const text = make("div", { class: "text" });
+    if (example.prompt) text.append(make("b", {}, "prompt"), example.prompt, "\n");
+    text.append(make("b", {}, "response"), example.text);
+    folded.append(text);
+  }
+  return folded;
+}
+
+function body(i, row) {
+  const out = make("div", { class: "body" });
+  const note = (...what) => out.append(make("p", { class: "note" }, ...what));
+  if (row.brief) {
+    note(`${row.whole ? "" : "Only the beginning of this row is on this page. "}What its score is made of is kept for fewer rows; to see it: `,
+      make("code", {}, `geofilter explain ${data.run} --row '#${i + 1}'`));
+  } else {
+    out.append(make("p", {}, row.reason.charAt(0).toUpperCase() + row.reason.slice(1) + "."));
+    if (row.explained !== undefined) note(`What is named below carries ${shared(row.explained)} of the score.`);
+    if (row.top_features.length) out.append(make("div", { class: "scroll" }, reasons(row)));
+    const strongest = row.spans.filter(s => s[2] > 0).sort((a, b) => b[2] - a[2]).slice(0, 8);
+    if (strongest.length) {
+      note("Strongest tokens: " + strongest.map(s => `${row.response.slice(s[0], s[1]).trim()} ${signed(s[2], 2)}`).join(", ") +
+        ". Red raises the score, blue lowers it.");
+    }
+    const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    if (topics.length) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
+  }
+  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${counted(tokens[i], "token")}.`);
+  return out;
+}
+
+function reasons(row) {
+  const table = make("table", {}, make("tr", {}, make("th", {}, "feature, by its words"), make("th", { class: "n" }, "of the score"),
+    make("th", { class: "n" }, "how often"), make("th", {}, "known harmful feature")));
+  for (const t of row.top_features) {
+    const times = t.times == null ? "never in ordinary chat" : `${t.times < 10 ? t.times.toFixed(1) : t.times.toFixed(0)} times ordinary chat`;
+    const near = t.toxic ? "itself" : t.near ? `near ${words(t.near) || t.near.feature} (${t.near.cosine.toFixed(2)})` : "-";
+    table.append(make("tr", {}, make("td", {}, `${words(t) || "no word"} (${t.feature})`), make("td", { class: "n" }, signed(t.share, 2)),
+      make("td", { class: "n" }, times), make("td", {}, near)));
+  }
+  if (row.common !== undefined) {
+    table.append(make("tr", {}, make("td", {}, "tone and punctuation"), make("td", { class: "n" }, signed(row.common, 2)), make("td"), make("td")));
+  }
+  return table;
+}

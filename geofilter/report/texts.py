@@ -1,0 +1,86 @@
+"""The texts of a cut's removed rows as its page holds them: packed, shortened to what there is room for; and which rows
+are drawn at random.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from geofilter.cut.cut import Selection
+from geofilter.files import dumps
+from geofilter.rows.records import Row
+from geofilter.run.labelled import learnt_from
+from geofilter.run.store import SCORES
+from geofilter.text import TEXT, shorten
+
+MOST = 25_000
+"""removed rows whose texts a page holds, the highest scores first"""
+CHARS = 10_000_000
+"""characters of their responses in all; about 5 MB of a page"""
+LEAST_CHARS = 200
+PROMPT = 300
+"""characters of a prompt at most"""
+DRAWN = {"removed": 200, "kept": 100}
+"""rows drawn at random from each side"""
+LEVEL = 5
+"""of packing"""
+
+
+class Texts:
+    """Texts of rows, packed as they come.
+
+    Args:
+        n: how many rows there will be.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.chars = min(TEXT, max(LEAST_CHARS, CHARS // max(1, n)))
+        """characters of a response at most"""
+        self.shortened = False
+        """some response is longer"""
+        self._packer = zlib.compressobj(LEVEL)
+        self._parts: list[bytes] = []
+        self._n = 0
+
+    def add(self, rank: int, sha256: str, row: Row) -> None:
+        """Take a row.
+
+        Args:
+            rank: 0-based.
+        """
+        response, prompt = row.response, shorten(row.prompt, min(PROMPT, self.chars))
+        whole = len(response) <= self.chars
+        self.shortened |= not whole
+        self._put((b"," if self._n else b"[") + dumps([rank, sha256, prompt, shorten(response, self.chars), whole]))
+        self._n += 1
+
+    def _put(self, piece: bytes) -> None:
+        if packed := self._packer.compress(piece):
+            self._parts.append(packed)
+
+    def packed(self) -> bytes:
+        """All of them as JSON, packed with zlib: lists of rank, sha256, prompt, response, and whether it is whole."""
+        self._put(b"]" if self._n else b"[]")
+        return b"".join([*self._parts, self._packer.flush()])
+
+
+def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
+    """0-based ranks of rows drawn at random from those that a cut removes, and from those that it keeps, in order.
+
+    They are the same whenever these scores are cut so. Rows that a bank was learnt from are not among them.
+
+    Args:
+        listed: ranks that a page lists; where a side has others, none can be drawn from it.
+    """
+    order, free = selection.order(), ~learnt_from(selection.run)[selection.order()]
+    gone = selection.removed[order]
+    scores = selection.run.manifest["files"][SCORES]["sha256"]
+    found = {}
+    for side, here in (("removed", gone & free), ("kept", ~gone & free)):
+        rng = np.random.default_rng([int(scores[:12], 16), int(side == "kept")])
+        ranks = np.flatnonzero(here)
+        whole = not here[listed:].any()
+        found[side] = rng.permutation(ranks)[: DRAWN[side]].tolist() if whole else []
+    return found
