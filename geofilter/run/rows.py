@@ -16,7 +16,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
-from geofilter.run.manifest import InputFile
+from geofilter.run.manifest import InputFile, ScoreLine
 from geofilter.run.store import Run
 
 
