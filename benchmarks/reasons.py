@@ -41,6 +41,9 @@ def figures(run: Run, cut: Cut) -> dict[str, float | int]:
         "tone and punctuation, part of the score, median": round(
             float(np.median([line["common"] / line["score"] for line in lines])), 4
         ),
+        "named features, part of the score, median": round(
+            float(np.median([sum(f["share"] for f in line["top_features"]) / line["score"] for line in lines])), 4
+        ),
         "named features, part of all that speaks for the row, median": round(_of_positive(run, removed, lines), 4),
         "reasons that are a toxic feature of the bank": round(sum(f["toxic"] for f in named) / len(named), 4),
         "reasons near a toxic feature other than themselves": round(len(near) / len(named), 4),

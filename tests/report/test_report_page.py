@@ -29,6 +29,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 
 
+FOOL = "you fool \N{CLOWN FACE} no"
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
     from playwright.sync_api import sync_playwright
@@ -62,9 +65,7 @@ def folder(tiny, tiny_bank: Path, tmp_path_factory) -> Path:
     """60 scanned and cut rows, eight of them hostile, of two sources and several lengths."""
     path = tmp_path_factory.mktemp("page")
     rows = [
-        chat(
-            f"question {i}?", f"{'you fool, no' if i % 2 else 'ask the doctor'} {i} " * (1 + i % 5), source="ab"[i % 2]
-        )
+        chat(f"question {i}?", f"{('ask the doctor', FOOL)[i % 2]} {i} " * (1 + i % 5), source="ab"[i % 2])
         for i in range(52)
     ]
     rows += [chat(HOSTILE, HOSTILE + f" {i}", source=HOSTILE[:40]) for i in range(7)]
@@ -572,9 +573,10 @@ def test_another_run_is_compared_by_its_scores(chromium, folder: Path, tmp_path:
 
 
 def test_words_that_carry_the_score_are_marked_in_their_places(chromium, folder: Path):
-    """Hostile rows have characters beyond 16 bits, which are two to the page and one to the spans."""
+    """Some rows have characters beyond 16 bits, which are two to the page and one to the spans."""
     report = json.loads((folder / "d.report.json").read_text("utf-8"))
     assert all(row["spans"] for row in report["removed_rows"])
+    assert any(ord(c) > 0xFFFF for row in report["removed_rows"][:8] for c in row["response"])
     opened = Opened(chromium, folder / "d.report.html")
     items = opened.page.locator("#rows > li")
     for i, row in enumerate(report["removed_rows"][:8]):
