@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "bank": {"config", "rows.style"},
     "run": {"config", "bank", "rows"},
     "cut": {"config", "run", "rows"},
+    "groups": {"config", "cut", "run", "bank", "rows"},
     "labels": {"config", "cut", "run", "bank", "target.sae_folder", "rows"},
-    "report": {"config", "cut", "run", "bank", "rows"},
+    "report": {"config", "groups", "cut", "run", "bank", "rows"},
     "evaluate": {"config", "labels", "cut", "run", "bank", "rows"},
     "verify": {"config", "report", "cut", "run", "bank", "target", "rows"},
     # Only these four may import torch; nothing above imports them.
@@ -36,7 +37,8 @@ MAY_IMPORT = {
     "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
     "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},
     "cli": {
-        *("config", "rows", "judge", "target", "bank", "run", "cut", "labels", "report", "evaluate", "verify"),
+        *("config", "rows", "judge", "target", "bank", "run", "cut", "groups", "labels", "report", "evaluate"),
+        "verify",
         *("encode", "build", "scanning", "trial"),
     },
 }

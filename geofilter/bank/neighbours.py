@@ -16,12 +16,17 @@ from geofilter.bank.features import Pooled
 from geofilter.bank.known import DIGEST, MOST, KnownRow, KnownRows
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.search import ExactSearch
-from geofilter.bank.space import basis_of, content_of, placed
+from geofilter.bank.space import Content, placed
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
 _SIDES = (("bad", True), ("good", False))
+
+
+def content_of(bank: Bank) -> Content:
+    """What puts rows into the space of what they are about, as a bank has it."""
+    return Content.about(bank.reference, None if bank.rows is None else bank.rows.basis)
 
 
 class Neighbours:
@@ -34,7 +39,7 @@ class Neighbours:
     def __init__(self, bank: Bank) -> None:
         if bank.rows is None:
             raise ValueError(f"bank {bank.name} keeps no rows")
-        self._place, self._rows = _Place(bank, bank.rows.basis), bank.rows
+        self._place, self._rows = _Place(bank, content_of(bank)), bank.rows
         bad = np.array([row["bad"] for row in bank.rows.texts], bool)
         self._sides: list[tuple[str, Positions, ExactSearch]] = [
             (name, found, ExactSearch(bank.rows.vectors[found]))
@@ -80,14 +85,14 @@ class Neighbours:
 class _Place:
     """Puts rows into the space of a bank."""
 
-    def __init__(self, bank: Bank, basis: np.ndarray) -> None:
-        self.bank, self._basis, self._scorer = bank, basis, Scorer(bank, "ridge")
+    def __init__(self, bank: Bank, content: Content) -> None:
+        self.bank, self._content, self._scorer = bank, content, Scorer(bank, "ridge")
         self._topics = bank.topics.sums(bank.background)
         self._offset = bank.topics.offset
 
     def of(self, pooled: Pooled, logs: sp.csr_matrix) -> F32:
         """(n, k + 1 + topics) v, see `space`."""
-        content = content_of(pooled, self.bank.reference, self._basis)
+        content = self._content.of(pooled)
         standard = self._scorer.scale.standard(np.asarray(logs @ self.bank.weights.astype(np.float64)))
         return placed(content, standard, self._topics.sums(logs) - self._offset)
 
@@ -107,8 +112,8 @@ def keeping(bank: Bank, pooled: Pooled, texts: Sequence[KnownRow], content: Dige
     kept = np.array(sorted(first.values()), np.int64)
     if len(kept) > MOST:
         kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(np.int64)]
-    basis = basis_of(bank.reference) if prior is None or prior.rows is None else prior.rows.basis
+    content_space = content_of(bank if prior is None else prior)
     rows = pooled.take(kept)
-    vectors = _Place(bank, basis).of(rows, bank.background.log_matrix(rows)).astype(np.float16)
-    known = KnownRows([texts[i] for i in kept], content[kept][:, :DIGEST], vectors, basis)
+    vectors = _Place(bank, content_space).of(rows, bank.background.log_matrix(rows)).astype(np.float16)
+    known = KnownRows([texts[i] for i in kept], content[kept][:, :DIGEST], vectors, content_space.basis)
     return replace(bank, rows=known)

@@ -11,6 +11,7 @@ docs/method.md has what else was tried, and how often the nearest labelled row h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,28 @@ def basis_of(reference: Pooled) -> F16:
     return basis
 
 
-def content_of(pooled: Pooled, reference: Pooled, basis: F16) -> F32:
-    """c (n, k) of rows; 0 for one that is just like the mean of ordinary chat."""
-    centre = reference.residual.astype(np.float32).mean(0)
-    return _unit((pooled.residual.astype(np.float32) - centre) @ basis.astype(np.float32))
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """Puts rows into the space of what they are about."""
+
+    centre: F32
+    """(d_in,) m"""
+    basis: F16
+    """(d_in, k) B"""
+
+    @classmethod
+    def about(cls, reference: Pooled, basis: F16 | None = None) -> Content:
+        """As ordinary rows have it.
+
+        Args:
+            basis: where it is known.
+        """
+        centre: F32 = reference.residual.astype(np.float32).mean(0)
+        return cls(centre, basis_of(reference) if basis is None else basis)
+
+    def of(self, pooled: Pooled) -> F32:
+        """c (n, k) of rows; 0 for one that is just like the mean of ordinary chat."""
+        return _unit((pooled.residual.astype(np.float32) - self.centre) @ self.basis.astype(np.float32))
 
 
 def placed(content: F32, standard: F64, lean: F64) -> F32:

@@ -19,6 +19,7 @@ from geofilter.cli import (
     report,
     runs,
     scan,
+    similar,
     target,
     trial,
     verify,
@@ -53,7 +54,23 @@ app = typer.Typer(
     epilog=f"Exit codes: {', '.join(f'{code} {means}' for code, means in EXIT_CODES.items())}.",
 )
 
-for module in (scan, filter, demo, explain, bank, report, runs, target, label, gate, evaluate, judge, verify, trial):
+for module in (
+    scan,
+    filter,
+    demo,
+    explain,
+    similar,
+    bank,
+    report,
+    runs,
+    target,
+    label,
+    gate,
+    evaluate,
+    judge,
+    verify,
+    trial,
+):
     app.add_typer(module.app, name="bank" if module is bank else None)
 app.add_typer(trust, name="settings")
 

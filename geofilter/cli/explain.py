@@ -11,8 +11,8 @@ import typer
 from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, Verbose, open_run
 from geofilter.cli.output import note, print_json, say
 from geofilter.cli.progress import loading_libraries
+from geofilter.cli.row import place_of
 from geofilter.cli.settings import with_settings
-from geofilter.errors import InputError
 from geofilter.text import inert, shorten
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def explain(
     from geofilter.run.rows import find_row
 
     opened = open_run(run)
-    line, of = _place(opened, row, file)
+    line, of = place_of(opened, row, file)
     detail = find_row(opened, line, of)
     position = opened.position(detail)
     marks = marks_of(opened, [position]).get(position)
@@ -152,25 +152,3 @@ def _apart(result: Explanation, bank: str) -> None:
     )
     strongest = sorted(result.tokens, key=lambda piece: -piece.share)[:10]
     say("strongest tokens: " + ", ".join(f"{inert(p.text.strip())!r} {p.share:+.3f}" for p in strongest))
-
-
-def _place(run: Run, row: str, file: str | None) -> tuple[int, str | None]:
-    """Line and file of the row that is meant.
-
-    Raises:
-        InputError: neither a line nor a rank, or no row has this rank.
-    """
-    from geofilter.cut.cut import by_score
-
-    number = row.removeprefix("#")
-    if not (number.isascii() and number.isdecimal() and len(number) < 16):
-        raise InputError(f"--row {row}: no row; give its line, 17 for instance, or '#3' for the third highest score")
-    if number == row:
-        return int(row), file
-    arrays, rank = run.arrays(), int(number)
-    if file is not None:
-        raise InputError(f"--row {row}: a rank is of the whole run; leave --file {file} out")
-    if not 1 <= rank <= len(arrays["score"]):
-        raise InputError(f"--row {row}: the run's rows have the ranks #1 to #{len(arrays['score'])}")
-    position = int(by_score(arrays["score"])[rank - 1])
-    return int(arrays["line"][position]), run.manifest["data"][arrays["file"][position]]["path"]

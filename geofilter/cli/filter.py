@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, Command, Quiet, RunArg, StepSummary, Verbose, open_run
+from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, Quiet, RunArg, StepSummary, Verbose, open_run
 from geofilter.cli.output import print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
@@ -39,6 +39,16 @@ def filter(  # noqa: A001 (the command's name)
     threshold: Annotated[
         float | None, typer.Option(help="Remove rows from this percentile on, 0.99 for instance.")
     ] = None,
+    keep_group: Annotated[
+        list[int] | None,
+        typer.Option(help="Keep a group of rows that would go, by its number in the last report. Repeat for several."),
+        PER_CALL,
+    ] = None,
+    drop_group: Annotated[
+        list[int] | None,
+        typer.Option(help="Remove a group of rows that would stay, likewise."),
+        PER_CALL,
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +73,9 @@ def filter(  # noqa: A001 (the command's name)
     summary = summary_file(step_summary, opened.manifest["data"])
     if piped:
         _refuse_piped(opened, as_json)
-    filtered = filter_run(opened, cut, opened.path if piped else out, removed)
+    filtered = filter_run(
+        opened, cut, opened.path if piped else out, removed, keep_groups=keep_group or (), drop_groups=drop_group or ()
+    )
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from geofilter.cli.output import note, paragraph
 from geofilter.report.excerpt import Piece, excerpt
+from geofilter.report.grouped import group_said
 from geofilter.report.plain import details
 from geofilter.text import inert
 
@@ -146,6 +147,9 @@ def _unmarked(report: ReportDocument) -> str:
 
 
 def _common(report: ReportDocument) -> list[str]:
-    """Features behind most of the removed rows, by their words."""
+    """The largest groups of removed rows; without any, the features behind most of them."""
+    groups = [g for g in report["groups"] if g["removed"]][:PARTS]
+    if groups:
+        return [f"  {group_said(group)}" for group in groups]
     named = [f for f in report["features"] if f["label"]][:PARTS]
     return [f"{f['rows']:6,} rows  {f['label']}" for f in named]

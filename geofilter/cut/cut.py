@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F64, Bools, Positions
+from geofilter.cut.moved import unpacked
 from geofilter.cut.outputs import RowWatcher, RowWriter
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new
@@ -26,6 +27,31 @@ class Cut:
 
     kind: str
     value: float
+    keep_groups: tuple[int, ...] = ()
+    """groups of the rows it would remove that stay, by their numbers in the report of that amount, see `groups`"""
+    drop_groups: tuple[int, ...] = ()
+    """groups of the rows it would keep that go"""
+    moved: str = ""
+    """the rows of these groups, see `moved.packed`: a number alone would not say which they were"""
+
+    @property
+    def about(self) -> CutAbout:
+        """As it is recorded."""
+        about: CutAbout = {"kind": self.kind, "value": self.value}
+        if self.moved:
+            about |= {"keep_groups": [*self.keep_groups], "drop_groups": [*self.drop_groups], "moved": self.moved}
+        return about
+
+    @classmethod
+    def recorded(cls, about: CutAbout) -> Cut:
+        """The other way round."""
+        groups = (tuple(about.get("keep_groups", ())), tuple(about.get("drop_groups", ())))
+        return cls(about["kind"], about["value"], *groups, about.get("moved", ""))
+
+    @property
+    def base(self) -> Cut:
+        """The amount alone."""
+        return Cut(self.kind, self.value)
 
     @classmethod
     def parse(cls, text: str, keep: bool = False, option: str | None = None) -> Cut:
@@ -60,6 +86,11 @@ class Cut:
         return cls("threshold", value)
 
     def __str__(self) -> str:
+        groups = [f", group {n} kept" for n in self.keep_groups] + [f", group {n} removed" for n in self.drop_groups]
+        return self._amount + "".join(groups)
+
+    @property
+    def _amount(self) -> str:
         if self.kind == "fraction":
             return f"drop {self.value * 100:g}%"
         if self.kind == "threshold":
@@ -67,7 +98,7 @@ class Cut:
         return f"{'keep' if self.kind == 'keep_count' else 'drop'} {int(self.value)} rows"
 
     def removed(self, score: F64, percentile: F64, order: Positions | None = None) -> Bools:
-        """Which rows (n,) go: the highest scores, the earlier row first among equals.
+        """Which rows (n,) go: the highest scores, the earlier row first among equals; then groups change sides.
 
         Args:
             order: (n,) the rows, highest score first, where it is known.
@@ -75,6 +106,15 @@ class Cut:
         Raises:
             InputError: more rows than there are.
         """
+        gone = self._by_amount(score, percentile, order)
+        if self.moved:
+            rows = unpacked(self.moved)
+            if len(rows) and rows[-1] >= len(gone):
+                raise InputError(f"{self}: its groups have rows that the run has not")
+            gone[rows] = ~gone[rows]
+        return gone
+
+    def _by_amount(self, score: F64, percentile: F64, order: Positions | None) -> Bools:
         n = len(score)
         if self.kind == "threshold":
             return ~np.asarray(percentile < self.value)  # what cannot be compared goes
@@ -181,7 +221,7 @@ class Selection:
         Args:
             reports: reports are among it.
         """
-        about: CutAbout = {"kind": self.cut.kind, "value": self.cut.value}
+        about = self.cut.about
         out = []
         for place in written:
             paths = place.paths[:-1] if reports else (place.kept, place.removed, place.quarantined)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from geofilter.cut.places import Outputs
 from geofilter.errors import InputError, RunError
@@ -37,6 +37,9 @@ class CutAbout(TypedDict):
 
     kind: str
     value: float
+    keep_groups: NotRequired[list[int]]
+    drop_groups: NotRequired[list[int]]
+    moved: NotRequired[str]
 
 
 class SetCounts(TypedDict):

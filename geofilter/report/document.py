@@ -145,6 +145,8 @@ class ShownRow(RowScore):
 
     rank: int
     removed: bool
+    group: NotRequired[int]
+    """number of its group, see `groups`"""
     reason: str
     prompt: str
     response: str
@@ -156,6 +158,38 @@ class ShownRow(RowScore):
 
 Examples = dict[str, dict[str, KnownRow]]
 """labelled rows by bank, and by their number in it"""
+
+
+class GroupFeature(TypedDict):
+    """A feature that is common in a group."""
+
+    feature: int
+    label: str
+
+
+class GroupSource(TypedDict):
+    """Where rows of a group say they come from."""
+
+    name: str
+    rows: int
+
+
+class GroupReport(TypedDict):
+    """Rows that are about the same, see `groups.groups`."""
+
+    number: int
+    removed: bool
+    name: str
+    """words that they use more than others; empty where none stands out"""
+    rows: int
+    topic: str | None
+    """the one that most of them are closest to"""
+    sources: list[GroupSource]
+    features: list[GroupFeature]
+    examples: list[int]
+    """ranks of the rows nearest to its middle"""
+    duplicates: int
+    """of the rows, near-duplicates of a higher one"""
 
 
 class MadeWith(TypedDict):
@@ -212,6 +246,8 @@ class ReportDocument(TypedDict):
     """where rows have labels, or a bank was learnt from some of them"""
     controls: Controls
     by_bank: dict[str, int]
+    groups: list[GroupReport]
+    """of the removed rows, then of the highest kept ones, the largest first"""
     examples: Examples
     """by bank and number: the labelled rows that shown ones are like"""
     removed_rows: list[ShownRow]

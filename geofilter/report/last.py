@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from geofilter.cut.cut import Cut
+from geofilter.cut.moved import unpacked
 from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
 from geofilter.errors import RunError
 from geofilter.files import from_json, own_bytes
@@ -61,6 +62,8 @@ def cut_record(run: Run) -> CutRecord | None:
         if wrong := broken(found):
             raise ValueError(f"its field {wrong} is not what was written")
         check_typed(found, CutRecord)
+        if moved := found["cut"].get("moved"):
+            unpacked(moved)
         if len(found["sets"]) != len(run.manifest["data"]):
             raise ValueError("sets are not one an input")
     except FileNotFoundError:
@@ -78,7 +81,7 @@ def cut_record(run: Run) -> CutRecord | None:
 
 def cut_of(record: CutRecord) -> Cut:
     """The cut that a record is of."""
-    return Cut(record["cut"]["kind"], record["cut"]["value"])
+    return Cut.recorded(record["cut"])
 
 
 def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:

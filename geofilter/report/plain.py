@@ -8,6 +8,7 @@ from geofilter.bank.words import BETWEEN
 from geofilter.report.content import BINS
 from geofilter.report.document import Explained, Histogram, ReportDocument
 from geofilter.report.examples import likeness
+from geofilter.report.grouped import group_said
 from geofilter.run.banks import exclusions_said
 from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
 from geofilter.text import inert, markdown_cell, markdown_text
@@ -41,6 +42,9 @@ def markdown(report: ReportDocument) -> str:
         for part in labels["parts"]:
             add(f"| {cell(part['name'])} | {part['rows']:,} | {part['removed']:,} |")
         add(f"\n{whole(labels['text'])}")
+    if gone := [group for group in report["groups"] if group["removed"]]:
+        add("\n## Groups of removed rows\n")
+        lines += [f"- {whole(group_said(group))}" for group in gone]
     add("\n## Features behind the removed rows\n")
     if explained := report["explained"]:
         add(f"{_explained(explained)}\n")

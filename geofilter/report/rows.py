@@ -7,6 +7,8 @@ import numpy as np
 from geofilter.arrays import Positions
 from geofilter.cut.cut import Selection
 from geofilter.errors import RunError
+from geofilter.groups.groups import Groups
+from geofilter.groups.naming import Names
 from geofilter.report import texts
 from geofilter.report.behind import Tally
 from geofilter.report.document import ShownRow
@@ -24,7 +26,9 @@ TOP = 100
 AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
-"""rows shown in all; what the top and the cut leave is spread evenly over the upper half of the ranks"""
+"""rows shown, besides those that stand for groups; what the top and the cut leave is spread evenly over the upper half
+of the ranks
+"""
 MOST_LISTED = 250_000
 """rows that the page lists, the highest scores first; the rest only counts"""
 SAMPLE = 500
@@ -57,18 +61,22 @@ class GatheredRows:
         n_removed = int(selection.removed.sum())
         self.drawn = drawn_ranks(selection, MOST_LISTED)
         """0-based ranks of rows drawn at random, see `texts.drawn_ranks`"""
-        shown = shown_ranks(len(order), n_removed)
+        self.groups = Groups.find(selection)
+        self.names = Names(self.groups)
+        of_groups = selection.rank()[self.groups.shown] - 1
+        shown = sorted({*shown_ranks(len(order), n_removed), *of_groups.tolist()})
         gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])[: texts.MOST]
         others = {*gone.tolist(), *self.drawn["removed"], *self.drawn["kept"]}.difference(shown)
         self._rank = {int(order[rank]): rank + 1 for rank in (*shown, *others)}
         self._shown = {int(order[rank]) for rank in shown}
-        self.wanted: Positions = np.sort(np.fromiter(self._rank, np.int64))
-        """the scored rows that are shown, or whose texts are, ascending"""
+        with_text = np.sort(np.fromiter(self._rank, np.int64))
+        self.wanted: Positions = np.union1d(with_text, self.groups.watched)
+        """the scored rows that are shown, whose texts are, or whose words are taken, ascending"""
         self.texts = Texts(len(others))
         """of rows that are not shown: removed ones, as many as there is room for, and those drawn"""
         self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
         """removed rows that words are taken from"""
-        self.n_texts = int(selection.removed[self.wanted].sum())
+        self.n_texts = int(selection.removed[with_text].sum())
         """removed rows among them"""
         self.tally = Tally()
         self._rows: dict[int, ShownRow] = {}
@@ -102,11 +110,13 @@ class GatheredRows:
         self.tally.add(line)
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
-        """Keep a row that is shown, and the text of one that is wanted besides."""
+        """Keep a row that is shown, and the text or the words of one that is wanted besides."""
+        self.names.see(position, line, row)
         if position in self._shown or position in self._sample:
             self.tally.see(line, row, bool(self._selection.removed[position]))
         if position not in self._shown:
-            self.texts.add(self._rank[position] - 1, line["sha256"], row)
+            if position in self._rank:
+                self.texts.add(self._rank[position] - 1, line["sha256"], row)
             return
         shown: ShownRow = {
             "file": line["file"],
@@ -127,6 +137,8 @@ class GatheredRows:
             "prompt": shorten(row.prompt),
             "response": shorten(row.response),
         }
+        if number := int(self.groups.of[position]):
+            shown["group"] = number
         if "like" in line:
             shown["like"] = line["like"]
         self._rows[position] = shown

@@ -15,6 +15,7 @@ from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, re
 from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
+from geofilter.report.grouped import regrouped
 from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
@@ -39,7 +40,15 @@ class Filtered:
     """what an earlier filter had left that was no whole set, one sentence each; this one has taken its place"""
 
 
-def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None = None) -> Filtered:
+def filter_run(
+    run: Run,
+    cut: Cut,
+    out: Path | None = None,
+    removed: Path | None = None,
+    *,
+    keep_groups: Sequence[int] = (),
+    drop_groups: Sequence[int] = (),
+) -> Filtered:
     """Cut a run: write the kept, removed and quarantined rows of every input, and the reports.
 
     All files are made before the first one appears, and an output set without its description is no whole one, see
@@ -48,6 +57,8 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
     Args:
         out: file for the kept rows (one input), or a folder for all outputs; by default beside the inputs.
         removed: file for the removed rows (one input).
+        keep_groups: groups of rows that the cut would remove and that stay, by their numbers in the run's last report.
+        drop_groups: groups of rows that it would keep and that go.
 
     Raises:
         InputError: a folder cannot be written, or options that do not fit the run.
@@ -55,7 +66,7 @@ def filter_run(run: Run, cut: Cut, out: Path | None = None, removed: Path | None
     """
     own = out is None or os.access(run.path, os.W_OK)
     with run.lock() if own else nullcontext():
-        selection = Selection.of(run, cut)
+        selection = Selection.of(run, regrouped(run, cut, keep_groups, drop_groups))
         plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
         gathered = GatheredRows(selection)
         new = {path.resolve() for plan in plans for path in plan.paths}

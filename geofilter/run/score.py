@@ -27,6 +27,7 @@ from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
 from geofilter.run.shard import Shard, rejected_of
 from geofilter.run.store import LINES, QUARANTINE, SCORES, Run
 from geofilter.run.tensors import packed
+from geofilter.run.vectors import VectorWriter
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -70,14 +71,16 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
     scorers = [Scorer(bank, scorer) for bank in banks]
     neighbours = neighbours_of(scorers)
     sample = _Sample(scorers, math.ceil(total / SAMPLE))
-    columns = _Columns([name for bank in banks for name in bank.topics.names])
+    columns, vectors = _Columns([name for bank in banks for name in bank.topics.names]), VectorWriter(banks[0])
     with atomic(run.path / LINES) as lines:
         for shard in run.shards():
             scored = score_shard(shard, scorers, neighbours)
             lines.writelines(dumps(line) for line in scored.lines(scorers, paths))
             columns.add(scored)
+            vectors.add(shard)
             sample.add(scored)
     arrays = columns.write(run)
+    vectors.write(run)
     verdicts = sample.verdicts()
     return {
         "scorer": scorer,

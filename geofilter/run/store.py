@@ -4,6 +4,7 @@
     features/part-00000.safetensors
     scores.jsonl             one line per scored row, input order
     scores.safetensors       the same numbers as arrays, for fast cuts
+    vectors.safetensors      what each row is about, to compare rows by
     quarantine.jsonl         rows that could not be scored
 
 A finished shard is the unit of resume. Every file is held against the manifest's hashes, the manifest against its own.
@@ -44,6 +45,8 @@ LABELLED = "labelled"
 """in a run folder: the bank learnt from them"""
 SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
+VECTORS = "vectors.safetensors"
+"""in a run folder: see `run.vectors`"""
 FORMAT = 6
 
 _SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
@@ -166,7 +169,7 @@ class Run:
 
     def sums(self) -> dict[str, FileSum]:
         """Size and hash of every file that the run consists of now, but for the manifest."""
-        paths = [*self.parts, self.path / LINES, self.path / SCORES, self.path / QUARANTINE]
+        paths = [*self.parts, self.path / LINES, self.path / SCORES, self.path / VECTORS, self.path / QUARANTINE]
         return {path.relative_to(self.path).as_posix(): sum_of(path) for path in paths}
 
     def believed(self, name: str, files: Mapping[str, FileSum] | None = None) -> Path:

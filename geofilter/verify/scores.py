@@ -18,7 +18,8 @@ from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import Manifest
 from geofilter.run.score import ShardScores, neighbours_of, score_shard
-from geofilter.run.store import LINES, SCORES, Run
+from geofilter.run.store import LINES, SCORES, VECTORS, Run
+from geofilter.run.vectors import Vectors, differing
 from geofilter.typed import check_typed
 from geofilter.verify.findings import Findings
 
@@ -43,7 +44,7 @@ def check_scores(run: Run, manifest: Manifest, found: Findings) -> None:
             lines.check(len(arrays["score"]))
             return
         scorers = [Scorer(bank, manifest["scorer"]) for bank in banks]
-        neighbours = neighbours_of(scorers)
+        neighbours, vectors = neighbours_of(scorers), Vectors.of(run)
         paths = [info["path"] for info in manifest["data"]]
         start, right = 0, True
         for shard in run.shards():
@@ -52,6 +53,9 @@ def check_scores(run: Run, manifest: Manifest, found: Findings) -> None:
             scored = score_shard(shard, scorers, neighbours)
             step = max(1 / len(scorer.bank.reference) for scorer in scorers)
             lines.check(len(shard.pooled), scored.lines(scorers, paths), step, partial(_similarity, scored, neighbours))
+            if vectors is not None and (row := differing(vectors, shard.pooled, here.start)) is not None:
+                found.doubt(run.path / VECTORS, f"row {here.start + row + 1}", "is not what its features give")
+                vectors = None  # one is told
             place = _differing(scored, scorers, {name: array[here] for name, array in arrays.items()})
             if right and place is not None:
                 name, row = place

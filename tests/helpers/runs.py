@@ -17,7 +17,7 @@ LEAST = {"fingerprint": "f", "encoding": {}, "data": []}
 
 def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest as a scan does, for the files that are there."""
-    names = ("scores.jsonl", "scores.safetensors", "quarantine.jsonl")
+    names = ("scores.jsonl", "scores.safetensors", "vectors.safetensors", "quarantine.jsonl")
     parts = sorted((run / "features").glob("part-*.safetensors"))
     paths = [*parts, *(run / name for name in names if (run / name).exists())]
     files = {path.relative_to(run).as_posix(): sum_of(path) for path in paths}
