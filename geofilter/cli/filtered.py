@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from geofilter.cli.output import note, paragraph
 from geofilter.report.excerpt import Piece, excerpt
+from geofilter.report.grouped import group_said
 from geofilter.report.plain import details
 from geofilter.text import inert
 
@@ -132,6 +133,9 @@ def shaded(pieces: Sequence[Piece], marks: bool) -> Text:
 
 
 def _common(report: ReportDocument) -> list[str]:
-    """Features behind most of the removed rows, by their words."""
+    """The largest groups of the removed rows; without any, features behind most of them, by their words."""
+    if groups := [group for group in report["groups"] if group["removed"]]:
+        more = [f"  and {len(groups) - PARTS} more groups"] if len(groups) > PARTS else []
+        return [f"  {group_said(group)}" for group in groups[:PARTS]] + more
     named = [f for f in report["features"] if f["label"]][:PARTS]
     return [f"{f['rows']:6,} rows  {f['label']}" for f in named]
