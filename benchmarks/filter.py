@@ -100,7 +100,7 @@ def make_run(folder: Path, n: int) -> None:
             "format": FORMAT, "complete": True, "headline": "Made up.", "counts": counts, "power": [],
             "banks": [{"name": name, **bank} for name in ("one", "two")], "topics": ["a", "b"],
             "data": [{"path": "data.jsonl", "lines": n, "rows": n, "sha256": digest.hexdigest()}], "target": target,
-            "scorer": "ridge", "versions": {}, "remarks": {},
+            "scorer": "ridge", "share_keys": {}, "versions": {}, "remarks": {},
             "encoding": {"dtype": "float32", "device": "cpu", "max_tokens": 1024, "train": "all",
                          "score_thinking": False},
             "seconds": {}, "seed": 0, "fingerprint": "f", "reference_scores": sorted(rng.normal(size=300).tolist()),

@@ -18,9 +18,10 @@ Z_LOW, Z_HIGH = -3.0, 6.0
 SD_FLOOR = 0.2
 SHARPNESS = 3.0
 """of the logarithm: the larger, the more presence counts and the less amount"""
-COMMON, OFTENER = 0.03, 3.0
+COMMON, OFTENER, CONTENT = 0.03, 3.0, 0.2
 """a feature counts as one of tone and punctuation that fires on more than this share of the tokens of ordinary chat,
-and on so many times more than the mean feature, see docs/method.md"""
+and on so many times more than the mean feature, or with less than this part of its squared activation on words with
+content, see docs/method.md"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

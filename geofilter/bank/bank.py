@@ -14,7 +14,7 @@ import numpy as np
 
 from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
-from geofilter.bank.background import COMMON, OFTENER, Background
+from geofilter.bank.background import COMMON, CONTENT, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
@@ -41,7 +41,7 @@ FORMAT = 3
 ABOUT = "bank.json"
 ARRAYS = "bank.safetensors"
 """in a bank's folder"""
-LEARNT_FROM, RATE = "learnt_from.content", "rate"
+LEARNT_FROM, RATE, CONTENT_ON = "learnt_from.content", "rate", "content"
 """in bank.safetensors, but for banks of earlier versions"""
 CLOSENESS = tuple(field.name for field in fields(Closeness))
 
@@ -92,6 +92,9 @@ class Bank:
     rate: F32
     """(d_sae,) share of the response tokens of ordinary chat on which each feature fires; 0 in a bank of an earlier
     version"""
+    content: F32
+    """(d_sae,) part of each feature's squared activation that falls on words with content, see `words`; 1 where it is
+    not known"""
     dense: F32
     """(d_in,) unit difference of mean residuals, bad - good"""
     reference: Pooled
@@ -122,11 +125,13 @@ class Bank:
     @property
     def common(self) -> Bools:
         """(d_sae,) features of tone and punctuation: those that fire on a part of the ordinary tokens that is over
-        `COMMON` and over `OFTENER` times that of the mean feature.
+        `COMMON` and over `OFTENER` times that of the mean feature, or hardly on words with content.
         """
         fired = self.rate[self.rate > 0]
         # Where all features fire on many tokens, to do so is nothing special.
-        return self.rate > max(COMMON, OFTENER * float(fired.mean() if len(fired) else 0))
+        often = self.rate > max(COMMON, OFTENER * float(fired.mean() if len(fired) else 0))
+        found: Bools = often | (self.content < CONTENT)
+        return found
 
     @property
     def weak(self) -> bool:
@@ -210,6 +215,7 @@ class Bank:
             "background.mean": self.background.mean,
             "background.sd": self.background.sd,
             RATE: self.rate,
+            CONTENT_ON: self.content,
             "dense": self.dense,
             "topics.weights": self.topics.weights,
             "topics.centre": self.topics.centre,
@@ -310,6 +316,7 @@ class Bank:
             random=a["random"],
             background=Background(a["background.mean"], a["background.sd"]),
             rate=a.get(RATE, np.zeros(target["d_sae"], np.float32)),
+            content=a.get(CONTENT_ON, np.ones(target["d_sae"], np.float32)),
             dense=a["dense"],
             reference=Pooled.from_arrays(a, "reference."),
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),

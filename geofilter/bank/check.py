@@ -63,10 +63,11 @@ def check_arrays(a: Mapping[str, npt.NDArray[Any]], d_sae: int, n_topics: int) -
 
 def _check_later(a: Mapping[str, npt.NDArray[Any]], d_sae: int) -> None:
     """Refuse arrays that banks of earlier versions do not have."""
-    if "rate" in a:
-        check_array("rate", a["rate"], np.float32, (d_sae,))
-        if not ((a["rate"] >= 0) & (a["rate"] <= 1)).all():
-            raise ValueError("rate has numbers other than 0 to 1")
+    for name in ("rate", "content"):
+        if name in a:
+            check_array(name, a[name], np.float32, (d_sae,))
+            if not ((a[name] >= 0) & (a[name] <= 1)).all():
+                raise ValueError(f"{name} has numbers other than 0 to 1")
     m = len(a["toxic"])
     if "closeness.other" in a:
         check_array("closeness.other_cosine", a["closeness.other_cosine"], np.float32, (m,))

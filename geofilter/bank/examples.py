@@ -51,6 +51,8 @@ class LearnOptions:
     """(d_sae,) words for every feature"""
     rate: F32 | None = None
     """(d_sae,) see `Bank.rate`; None where it is not known"""
+    content: F32 | None = None
+    """(d_sae,) see `Bank.content`; None where it is not known"""
     meta: BankMeta = field(default_factory=lambda: BankMeta())
     seed: int = 0
     """of shuffled labels and random banks"""

@@ -78,6 +78,7 @@ def fit(
         random=random_weights(directions, live, len(toxic), len(aligned), options.seed),
         background=background,
         rate=np.zeros(d_sae, np.float32) if options.rate is None else options.rate,
+        content=np.ones(d_sae, np.float32) if options.content is None else options.content,
         dense=(dense / max(float(np.linalg.norm(dense)), 1e-12)).astype(np.float32),
         reference=reference,
         topics=Topics.of(rows.take(np.flatnonzero(bad)), of_bad, usable(kinds, bad)[0], background),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 MOST = 4
 """words of a name"""
@@ -28,7 +30,7 @@ _LETTER = (
 _WORD = re.compile(rf"[{_UNSPACED}]+|(?:{_LETTER})+(?:['\u2019](?:{_LETTER})+)*")
 _LONGEST = 3
 """characters of the pieces that what is written without spaces is counted in"""
-_SHORTENED = re.compile(r"'(?:s|ll|re|ve|d|m|em)$")
+_SHORTENED = re.compile(r"'(?:ll|re|ve|d|m|em)$")
 _FUNCTION = """
     a about above according across actually after afterwards again against ago ah all almost along already also
     although altogether always am amid among an and another any anybody anyone anything anyway anywhere are around as
@@ -53,9 +55,14 @@ FUNCTION = frozenset(_FUNCTION.split())
 """English words that say nothing of what a text is about; contractions are told by their form"""
 
 
+def folded(word: str) -> str:
+    """What a word is the same as: in small letters, without a possessive ending."""
+    return word.casefold().replace("\u2019", "'").removesuffix("'s")
+
+
 def says_something(word: str) -> bool:
     """Whether a word has content: letters, more than one outside scripts without spaces, and is no function word."""
-    low = word.casefold().replace("\u2019", "'")
+    low = folded(word)
     if low.endswith("n't"):
         return False
     low = _SHORTENED.sub("", low)
@@ -75,31 +82,27 @@ def words_in(text: str) -> Iterator[str]:
             yield from (word[i : i + size] for i in range(len(word) - size + 1))
 
 
-def word_spans(text: str) -> list[tuple[int, int, bool]]:
-    """Start and end of each run of word characters, and whether it is written without spaces."""
-    return [(*found.span(), re.match(f"[{_UNSPACED}]", found[0]) is not None) for found in _WORD.finditer(text)]
-
-
-def enclosing(text: str, start: int, end: int) -> str:
-    """The word of a text that encloses the characters [start, end), the first one where they touch several.
+def enclosing(text: str, spans: npt.NDArray[np.integer[Any]]) -> list[str]:
+    """For each of some spans (n, 2) of characters of a text the word that encloses it, the first one it touches.
 
     Returns:
-        the word; what the characters have of it where it is written without spaces; empty where they are no part of
-        one.
+        the word; what the span has of it where it is written without spaces; empty where it is no part of one.
     """
-    # No word is searched in more than this around the place.
-    low = max(0, start - 80)
-    for found in _WORD.finditer(text, low, min(len(text), end + 80)):
-        a, b = found.span()
-        if b > start and a < end:
-            bare = re.match(f"[{_UNSPACED}]", found[0]) is not None
-            return text[max(a, start) : min(b, end)] if bare else found[0]
-        if a >= end:
-            break
-    return ""
+    found = [match.span() for match in _WORD.finditer(text)]
+    first = np.searchsorted(np.array([end for _, end in found], np.int64), spans[:, 0], side="right")
+    out = []
+    for i, (start, end) in zip(first.tolist(), spans.tolist(), strict=True):
+        low, high = found[i] if i < len(found) else (end, end)
+        if low >= end:
+            out.append("")
+        elif re.match(f"[{_UNSPACED}]", text[low]):
+            out.append(text[max(low, start) : min(high, end)])
+        else:
+            out.append(text[low:high])
+    return out
 
 
-def standing_out(weight: Mapping[str, float], usual: Mapping[str, float], least: Set[str] | None = None) -> list[str]:
+def standing_out(weight: Mapping[str, float], usual: Mapping[str, float], among: Set[str] | None = None) -> list[str]:
     """The words whose weight stands out most from what is usual, the first one most, `MOST` at most.
 
     A word stands out by p log(p / q), p its part of all weight and q its part of what is usual.
@@ -107,14 +110,14 @@ def standing_out(weight: Mapping[str, float], usual: Mapping[str, float], least:
     Args:
         weight: of each word.
         usual: how often each word is there.
-        least: words that may be named; all if None.
+        among: words that may be named; all if None.
     """
     total, every = sum(weight.values()), sum(usual.values())
     if not total or not every:
         return []
     named: list[tuple[float, str]] = []
     for word, of_word in weight.items():
-        if (least is None or word in least) and says_something(word):
+        if (among is None or word in among) and says_something(word):
             p, q = of_word / total, max(usual.get(word, 0.0), 1.0) / every
             if p > q:
                 named.append((float(p * np.log(p / q)), word))

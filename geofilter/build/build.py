@@ -18,8 +18,9 @@ from geofilter.bank.neighbours import keeping
 from geofilter.bank.topics import MIN_ROWS, usable
 from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
+from geofilter.build.words import Named, WordCollector
 from geofilter.config import BANK_SIZE, BUILT_IN
-from geofilter.encode.reader import FeatureReader, Observer, refuse_infinite
+from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.tokens import encode_row, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import Notify
@@ -28,10 +29,8 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.shipped import background_rows
 from geofilter.target.sae_folder import unit_decoder
 from geofilter.target.target import Target
-from geofilter.text import one_line
 
 MAX_TOKENS = 512
-LABEL_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class Ordinary:
     pooled: Pooled
     rate: F32
     """(d_sae,) share of its response tokens on which each feature fires"""
+    words: WordCollector | None = None
+    """its words; None where a bank has been asked for the rest"""
 
 
 def build(
@@ -80,12 +81,12 @@ def build(
         InputError: a seed row cannot be encoded.
         BankError: the two sides do not differ.
     """
-    labels = LabelCollector(reader.encoder.d_sae)
-    notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
-    pooled = encode(reader, [s.row for s in seeds], labels.observe, options.system)
     if ordinary is None:
         notify(f"bank {name}: encoding the background ...")
         ordinary = read_ordinary(reader)
+    words = WordCollector(reader.encoder.d_sae) if ordinary.words is None else ordinary.words.after()
+    notify(f"bank {name}: encoding {len(seeds)} seed rows ...")
+    pooled = encode(reader, [s.row for s in seeds], words, system=options.system)
     directions = unit_decoder(target.sae_dir)
     notify(f"bank {name}: checking it on held-out rows ...")
     bad, kinds = np.array([s.bad for s in seeds]), [s.kind for s in seeds]
@@ -105,7 +106,8 @@ def build(
         "system": options.system,
         "sources": sources,
     }
-    how = LearnOptions(options.size, options.centred, options.priors, labels.words(reader), ordinary.rate, meta)
+    named = known_first(options.priors, words.named())
+    how = LearnOptions(options.size, options.centred, options.priors, named.labels, ordinary.rate, named.content, meta)
     bank = learn(name, about, directions, examples, ordinary.pooled, how)
     if not options.examples:
         return bank
@@ -125,16 +127,24 @@ def read_ordinary(reader: FeatureReader) -> Ordinary:
     Raises:
         TargetError: activations that are not finite.
     """
-    fired = np.zeros(reader.encoder.d_sae, np.int64)
-
-    def observe(tokens: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
-        np.add(fired, np.bincount(features, minlength=len(fired)), out=fired)
-
-    pooled = encode(reader, background_rows(), observe)
-    return Ordinary(pooled, (fired / pooled.n_tokens.sum()).astype(np.float32))
+    words = WordCollector(reader.encoder.d_sae)
+    pooled = encode(reader, background_rows(), words)
+    return Ordinary(pooled, (words.fired() / pooled.n_tokens.sum()).astype(np.float32), words)
 
 
-def encode(reader: FeatureReader, rows: Sequence[Row], observe: Observer | None = None, system: str = "keep") -> Pooled:
+def known_first(priors: Sequence[Bank], named: Named) -> Named:
+    """What is said of features by the first bank that has seen them, and by `named` of those that none has."""
+    labels, content = list(named.labels), named.content.copy()
+    for bank in reversed([bank for bank in priors if bank.rate.any()]):  # those of earlier versions name tokens
+        seen = (bank.content < 1) | np.array([label != "" for label in bank.labels])
+        content = np.where(seen, bank.content, content)
+        labels = [bank.labels[f] if known else labels[f] for f, known in enumerate(seen.tolist())]
+    return Named(labels, content)
+
+
+def encode(
+    reader: FeatureReader, rows: Sequence[Row], words: WordCollector | None = None, *, system: str = "keep"
+) -> Pooled:
     """Pool rows through the target.
 
     Raises:
@@ -147,40 +157,8 @@ def encode(reader: FeatureReader, rows: Sequence[Row], observe: Observer | None 
         if isinstance(found, RowError):
             raise InputError(f"{row.file}, line {row.line}: {found}")
         encoded.append(found)
-    features = reader.read(encoded, observe=observe)
+    if words is not None:
+        words.start(rows, encoded)
+    features = reader.read(encoded, observe=words.observe if words is not None else None)
     refuse_infinite(features, rows)
     return Pooled.of(features, reader.encoder.d_in)
-
-
-class LabelCollector:
-    """Remembers, for every feature, the tokens it was most active on."""
-
-    def __init__(self, d_sae: int) -> None:
-        self._best: list[dict[int, float]] = [{} for _ in range(d_sae)]
-
-    def observe(self, tokens: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
-        """Take in activations: token ids, features and values, one entry each."""
-        # Strongest first, so that each (feature, token) needs to be seen once.
-        order = np.lexsort((-values, tokens, features))
-        f, t, v = features[order], tokens[order], values[order]
-        first = np.ones(len(f), bool)
-        first[1:] = (f[1:] != f[:-1]) | (t[1:] != t[:-1])
-        for feature, token, value in zip(f[first].tolist(), t[first].tolist(), v[first].tolist(), strict=True):
-            best = self._best[feature]
-            if value > best.get(token, 0.0):
-                best[token] = value
-
-    def words(self, reader: FeatureReader) -> list[str]:
-        """Per feature its strongest tokens, joined; empty for one that never fired."""
-        out = []
-        for best in self._best:
-            strongest = sorted(best, key=lambda token: (-best[token], token))
-            names: list[str] = []
-            for token in strongest:
-                word = one_line(str(reader.tokenizer.decode([token])))
-                if word and word not in names:
-                    names.append(word)
-                if len(names) == LABEL_TOKENS:
-                    break
-            out.append(" · ".join(names))
-        return out

@@ -29,6 +29,8 @@ GPU_TOKEN_BUDGET = 8192
 OUTLIER_NORM = 7.0
 """a response token whose residual norm is over this many times its row's median is an attention sink"""
 
+# Of token activations: numbers of the tokens, counted through the response tokens of all rows that are read, in their
+# order; features; values.
 Observer = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
 
 
@@ -87,7 +89,7 @@ class FeatureReader:
 
         Args:
             on_batch: told the rows begun and the tokens done after each batch.
-            observe: shown every token activation: token ids, features and values, one entry each.
+            observe: shown every token activation, see `Observer`.
             meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
                 the CPU does in it takes no time of its own.
         """
@@ -115,6 +117,7 @@ class FeatureReader:
         divided: dict[int, WindowTokens] = {}
         alone = [len(row.windows) == 1 for row in rows for _ in row.windows]
         windows = [window for row in rows for window in row.windows]
+        before = list(itertools.accumulate((sum(window.mask) for window in windows), initial=0))
         first = {0, *itertools.accumulate(len(row.windows) for row in rows)}
         coming = batches(windows, token_budget(self.model.device), self.model.pad_id)
         batch = next(coming, None)
@@ -124,7 +127,7 @@ class FeatureReader:
                 if meanwhile:
                     meanwhile()
                 following = next(coming, None)
-                pooled = pool(self.encoder, residual, keep, self._observed(batch, keep, observe))
+                pooled = pool(self.encoder, residual, keep, _observed(batch, keep, before, observe))
                 out.update(zip(batch.rows, pooled.rows(), strict=True))
                 if shares is not None:
                     found = shares.windows(pooled, keep, batch.response_mask, [alone[i] for i in batch.rows])
@@ -144,14 +147,6 @@ class FeatureReader:
             return features, [shares.row([divided.pop(i) for i in each], found) for each, found in whole]
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(self.model.device))) from None
-
-    def _observed(
-        self, batch: Batch, keep: torch.Tensor, observe: Observer | None
-    ) -> Callable[[Activations], None] | None:
-        if observe is None:
-            return None
-        ids = batch.input_ids.to(keep.device)[keep]
-        return lambda acts: observe(ids[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
 
     @torch.inference_mode()
     def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
@@ -183,6 +178,21 @@ class FeatureReader:
         residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
         residual = residual.to(self.encoder.device)
         return outlier_free(residual, response), residual
+
+
+def _observed(
+    batch: Batch, keep: torch.Tensor, before: Sequence[int], observe: Observer | None
+) -> Callable[[Activations], None] | None:
+    """What shows an observer the activations of a batch.
+
+    Args:
+        before: response tokens before each window.
+    """
+    if observe is None:
+        return None
+    number = batch.response_mask.cumsum(1) - 1 + torch.tensor([before[i] for i in batch.rows]).unsqueeze(1)
+    of = number.to(keep.device)[keep]
+    return lambda acts: observe(of[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
 
 
 def refuse_infinite(features: Sequence[RowFeatures], rows: Sequence[Row]) -> None:

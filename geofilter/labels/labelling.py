@@ -226,7 +226,9 @@ class Labelling:
             "dtype": prior.meta.get("dtype"),
             "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
         }
-        options = LearnOptions(priors=self.priors, labels=prior.labels, rate=prior.rate, meta=meta)
+        options = LearnOptions(
+            priors=self.priors, labels=prior.labels, rate=prior.rate, content=prior.content, meta=meta
+        )
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
         sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geofilter.bank.bank import Bank
-from geofilter.bank.words import enclosing, standing_out, words_in
+from geofilter.bank.words import enclosing, folded, standing_out, words_in
 from geofilter.report.document import Explained, FeatureBehind, ShownExcerpt
 from geofilter.rows.records import Row
 from geofilter.run.manifest import NamedFeature, ScoreLine
@@ -54,11 +54,14 @@ class Tally:
     def see(self, line: ScoreLine, row: Row, removed: bool) -> None:
         """Take the words of a row, and those that a removed row's features are strongest on."""
         text = row.response
-        self._usual.update(word.casefold() for word in words_in(text[:CHARS]))
-        for named in line["top_features"] if removed else ():
-            if "at" in named and (word := enclosing(text, *named["at"])):
+        self._usual.update(map(folded, words_in(text[:CHARS])))
+        placed = [named for named in line["top_features"] if removed and "at" in named]
+        if not placed:
+            return
+        for named, word in zip(placed, enclosing(text, np.array([named["at"] for named in placed])), strict=True):
+            if word:
                 total = self._total.setdefault((line["bank"], named["feature"]), _Total(named))
-                total.words[word.casefold()] += named["share"]
+                total.words[folded(word)] += named["share"]
 
     @property
     def explained(self) -> Explained | None:

@@ -106,5 +106,7 @@ def _looks(style: F32) -> Dimension:
 
 
 def _present(key: str, title: str, names: list[str], of: Labels) -> Dimension:
-    there, number = np.unique(of, return_inverse=True)
-    return Dimension(key, title, [names[i] for i in there], number.astype(np.uint8))
+    there = np.flatnonzero(np.bincount(of, minlength=len(names)))
+    number = np.zeros(len(names), np.uint8)
+    number[there] = np.arange(len(there))
+    return Dimension(key, title, [names[i] for i in there], number[of])

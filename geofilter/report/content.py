@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F64, Bools
+from geofilter.arrays import F32, F64, Bools
 from geofilter.bank.bank import Bank
 from geofilter.config import FLAGGED
 from geofilter.cut.cut import Cut, Selection
@@ -209,6 +209,15 @@ def _banks(run: Run) -> dict[str, Bank]:
         return {}
 
 
+def _smallest(values: F32, k: int) -> Bools:
+    """Which (n,) are the k smallest, the earlier one first among equals; k of at least 1."""
+    limit = np.partition(values, k - 1)[k - 1]
+    chosen: Bools = values < limit
+    equal = np.flatnonzero(values == limit)
+    chosen[equal[: k - int(chosen.sum())]] = True
+    return chosen
+
+
 def _controls(a: dict[str, npt.NDArray[Any]], removed: Bools, flagged: Bools) -> Controls:
     """The cut beside a random removal of equal size, and its overlap with cuts by length and format."""
     n, k = len(removed), int(removed.sum())
@@ -218,8 +227,7 @@ def _controls(a: dict[str, npt.NDArray[Any]], removed: Bools, flagged: Bools) ->
     for name in SHOWN:
         column = a["style"][:, STYLE.index(name)]
         for word, sign in zip(OTHER_CUTS[name], (-1, 1), strict=True):
-            chosen = np.argsort(sign * column, kind="stable")[:k]
-            overlap[word] = round(float(removed[chosen].mean()), 4) if k else 0.0
+            overlap[word] = round(float(removed[_smallest(sign * column, k)].mean()), 4) if k else 0.0
     return {
         "mean_score": {
             "all": round(float(a["score"].mean()), 4),

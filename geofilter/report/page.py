@@ -32,6 +32,8 @@ SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "list", "compare",
 """the parts of the page's script, in order"""
 NAMED_FILES = 3
 """inputs that the title names"""
+MOST_TOKENS = 65_535
+"""that a row is said to have; of one that has more it is said"""
 PREFIX = 6
 """bytes of a row's sha256 that it is matched with those of another run by"""
 
@@ -106,6 +108,7 @@ def _data(report: Report) -> dict[str, Any]:
     everything = np.ones(len(order), bool)
     n_removed = int(report.selection.removed.sum())
     run = shlex.quote(str(report.selection.run.path))
+    packed = base64.b64encode(report.gathered.texts.packed()).decode()
     return {
         "n": len(order),
         "listed": len(listed),
@@ -126,7 +129,7 @@ def _data(report: Report) -> dict[str, Any]:
         "percentile": _column(a["percentile"][listed], "<f4"),
         "file": _column(a["file"][listed], "<u2"),
         "line": _column(a["line"][listed], "<u4"),
-        "tokens": _column(a["n_tokens"][listed], "<u4"),
+        "tokens": _column(a["n_tokens"][listed].clip(max=MOST_TOKENS), "<u2"),
         "bank": _column(a["bank"][listed], "<u1"),
         "dimensions": [
             {"key": d.key, "title": d.title, "categories": _inert(d.categories), "ordered": d.ordered,
@@ -143,7 +146,7 @@ def _data(report: Report) -> dict[str, Any]:
         "drawn": report.gathered.drawn,
         "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),
         "hashes": base64.b64encode(a["sha256"][listed, :PREFIX].tobytes()).decode(),
-        "texts": base64.b64encode(report.gathered.texts.packed()).decode(),
+        "texts": packed,
         "searched": {
             "removed": report.gathered.n_texts,
             "removed_rows": n_removed,

@@ -4,7 +4,9 @@ are drawn at random.
 
 from __future__ import annotations
 
+import json
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -17,8 +19,10 @@ from geofilter.text import TEXT, shorten
 
 MOST = 25_000
 """removed rows whose texts a page holds, the highest scores first"""
-CHARS = 10_000_000
-"""characters of their responses in all; about 5 MB of a page"""
+CHARS = 8_500_000
+"""characters of their responses in all"""
+PACKED = 3_900_000
+"""bytes that all of it may have packed: 5.2 MB of a page"""
 LEAST_CHARS = 200
 PROMPT = 300
 """characters of a prompt at most"""
@@ -26,6 +30,8 @@ DRAWN = {"removed": 200, "kept": 100}
 """rows drawn at random from each side"""
 LEVEL = 5
 """of packing"""
+BATCH = 1 << 20
+"""bytes packed at once"""
 
 
 class Texts:
@@ -41,8 +47,10 @@ class Texts:
         self.shortened = False
         """some response is longer"""
         self._packer = zlib.compressobj(LEVEL)
-        self._parts: list[bytes] = []
-        self._n = 0
+        self._pieces: list[bytes] = []
+        self._size = self._n = 0
+        self._thread = ThreadPoolExecutor(1)  # packs while rows are read
+        self._parts: list[Future[bytes]] = []
 
     def add(self, rank: int, sha256: str, row: Row) -> None:
         """Take a row.
@@ -57,13 +65,34 @@ class Texts:
         self._n += 1
 
     def _put(self, piece: bytes) -> None:
-        if packed := self._packer.compress(piece):
-            self._parts.append(packed)
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= BATCH:
+            self._pack()
+
+    def _pack(self) -> None:
+        self._parts.append(self._thread.submit(self._packer.compress, b"".join(self._pieces)))
+        self._pieces, self._size = [], 0
 
     def packed(self) -> bytes:
-        """All of them as JSON, packed with zlib: lists of rank, sha256, prompt, response, and whether it is whole."""
+        """All of them as JSON, packed with zlib: lists of rank, sha256, prompt, response, and whether it is whole.
+
+        Responses that do not pack as well as text does are shortened further. No row can be added after it.
+        """
         self._put(b"]" if self._n else b"[]")
-        return b"".join([*self._parts, self._packer.flush()])
+        self._pack()
+        with self._thread:
+            parts = [part.result() for part in self._parts]
+        packed = b"".join([*parts, self._packer.flush()])
+        while len(packed) > PACKED:
+            self.chars, self.shortened = int(0.9 * self.chars * PACKED / len(packed)), True
+            rows = json.loads(zlib.decompress(packed))
+            short = [
+                [rank, sha, shorten(prompt, self.chars), shorten(text, self.chars), whole and len(text) <= self.chars]
+                for rank, sha, prompt, text, whole in rows
+            ]
+            packed = zlib.compress(dumps(short), LEVEL)
+        return packed
 
 
 def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:

@@ -126,7 +126,7 @@ def changed(place: Path | str) -> RunError:
 
 def said_without(features: Sequence[ExcludedFeature]) -> str:
     """What is said of features that count nothing."""
-    named = ", ".join(f"{f['feature']} ({f['label']})" for f in features)
+    named = ", ".join(f"{f['feature']} ({f['label']})" if f["label"] else str(f["feature"]) for f in features)
     return f"without the feature{'s' if len(features) > 1 else ''} {named}"
 
 

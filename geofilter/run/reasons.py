@@ -23,18 +23,26 @@ def reason(row: RowScore) -> str:
     named = row["top_features"]
     if not named:
         return text
-    parts = [feature_said(feature) for feature in named[:SAID]]
-    if more := len(named) - SAID:
-        parts += [f"{more} more features" if more > 1 else "one more feature"] if more > 0 else []
+    parts = [feature_said(feature, first=not i) for i, feature in enumerate(named[:SAID])]
+    if (more := len(named) - SAID) > 0:
+        parts.append(f"{more} more features" if more > 1 else "one more feature")
     if row["common"] > 0:
-        parts.append(TONE)
+        part = min(1.0, row["common"] / row["score"]) if row["score"] > 0 else 1.0
+        # What most of it is from comes first.
+        parts.insert(0 if part > row["explained"] / 2 else len(parts), f"{TONE} ({part:.0%})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{text}; {row['explained']:.0%} of it from {listed}"
 
 
-def feature_said(named: NamedFeature) -> str:
-    """A feature, by its words and how strong it is."""
+def feature_said(named: NamedFeature, *, first: bool = True) -> str:
+    """A feature, by its words and how strong it is.
+
+    Args:
+        first: say what its strength is measured by.
+    """
     times = times_said(named["times"])
+    if not first:
+        times = times.removesuffix(" as strong as in ordinary chat")
     if named["label"]:
         return f"{named['label']} (feature {named['feature']}, {times})"
     return f"feature {named['feature']} ({NO_WORDS}, {times})"

@@ -2,11 +2,10 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.tiny import D_SAE, directions, make_tokenizer, random_pooled
+from helpers.tiny import D_SAE, directions, random_pooled
 from safetensors.numpy import load_file, save_file
 
 from geofilter.bank.bank import Bank
@@ -15,7 +14,8 @@ from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.geometry import effect_sizes, strongest
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import group_folds, validate
-from geofilter.build.build import BUILT_IN, LabelCollector
+from geofilter.bank.words import BETWEEN, says_something
+from geofilter.build.build import BUILT_IN
 from geofilter.build.seeds import built_in_seeds
 from geofilter.errors import BankError
 from geofilter.files import package_data
@@ -214,20 +214,12 @@ def test_labels_are_readable_though_banks_store_them_with_escapes(bank: Bank, tm
     assert Bank.load(tmp_path / "b").labels[0] == 'no \\x "escape"'
 
 
-@pytest.mark.parametrize(
-    ("name", "label"), [("harmful-answers", '"); · > · day · house'), ("toxic-text", '"; · } · one · ()')]
-)
-def test_labels_of_the_shipped_banks_are_readable(name: str, label: str):
-    folder = package_data("banks", "smollm2-135m", name)
-    stored = json.loads((folder / "bank.json").read_text("utf-8"))["labels"]
-    labels = Bank.load(folder).labels
-    assert label in labels
-    assert json.dumps(label, ensure_ascii=False)[1:-1] in stored
-
-
-def test_a_label_names_tokens_as_they_stand_in_the_texts():
-    tokenizer = make_tokenizer()
-    ids = [tokenizer.encode(text, add_special_tokens=False)[0] for text in ('"', "\n", "\\")]
-    collector = LabelCollector(2)
-    collector.observe(np.array(ids), np.zeros(3, np.int64), np.array([1.0, 3.0, 2.0]))
-    assert collector.words(SimpleNamespace(tokenizer=tokenizer)) == ['\\ · "', ""]
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_the_shipped_banks_name_features_by_words_with_content(name: str):
+    bank = Bank.load(package_data("banks", "smollm2-135m", name))
+    named = [label.split(BETWEEN) for label in bank.labels if label]
+    assert len(named) > 2500
+    assert all(len(words) <= 4 and all(map(says_something, words)) for words in named)
+    # Known to be of tone and punctuation: forms of "to be", the full stop, the comma.
+    assert bank.common[[2909, 1483, 489, 741]].all()
+    assert 0.3 < bank.common.mean() < 0.4

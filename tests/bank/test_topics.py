@@ -270,7 +270,8 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
     assert done.returncode == 0, done.stderr
     assert part.stat().st_mtime_ns == made
     label = Bank.load(topical[0]).labels[feature]
-    assert f"other, without the feature {feature} ({label})" in done.stderr.splitlines()
+    said = f"other, without the feature {feature}{f' ({label})' if label else ''}"
+    assert said in done.stderr.splitlines()
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     assert [b["excluded_features"] for b in manifest["banks"]] == [[], [{"feature": feature, "label": label}]]
     after = [json.loads(line) for line in (run / "scores.jsonl").read_text("utf-8").splitlines()]
@@ -281,9 +282,9 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
             assert feature not in {f["feature"] for f in line["top_features"]}
     # What reads the run later goes by the same banks, and names the features.
     gate = geofilter("gate", "run", "--max-flagged", "100%", cwd=tmp_path)
-    assert f"other, without the feature {feature} ({label})" in gate.stdout + gate.stderr
+    assert said in gate.stdout + gate.stderr
     assert geofilter("filter", "run", "--drop", "2", "-q", cwd=tmp_path).returncode == 0
-    assert f"other, without the feature {feature} " in (tmp_path / "d.report.md").read_text("utf-8")
+    assert f"other, without the feature {feature}" in (tmp_path / "d.report.md").read_text("utf-8")
     write_rows(tmp_path / "labels.jsonl", [{"sha256": r["sha256"], "label": "bad" if r["line"] % 2 == 0 else "good"}
                                            for r in after])  # fmt: skip
     done = geofilter("evaluate", "run", "--labels", "labels.jsonl", "-q", cwd=tmp_path)
@@ -293,7 +294,7 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
     again = found["features"][0]["feature"]
     more = geofilter("explain", "run", "--row", 2, "--bank", "other", "--exclude-feature", again, cwd=tmp_path)
     assert more.returncode == 0, more.stderr
-    assert f"without the features {min(feature, again)} (" in more.stderr
+    assert f"without the features {min(feature, again)}" in more.stderr
     # A row of one bank can be explained where the settings name a feature of the other.
     (tmp_path / "geofilter.toml").write_text(f'exclude-feature = ["topical:{feature}"]\n')
     more = geofilter("explain", "run", "--row", 2, "--bank", "other", cwd=tmp_path)

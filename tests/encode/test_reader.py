@@ -71,6 +71,10 @@ def test_a_row_in_windows_is_pooled_over_the_tokens_of_all_of_them(tiny):
     done: list[int] = []
     pooled = reader.read([short, long, short], lambda rows, tokens: done.append(rows))
     assert sum(done) == 3
+    seen: list[tuple[np.ndarray, ...]] = []
+    reader.read([short, long, short], observe=lambda *of: seen.append(of))
+    number, feature, value = (np.concatenate(of) for of in zip(*seen, strict=True))
+    of_long = (number >= short.n_response) & (number < short.n_response + long.n_response)
     alone = [reader.read([Encoded(w.ids, w.mask, (w,))])[0] for w in long.windows]
     dense = np.zeros((len(alone), D_SAE))
     for i, part in enumerate(alone):
@@ -83,6 +87,12 @@ def test_a_row_in_windows_is_pooled_over_the_tokens_of_all_of_them(tiny):
     np.testing.assert_allclose(again.values, pooled[1].values, rtol=1e-4, atol=1e-6)
     assert all(long.mask[p] for p in tokens.position)
     assert len(tokens.position) == len(set(tokens.position.tolist())) == total
+    # What is observed of a row is at its own response tokens.
+    place = np.flatnonzero(long.mask)[number[of_long] - short.n_response]
+    order = np.lexsort((feature[of_long], place))
+    expected = np.lexsort((tokens.feature, tokens.position[tokens.token]))
+    assert place[order].tolist() == tokens.position[tokens.token][expected].tolist()
+    np.testing.assert_allclose(value[of_long][order], tokens.value[expected], rtol=1e-3, atol=1e-5)
     mean = np.bincount(tokens.feature, tokens.value, D_SAE)[again.indices] / total
     np.testing.assert_allclose(mean, again.values, rtol=1e-4, atol=1e-6)
     for each, one in zip((pooled[0], pooled[2]), [reader.read([short])[0]] * 2, strict=True):

@@ -28,6 +28,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 
 
+FOOL = "you fool \N{CLOWN FACE} no"
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
     from playwright.sync_api import sync_playwright
@@ -61,9 +64,7 @@ def folder(tiny, tiny_bank: Path, tmp_path_factory) -> Path:
     """60 scanned and cut rows, eight of them hostile, of two sources and several lengths."""
     path = tmp_path_factory.mktemp("page")
     rows = [
-        chat(
-            f"question {i}?", f"{'you fool, no' if i % 2 else 'ask the doctor'} {i} " * (1 + i % 5), source="ab"[i % 2]
-        )
+        chat(f"question {i}?", f"{('ask the doctor', FOOL)[i % 2]} {i} " * (1 + i % 5), source="ab"[i % 2])
         for i in range(52)
     ]
     rows += [chat(HOSTILE, HOSTILE + f" {i}", source=HOSTILE[:40]) for i in range(7)]
@@ -459,9 +460,9 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     at = len(filler)
     row.update(
         response=text, explained=0.46, common=0.31, topic="fraud",
-        spans=[[0, 5, -0.2], [at, at + 8, 0.5], [at + 8, at + len(hit), 0.9], [len(text) - 8, len(text), 0.02]],
+        spans=[[0, 5, -0.2], [at, at + 5, 0.5], [at + 5, at + len(hit) - 3, 0.9], [len(text) - 8, len(text), 0.02]],
         top_features=[{"feature": 9, "label": "fraud, trick", "share": 0.8, "times": 12.3, "toxic": False,
-                       "near": {"feature": 8, "label": "theft", "cosine": 0.71}}],
+                       "at": [at + 3, at + 6], "near": {"feature": 8, "label": "theft", "cosine": 0.71}}],
         like={"bad": {"row": 3, "similarity": 0.8}, "good": {"row": 4, "similarity": 0.4}},
     )  # fmt: skip
     code = report.rows[0] if report.rows[0] is not row else report.rows[1]
@@ -481,7 +482,7 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert shown.endswith(" …")
     assert len(shown) < 460
     assert hit in shown
-    assert card.locator("mark.more3").inner_text().startswith("eal the money") or card.locator("mark").count() == 2
+    assert card.locator("mark").all_inner_texts() == ["<b>steal the money<"]
     assert card.locator("mark[class^=less]").count() == 0
     assert "for: fraud, trick" in card.inner_text()
     assert card.get_by_text("take it from their bag").is_hidden()
@@ -492,10 +493,10 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert card.locator(".response").inner_text().strip() == text.strip()
     assert card.locator("mark[class^=less]").count() == 1
     said = card.locator(".body").inner_text()
-    assert "What is named below carries 46 % of the score." in said
     assert "12 times ordinary chat" in said
     assert "near theft (0.71)" in said
     assert "tone and punctuation" in said
+    assert card.locator("td", has_text=re.compile("^steal$")).count() == 1
     assert page.locator("main img").count() == 0
     page.get_by_role("searchbox").fill("os.system")
     assert "code" in page.locator(".response").first.get_attribute("class").split()
@@ -531,9 +532,10 @@ def test_another_run_is_compared_by_its_scores(chromium, folder: Path, tmp_path:
 
 
 def test_words_that_carry_the_score_are_marked_in_their_places(chromium, folder: Path):
-    """Hostile rows have characters beyond 16 bits, which are two to the page and one to the spans."""
+    """Some rows have characters beyond 16 bits, which are two to the page and one to the spans."""
     report = json.loads((folder / "d.report.json").read_text("utf-8"))
     assert all(row["spans"] for row in report["removed_rows"])
+    assert any(ord(c) > 0xFFFF for row in report["removed_rows"][:8] for c in row["response"])
     opened = Opened(chromium, folder / "d.report.html")
     items = opened.page.locator("#rows > li")
     for i, row in enumerate(report["removed_rows"][:8]):
@@ -571,7 +573,7 @@ def test_200000_rows(chromium, tmp_path: Path):
     order = Selection.of(run, Cut.parse("10%")).order()
     opened.page.get_by_role("searchbox").fill(f"row {order[19_998] + 1} ")
     assert ranks_of(opened.page) == [19_999]
-    assert "of all 20,000 removed rows, each up to about 500 characters" in opened.page.inner_text("#rows-count")
+    assert "of all 20,000 removed rows, each up to about 425 characters" in opened.page.inner_text("#rows-count")
     opened.page.get_by_role("searchbox").fill("")
     opened.page.locator("#percent").fill("50")
     assert opened.number("#n-removed") == 100_000

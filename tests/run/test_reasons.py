@@ -12,22 +12,28 @@ def row(n: int, **more: object) -> dict[str, object]:
         {"feature": i, "label": "bleach" if i else "", "share": 0.5, "times": 9.04, "toxic": False, "near": None}
         for i in range(n)
     ]
-    return {"percentile": 0.997, "bank": "b", "topic": "advice", "top_features": features, "common": 0.1,
+    return {"score": 2.0, "percentile": 0.997, "bank": "b", "topic": "advice", "top_features": features, "common": 0.2,
             "explained": 0.612, **more}  # fmt: skip
 
 
 def test_a_reason_says_how_much_of_the_score_it_is_of():
     start = "scores above 99.7% of ordinary rows under b"
     assert reason(row(0)) == f"{start}; if harmful, most like its topic advice"
-    assert reason(row(1, topic=None)) == (
-        f"{start}; 61% of it from feature 0 (no words of its own, 9 times as strong as in ordinary chat) and tone and "
-        "punctuation"
+    assert reason(row(2, topic=None)) == (
+        f"{start}; 61% of it from feature 0 (no words of its own, 9 times as strong as in ordinary chat), bleach "
+        "(feature 1, 9 times) and tone and punctuation (10%)"
     )
     long = reason(row(5, common=-0.1, percentile=1.0))
     assert long.startswith("scores above all ordinary rows under b; ")
-    assert long.endswith("bleach (feature 2, 9 times as strong as in ordinary chat) and 2 more features")
+    assert long.endswith(", bleach (feature 2, 9 times) and 2 more features")
     assert reason(row(4, common=0.0)).endswith(" and one more feature")
     assert "more feature" not in reason(row(3))
+
+
+def test_what_most_of_a_score_is_from_comes_first():
+    assert "; 61% of it from tone and punctuation (40%), feature 0 (" in reason(row(2, common=0.8))
+    assert "; 100% of it from tone and punctuation (100%) and feature 0 (" in reason(row(1, common=9.0, explained=1.0))
+    assert "tone and punctuation (100%)" in reason(row(1, score=-1.0, explained=0.0))
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,10 @@ function atLeast(k, n, otherK, otherN) {
 
 const score = column(data.score, Float32Array), percentile = column(data.percentile, Float32Array);
 const file = column(data.file, Uint16Array), line = column(data.line, Uint32Array);
-const tokens = column(data.tokens, Uint32Array), bank = column(data.bank, Uint8Array);
+const tokens = column(data.tokens, Uint16Array), bank = column(data.bank, Uint8Array);
 const taken = column(data.taken, Uint8Array);
 for (const d of data.dimensions) d.of = column(d.of, Uint8Array);
+const length = i => `${tokens[i] === 65535 ? "at least " : ""}${counted(tokens[i], "token")}`;
 const dimension = key => data.dimensions.find(d => d.key === key);
 const texts = new Map(data.rows.map(row => [row.rank - 1, row]));
 const rankOf = new Map(data.rows.map(row => [row.sha256, row.rank - 1]));

@@ -2,7 +2,6 @@
 
 const EXCERPT = 420, BEFORE = 60;
 const word = label => label === "bad" ? "harmful" : "fine";
-const shared = x => x < 0.01 ? "under 1 %" : (100 * x).toFixed(0) + " %";
 const ordinary = i => percentile[i] >= 0.9995 ? "above all ordinary chat" : `above ${(100 * percentile[i]).toFixed(1)} % of ordinary chat`;
 
 // Fences, or many lines with brackets and semicolons.
@@ -29,23 +28,46 @@ function excerpt(row) {
   return [start, start + (end > 0 ? end : rest.length)];
 }
 
-// A part of a response, its spans marked by how much of the score they carry; those that lower it only in the whole.
-function marked(into, row, [start, end]) {
-  const top = Math.max(...row.spans.map(s => Math.abs(s[2])), 1e-9), whole = end - start === row.response.length;
+// The strongest tokens of a response, widened to the words that they are parts of; those that touch are one.
+const STRONG = 0.4, MOST_MARKED = 12;
+const inWord = c => c !== undefined && /[\p{L}\p{N}_'\u2019]/u.test(c);
+
+function strongWords(row) {
+  const text = row.response, top = Math.max(...row.spans.map(s => s[2]), 0), found = [];
+  if (top <= 0) return found;
+  const strong = row.spans.filter(s => s[2] >= STRONG * top && text.slice(s[0], s[1]).trim())
+    .sort((a, b) => b[2] - a[2]).slice(0, MOST_MARKED).sort((a, b) => a[0] - b[0]);
+  for (let [start, end, share] of strong) {
+    while (/\s/.test(text[start])) start++;
+    while (/\s/.test(text[end - 1])) end--;
+    while (inWord(text[start - 1]) && inWord(text[start])) start--;
+    while (inWord(text[end]) && inWord(text[end - 1])) end++;
+    const last = found.at(-1);
+    if (last && !text.slice(last[1], start).trim()) {
+      last[1] = Math.max(end, last[1]);
+      last[2] = Math.max(share, last[2]);
+    } else found.push([start, end, share]);
+  }
+  return found.map(([start, end, share]) => [start, end, share > 0.75 * top ? "more3" : "more2", ""]);
+}
+
+// All of them, by how much each raises or lowers the score.
+function allTokens(row) {
+  const top = Math.max(...row.spans.map(s => Math.abs(s[2])), 1e-9);
+  return row.spans.map(([start, end, share]) => [start, end, share, Math.ceil(3 * Math.abs(share) / top - 0.4)])
+    .filter(([, , , level]) => level > 0)
+    .map(([start, end, share, level]) => [start, end, `${share > 0 ? "more" : "less"}${level}`, `${signed(share, 3)} of the score`]);
+}
+
+// A part of a response: its strongest words marked, or every token in the whole of it.
+function marked(into, row, [start, end], whole = false) {
   if (start > 0) into.append(make("span", { class: "gap" }, "… "));
-  let at = start, last = null;
-  for (const [from, to, share] of row.spans) {
-    const level = Math.ceil(3 * Math.abs(share) / top - 0.4);
-    if (from < at || to > end || level < 1 || (share < 0 && !whole)) continue;
-    const kind = `${share > 0 ? "more" : "less"}${level}`, between = row.response.slice(at, from);
-    const said = `${signed(share, 3)} of the score`;
-    if (last?.className === kind && !between.trim() && !between.includes("\n")) {
-      last.textContent += between + row.response.slice(from, to);
-      last.title += `, ${said}`;
-    } else {
-      last = make("mark", { class: kind, title: said }, row.response.slice(from, to));
-      into.append(between, last);
-    }
+  let at = start;
+  for (const [from, to, kind, title] of whole ? allTokens(row) : strongWords(row)) {
+    if (from < at || to > end) continue;
+    const mark = make("mark", { class: kind }, row.response.slice(from, to));
+    if (title) mark.title = title;
+    into.append(row.response.slice(at, from), mark);
     at = to;
   }
   into.append(row.response.slice(at, end));
@@ -58,7 +80,7 @@ function chips(i, row) {
   const chip = (text, title, kind = "") => make("span", { class: `chip ${kind}`, title }, text);
   const found = [], source = dimension("source");
   if (source) found.push(chip(source.categories[source.of[i]], "source"));
-  found.push(chip(counted(tokens[i], "token"), "length of the response"));
+  found.push(chip(length(i), "length of the response"));
   const named = (row?.top_features ?? []).filter(t => words(t)).slice(0, 2);
   if (named.length) {
     const said = named.map(t => words(t).split(", ").slice(0, 3).join(", ")).join("; ");
@@ -118,7 +140,7 @@ function unfold(li) {
   open.textContent = whole ? "less" : "more";
   const text = li.querySelector(".response"), prompt = li.querySelector(".prompt");
   text.replaceChildren();
-  marked(text, row, whole ? [0, row.response.length] : excerpt(row));
+  marked(text, row, whole ? [0, row.response.length] : excerpt(row), whole);
   if (prompt && (prompt.getAttribute("aria-expanded") === "true") !== whole) prompt.click();
   li.querySelector(".body")?.remove();
   if (whole) li.querySelector(".acts").before(body(i, row));
@@ -151,7 +173,6 @@ function body(i, row) {
       make("code", {}, `geofilter explain ${data.run} --row '#${i + 1}'`));
   } else {
     out.append(make("p", {}, row.reason.charAt(0).toUpperCase() + row.reason.slice(1) + "."));
-    if (row.explained !== undefined) note(`What is named below carries ${shared(row.explained)} of the score.`);
     if (row.top_features.length) out.append(make("div", { class: "scroll" }, reasons(row)));
     const strongest = row.spans.filter(s => s[2] > 0).sort((a, b) => b[2] - a[2]).slice(0, 8);
     if (strongest.length) {
@@ -161,21 +182,33 @@ function body(i, row) {
     const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
     if (topics.length) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
   }
-  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${counted(tokens[i], "token")}.`);
+  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${length(i)}.`);
   return out;
 }
 
+// The word of a row that a feature is strongest on.
+function here(row, feature) {
+  let [start, end] = feature.at ?? [0, 0];
+  const text = row.response;
+  if (end > text.length || !text.slice(start, end).trim()) return "";
+  while (/\s/.test(text[start])) start++;
+  while (inWord(text[start - 1]) && inWord(text[start])) start--;
+  while (inWord(text[end]) && inWord(text[end - 1])) end++;
+  return text.slice(start, end).trim();
+}
+
 function reasons(row) {
-  const table = make("table", {}, make("tr", {}, make("th", {}, "feature, by its words"), make("th", { class: "n" }, "of the score"),
-    make("th", { class: "n" }, "how often"), make("th", {}, "known harmful feature")));
+  const table = make("table", {}, make("tr", {}, make("th", {}, "feature, by its words"), make("th", {}, "strongest here on"),
+    make("th", { class: "n" }, "of the score"), make("th", { class: "n" }, "how strong"), make("th", {}, "known harmful feature")));
   for (const t of row.top_features) {
-    const times = t.times == null ? "never in ordinary chat" : `${t.times < 10 ? t.times.toFixed(1) : t.times.toFixed(0)} times ordinary chat`;
+    const times = t.times == null ? "never in ordinary chat" : `${t.times < 10 ? t.times.toFixed(1) : number(Math.round(t.times))} times ordinary chat`;
     const near = t.toxic ? "itself" : t.near ? `near ${words(t.near) || t.near.feature} (${t.near.cosine.toFixed(2)})` : "-";
-    table.append(make("tr", {}, make("td", {}, `${words(t) || "no word"} (${t.feature})`), make("td", { class: "n" }, signed(t.share, 2)),
+    table.append(make("tr", {}, make("td", {}, `${words(t) || "no words of its own"} (${t.feature})`), make("td", {}, here(row, t)),
+      make("td", { class: "n" }, signed(t.share, 2)),
       make("td", { class: "n" }, times), make("td", {}, near)));
   }
   if (row.common !== undefined) {
-    table.append(make("tr", {}, make("td", {}, "tone and punctuation"), make("td", { class: "n" }, signed(row.common, 2)), make("td"), make("td")));
+    table.append(make("tr", {}, make("td", {}, "tone and punctuation"), make("td"), make("td", { class: "n" }, signed(row.common, 2)), make("td"), make("td")));
   }
   return table;
 }
