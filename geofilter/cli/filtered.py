@@ -147,9 +147,9 @@ def _unmarked(report: ReportDocument) -> str:
 
 
 def _common(report: ReportDocument) -> list[str]:
-    """The largest groups of removed rows; without any, the features behind most of them."""
-    groups = [g for g in report["groups"] if g["removed"]][:PARTS]
-    if groups:
-        return [f"  {group_said(group)}" for group in groups]
+    """The largest groups of the removed rows; without any, features behind most of them, by their words."""
+    if groups := [group for group in report["groups"] if group["removed"]]:
+        more = [f"  and {len(groups) - PARTS} more groups"] if len(groups) > PARTS else []
+        return [f"  {group_said(group)}" for group in groups[:PARTS]] + more
     named = [f for f in report["features"] if f["label"]][:PARTS]
     return [f"{f['rows']:6,} rows  {f['label']}" for f in named]
