@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.command import chat, geofilter, write_rows
 from helpers.families import CASES
+from helpers.tiny import D_IN, D_SAE, make_sae, random_pooled
 
 from geofilter.bank.geometry import max_cosine
 from geofilter.config import Loading, TargetChoice
@@ -90,6 +91,35 @@ def test_rows_can_be_made_ready_while_the_gpu_works(hub):
     )
     assert still_busy == [True]
     assert [f.n_tokens for f in found] == [2, 2]
+
+
+def test_scores_are_divided_among_tokens_as_on_the_cpu_and_the_same_way_each_time(tmp_path: Path):
+    from geofilter.bank.background import Background
+    from geofilter.bank.linear import Linear, Shares
+    from geofilter.encode.reader import pool
+    from geofilter.encode.sae import FeatureEncoder
+    from geofilter.encode.shares import TokenShares
+
+    reference, _ = random_pooled(40)
+    weights = np.random.default_rng(0).standard_normal(D_SAE)
+    linear = [Linear(Background.of(reference, D_SAE), weights, of) for of in ("log", "z")]
+    shares = [Shares.of(each, reference, 1.0) for each in linear]
+    generator = torch.Generator().manual_seed(0)
+    residual = torch.randn(6, 300, D_IN, generator=generator)
+    keep = torch.rand(6, 300, generator=generator) < 0.9
+    sae = make_sae(tmp_path / "sae", "jumprelu")
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda"), torch.device("cuda")):
+        batch = pool(FeatureEncoder(sae, device), residual.to(device), keep.to(device))
+        divide = TokenShares(shares, device)
+        windows = divide.windows(batch, keep.to(device), keep, [True] * 5 + [False])
+        found.append([divide.row([w], f) for w, f in zip(windows[:5], batch.rows(), strict=False)])
+        found[-1].append(divide.row(windows[5:] * 2, batch.rows()[5]))
+    for cpu, once, again in zip(*found, strict=True):
+        np.testing.assert_array_equal(once.shares, again.shares)
+        np.testing.assert_array_equal(once.peak, again.peak)
+        np.testing.assert_allclose(once.step, cpu.step, rtol=1e-3)
+        assert np.abs(np.cumsum(once.shares - cpu.shares.astype(int), axis=1)).max() <= 2
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

@@ -10,7 +10,6 @@ import typer
 
 from geofilter.cli.options import Command, Offline, Quiet
 from geofilter.cli.output import note
-from geofilter.cli.report import shaded
 from geofilter.cli.scan import run_scan
 from geofilter.config import TargetChoice
 
@@ -42,5 +41,3 @@ def demo(
     done = run_scan(ScanConfig(data=(str(data),), target=TargetChoice("smollm2-135m")), None, offline, quiet)
     note(f"$ geofilter filter {done.path} --drop 25%")
     say_filtered(filter_run(done, Cut.parse("25%")), quiet)
-    note(f"$ geofilter report {done.path} --shade 35")
-    note(f"report: {shaded(done, 35, quiet)[0]}")

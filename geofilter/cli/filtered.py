@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from geofilter.cli.output import note, paragraph
 from geofilter.report.excerpt import Piece, excerpt
+from geofilter.report.grouped import group_said
 from geofilter.report.plain import details
 from geofilter.text import inert
 
@@ -21,6 +22,8 @@ ROWS = 5
 """highest removed rows that are shown"""
 PARTS = 4
 """parts of the data, and groups, that are named"""
+SHADED = 20
+"""rows to shade, where words are not marked"""
 NARROW = 80
 """characters of a line where there is no terminal"""
 STYLE = {"confirmed": "bold green", "read": "bold yellow", "few": "bold yellow", "nothing": "bold red"}
@@ -86,6 +89,8 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
         yield Text("highest removed rows", style="bold")
         several = len(report["files"]) > 1
         yield from (_row(row, width, marks, several) for row in shown)
+        if why := _unmarked(report):
+            yield Text(inert(why), style="dim")
     if common := _common(report):
         yield Text()
         yield Text("what they have in common", style="bold")
@@ -131,7 +136,20 @@ def shaded(pieces: Sequence[Piece], marks: bool) -> Text:
     )
 
 
+def _unmarked(report: ReportDocument) -> str:
+    """Why no word of the removed rows is marked, and what marks them; empty where some are, or nothing can."""
+    rows = report["removed_rows"]
+    if any("spans" in row for row in rows) or not any(row["top_features"] for row in rows):
+        return ""
+    stored = report["made_with"]["encoding"]["token_shares"]
+    why = "the scan stored those of other banks" if stored else "the scan stored none"
+    return f"no words are marked, {why}: geofilter report {shlex.quote(report['made_with']['run'])} --shade {SHADED}"
+
+
 def _common(report: ReportDocument) -> list[str]:
-    """Features behind most of the removed rows, by their words."""
+    """The largest groups of the removed rows; without any, features behind most of them, by their words."""
+    if groups := [group for group in report["groups"] if group["removed"]]:
+        more = [f"  and {len(groups) - PARTS} more groups"] if len(groups) > PARTS else []
+        return [f"  {group_said(group)}" for group in groups[:PARTS]] + more
     named = [f for f in report["features"] if f["label"]][:PARTS]
     return [f"{f['rows']:6,} rows  {f['label']}" for f in named]

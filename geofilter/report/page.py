@@ -32,6 +32,8 @@ SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "list", "compare",
 """the parts of the page's script, in order"""
 NAMED_FILES = 3
 """inputs that the title names"""
+MOST_TOKENS = 65_535
+"""that a row is said to have; of one that has more it is said"""
 PREFIX = 6
 """bytes of a row's sha256 that it is matched with those of another run by"""
 
@@ -106,6 +108,7 @@ def _data(report: Report) -> dict[str, Any]:
     everything = np.ones(len(order), bool)
     n_removed = int(report.selection.removed.sum())
     run = shlex.quote(str(report.selection.run.path))
+    packed = base64.b64encode(report.gathered.texts.packed()).decode()
     return {
         "n": len(order),
         "listed": len(listed),
@@ -118,7 +121,6 @@ def _data(report: Report) -> dict[str, Any]:
         "flagged": report.data["counts"]["flagged"],
         "flagged_removed": report.data["counts"]["flagged"] - report.data["controls"]["flagged"]["kept"],
         "command": _inert(f"geofilter filter {run} --drop"),
-        "shade": _inert(f"geofilter report {run} --shade 20"),
         "fingerprint": report.selection.run.manifest["fingerprint"],
         "files": [_inert(f["input"]) for f in report.data["files"]],
         "banks": [_inert(b["name"]) for b in report.data["made_with"]["banks"]],
@@ -126,7 +128,7 @@ def _data(report: Report) -> dict[str, Any]:
         "percentile": _column(a["percentile"][listed], "<f4"),
         "file": _column(a["file"][listed], "<u2"),
         "line": _column(a["line"][listed], "<u4"),
-        "tokens": _column(a["n_tokens"][listed], "<u4"),
+        "tokens": _column(a["n_tokens"][listed].clip(max=MOST_TOKENS), "<u2"),
         "bank": _column(a["bank"][listed], "<u1"),
         "dimensions": [
             {"key": d.key, "title": d.title, "categories": _inert(d.categories), "ordered": d.ordered,
@@ -143,7 +145,7 @@ def _data(report: Report) -> dict[str, Any]:
         "drawn": report.gathered.drawn,
         "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),
         "hashes": base64.b64encode(a["sha256"][listed, :PREFIX].tobytes()).decode(),
-        "texts": base64.b64encode(report.gathered.texts.packed()).decode(),
+        "texts": packed,
         "searched": {
             "removed": report.gathered.n_texts,
             "removed_rows": n_removed,
@@ -151,6 +153,10 @@ def _data(report: Report) -> dict[str, Any]:
         },
         "rows": _inert(report.rows),
         "examples": _inert(report.examples),
+        "groups": _inert(report.data["groups"]),
+        "group": _column(report.gathered.groups.of[listed], "<u2") if report.data["groups"] else "",
+        "moved": {"keep": report.selection.cut.keep_groups, "drop": report.selection.cut.drop_groups},
+        "cut_command": f"geofilter filter {run} {report.selection.cut.base.option}",
     }  # fmt: skip
 
 

@@ -64,19 +64,20 @@ class GatheredRows:
         self.groups = Groups.find(selection)
         self.names = Names(self.groups)
         of_groups = selection.rank()[self.groups.shown] - 1
-        shown = np.union1d(shown_ranks(len(order), n_removed), of_groups).astype(np.int64).tolist()
+        shown = sorted({*shown_ranks(len(order), n_removed), *of_groups.tolist()})
         gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])[: texts.MOST]
         others = {*gone.tolist(), *self.drawn["removed"], *self.drawn["kept"]}.difference(shown)
         self._rank = {int(order[rank]): rank + 1 for rank in (*shown, *others)}
         self._shown = {int(order[rank]) for rank in shown}
-        self.wanted: Positions = np.union1d(np.fromiter(self._rank, np.int64), self.groups.watched)
-        """the scored rows that are shown, or whose texts or words are taken, ascending"""
+        with_text = np.sort(np.fromiter(self._rank, np.int64))
+        self.wanted: Positions = np.union1d(with_text, self.groups.watched)
+        """the scored rows that are shown, whose texts are, or whose words are taken, ascending"""
         self.texts = Texts(len(others))
         """of rows that are not shown: removed ones, as many as there is room for, and those drawn"""
         self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
         """removed rows that words are taken from"""
-        self.n_texts = int(selection.removed[self.wanted].sum())
-        """removed rows among them"""
+        self.n_texts = int(selection.removed[with_text].sum())
+        """removed rows that are shown or whose texts are held"""
         self.tally = Tally()
         self._rows: dict[int, ShownRow] = {}
         self._visible: dict[int, int] = {}
@@ -109,7 +110,7 @@ class GatheredRows:
         self.tally.add(line)
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
-        """Keep a row that is shown, and the text of one that is wanted besides."""
+        """Keep a row that is shown, and the text or the words of one that is wanted besides."""
         self.names.see(position, line, row)
         if position in self._shown or position in self._sample:
             self.tally.see(line, row, bool(self._selection.removed[position]))
@@ -153,6 +154,6 @@ class GatheredRows:
     def _marks(self) -> dict[int, RowMarks]:
         """Of the rows that are shown; none where a shard is damaged: a cut and its report do without."""
         try:
-            return marks_of(self._selection.run, sorted(self._rows))
+            return marks_of(self._selection.run, sorted(self._rows), arrays=self._selection.arrays)
         except RunError:
             return {}

@@ -4,6 +4,7 @@ are drawn at random.
 
 from __future__ import annotations
 
+import json
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -18,8 +19,10 @@ from geofilter.text import TEXT, shorten
 
 MOST = 25_000
 """removed rows whose texts a page holds, the highest scores first"""
-CHARS = 10_000_000
-"""characters of their responses in all; about 5 MB of a page"""
+CHARS = 8_500_000
+"""characters of their responses in all"""
+PACKED = 3_900_000
+"""bytes that all of it may have packed: 5.2 MB of a page"""
 LEAST_CHARS = 200
 PROMPT = 300
 """characters of a prompt at most"""
@@ -74,13 +77,22 @@ class Texts:
     def packed(self) -> bytes:
         """All of them as JSON, packed with zlib: lists of rank, sha256, prompt, response, and whether it is whole.
 
-        No row can be added after it.
+        Responses that do not pack as well as text does are shortened further. No row can be added after it.
         """
         self._put(b"]" if self._n else b"[]")
         self._pack()
         with self._thread:
             parts = [part.result() for part in self._parts]
-        return b"".join([*parts, self._packer.flush()])
+        packed = b"".join([*parts, self._packer.flush()])
+        while len(packed) > PACKED:
+            self.chars, self.shortened = int(0.9 * self.chars * PACKED / len(packed)), True
+            rows = json.loads(zlib.decompress(packed))
+            short = [
+                [rank, sha, shorten(prompt, self.chars), shorten(text, self.chars), whole and len(text) <= self.chars]
+                for rank, sha, prompt, text, whole in rows
+            ]
+            packed = zlib.compress(dumps(short), LEVEL)
+        return packed
 
 
 def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:

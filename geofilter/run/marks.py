@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,12 @@ def spans_of(start: I32, end: I32, share: F32 | F64, most: int | None = None) ->
     return [(low, high, rounded) for low, high, part in out if (rounded := round(part, DIGITS))]
 
 
-def marks_of(run: Run, positions: Sequence[int], bank_names: Sequence[str] | None = None) -> dict[int, RowMarks]:
+def marks_of(
+    run: Run,
+    positions: Sequence[int],
+    bank_names: Sequence[str] | None = None,
+    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> dict[int, RowMarks]:
     """The tokens of some rows and their shares; nothing where the scan was told --no-token-shares.
 
     Only the shards that hold these rows are read, and of those only the rows around them.
@@ -66,6 +71,7 @@ def marks_of(run: Run, positions: Sequence[int], bank_names: Sequence[str] | Non
     Args:
         positions: 0-based, among the scored rows.
         bank_names: of each row the bank whose score is meant; by default the one that gave the row its score.
+        arrays: `Run.arrays`, where they have been read.
 
     Raises:
         RunError: a shard is missing or damaged.
@@ -73,7 +79,7 @@ def marks_of(run: Run, positions: Sequence[int], bank_names: Sequence[str] | Non
     manifest = run.manifest
     if not manifest["encoding"].get("token_shares") or not len(positions):
         return {}
-    arrays = run.arrays()
+    arrays = run.arrays() if arrays is None else arrays
     own = [manifest["banks"][b]["name"] for b in arrays["bank"][list(positions)].tolist()]
     bank_of = dict(zip(positions, bank_names or own, strict=True))
     shards = _Shards(run, manifest)

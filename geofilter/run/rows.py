@@ -47,6 +47,31 @@ class RowPlaces:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
+def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
+    """The scores.jsonl record of a row.
+
+    Raises:
+        InputError: it was not scanned, was quarantined, or the line exists in several files.
+    """
+    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
+    if len(hits) > 1:
+        files = ", ".join(r["file"] for r in hits)
+        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
+    if not hits:
+        for q in run.quarantine():
+            if q["line"] == line and file in (None, q["file"]):
+                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
+        inputs = [f for f in run.manifest["data"] if file in (None, f["path"])]
+        if not inputs:
+            raise InputError(f"--file {file}: no input of the run {run.path}; give one of "
+                             f"{', '.join(f['path'] for f in run.manifest['data'])}")  # fmt: skip
+        if any(0 < line <= f["rows"] for f in inputs):
+            raise InputError(f"--row {line}: passed over by --only, so it has no score")
+        raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
+                         f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
+    return hits[0]
+
+
 def lines_of(path: str) -> Iterator[bytes]:
     """The rows of an input, see `lines.read_lines`.
 
@@ -95,31 +120,6 @@ def reread_each(details: Iterable[Mapping[str, Any]], reading: Reading) -> Itera
             raise RunError(f"{file}: has no line {missing} any more; scan it again")
         if changed is not None:
             raise RunError(f"{file}, line {changed}: has changed since the scan; scan it again")
-
-
-def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
-    """The scores.jsonl record of a row.
-
-    Raises:
-        InputError: it was not scanned, was quarantined, or the line exists in several files.
-    """
-    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
-    if len(hits) > 1:
-        files = ", ".join(r["file"] for r in hits)
-        raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
-    if not hits:
-        for q in run.quarantine():
-            if q["line"] == line and file in (None, q["file"]):
-                raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
-        inputs = [f for f in run.manifest["data"] if file in (None, f["path"])]
-        if not inputs:
-            raise InputError(f"--file {file}: no input of the run {run.path}; give one of "
-                             f"{', '.join(f['path'] for f in run.manifest['data'])}")  # fmt: skip
-        if any(0 < line <= f["rows"] for f in inputs):
-            raise InputError(f"--row {line}: passed over by --only, so it has no score")
-        raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
-                         f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
-    return hits[0]
 
 
 def scored_rows(run: Run, places: RowPlaces | None = None) -> Iterator[Row]:

@@ -182,7 +182,7 @@ def test_a_scan_says_what_each_row_is_like_and_verify_holds_it_to_that(tiny, tin
     quoted = f'its features are like those of: "{texts[place]["text"]}"'
     assert f"- 1: {markdown_text(quoted)}" in (tmp_path / "run" / "report.md").read_text("utf-8").splitlines()
     explain = ("explain", "run", "--row", first["line"], "--file", first["file"])
-    assert quoted in geofilter(*explain, cwd=tmp_path).stdout.splitlines()
+    assert quoted.replace("its", "Its", 1) in geofilter(*explain, cwd=tmp_path).stdout.splitlines()
     explained = json.loads(geofilter(*explain, "--json", cwd=tmp_path).stdout)
     assert explained["examples"]["bad"] == texts[place]
     # A line that names another labelled row is doubted, its hash made to fit.

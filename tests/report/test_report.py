@@ -96,6 +96,11 @@ def test_words_are_marked_as_the_scan_has_stored_them_and_as_shading_finds_them(
     assert geofilter(*scan, "--bank", "other", cwd=tmp_path).returncode == 0
     done = geofilter("filter", "run", "--drop", "12", "--json", cwd=tmp_path)
     assert not any("spans" in row for row in json.loads(done.stdout)["removed_rows"])  # they are of another bank
+    said = geofilter("filter", "run", "--drop", "12", cwd=tmp_path).stderr
+    assert "no words are marked, the scan stored those of other banks: geofilter report run --shade 20" in said
+    assert geofilter("report", "run", "--shade", "12", cwd=tmp_path).returncode == 0
+    removed = json.loads((tmp_path / "d.report.json").read_text("utf-8"))["removed_rows"]
+    assert any(row["spans"] for row in removed)
 
 
 def test_shading_leaves_the_report_of_another_run_alone(tiny, tiny_bank: Path, tmp_path: Path):

@@ -80,15 +80,15 @@ function chips(i, row) {
   const chip = (text, title, kind = "") => make("span", { class: `chip ${kind}`, title }, text);
   const found = [], source = dimension("source");
   if (source) found.push(chip(source.categories[source.of[i]], "source"));
-  found.push(chip(counted(tokens[i], "token"), "length of the response"));
+  found.push(chip(length(i), "length of the response"));
   const named = (row?.top_features ?? []).filter(t => words(t)).slice(0, 2);
   if (named.length) {
     const said = named.map(t => words(t).split(", ").slice(0, 3).join(", ")).join("; ");
-    found.push(chip(`for: ${said}`, "words of the strongest features behind the score", "why"));
+    found.push(chip(`why: ${said}`, "words of the strongest features behind the score", "why"));
   }
   if (row?.topic && percentile[i] >= 0.9) found.push(chip(`if harmful: ${row.topic}`, "the closest topic of known harmful texts"));
   if (data.banks.length > 1) found.push(chip(data.banks[bank[i]], "the bank that gives the score"));
-  if (row?.group) found.push(chip(`group ${row.group}`, "group of alike rows"));
+  if (group?.[i]) found.push(chip(`group ${group[i]}`, "group of alike rows"));
   return found;
 }
 
@@ -154,7 +154,8 @@ function like(row) {
     if (!example) continue;
     const called = side === "bad" ? "known harmful" : "known fine";
     if (!folded.children.length) {
-      folded.append(make("summary", {}, `like this ${called} text: `, make("span", {}, beginning(example.prompt || example.text, 110))));
+      folded.append(make("summary", {}, `like this ${called} text: `, 
+        make("span", {}, beginning(example.prompt ? `${example.prompt} → ${example.text}` : example.text, 130))));
     }
     folded.append(make("p", { class: "note" }, `The ${called} text nearest to it${example.topic ? `, topic ${example.topic}` : ""} (similarity ${known[side].similarity.toFixed(2)}):`));
     const text = make("div", { class: "text" });
@@ -182,7 +183,7 @@ function body(i, row) {
     const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
     if (topics.length) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
   }
-  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${counted(tokens[i], "token")}.`);
+  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${length(i)}.`);
   return out;
 }
 
