@@ -8,14 +8,14 @@ with content at all tells features that mean something from those of grammar and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, F64
+from geofilter.arrays import F64
 from geofilter.bank.background import CONTENT
+from geofilter.bank.naming import Named
 from geofilter.bank.words import BETWEEN, MOST, enclosing, folded, says_something
 from geofilter.encode.tokens import Encoded
 from geofilter.rows.records import Row
@@ -27,16 +27,6 @@ SPECIFIC = 0.02
 """part of a feature's squared activation that the words of its name have together at least"""
 PENDING = 1 << 22
 """activations that are held before they are summed up"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Named:
-    """What words say of d_sae features."""
-
-    labels: list[str]
-    """see the module docstring; "" for a feature that has no words of its own"""
-    content: F32
-    """(d_sae,) part of its squared activation that falls on words with content; 1 where it never fires"""
 
 
 class WordCollector:
