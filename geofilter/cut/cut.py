@@ -97,6 +97,15 @@ class Cut:
             return f"percentile >= {self.value:g}"
         return f"{'keep' if self.kind == 'keep_count' else 'drop'} {int(self.value)} rows"
 
+    @property
+    def option(self) -> str:
+        """What makes its amount on a command line."""
+        if self.kind == "fraction":
+            return f"--drop {self.value * 100:.9g}%"
+        if self.kind == "threshold":
+            return f"--threshold {self.value:.9g}"
+        return f"--{'keep' if self.kind == 'keep_count' else 'drop'} {int(self.value)}"
+
     def removed(self, score: F64, percentile: F64, order: Positions | None = None) -> Bools:
         """Which rows (n,) go: the highest scores, the earlier row first among equals; then groups change sides.
 

@@ -121,7 +121,6 @@ def _data(report: Report) -> dict[str, Any]:
         "flagged": report.data["counts"]["flagged"],
         "flagged_removed": report.data["counts"]["flagged"] - report.data["controls"]["flagged"]["kept"],
         "command": _inert(f"geofilter filter {run} --drop"),
-        "shade": _inert(f"geofilter report {run} --shade 20"),
         "fingerprint": report.selection.run.manifest["fingerprint"],
         "files": [_inert(f["input"]) for f in report.data["files"]],
         "banks": [_inert(b["name"]) for b in report.data["made_with"]["banks"]],
@@ -154,6 +153,10 @@ def _data(report: Report) -> dict[str, Any]:
         },
         "rows": _inert(report.rows),
         "examples": _inert(report.examples),
+        "groups": _inert(report.data["groups"]),
+        "group": _column(report.gathered.groups.of[listed], "<u2") if report.data["groups"] else "",
+        "moved": {"keep": report.selection.cut.keep_groups, "drop": report.selection.cut.drop_groups},
+        "cut_command": f"geofilter filter {run} {report.selection.cut.base.option}",
     }  # fmt: skip
 
 

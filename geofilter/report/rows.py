@@ -77,7 +77,7 @@ class GatheredRows:
         self._sample = {int(order[i]) for i in gone[np.linspace(0, len(gone) - 1, min(SAMPLE, len(gone))).astype(int)]}
         """removed rows that words are taken from"""
         self.n_texts = int(selection.removed[with_text].sum())
-        """removed rows among them"""
+        """removed rows that are shown or whose texts are held"""
         self.tally = Tally()
         self._rows: dict[int, ShownRow] = {}
         self._visible: dict[int, int] = {}

@@ -39,6 +39,7 @@ def test_a_cut_in_words():
         Cut.threshold(0.99),
     ]
     assert [str(cut) for cut in cuts] == ["drop 2.5%", "drop 25%", "drop 5 rows", "keep 40 rows", "percentile >= 0.99"]
+    assert [cut.option for cut in cuts] == ["--drop 2.5%", "--drop 25%", "--drop 5", "--keep 40", "--threshold 0.99"]
 
 
 def test_a_threshold_is_a_percentile():

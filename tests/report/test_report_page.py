@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -484,11 +485,13 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert hit in shown
     assert card.locator("mark").all_inner_texts() == ["<b>steal the money<"]
     assert card.locator("mark[class^=less]").count() == 0
-    assert "for: fraud, trick" in card.inner_text()
-    assert card.get_by_text("take it from their bag").is_hidden()
+    assert "why: fraud, trick" in card.inner_text()
+    assert card.locator(".like .text").first.is_hidden()
     card.get_by_text("like this known harmful text").click()
-    assert card.get_by_text("take it from their bag").is_visible()
-    assert card.get_by_text("ask first").is_visible()
+    assert [text.split("response")[-1] for text in card.locator(".like .text").all_inner_texts()] == [
+        "take it from their bag",
+        "ask first",
+    ]
     unfold(card)
     assert card.locator(".response").inner_text().strip() == text.strip()
     assert card.locator("mark[class^=less]").count() == 1
@@ -500,6 +503,44 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert page.locator("main img").count() == 0
     page.get_by_role("searchbox").fill("os.system")
     assert "code" in page.locator(".response").first.get_attribute("class").split()
+    assert opened.seen == []
+
+
+def test_groups_are_read_and_marked_as_a_whole(chromium, folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "g")
+    report = json.loads((copy / "d.report.json").read_text("utf-8"))
+    gone, stay = ([g for g in report["groups"] if g["removed"] is side] for side in (True, False))
+    assert gone
+    assert stay
+    opened = Opened(chromium, copy / "d.report.html")
+    page = opened.page
+    first = page.locator(f'[data-group="{gone[0]["number"]}"]')
+    assert f"{gone[0]['rows']} row" in first.inner_text()
+    first.get_by_role("button", name="read its rows").click()
+    assert count_of(page).startswith(f"{gone[0]['rows']} row")
+    assert set(gone[0]["examples"]) <= set(ranks_of(page))
+    first.get_by_role("button", name=f"#{gone[0]['examples'][0]}", exact=True).click()
+    assert page.locator(".card.current").get_attribute("data-rank") == str(gone[0]["examples"][0] - 1)
+    command = page.locator("#group-command code")
+    first.get_by_role("button", name="all harmful").click()  # it goes anyway
+    assert command.is_hidden()
+    first.get_by_role("button", name="all fine").click()
+    page.get_by_text("Groups of the highest kept rows").click()
+    page.locator(f'[data-group="{stay[0]["number"]}"]').get_by_role("button", name="all harmful").click()
+    options = f"--keep-group {gone[0]['number']} --drop-group {stay[0]['number']}"
+    assert command.inner_text().endswith(f" --drop 25% {options}")
+    page.reload()
+    words = shlex.split(command.inner_text())
+    assert Path(words[2]).name == next((copy / ".geofilter").iterdir()).name
+    done = geofilter("filter", *words[3:], cwd=copy)
+    assert done.returncode == 0, done.stderr
+    # Of that cut the page knows which groups have changed sides, and takes them back.
+    opened = Opened(chromium, copy / "d.report.html")
+    page = opened.page
+    assert opened.number("#n-removed") == 15 - gone[0]["rows"] + stay[0]["rows"]
+    page.get_by_text("Groups of the highest kept rows").click()
+    page.locator(f'[data-group="{gone[0]["number"]}"]').get_by_role("button", name="all harmful").click()
+    assert page.inner_text("#group-command code").endswith(f" --drop 25% --drop-group {stay[0]['number']}")
     assert opened.seen == []
 
 

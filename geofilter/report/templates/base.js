@@ -77,14 +77,19 @@ const length = i => `${tokens[i] === 65535 ? "at least " : ""}${counted(tokens[i
 const dimension = key => data.dimensions.find(d => d.key === key);
 const texts = new Map(data.rows.map(row => [row.rank - 1, row]));
 const rankOf = new Map(data.rows.map(row => [row.sha256, row.rank - 1]));
-for (const row of texts.values()) row.spans = inUnits(row.response, row.spans ?? []);
+const group = data.groups.length ? column(data.group, Uint16Array) : null;
+for (const row of texts.values()) {
+  row.spans = inUnits(row.response, row.spans ?? []);
+  for (const feature of row.top_features) if (feature.at) [feature.at] = inUnits(row.response, [feature.at]);
+}
 
 // Spans count characters; the page counts units of 16 bits, of which some characters have two.
 function inUnits(text, spans) {
   const starts = [0];
   for (const character of text) starts.push(starts.at(-1) + character.length);
   if (starts.length === text.length + 1) return spans;
-  return spans.map(([from, to, share]) => [starts[from], starts[Math.min(to, starts.length - 1)], share]);
+  const unit = character => starts[Math.min(character, starts.length - 1)];
+  return spans.map(([from, to, share]) => [unit(from), unit(to), share]);
 }
 
 // How many of the first k rows are over the 99th percentile.

@@ -84,11 +84,11 @@ function chips(i, row) {
   const named = (row?.top_features ?? []).filter(t => words(t)).slice(0, 2);
   if (named.length) {
     const said = named.map(t => words(t).split(", ").slice(0, 3).join(", ")).join("; ");
-    found.push(chip(`for: ${said}`, "words of the strongest features behind the score", "why"));
+    found.push(chip(`why: ${said}`, "words of the strongest features behind the score", "why"));
   }
   if (row?.topic && percentile[i] >= 0.9) found.push(chip(`if harmful: ${row.topic}`, "the closest topic of known harmful texts"));
   if (data.banks.length > 1) found.push(chip(data.banks[bank[i]], "the bank that gives the score"));
-  if (row?.group) found.push(chip(`group ${row.group}`, "group of alike rows"));
+  if (group?.[i]) found.push(chip(`group ${group[i]}`, "group of alike rows"));
   return found;
 }
 
@@ -154,7 +154,8 @@ function like(row) {
     if (!example) continue;
     const called = side === "bad" ? "known harmful" : "known fine";
     if (!folded.children.length) {
-      folded.append(make("summary", {}, `like this ${called} text: `, make("span", {}, beginning(example.prompt || example.text, 110))));
+      folded.append(make("summary", {}, `like this ${called} text: `, 
+        make("span", {}, beginning(example.prompt ? `${example.prompt} → ${example.text}` : example.text, 130))));
     }
     folded.append(make("p", { class: "note" }, `The ${called} text nearest to it${example.topic ? `, topic ${example.topic}` : ""} (similarity ${known[side].similarity.toFixed(2)}):`));
     const text = make("div", { class: "text" });

@@ -21,7 +21,7 @@ function describe() {
   text += `. Rows over the 99th percentile: ${number(over)} of them removed`;
   text += `; a random removal of equal size would take ${number(Math.round(data.flagged * n / data.n))}.`;
   if (written && !data.by_score) {
-    text += " It goes by percentile; other cuts are tried by score, which with several banks takes some other rows.";
+    text += " It does not go by score alone; other cuts are tried by score, and take some other rows.";
   }
   return text;
 }

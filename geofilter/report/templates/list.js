@@ -32,12 +32,12 @@ function found() {
     if (view === "sides" && isRemoved(i) === (taken[i] === 1)) return;
     if (view === "other" && !(isRemoved(i) ? sides[i] === KEPT : sides[i] === REMOVED)) return;
     if (by.some(([of, category]) => of[i] !== category)) return;
-    if (q || state.feature || state.group) {
+    if (state.group && group?.[i] !== state.group) return;
+    if (q || state.feature) {
       const row = texts.get(i);
       if (!row) return;
       if (q && !row.response.toLowerCase().includes(q) && !row.prompt.toLowerCase().includes(q)) return;
       if (state.feature && !(row.bank === state.feature.bank && row.top_features?.some(t => t.feature === state.feature.id))) return;
-      if (state.group && row.group !== state.group) return;
     }
     ranks.push(i);
   };
@@ -72,7 +72,7 @@ function said(n) {
     text += ` drawn at random from all ${state.view} ones. ` + (isDraw()
       ? "Mark them in this order: these marks, and only these, say how often the cut is right."
       : "With a filter, a search or another cut on, marks here do not count for how often the cut is right.");
-  } else if (state.q || state.feature || state.group) {
+  } else if (state.q || state.feature) {
     text += packed === "coming" ? ", the texts are still being unpacked" : `, of ${searched()}`;
   }
   return text;
