@@ -92,7 +92,8 @@ def make_run(folder: Path, n: int) -> None:
               "sae_model": "t", "sae_files": [], "llama_scope_gate": None, "notes": [], "neuronpedia": None,
               "fingerprint": "f", "choice": {}}  # fmt: skip
     (run / "quarantine.jsonl").touch()
-    names = ("scores.jsonl", "scores.safetensors", "quarantine.jsonl")
+    (run / "vectors.safetensors").write_bytes(made_vectors(n))
+    names = ("scores.jsonl", "scores.safetensors", "vectors.safetensors", "quarantine.jsonl")
     write_json(
         run / "manifest.json",
         sealed({
@@ -106,6 +107,19 @@ def make_run(folder: Path, n: int) -> None:
             "sources": [f"source {i}" for i in range(30)], "files": {name: sum_of(run / name) for name in names},
         }),
     )  # fmt: skip
+
+
+def made_vectors(n: int, kinds: int = 30, width: int = 64) -> bytes:
+    """What the rows are about: unit vectors around some centres."""
+    rng = np.random.default_rng(1)
+    centres, rows = rng.normal(size=(kinds, width)), np.empty((n, width), np.float16)
+    for start in range(0, n, 100_000):
+        of = rng.integers(0, kinds, min(100_000, n - start))
+        part = centres[of] + 0.5 * rng.normal(size=(len(of), width))
+        rows[start : start + len(of)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return packed(
+        {"vectors": rows, "centre": np.zeros(width, np.float32), "basis": np.eye(width, dtype=np.float16)}, {}
+    )
 
 
 def once(tree: Path, folder: Path) -> tuple[float, float, float]:

@@ -25,6 +25,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from geofilter.bank.background import Background
+from geofilter.bank.features import Pooled
+from geofilter.bank.linear import Linear, Shares
 from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.encode.doctor import memory_needed
 from geofilter.encode.model import ResidualModel, decoder_layers
@@ -35,7 +38,7 @@ from geofilter.rows.lines import read_lines
 from geofilter.rows.records import Row, parse_line
 from geofilter.rows.shipped import background_rows
 from geofilter.run.store import Run
-from geofilter.scanning.shards import encode_shards
+from geofilter.scanning.shards import Telling, encode_shards
 from geofilter.target.resolve import resolve
 from geofilter.target.target import Target
 
@@ -161,7 +164,11 @@ class Bench:
         self.encoded = self.tokens()
         self.real = sum(len(e.ids) for e in self.encoded)
         self.response = sum(sum(e.mask) for e in self.encoded)
-        self.reader.read(self.encoded[:200])  # libraries set themselves up
+        # Libraries set themselves up; and two banks' worth of scores to divide among tokens.
+        usual = Pooled.of(self.reader.read(self.encoded[:200]), self.reader.encoder.d_in)
+        d_sae = self.reader.encoder.d_sae
+        score = Linear(Background.of(usual, d_sae), np.random.default_rng(0).normal(size=d_sae), "log")
+        self.shares = [Shares.of(score, usual, 1.0)] * 2
 
     def seconds(self, work: Callable[[], Any]) -> float:
         """Until the device has done all of it."""
@@ -186,7 +193,8 @@ class Bench:
         shutil.rmtree(run.path, ignore_errors=True)
         (run.path / "features").mkdir(parents=True)
         files = [{"path": str(self.data), "rows": self.n}]
-        if encode_shards(self.config, run, files, lambda: self.reader, quiet, quiet) != self.real:
+        telling = Telling(quiet, quiet, quiet, quiet)
+        if encode_shards(self.config, run, files, "f", lambda: self.reader, self.shares, telling) != self.real:
             raise RuntimeError("the scan did not read every token")
 
     def bound(self, budget: int) -> Callable[[], None]:

@@ -97,9 +97,10 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
         yield from (Text(inert(line), overflow="ellipsis", no_wrap=True) for line in common)
     yield Text()
     yield Text(f"next: {inert(said['action'])}")
-    if said["command"]:
-        yield Text(f"      {inert(said['command'])}", style="bold")
-    yield Text(inert(f"      geofilter report {shlex.quote(report['made_with']['run'])} --open"), style="bold")
+    here = shlex.quote(report["made_with"]["run"])
+    for command in (f"geofilter report {here} --open", said["command"]):
+        if command:
+            yield Text(f"      {inert(command)}", style="bold")
 
 
 def _where(report: ReportDocument) -> str:
@@ -147,9 +148,9 @@ def _unmarked(report: ReportDocument) -> str:
 
 
 def _common(report: ReportDocument) -> list[str]:
-    """The largest groups of removed rows; without any, the features behind most of them."""
-    groups = [g for g in report["groups"] if g["removed"]][:PARTS]
-    if groups:
-        return [f"  {group_said(group)}" for group in groups]
+    """The largest groups of the removed rows; without any, features behind most of them, by their words."""
+    if groups := [group for group in report["groups"] if group["removed"]]:
+        more = [f"  and {len(groups) - PARTS} more groups"] if len(groups) > PARTS else []
+        return [f"  {group_said(group)}" for group in groups[:PARTS]] + more
     named = [f for f in report["features"] if f["label"]][:PARTS]
     return [f"{f['rows']:6,} rows  {f['label']}" for f in named]

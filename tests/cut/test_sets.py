@@ -191,7 +191,9 @@ def test_an_input_that_cannot_be_read_is_told_as_that(base: Path, monkeypatch):
     assert content(base) == old
 
 
-@pytest.mark.parametrize("name", ["run/scores.safetensors", "run/scores.jsonl", "run/quarantine.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["run/scores.safetensors", "run/vectors.safetensors", "run/scores.jsonl", "run/quarantine.jsonl"]
+)
 def test_what_a_cut_goes_by_is_believed_only_as_it_was_written(base: Path, name: str):
     old = content(base)
     data = bytearray(old[name] or b"\n")

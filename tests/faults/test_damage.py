@@ -100,7 +100,7 @@ def rows_of(found: dict[str, bytes]) -> list[bytes | None]:
 
 
 SCANNED = [
-    "manifest.json", "scores.jsonl", "scores.safetensors", "quarantine.jsonl",
+    "manifest.json", "scores.jsonl", "scores.safetensors", "vectors.safetensors", "quarantine.jsonl",
     *(f"features/part-0000{i}.safetensors" for i in range(3)),
 ]  # fmt: skip
 """what a scan writes into a run"""

@@ -142,6 +142,17 @@ def test_only_the_shards_that_hold_the_rows_are_read_and_what_is_damaged_is_said
         marks_of(run, [15])
 
 
+def test_a_report_does_without_the_marks_of_a_damaged_shard(tiny, tiny_bank, tmp_path: Path):
+    data(tmp_path)
+    run = scan(tmp_path, tiny, tiny_bank)
+    for path in run.parts:
+        path.write_bytes(b"")
+    done = geofilter("filter", "run", "--drop", "3", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not any("spans" in row for row in json.loads(done.stdout)["removed_rows"])
+    assert "part-00000.safetensors" in geofilter("verify", "run", cwd=tmp_path).stderr
+
+
 def test_tokens_that_only_together_make_a_character_are_one_mark():
     start, end = np.array([0, 3, 4, 4, 9], np.int32), np.array([3, 5, 5, 5, 9], np.int32)
     share = np.array([1, 0.25, 0.5, -0.25, 4], np.float32)

@@ -64,7 +64,10 @@ def data_of(path: Path, name: str) -> int:
     return 8 + head + start if end > start else 0
 
 
-@pytest.mark.parametrize("name", ["features/part-00001.safetensors", "scores.safetensors", "labelled/bank.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["features/part-00001.safetensors", "scores.safetensors", "vectors.safetensors", "labelled/bank.safetensors"],
+)
 def test_a_flipped_bit_of_any_array_is_named(copy: Path, name: str):
     path = copy / "run" / name
     whole = path.read_bytes()
