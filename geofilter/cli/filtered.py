@@ -97,9 +97,10 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
         yield from (Text(inert(line), overflow="ellipsis", no_wrap=True) for line in common)
     yield Text()
     yield Text(f"next: {inert(said['action'])}")
-    if said["command"]:
-        yield Text(f"      {inert(said['command'])}", style="bold")
-    yield Text(inert(f"      geofilter report {shlex.quote(report['made_with']['run'])} --open"), style="bold")
+    here = shlex.quote(report["made_with"]["run"])
+    for command in (f"geofilter report {here} --open", said["command"]):
+        if command:
+            yield Text(f"      {inert(command)}", style="bold")
 
 
 def _where(report: ReportDocument) -> str:

@@ -46,7 +46,9 @@ class Tally:
         """Count a removed row's line of scores.jsonl."""
         self._explained.append(line["explained"])
         for named in line["top_features"]:
-            total = self._total.setdefault((line["bank"], named["feature"]), _Total(named))
+            key = (line["bank"], named["feature"])
+            if (total := self._total.get(key)) is None:
+                total = self._total[key] = _Total(named)
             total.share += named["share"]
             total.times += named["share"] * (named["times"] or 0.0)
             total.rows += 1
