@@ -19,6 +19,7 @@ from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.known import KnownRows
+from geofilter.bank.label_text import escaped, readable
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
 from geofilter.files import (
@@ -228,7 +229,7 @@ class Bank:
             arrays["closeness.other_cosine"] = self.closeness.other_cosine
         text = {
             "format": FORMAT, "name": self.name, "target": self.target, "topics": list(self.topics.names), **self.meta,
-            "labels": [_escaped(label) for label in self.labels],
+            "labels": [escaped(label) for label in self.labels],
         }  # fmt: skip
         packed = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
         # By which both files are known to be of one bank.
@@ -320,25 +321,10 @@ class Bank:
             dense=a["dense"],
             reference=Pooled.from_arrays(a, "reference."),
             topics=Topics(tuple(text.pop("topics")), a["topics.weights"], a["topics.centre"]),
-            labels=[_readable(label) for label in text.pop("labels")],
+            labels=[readable(label) for label in text.pop("labels")],
             meta=cast("BankMeta", text),  # what is left of bank.json
             learnt_from=learnt_from,
             rows=rows,
             learnt_known=LEARNT_FROM in a,
             folder=path,
         )
-
-
-def _escaped(label: str) -> str:
-    """A label as bank.json has it: JSON's escapes for quotes and the like stand in the text itself."""
-    return json.dumps(label, ensure_ascii=False)[1:-1]
-
-
-def _readable(stored: str) -> str:
-    """The other way round; what is no such text stays as it is."""
-    if "\\" not in stored:
-        return stored
-    try:
-        return one_line(str(json.loads(f'"{stored}"')))
-    except ValueError:
-        return stored

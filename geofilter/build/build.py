@@ -14,11 +14,12 @@ from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
 from geofilter.bank.known import known_row
 from geofilter.bank.learn import learn
+from geofilter.bank.naming import first_known
 from geofilter.bank.neighbours import keeping
 from geofilter.bank.topics import MIN_ROWS, usable
 from geofilter.build.excerpts import excerpts
 from geofilter.build.seeds import Seed
-from geofilter.build.words import Named, WordCollector
+from geofilter.build.words import WordCollector
 from geofilter.config import BANK_SIZE, BUILT_IN
 from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.tokens import encode_row, encode_rows
@@ -106,7 +107,7 @@ def build(
         "system": options.system,
         "sources": sources,
     }
-    named = known_first(options.priors, words.named())
+    named = first_known(options.priors, words.named())
     how = LearnOptions(options.size, options.centred, options.priors, named.labels, ordinary.rate, named.content, meta)
     bank = learn(name, about, directions, examples, ordinary.pooled, how)
     if not options.examples:
@@ -130,16 +131,6 @@ def read_ordinary(reader: FeatureReader) -> Ordinary:
     words = WordCollector(reader.encoder.d_sae)
     pooled = encode(reader, background_rows(), words)
     return Ordinary(pooled, (words.fired() / pooled.n_tokens.sum()).astype(np.float32), words)
-
-
-def known_first(priors: Sequence[Bank], named: Named) -> Named:
-    """What is said of features by the first bank that has seen them, and by `named` of those that none has."""
-    labels, content = list(named.labels), named.content.copy()
-    for bank in reversed([bank for bank in priors if bank.rate.any()]):  # those of earlier versions name tokens
-        seen = (bank.content < 1) | np.array([label != "" for label in bank.labels])
-        content = np.where(seen, bank.content, content)
-        labels = [bank.labels[f] if known else labels[f] for f, known in enumerate(seen.tolist())]
-    return Named(labels, content)
 
 
 def encode(

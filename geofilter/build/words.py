@@ -8,12 +8,14 @@ with content at all tells features that mean something from those of grammar and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, F64
+from geofilter.arrays import F64
+from geofilter.bank.background import CONTENT
+from geofilter.bank.naming import Named
 from geofilter.bank.words import BETWEEN, MOST, enclosing, folded, says_something
 from geofilter.encode.tokens import Encoded
 from geofilter.rows.records import Row
@@ -25,16 +27,6 @@ SPECIFIC = 0.02
 """part of a feature's squared activation that the words of its name have together at least"""
 PENDING = 1 << 22
 """activations that are held before they are summed up"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Named:
-    """What words say of d_sae features."""
-
-    labels: list[str]
-    """see the module docstring; "" for a feature that has no words of its own"""
-    content: F32
-    """(d_sae,) part of its squared activation that falls on words with content; 1 where it never fires"""
 
 
 class WordCollector:
@@ -117,11 +109,12 @@ class WordCollector:
         order = np.lexsort((word, -out, feature))
         bounds = np.searchsorted(feature[order], np.arange(self._d_sae + 1))
         names = [max(sorted(written), key=written.__getitem__) if written else "" for written in self._written]
+        part = np.divide(on_content, total, out=np.ones(self._d_sae), where=total > 0)
         labels = []
-        for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for f, (start, end) in enumerate(pairwise(bounds.tolist())):
             best = order[start : min(end, start + MOST)]
             best = best[out[best] > 0]
             found = [inert(names[number]) for number in word[best].tolist()]
-            labels.append(BETWEEN.join(found) if p[best].sum() >= SPECIFIC else "")
-        part = np.divide(on_content, total, out=np.ones(self._d_sae), where=total > 0)
+            own = part[f] >= CONTENT and p[best].sum() >= SPECIFIC
+            labels.append(BETWEEN.join(found) if own else "")
         return Named(labels, np.minimum(part, 1).astype(np.float32))

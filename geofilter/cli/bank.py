@@ -102,7 +102,7 @@ def bank_show(
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """A bank's features with their strongest tokens and texts that show them, its topics and its own check.
+    """A bank's features with the words that name them and texts that show them, its topics and its own check.
 
     In the texts, which are rows the bank was built from, the tokens a feature is strongest on stand between marks.
     """

@@ -67,7 +67,6 @@ def label(
     learn: Annotated[
         bool,
         typer.Option(
-            "--learn/--no-learn",
             help="Without, labels of --from are kept as a check of the cut: the next report says what they show.",
         ),
         PER_CALL,

@@ -21,6 +21,7 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.known import known_row
 from geofilter.bank.learn import learn
+from geofilter.bank.naming import first_known
 from geofilter.bank.neighbours import keeping
 from geofilter.bank.scorer import Scorer
 from geofilter.config import CONTROLS
@@ -226,8 +227,9 @@ class Labelling:
             "dtype": prior.meta.get("dtype"),
             "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
         }
+        named = first_known(self.priors)
         options = LearnOptions(
-            priors=self.priors, labels=prior.labels, rate=prior.rate, content=prior.content, meta=meta
+            priors=self.priors, labels=named.labels, rate=prior.rate, content=named.content, meta=meta
         )
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
         sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]

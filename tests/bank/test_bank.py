@@ -218,7 +218,7 @@ def test_labels_are_readable_though_banks_store_them_with_escapes(bank: Bank, tm
 def test_the_shipped_banks_name_features_by_words_with_content(name: str):
     bank = Bank.load(package_data("banks", "smollm2-135m", name))
     named = [label.split(BETWEEN) for label in bank.labels if label]
-    assert len(named) > 2500
+    assert len(named) > 2000
     assert all(len(words) <= 4 and all(map(says_something, words)) for words in named)
     # Known to be of tone and punctuation: forms of "to be", the full stop, the comma.
     assert bank.common[[2909, 1483, 489, 741]].all()

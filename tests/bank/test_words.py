@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.tiny import D_SAE
 
+from geofilter.bank.naming import Named, first_known
 from geofilter.bank.words import enclosing, folded, says_something, standing_out, words_in
 from geofilter.build.words import WordCollector
 
@@ -90,3 +93,20 @@ def test_a_collector_goes_on_after_another_one():
     after.observe(np.array([0]), np.array([0]), np.ones(1, np.float32))
     assert (before.fired()[0], after.fired()[0]) == (1, 2)
     assert (before.named().labels[0], after.named().labels[0]) == ("", "Bleach")
+
+
+def test_of_several_banks_the_one_that_has_seen_a_feature_says_its_name(bank):
+    def known(labels: list[str], content: list[float], rate: float = 0.01):
+        fill = D_SAE - len(labels)
+        return replace(bank, labels=labels + [""] * fill, content=np.array(content + [1.0] * fill, np.float32),
+                       rate=np.full(D_SAE, rate, np.float32))  # fmt: skip
+
+    small, large = known(["a", "b"], [0.5, 0.6]), known(["", "c", "d", ""], [1.0, 0.7, 0.8, 0.1])
+    earlier = known(["tok", "en"], [1.0] * 2, rate=0.0)
+    own = Named(["x"] * D_SAE, np.full(D_SAE, 0.3, np.float32))
+    found = first_known([earlier, small, large], own)
+    assert found.labels[:5] == ["a", "c", "d", "", "x"]
+    np.testing.assert_allclose(found.content[:5], [0.5, 0.7, 0.8, 0.1, 0.3])
+    assert first_known([small, large]).labels[:5] == ["a", "c", "d", "", ""]
+    assert first_known([earlier]).labels[:2] == ["tok", "en"]
+    assert first_known([], own).labels == ["x"] * D_SAE
