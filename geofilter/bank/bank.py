@@ -13,12 +13,13 @@ from typing import Any, cast
 import numpy as np
 
 from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
-from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source, escaped, readable
+from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import COMMON, CONTENT, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.known import KnownRows
+from geofilter.bank.label_text import escaped, readable
 from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
 from geofilter.files import (

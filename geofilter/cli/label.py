@@ -67,7 +67,6 @@ def label(
     learn: Annotated[
         bool,
         typer.Option(
-            "--learn/--no-learn",
             help="Without, labels of --from are kept as a check of the cut: the next report says what they show.",
         ),
         PER_CALL,
@@ -88,6 +87,8 @@ def label(
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if not learn and source is None:
         raise InputError("--no-learn: only labels of --from LABELS can be kept so; give it, or leave --no-learn out")
+    if not learn and check is not None:
+        raise InputError("--check: says what a bank learnt is worth, and --no-learn learns none; give one of them")
     if count < 1:
         raise InputError(f"--count {count}: give 1 or more rows")
     from geofilter.labels.asking import take
@@ -116,7 +117,12 @@ def label(
             note(text)
         if not learn:
             bad, good = labelling.counts()
-            note(f"{bad} bad and {good} good labels are kept, and the run keeps its scores; filter it again as before")
+            text = f"{bad} bad and {good} good labels are kept; the run keeps its scores. Filter it again as before."
+            if as_json:
+                labels = {"bad": bad, "good": good}
+                print_json({"run": str(labelling.run.path), "labels": labels, "applied": False, "text": [text]})
+            else:
+                note(text)
             return
         labelling.learn()
     elif answer is not None:

@@ -198,7 +198,8 @@ class RowWriter:
 def removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:
     """What is written of a removed row: its own bytes, with a note as its last field."""
     row = on_one_line(line.lstrip(BOM)).strip()
-    record = json.loads(row)
+    # Nothing else of the row is needed; a name may be written with escapes.
+    record = json.loads(row) if b"geofilter" in row or b"\\u" in row else {}
     note: dict[str, Any] = {
         "score": detail["score"],
         "percentile": detail["percentile"],

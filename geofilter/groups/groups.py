@@ -79,7 +79,7 @@ class Groups:
         of = np.zeros(len(order), np.int32)
         for group in found:
             of[group.positions] = group.number
-        others = stay[of[stay] == 0] if len(stay) > MOST_KEPT else stay
+        others = stay[of[stay] == 0]
         return cls(found, of, np.sort(others[by_hash(hashes[others], OTHERS)]))
 
     @property

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
 
+from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.moved import packed, unpacked
 from geofilter.files import from_json
 from geofilter.groups import similar as searching
 from geofilter.groups.cluster import assigned, centroids, duplicates
+from geofilter.groups.groups import Groups
 from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors
 
@@ -238,3 +240,12 @@ def test_vectors_that_were_changed_are_told(scanned: Path, tmp_path: Path):
     done = geofilter("similar", "run", "--row", 1, cwd=tmp_path / "w")
     assert done.returncode == 4
     assert "has no vectors of its rows" in done.stderr
+
+
+def test_kept_groups_are_held_against_other_kept_rows_and_not_against_themselves(scanned: Path):
+    selection = Selection.of(Run(scanned / "run"), Cut.parse("20%"))
+    found = Groups.find(selection)
+    assert {group.removed for group in found.groups} == {True, False}
+    assert len(found.others)
+    assert not found.of[found.others].any()
+    assert not selection.removed[found.others].any()

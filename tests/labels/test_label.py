@@ -117,6 +117,24 @@ def test_too_few_labels_of_a_kind_leave_the_run_as_it_was(base: Path):
     assert len(kept(base)) == 8
 
 
+def test_labels_are_kept_without_learning_from_them_and_what_their_rows_were_shown_for(base: Path):
+    scores = (base / "run" / "scores.jsonl").read_bytes()
+    label(base, "--sheet", "sheet.jsonl", "--count", "20")
+    rows = fill(base / "sheet.jsonl")
+    write_rows(base / "labels.jsonl", [{**row, "why": "at random"} if i % 2 else row for i, row in enumerate(rows)])
+    done = label(base, "--from", "labels.jsonl", "--no-learn", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["applied"], sum(found["labels"].values())) == (False, 20)
+    assert (base / "run" / "scores.jsonl").read_bytes() == scores
+    whys = {line["sha256"]: line["why"] for line in kept(base)}
+    assert [whys[row["sha256"]] for row in rows] == ["", "at random"] * 10
+    for others in (["--sheet", "other.jsonl"], ["--from", "labels.jsonl", "--check", "labels.jsonl"]):
+        done = label(base, "--no-learn", *others)
+        assert done.returncode == 2
+        assert "--no-learn" in done.stderr
+
+
 def test_labels_that_mean_nothing_leave_the_run_as_it_was(base: Path):
     before = (base / "run" / "scores.jsonl").read_bytes()
     label(base, "--sheet", "sheet.jsonl", "--count", 40)
