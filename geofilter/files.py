@@ -146,7 +146,9 @@ def json_text(value: Any, indent: int | None = None) -> str:
     Raises:
         ValueError: the value holds NaN or an infinity.
     """
-    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    return _WRITTEN.encode(value) if indent is None else json.dumps(
+        value, ensure_ascii=False, indent=indent, allow_nan=False
+    )  # fmt: skip
 
 
 def from_json(text: str | bytes) -> Any:
@@ -156,7 +158,7 @@ def from_json(text: str | bytes) -> Any:
         ValueError: no JSON, a number that JSON does not have, or nested too deeply to be read.
     """
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        return _READ.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -168,6 +170,11 @@ def _finite(text: str) -> float:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+# Made once: for each of a million lines the standard library would make another one.
+_WRITTEN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_READ = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def dumps(value: Any) -> bytes:

@@ -17,7 +17,7 @@ from geofilter.run.labelled import learnt_from
 from geofilter.run.store import SCORES
 from geofilter.text import TEXT, shorten
 
-MOST = 25_000
+MOST = 20_000
 """removed rows whose texts a page holds, the highest scores first"""
 CHARS = 8_500_000
 """characters of their responses in all"""
