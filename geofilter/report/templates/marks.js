@@ -83,6 +83,7 @@ function drawPrecision() {
   $("so-far").textContent = !enough ? "" : shown
     ? `Your marks confirm this cut: ${removed.bad} of ${removed.n} removed rows drawn at random are harmful, ${kept.bad} of ${kept.n} kept ones.`
     : `Your marks do not confirm this cut: ${removed.bad} of ${removed.n} removed rows drawn at random are harmful, ${kept.bad} of ${kept.n} kept ones.`;
+  if (enough) $("so-far").append(" ", button("what to do with them", () => $("kept-marks").scrollIntoView({ block: "center" }), { class: "link" }));
   $("so-far").className = `so-far ${shown ? "yes" : "no"}`;
 }
 

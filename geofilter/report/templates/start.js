@@ -49,6 +49,10 @@ function start() {
   $("search").addEventListener("input", event => show({ q: event.target.value.trim() }));
   $("draw").addEventListener("click", () => show({ view: "removed", sort: "random", q: "", feature: null, group: null, filters: new Map() }));
   $("draw-kept").addEventListener("click", () => show({ view: "kept", sort: "random", q: "", feature: null, group: null, filters: new Map() }));
+  $("go").addEventListener("click", () => {
+    show({ view: "removed", sort: "rank", q: "", feature: null, group: null, filters: new Map() });
+    if (listed.length) choose(listed[0], true); else $("read").scrollIntoView();
+  });
   for (const [id, side] of [["draw", "removed"], ["draw-kept", "kept"]]) {
     $(id).disabled = data.drawn[side].length === 0;
     if ($(id).disabled) $(id).title = data.n > data.listed ? "more rows than are listed here; geofilter label draws some" : "there are none to draw";
