@@ -81,6 +81,7 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
     if labels := report.get("labels"):
         parts = ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
         yield Text(f"removed: {parts}")
+        yield Text(inert(labels["text"]), style="dim")
     if where := _where(report):
         yield Text(inert(where))
     shown = report["removed_rows"][:ROWS]

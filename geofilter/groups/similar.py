@@ -23,7 +23,7 @@ PART = 100_000
 """rows that are searched at a time, or entered into an index"""
 PROBES = 32
 """lists of the index that are searched"""
-TRAINED = 64
+TRAINED = 40
 """rows a list that the index is trained on"""
 QUERIES = 100
 """rows that its recall is measured on"""
@@ -97,7 +97,7 @@ class Inverted:
 
         self._rows = rows
         n, d = rows.shape
-        lists = max(1, int(4 * np.sqrt(n)))
+        lists = max(1, int(np.sqrt(n)))
         # Half precision, as the rows are stored; evenly spaced rows stand for all.
         index: Any = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(d), d, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False

@@ -92,8 +92,6 @@ def details(report: ReportDocument) -> Iterator[str]:
     yield from report["verdict"]["why"]
     yield report["tail"]
     yield from exclusions_said(report["made_with"]["banks"])
-    if labels := report.get("labels"):
-        yield labels["text"]
     yield ""
     yield "scores (# kept, x removed)"
     yield from _text_histogram(report["histogram"])
