@@ -146,9 +146,9 @@ def json_text(value: Any, indent: int | None = None) -> str:
     Raises:
         ValueError: the value holds NaN or an infinity.
     """
-    return _WRITTEN.encode(value) if indent is None else json.dumps(
-        value, ensure_ascii=False, indent=indent, allow_nan=False
-    )  # fmt: skip
+    if indent is None:
+        return _ENCODER.encode(value)
+    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def from_json(text: str | bytes) -> Any:
@@ -158,7 +158,9 @@ def from_json(text: str | bytes) -> Any:
         ValueError: no JSON, a number that JSON does not have, or nested too deeply to be read.
     """
     try:
-        return _READ.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -172,9 +174,9 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-# Made once: for each of a million lines the standard library would make another one.
-_WRITTEN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_READ = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+# Made once: rows are read and written by the million.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def dumps(value: Any) -> bytes:

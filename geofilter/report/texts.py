@@ -111,5 +111,5 @@ def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
         rng = np.random.default_rng([int(scores[:12], 16), int(side == "kept")])
         ranks = np.flatnonzero(here)
         whole = not here[listed:].any()
-        found[side] = rng.permutation(ranks)[: DRAWN[side]].tolist() if whole else []
+        found[side] = rng.choice(ranks, min(DRAWN[side], len(ranks)), replace=False).tolist() if whole else []
     return found

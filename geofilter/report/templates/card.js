@@ -158,7 +158,7 @@ function like(row) {
         make("span", {}, beginning(example.prompt ? `${example.prompt} → ${example.text}` : example.text, 130))));
     }
     folded.append(make("p", { class: "note" }, `The ${called} text nearest to it${example.topic ? `, topic ${example.topic}` : ""} (similarity ${known[side].similarity.toFixed(2)}):`));
-    const text = make("div", { class: "text" });
+    const text = make("div", { class: isCode(example.text) ? "text code" : "text" });
     if (example.prompt) text.append(make("b", {}, "prompt"), example.prompt, "\n");
     text.append(make("b", {}, "response"), example.text);
     folded.append(text);
