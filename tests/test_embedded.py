@@ -98,6 +98,10 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.003
     assert np.corrcoef(again.shuffled.ravel(), shipped.shuffled.ravel())[0, 1] > 0.999
     np.testing.assert_allclose(again.background.mean, shipped.background.mean, atol=1e-6)
+    assert again.rows.texts == shipped.rows.texts
+    np.testing.assert_array_equal(again.rows.content, shipped.rows.content)
+    cosine = (again.rows.vectors.astype(np.float32) * shipped.rows.vectors.astype(np.float32)).sum(1)
+    assert np.quantile(cosine, 0.01) > 0.999
     assert again.meta["evaluation"]["auroc"] == pytest.approx(shipped.meta["evaluation"]["auroc"], abs=0.01)
 
 

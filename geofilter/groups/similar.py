@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F32, Positions
-from geofilter.bank.search import ExactSearch, on_device
+from geofilter.bank.search import ExactSearch
 from geofilter.cut.cut import by_score
 from geofilter.rows.records import Row
 from geofilter.run.rows import reread
@@ -82,7 +82,7 @@ def exact(rows: npt.NDArray[np.float16], queries: F32, k: int) -> tuple[F32, Pos
     """Cosines (m, k) and positions of the rows nearest to each query; the rows are searched part by part."""
     cosine, which = np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     for start in range(0, len(rows), PART):
-        near, place = ExactSearch(rows[start : start + PART]).nearest(queries, k)
+        near, place = ExactSearch(rows[start : start + PART], few=True).nearest(queries, k)
         cosine, which = np.hstack([cosine, near]), np.hstack([which, place + start])
         best = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
         cosine, which = np.take_along_axis(cosine, best, 1), np.take_along_axis(which, best, 1)
@@ -102,13 +102,12 @@ class Inverted:
         index: Any = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(d), d, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
         )
-        index.own_fields = False
         sample = np.unique(np.linspace(0, n - 1, min(n, TRAINED * lists)).astype(np.int64))
         index.train(rows[sample].astype(np.float32))
         for start in range(0, n, PART):
             index.add(rows[start : start + PART].astype(np.float32))
         index.nprobe = min(PROBES, lists)
-        self._index, self._resources = on_device(index)
+        self._index = index
 
     def nearest(self, queries: F32, k: int) -> tuple[F32, Positions]:
         """As `exact`; a position is -1 where there are not as many."""

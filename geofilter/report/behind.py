@@ -45,8 +45,9 @@ class Tally:
     def add(self, line: ScoreLine) -> None:
         """Count a removed row's line of scores.jsonl."""
         self._explained.append(line["explained"])
+        bank, known = line["bank"], self._total
         for named in line["top_features"]:
-            total = self._of(line["bank"], named)
+            total = known.get((bank, named["feature"])) or self._of(bank, named)
             total.share += named["share"]
             total.times += named["share"] * (named["times"] or 0.0)
             total.rows += 1
