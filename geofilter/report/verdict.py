@@ -12,6 +12,7 @@ read        everything else: worth reading, and not proved
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ TO_READ = 20
 """highest rows that are to be read first"""
 RARE = 0.01
 """chance under which ordinary chat is taken to give as many rows that look harmful"""
+MANY = 50
+"""expected rows from which on twice as many are rarer than that"""
 NAMED = 3
 """banks that a sentence names; of more it says how many"""
 TEXTS = "known harmful texts"
@@ -103,10 +106,15 @@ class Facts:
     @property
     def stands_out(self) -> bool:
         """Whether more than twice as many rows are flagged as are expected, and so many are no chance."""
-        from scipy.special import pdtrc
-
-        # Poisson's chance of as many or more.
-        return self.flagged > 2 * self.expected and float(pdtrc(self.flagged - 1, self.expected)) < RARE
+        if self.flagged <= 2 * self.expected:
+            return False
+        # Poisson's chance of as many or more: one less that of each smaller number. Twice so many are no chance.
+        if self.expected > MANY:
+            return True
+        below = [math.exp(-self.expected)]
+        for k in range(1, self.flagged):
+            below.append(below[-1] * self.expected / k)
+        return 1 - math.fsum(below) < RARE
 
 
 def verdict(facts: Facts) -> Verdict:

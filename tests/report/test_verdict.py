@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import chat, geofilter, write_rows
+from scipy.stats import poisson
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.report.labelled import drawn_at_random
@@ -147,6 +148,16 @@ def test_what_to_do_follows_from_the_case():
     assert verdict(replace(FACTS, removed=0))["command"] == "geofilter filter 'runs/my run' --drop 24"
     assert "until 10 removed and 10 kept" in verdict(replace(FACTS, drawn=Drawn(3, 1, 4, 0)))["action"]
     assert "about 5% of them (1% to 24%)" in verdict(replace(FACTS, drawn=Drawn(20, 14, 20, 1)))["action"]
+
+
+def test_more_than_chance_gives_is_as_poisson_has_it():
+    for rows in (10, 60, 150, 400, 2000):
+        for flagged in range(1, 60):
+            facts = replace(FACTS, scored=rows, banks=1, flagged=flagged)
+            rare = poisson.sf(flagged - 1, rows * 0.01) < 0.01
+            assert facts.stands_out == (flagged > 2 * rows * 0.01 and rare), (rows, flagged)
+    assert poisson.sf(100, 50) < 1e-9
+    assert replace(FACTS, scored=10_000, flagged=401).stands_out
 
 
 def test_only_marks_drawn_at_random_confirm_a_cut_and_each_row_once(tiny, tiny_bank: Path, tmp_path: Path):
