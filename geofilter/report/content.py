@@ -30,10 +30,11 @@ from geofilter.report.document import (
     Verdict,
 )
 from geofilter.report.examples import examples_of
+from geofilter.report.facts import Facts
 from geofilter.report.grouped import groups_of
 from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
-from geofilter.report.verdict import Facts, verdict
+from geofilter.report.verdict import verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
 from geofilter.run.labelled import learnt_from
@@ -86,9 +87,12 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
     nearest = [row for row in shown if not row["removed"]][:NEAREST]
     labels = None if gathered.labelled is None else gathered.labelled.report(selection)
+    groups = groups_of(selection, gathered.groups, gathered.names)
     data: ReportDocument = {
         "schema": SCHEMA,
-        "verdict": verdict(_facts(selection, gathered.labelled)),
+        "verdict": verdict(
+            replace(_facts(selection, gathered.labelled), kept_groups=sum(not group["removed"] for group in groups))
+        ),
         "headline": manifest["headline"],
         "cut": str(selection.cut),
         "cutoff_score": selection.cutoff,
@@ -102,7 +106,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "explained": gathered.tally.explained,
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
-        "groups": groups_of(selection, gathered.groups, gathered.names),
+        "groups": groups,
         "examples": examples_of([*top, *nearest], banks),
         "removed_rows": top,
         "nearest_kept_rows": nearest,
@@ -152,6 +156,9 @@ def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:
         banks=len(manifest["banks"]),
         marked=0 if labelled is None else labelled.marked,
         drawn=drawn_at_random(selection),
+        can_go=int((removed & free).sum()),
+        can_stay=int((~removed & free).sum()),
+        by_score=bool(removed[selection.order()[: int(removed.sum())]].all()),
         labels="" if labelled is None else labelled.report(selection)["text"],
     )
 

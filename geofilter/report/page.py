@@ -19,16 +19,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from geofilter.bank.words import FUNCTION
 from geofilter.config import FLAGGED
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
+from geofilter.report.facts import LEAST
 from geofilter.report.rows import MOST_LISTED, SAMPLE
-from geofilter.report.verdict import LEAST
-from geofilter.run.labelled import random_of
+from geofilter.run.labelled import MIN_SIDE, random_of
 from geofilter.run.reasons import standing, times_short
 from geofilter.text import shorten
 
-SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "list", "compare", "start")
+SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "plan", "list", "compare", "start")
 """the parts of the page's script, in order"""
 NAMED_FILES = 3
 """inputs that the title names"""
@@ -142,6 +143,8 @@ def _data(report: Report) -> dict[str, Any]:
         "by": _telling(report),
         "run": run,
         "least": LEAST,
+        "teach": MIN_SIDE,
+        "function_words": sorted(FUNCTION),
         "drawn": report.gathered.drawn,
         "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),
         "hashes": base64.b64encode(a["sha256"][listed, :PREFIX].tobytes()).decode(),

@@ -96,6 +96,7 @@ function moveCut(to) {
   if (!Number.isFinite(to)) return;
   cut = Math.max(0, Math.min(data.listed, Math.round(to)));
   written = data.by_score && cut === data.removed;
+  if (isPlan() && !written) state.view = "removed";
   drawCut();
   keepState();
 }
