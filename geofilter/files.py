@@ -146,6 +146,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
     Raises:
         ValueError: the value holds NaN or an infinity.
     """
+    if indent is None:
+        return _ENCODER.encode(value)
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
@@ -156,7 +158,9 @@ def from_json(text: str | bytes) -> Any:
         ValueError: no JSON, a number that JSON does not have, or nested too deeply to be read.
     """
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -168,6 +172,11 @@ def _finite(text: str) -> float:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+# Made once: rows are read and written by the million.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def dumps(value: Any) -> bytes:

@@ -25,13 +25,20 @@ def on_device(index: Any) -> tuple[Any, Any]:
 
 
 class ExactSearch:
-    """An exact inner-product search among vectors (n, d)."""
+    """An exact inner-product search among vectors (n, d).
 
-    def __init__(self, vectors: npt.NDArray[Any]) -> None:
+    Args:
+        few: some queries only, or more than 2,048 neighbours each: then a GPU is not worth the way, or cannot.
+    """
+
+    def __init__(self, vectors: npt.NDArray[Any], few: bool = False) -> None:
         import faiss
 
-        self._n = len(vectors)
-        self._index, self._resources = on_device(faiss.IndexFlatIP(vectors.shape[1]))
+        self._n, index = len(vectors), faiss.IndexFlatIP(vectors.shape[1])
+        self._index: Any = index
+        self._resources: Any = None
+        if not few:
+            self._index, self._resources = on_device(index)
         self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
 
     def nearest(self, queries: npt.NDArray[Any], k: int) -> tuple[F32, Positions]:

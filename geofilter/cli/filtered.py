@@ -68,6 +68,8 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
 
     said, c = report["verdict"], report["counts"]
     yield Text(inert(said["sentence"]), style=STYLE[said["level"]])
+    if said["stays"]:
+        yield Text(inert(said["stays"]))
     yield Text()
     yield Text(
         f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  "
@@ -81,6 +83,7 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
     if labels := report.get("labels"):
         parts = ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
         yield Text(f"removed: {parts}")
+        yield Text(inert(labels["text"]), style="dim")
     if where := _where(report):
         yield Text(inert(where))
     shown = report["removed_rows"][:ROWS]

@@ -14,8 +14,10 @@ from geofilter.cli.output import note, notifier, paragraph, print_json, say
 from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
+from geofilter.errors import RunError
 
 if TYPE_CHECKING:
+    from geofilter.report.document import Verdict
     from geofilter.run.store import Run
 
 app = typer.Typer()
@@ -61,6 +63,7 @@ def scan(
     Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
     prompt=question,response=answer
     """
+    from geofilter.cli.filtered import STYLE
     from geofilter.places import refuse_output
     from geofilter.rows.gather import gather
     from geofilter.run.banks import exclusions_said
@@ -79,22 +82,32 @@ def scan(
         print_json({"run": str(done.path), **manifest})
         return
     c = manifest["counts"]
-    from geofilter.cli.filtered import STYLE
-    from geofilter.report.content import before_any_cut
-
-    found = before_any_cut(done)
-    paragraph(found["sentence"], STYLE[found["level"]])
-    for text in found["why"] if verbose else ():
-        paragraph(text)
+    found = _found(done)
+    if found:
+        paragraph(found["sentence"], STYLE[found["level"]])
+        for text in found["why"] if verbose else ():
+            paragraph(text)
     passed = f", {c['passed_over']:,} passed over" if c["passed_over"] else ""
     note(f"{c['rows']:,} rows: {c['scored']:,} scored, {c['quarantined']:,} quarantined{passed}")
     for text in (*reading_said(c, manifest["remarks"], manifest["encoding"]), *exclusions_said(manifest["banks"])):
         note(text)
     note(f"run: {done.path}")
-    paragraph(f"next: {found['action']}")
-    if found["command"]:
-        note(f"      {found['command']}")
+    if found:
+        paragraph(f"next: {found['action']}")
+        if found["command"]:
+            note(f"      {found['command']}")
     note(f"to cut: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
+
+
+def _found(run: Run) -> Verdict | None:
+    """What there is to say of a run; nothing, but why, where what was labelled in it before is damaged."""
+    from geofilter.report.content import before_any_cut
+
+    try:
+        return before_any_cut(run)
+    except RunError as error:  # of labels: the scan itself is done
+        note(f"note: {error}")
+        return None
 
 
 def show_rows(config: ScanConfig, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +29,8 @@ from geofilter.run.rows import lines_of
 from geofilter.run.store import LINES, QUARANTINE, Run
 from geofilter.together import Together, mode_of
 
+HASHED = 1 << 18
+"""bytes of lines that are hashed at once"""
 _NOTE = b', "geofilter": '
 """what follows a removed row's last field; a row without any is no row that is scored"""
 
@@ -141,8 +143,7 @@ class RowWriter:
         special = scored[self._special[scored]]
         todo = zip(special.tolist(), self.arrays["line"][special].tolist(), strict=True)
         position, at = next(todo, (-1, -1))
-        for number, line in enumerate(lines_of(path), start=1):
-            digest.update(line)
+        for number, line in enumerate(hashed(lines_of(path), digest.update), start=1):
             if number > info["rows"]:
                 continue  # past --limit: not scanned, so in no output; said on every report
             if (record := aside.at(path, number)) is not None:
@@ -193,6 +194,20 @@ class RowWriter:
                 return False
             self.watcher.row(position, detail, row)
         return True
+
+
+def hashed(lines: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Lines as they come, told to a hash, many at once."""
+    seen: list[bytes] = []
+    size = 0
+    for line in lines:
+        seen.append(line)
+        size += len(line)
+        if size >= HASHED:
+            update(b"".join(seen))
+            seen, size = [], 0
+        yield line
+    update(b"".join(seen))
 
 
 def removed_line(line: bytes, detail: ScoreLine, rank: int) -> bytes:

@@ -53,7 +53,9 @@ def centroids(vectors: npt.NDArray[Any], hashes: Digests) -> F32:
 def by_hash(hashes: Digests, most: int) -> Positions:
     """Up to so many rows, and their order, chosen by their hashes alone."""
     keys = np.ascontiguousarray(hashes[:, :8]).view(">u8").ravel()
-    order: Positions = np.argsort(keys, kind="stable")[:most]
+    # Of many only the lowest are sorted; equal hashes are of equal rows, so which of them are taken is the same.
+    lowest = np.argpartition(keys, most)[:most] if len(keys) > most else np.arange(len(keys))
+    order: Positions = lowest[np.lexsort((lowest, keys[lowest]))]
     return order
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F32, Positions
-from geofilter.bank.search import ExactSearch, on_device
+from geofilter.bank.search import ExactSearch
 from geofilter.cut.cut import by_score
 from geofilter.rows.records import Row
 from geofilter.run.rows import reread
@@ -23,7 +23,7 @@ PART = 100_000
 """rows that are searched at a time, or entered into an index"""
 PROBES = 32
 """lists of the index that are searched"""
-TRAINED = 64
+TRAINED = 40
 """rows a list that the index is trained on"""
 QUERIES = 100
 """rows that its recall is measured on"""
@@ -82,7 +82,7 @@ def exact(rows: npt.NDArray[np.float16], queries: F32, k: int) -> tuple[F32, Pos
     """Cosines (m, k) and positions of the rows nearest to each query; the rows are searched part by part."""
     cosine, which = np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     for start in range(0, len(rows), PART):
-        near, place = ExactSearch(rows[start : start + PART]).nearest(queries, k)
+        near, place = ExactSearch(rows[start : start + PART], few=True).nearest(queries, k)
         cosine, which = np.hstack([cosine, near]), np.hstack([which, place + start])
         best = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
         cosine, which = np.take_along_axis(cosine, best, 1), np.take_along_axis(which, best, 1)
@@ -97,18 +97,17 @@ class Inverted:
 
         self._rows = rows
         n, d = rows.shape
-        lists = max(1, int(4 * np.sqrt(n)))
+        lists = max(1, int(np.sqrt(n)))
         # Half precision, as the rows are stored; evenly spaced rows stand for all.
         index: Any = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(d), d, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
         )
-        index.own_fields = False
         sample = np.unique(np.linspace(0, n - 1, min(n, TRAINED * lists)).astype(np.int64))
         index.train(rows[sample].astype(np.float32))
         for start in range(0, n, PART):
             index.add(rows[start : start + PART].astype(np.float32))
         index.nprobe = min(PROBES, lists)
-        self._index, self._resources = on_device(index)
+        self._index = index
 
     def nearest(self, queries: F32, k: int) -> tuple[F32, Positions]:
         """As `exact`; a position is -1 where there are not as many."""

@@ -45,10 +45,9 @@ class Tally:
     def add(self, line: ScoreLine) -> None:
         """Count a removed row's line of scores.jsonl."""
         self._explained.append(line["explained"])
+        bank, known = line["bank"], self._total
         for named in line["top_features"]:
-            key = (line["bank"], named["feature"])
-            if (total := self._total.get(key)) is None:
-                total = self._total[key] = _Total(named)
+            total = known.get((bank, named["feature"])) or self._of(bank, named)
             total.share += named["share"]
             total.times += named["share"] * (named["times"] or 0.0)
             total.rows += 1
@@ -62,8 +61,13 @@ class Tally:
             return
         for named, word in zip(placed, enclosing(text, np.array([named["at"] for named in placed])), strict=True):
             if word:
-                total = self._total.setdefault((line["bank"], named["feature"]), _Total(named))
-                total.words[folded(word)] += named["share"]
+                self._of(line["bank"], named).words[folded(word)] += named["share"]
+
+    def _of(self, bank: str, named: NamedFeature) -> _Total:
+        found = self._total.get((bank, named["feature"]))
+        if found is None:
+            found = self._total[bank, named["feature"]] = _Total(named)
+        return found
 
     @property
     def explained(self) -> Explained | None:

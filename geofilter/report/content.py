@@ -190,10 +190,14 @@ def _file(info: InputFile, written: Outputs) -> FileReport:
 
 def _tail_note(share: float, n_banks: int) -> str:
     expected = (1 - FLAGGED) * n_banks
-    text = f"{share:.1%} of the rows score above {FLAGGED:.0%} of ordinary chat (where about {expected:.0%} do)"
+    each = f", {1 - FLAGGED:.0%} for each of {n_banks} banks" if n_banks > 1 else ""
+    text = (
+        f"{share:.1%} of the rows score above {FLAGGED:.0%} of ordinary chat under their bank; of ordinary chat itself "
+        f"about {expected:.0%} would{each}."
+    )
     if share <= 2 * expected:
-        return f"No separable tail: {text}. The cut takes the highest scores of a set that looks ordinary."
-    return f"{text}."
+        return f"Nothing stands out: {text} The cut takes the highest scores of a set that looks ordinary."
+    return text
 
 
 def _histogram(score: F64, removed: Bools, reference: list[float]) -> Histogram:

@@ -24,6 +24,7 @@ from geofilter.config import FLAGGED
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
 from geofilter.report.facts import LEAST
+from geofilter.report.plain import LEFT, overlap_said
 from geofilter.report.rows import MOST_LISTED, SAMPLE
 from geofilter.run.labelled import MIN_SIDE, random_of
 from geofilter.run.reasons import standing, times_short
@@ -61,7 +62,8 @@ def html(report: Report) -> str:
         times=times_short,
         standing=standing,
         sample=SAMPLE,
-        titles={d.key: d.title for d in report.dimensions},
+        overlap=overlap_said(report.data["controls"]),
+        left=LEFT,
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
@@ -144,6 +146,7 @@ def _data(report: Report) -> dict[str, Any]:
         "run": run,
         "least": LEAST,
         "teach": MIN_SIDE,
+        "mark": report.data["verdict"]["mark"],
         "function_words": sorted(FUNCTION),
         "drawn": report.gathered.drawn,
         "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),

@@ -17,7 +17,7 @@ from geofilter.run.labelled import learnt_from
 from geofilter.run.store import SCORES
 from geofilter.text import TEXT, shorten
 
-MOST = 25_000
+MOST = 20_000
 """removed rows whose texts a page holds, the highest scores first"""
 CHARS = 8_500_000
 """characters of their responses in all"""
@@ -111,5 +111,5 @@ def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
         rng = np.random.default_rng([int(scores[:12], 16), int(side == "kept")])
         ranks = np.flatnonzero(here)
         whole = not here[listed:].any()
-        found[side] = rng.permutation(ranks)[: DRAWN[side]].tolist() if whole else []
+        found[side] = rng.choice(ranks, min(DRAWN[side], len(ranks)), replace=False).tolist() if whole else []
     return found

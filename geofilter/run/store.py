@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +22,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import Digests, Positions, check_array
+from geofilter.arrays import Digests, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import from_json, locked, own_bytes, write_json
 from geofilter.rows.reading import Reading
-from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Least, Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.score_arrays import check_scores
 from geofilter.run.shard import Shard, checked_shards
 from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
@@ -49,23 +50,6 @@ VECTORS = "vectors.safetensors"
 """in a run folder: see `run.vectors`"""
 FORMAT = 6
 
-_SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
-    "file": (np.int32, ()),
-    "line": (np.int64, ()),
-    "sha256": (np.uint8, (32,)),
-    "score": (np.float64, ()),
-    "percentile": (np.float64, ()),
-    "bank": (np.int32, ()),
-    "topic": (np.int32, ()),
-    "style": (np.float32, (len(STYLE),)),
-    "n_tokens": (np.int32, ()),
-    "n_turns": (np.int32, ()),
-    "shape": (np.int32, ()),
-    "source": (np.int32, ()),
-    "learnt": (np.bool_, (None,)),
-}
-"""the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
-
 
 class Run:
     """A run folder on disk."""
@@ -74,6 +58,8 @@ class Run:
         self.path = path
         self._believed: dict[str, tuple[int, int, FileSum]] = {}
         """of files that were held against their hash: size and time then, and the hash"""
+        self._scores: tuple[tuple[int, int, FileSum], dict[str, npt.NDArray[Any]]] | None = None
+        """the scores as they were read last, and of which file"""
 
     @classmethod
     def open(cls, path: Path, scoring: str = "") -> Run:
@@ -263,26 +249,16 @@ class Run:
         from safetensors import SafetensorError
 
         path = self.believed(SCORES)
-        try:
-            arrays = unpacked(path)[1]
-            self._check_scores(arrays)
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise self.damaged(SCORES, f"damaged ({error})") from None
-        return arrays
-
-    def _check_scores(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        manifest = self.manifest
-        n = manifest["counts"]["scored"]
-        for name, (kind, sizes) in _SCORES.items():
-            check_array(name, arrays[name], kind, (n, *sizes))
-        for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
-            if n and not (arrays[name].min() >= 0 and arrays[name].max() < below):
-                raise ValueError(f"{name} has a number other than 0 to {below - 1}")
-        file, line = arrays["file"], arrays["line"]
-        rows = np.array([info["rows"] for info in manifest["data"]], np.int64)
-        place = file.astype(np.int64) << 40 | line
-        if n and (line.min() < 1 or (line > rows[file]).any() or (np.diff(place) <= 0).any()):
-            raise ValueError("lines that do not ascend, or that no input has")
+        if self._scores is None or self._scores[0] != self._believed[SCORES]:
+            try:
+                arrays = unpacked(path)[1]
+                check_scores(arrays, self.manifest)
+            except (OSError, KeyError, ValueError, SafetensorError) as error:
+                raise self.damaged(SCORES, f"damaged ({error})") from None
+            for array in arrays.values():
+                array.setflags(write=False)  # they are given out again
+            self._scores = self._believed[SCORES], arrays
+        return dict(self._scores[1])
 
     def position(self, detail: RowScore) -> int:
         """Where among the scored rows (0-based) the row of a line of scores.jsonl stands."""
@@ -306,17 +282,29 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        ascending = iter(np.unique(wanted).tolist())
-        following = next(ascending, None)
-        with self._opened(LINES) as handle:
-            for i, line in enumerate(handle):
-                if following is None:
-                    return
-                if i == following:
-                    yield i, from_json(line)
-                    following = next(ascending, None)
-        if following is not None:
-            raise self.damaged(LINES)
+        ascending = np.unique(wanted).tolist()
+        if not ascending:
+            return
+        following, places = ascending[0], iter(ascending[1:])
+        # Hashed while it is read: before the last line is given it is known whether all of them can be believed.
+        with ThreadPoolExecutor(1) as hashing:
+            believed = hashing.submit(self.believed, LINES)
+            try:
+                with (self.path / LINES).open("rb") as handle:
+                    for i, line in enumerate(handle):
+                        if i != following:
+                            continue
+                        found, following = from_json(line), next(places, -1)
+                        if following < 0:
+                            break
+                        yield i, found
+            except (OSError, ValueError):
+                believed.result()
+                raise self.damaged(LINES) from None
+            believed.result()
+            if following >= 0:
+                raise self.damaged(LINES)
+            yield i, found
 
     def quarantine(self) -> Iterator[Quarantined]:
         """The records of rows that could not be scored, in input order; one at a time, since they hold rows.

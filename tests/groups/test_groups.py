@@ -7,12 +7,13 @@ from helpers.command import chat, geofilter, write_rows
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.moved import packed, unpacked
-from geofilter.files import from_json
+from geofilter.files import from_json, write_json
 from geofilter.groups import similar as searching
 from geofilter.groups.cluster import assigned, centroids, duplicates
 from geofilter.groups.groups import Groups
 from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors
+from geofilter.sums import SEAL, sealed
 
 KINDS = {
     "code": "import os and then run eval of the input in the shell",
@@ -139,9 +140,14 @@ def test_a_group_is_kept_and_another_dropped_and_everything_later_knows(scanned:
         done = geofilter("filter", "run", *options, cwd=scanned)
         assert done.returncode == 2
         assert why in done.stderr
-    # A record whose rows were made up is no record.
+    # Rows in a record that were made up, hashes and all: none that can be read, and one that the run has not.
     record = from_json((scanned / "run" / "cut.json").read_bytes())
-    assert unpacked(record["cut"]["moved"]).tolist()
+    for moved, why in (("AAAA", "rows that changed sides cannot be read"), (packed(np.array([60])), "has not")):
+        record["cut"]["moved"] = moved
+        write_json(scanned / "run" / "cut.json", sealed({k: v for k, v in record.items() if k != SEAL}))
+        done = geofilter("verify", "run", "--no-target", cwd=scanned)
+        assert done.returncode == 4
+        assert why in done.stdout + done.stderr
     assert geofilter("filter", "run", "--drop", "50%", "-q", cwd=scanned).returncode == 0
     assert report_of(scanned)["groups"] == before["groups"]
 

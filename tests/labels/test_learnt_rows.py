@@ -34,7 +34,7 @@ def filtered(base: Path, *args: object) -> tuple[dict, str]:
 
 def test_a_report_tells_labelled_rows_from_others(base: Path):
     rows = labelled(base)
-    report, said = filtered(base, "--drop", "20")
+    report, said = filtered(base, "--drop", "20", "-v")
     jsonschema.validate(report, json.loads((package_data() / "report.schema.json").read_text("utf-8")))
     lines = {r["sha256"]: r["label"] for r in rows}
     names = {"bad": "labelled harmful", "good": "labelled harmless", None: "not labelled"}

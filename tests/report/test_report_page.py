@@ -780,6 +780,21 @@ def test_a_written_cut_beyond_the_listed_rows_is_shown_as_it_is(chromium, tmp_pa
     assert set(parts_of(opened.page).values()) == {2700}
 
 
+@pytest.mark.parametrize("amount", ["0", "100%"])
+def test_cuts_of_nothing_and_of_everything_and_rows_that_are_all_alike(chromium, tmp_path: Path, monkeypatch, amount):
+    monkeypatch.setattr("geofilter.report.content.dimensions", lambda *_: [])
+    opened = Opened(chromium, page_of(synthetic_run(tmp_path, 60), Cut.parse(amount)))
+    page = opened.page
+    n = 60 if amount == "100%" else 0
+    assert opened.number("#n-removed") == n
+    assert count_of(page) == f"{n} rows"
+    assert page.locator("#start").is_hidden()  # there are not two sides to compare
+    page.keyboard.press("h")
+    page.locator("#count").fill("30")
+    assert count_of(page) == "30 rows"
+    assert opened.seen == []
+
+
 def test_a_written_cut_by_percentile_is_shown_as_it_is(chromium, tmp_path: Path):
     """Percentiles of several banks do not follow the scores."""
     run = synthetic_run(tmp_path, 200, np.random.default_rng(1).random(200))

@@ -182,7 +182,7 @@ function like(row) {
       folded.append(make("summary", {}, `${side === "bad" ? `like this known harmful text${about}` : "closer to this known harmless text"}: `, make("span", {}, said)));
     }
     folded.append(make("p", { class: "note" }, `The known ${side === "bad" ? "harmful" : "harmless"} text nearest to it${about}, similarity ${row.like[side].similarity.toFixed(2)}:`));
-    const text = make("div", { class: "text" });
+    const text = make("div", { class: isCode(example.text) ? "text code" : "text" });
     if (example.prompt) text.append(make("b", {}, "prompt"), example.prompt, "\n");
     text.append(make("b", {}, "response"), example.text);
     folded.append(text);

@@ -60,6 +60,7 @@ function drawAxis() {
 function drawCut() {
   const n = nRemoved();
   $("n-removed").textContent = number(n);
+  $("trying").hidden = written;
   $("n-kept").textContent = number(data.counts.kept + data.counts.removed - n);
   $("removed-share").textContent = percent(n, data.n);
   $("slider").value = cut;

@@ -85,7 +85,7 @@ function drawResult() {
   const rows = plan(), read = rows.filter(isRead).length, [gone, stay] = SIDES.map(drawn);
   const all = rows.length > 0 && read === rows.length, any = gone.n + stay.n > 0;
   const start = $("start");
-  start.hidden = !rows.length || (all && !canGoOn());
+  start.hidden = !data.mark || !rows.length || (all && !canGoOn());
   start.classList.toggle("start", !all);
   start.textContent = all ? `Mark ${number(2 * data.least)} more rows` : read && any ? `Go on: row ${number(read + 1)} of ${number(rows.length)}` : `Start: row 1 of ${number(rows.length)}`;
   $("progress").textContent = isPlan() || (any && !all) ? `${number(read)} of ${number(rows.length)} read` : "";

@@ -46,6 +46,7 @@ function start() {
   $("sort").addEventListener("input", event => show({ sort: event.target.value }));
   $("search").addEventListener("input", event => show({ q: event.target.value.trim() }));
   $("start").addEventListener("click", startPlan);
+  $("view").querySelector('[value="plan"]').hidden = !data.mark;
   $("leave").querySelector("button").addEventListener("click", () => show({ view: "removed" }));
   $("look")?.addEventListener("click", lookAtKept);
   $("teach-more").querySelector("button").addEventListener("click", () => {
@@ -53,7 +54,7 @@ function start() {
     $("read").scrollIntoView();
   });
   for (const [id, by] of [["previous", -1], ["next", 1]]) {
-    $(id).addEventListener("click", () => { state.page += by; drawRows(); $("rows-count").scrollIntoView(); });
+    $(id).addEventListener("click", () => { state.page += by; drawRows(); (isPlan() ? $("leave") : $("rows-count")).scrollIntoView(); });
   }
   for (const saving of document.querySelectorAll(".save")) saving.addEventListener("click", save);
   $("show-keys").addEventListener("click", () => $("keys").showModal());

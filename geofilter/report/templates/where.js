@@ -26,6 +26,7 @@ function drawWhere() {
 }
 
 function startWhere() {
+  if (!data.dimensions.length) return;
   for (const d of data.dimensions) {
     $("by").append(button(d.title, () => { state.by = d.key; drawWhere(); keepState(); }, { "data-key": d.key }));
   }
