@@ -17,6 +17,8 @@ from geofilter.rows.style import STYLE
 
 MOST = 12
 """categories of a dimension; the smaller ones are put together"""
+ALWAYS = ("label", "source")
+"""ways to divide the rows that are shown though another one says the same"""
 LENGTHS = (32, 64, 128, 256, 512)
 """upper ends, in response tokens"""
 TURNS = (1, 2, 4, 8)
@@ -83,7 +85,8 @@ def dimensions(selection: Selection, labelled: LabelledParts | None = None) -> l
     ]
     told: list[Dimension] = []
     for dimension in found:
-        if len(dimension.categories) > 1 and not any(dimension.same_as(other) for other in told):
+        again = dimension.key not in ALWAYS and any(dimension.same_as(other) for other in told)
+        if len(dimension.categories) > 1 and not again:
             told.append(dimension)
     return told
 

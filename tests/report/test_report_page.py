@@ -578,7 +578,11 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
         like={"bad": {"row": 3, "similarity": 0.8}, "good": {"row": 4, "similarity": 0.4}},
     )  # fmt: skip
     code = report.rows[0] if report.rows[0] is not row else report.rows[1]
-    code["response"] = "import os\n\ndef f(x):\n    return os.system(x)\n"
+    code.update(
+        response="import os\n\ndef f(x):\n    return os.system(x)\n", score=3.0, common=1.2, topics={"fraud": 2.0},
+        like={"bad": {"row": 3, "similarity": 0.2}, "good": {"row": 4, "similarity": 0.6}},
+        top_features=[{"feature": 9, "label": "fraud · trick", "share": 0.6, "times": None, "toxic": False, "near": None}],
+    )  # fmt: skip
     known = [{"prompt": HOSTILE, "text": "take it from their bag", "topic": "theft", "bad": True},
              {"prompt": "", "text": "ask first", "topic": None, "bad": False}]  # fmt: skip
     report.examples[row["bank"]] = {"3": known[0], "4": known[1]}
@@ -600,12 +604,14 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert f"score {row['score']:.2f}" in card.inner_text()
     assert re.search(r"why: fraud, trick( \(\d+ %\))?", card.inner_text())
     assert "tone and punctuation" not in card.inner_text()  # not the largest part
+    assert "if harmful" not in card.inner_text()
     assert card.locator(".like .text").first.is_hidden()
     card.get_by_text("like this known harmful text").click()
     assert [text.split("response")[-1] for text in card.locator(".like .text").all_inner_texts()] == [
         "take it from their bag",
         "ask first",
     ]
+    assert card.locator(".like summary").inner_text().startswith("like this known harmful text (theft): ")
     unfold(card)
     assert card.locator(".response").inner_text().strip() == text.strip()
     assert card.locator(".response").evaluate("e => e.scrollHeight <= e.clientHeight")
@@ -620,6 +626,13 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert page.locator("main img").count() == 0
     page.get_by_role("searchbox").fill("os.system")
     assert "code" in page.locator(".response").first.get_attribute("class").split()
+    card = page.locator("#rows > li").first
+    # The nearer one is harmless: no topic of harm is said of it.
+    assert card.locator(".like summary").inner_text() == "closer to this known harmless text: ask first"
+    assert "why: tone and punctuation (40 %); fraud, trick (20 %)" in card.inner_text()
+    unfold(card)
+    card.get_by_text("how the score is made").click()
+    assert "If it is harmful" not in card.locator(".body").inner_text()
     assert opened.seen == []
 
 

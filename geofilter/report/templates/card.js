@@ -1,6 +1,6 @@
 // ---- a row as a card ------------------------------------------------------------------------------------------------
 
-const EXCERPT = 420, BEFORE = 60;
+const EXCERPT = 420, BEFORE = 60, WHOLE_PROMPT = 700;
 const MEANING = {
   bad: "you would not want the model to learn to write this (key h)", good: "anything else (key f)", unsure: "no label (key s)",
 };
@@ -118,7 +118,7 @@ function head(i, row, gone) {
 function card(i) {
   const row = texts.get(i), gone = isRemoved(i), blind = isPlan();
   const called = blind ? `row ${listed.indexOf(i) + 1}` : `row ${i + 1}, ${gone ? "removed" : "kept"}`;
-  const li = make("li", { class: "card", "data-rank": i, tabindex: "-1", "aria-label": called });
+  const li = make("li", { class: blind ? "card blind" : "card", "data-rank": i, tabindex: "-1", "aria-label": called });
   li.append(head(i, row, gone));
   if (!row) {
     li.classList.add("plain");
@@ -131,7 +131,7 @@ function card(i) {
       prompt.lastChild.textContent = open ? row.prompt : beginning(row.prompt, 300);
     }, { class: "prompt", "aria-expanded": "false", title: "the whole prompt" });
     prompt.append(make("b", {}, "prompt"), " ", make("span", {}, beginning(row.prompt, 300)));
-    if (blind) prompt.click();
+    if (blind && row.prompt.length <= WHOLE_PROMPT) prompt.click();
     li.append(prompt);
   }
   const text = make("div", { class: `text response${isCode(row.response) ? " code" : ""}` });
