@@ -581,7 +581,7 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     code.update(
         response="import os\n\ndef f(x):\n    return os.system(x)\n", score=3.0, common=1.2, topics={"fraud": 2.0},
         like={"bad": {"row": 3, "similarity": 0.2}, "good": {"row": 4, "similarity": 0.6}},
-        top_features=[{"feature": 9, "label": "fraud · trick", "share": 0.6, "times": None, "toxic": False, "near": None}],
+        top_features=[{"feature": 9, "label": "fraud · trick", "share": 0.6, "times": 2, "toxic": False, "near": None}],
     )  # fmt: skip
     known = [{"prompt": HOSTILE, "text": "take it from their bag", "topic": "theft", "bad": True},
              {"prompt": "", "text": "ask first", "topic": None, "bad": False}]  # fmt: skip
