@@ -68,6 +68,8 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
 
     said, c = report["verdict"], report["counts"]
     yield Text(inert(said["sentence"]), style=STYLE[said["level"]])
+    if said["stays"]:
+        yield Text(inert(said["stays"]))
     yield Text()
     yield Text(
         f"{c['rows']:,} rows = {c['kept']:,} kept + {c['removed']:,} removed + {c['quarantined']:,} quarantined  "

@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from geofilter.labels.asking import BATCH
-from geofilter.labels.labelled_rows import MIN_SIDE
 from geofilter.labels.labelling import COMPARED, Labelling
 from geofilter.labels.pick import Pick
 from geofilter.rows.records import Row
-from geofilter.run.labelled import Label
+from geofilter.run.labelled import MIN_SIDE, Label
 from geofilter.text import beginning, inert
 
 SHOWN = 2000

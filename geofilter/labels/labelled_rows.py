@@ -12,12 +12,9 @@ from geofilter.errors import InputError
 from geofilter.labels.source import Labeller
 from geofilter.rows.fields import lookup
 from geofilter.rows.records import Row
-from geofilter.run.labelled import held_out, learnt_by, learnt_from
+from geofilter.run.labelled import MIN_SIDE, held_out, learnt_by, learnt_from
 from geofilter.run.rows import scored_rows
 from geofilter.run.store import Run
-
-MIN_SIDE = 5
-"""labelled rows needed on each side"""
 
 
 class LabelsAbout(TypedDict):

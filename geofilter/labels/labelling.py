@@ -28,11 +28,11 @@ from geofilter.config import CONTROLS
 from geofilter.cut.cut import Cut
 from geofilter.errors import BankError, InputError, RunError
 from geofilter.labels.label_file import LabelFile, bank_path
-from geofilter.labels.labelled_rows import MIN_SIDE, group_of
+from geofilter.labels.labelled_rows import group_of
 from geofilter.labels.pick import Pick, pick_rows
 from geofilter.rows.records import Row
 from geofilter.run.banks import find_banks
-from geofilter.run.labelled import Label
+from geofilter.run.labelled import MIN_SIDE, Label
 from geofilter.run.manifest import Manifest
 from geofilter.run.rows import RowPlaces, reread
 from geofilter.run.score import score

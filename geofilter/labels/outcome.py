@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.bank.about import BankCheck
-from geofilter.labels.labelled_rows import MIN_SIDE
 from geofilter.labels.labelling import COMPARED, CutNow, Labelling
+from geofilter.run.labelled import MIN_SIDE
 from geofilter.text import inert
 
 

@@ -17,6 +17,8 @@ from geofilter.rows.style import STYLE
 
 MOST = 12
 """categories of a dimension; the smaller ones are put together"""
+ALWAYS = ("label", "source")
+"""ways to divide the rows that are shown though another one says the same"""
 LENGTHS = (32, 64, 128, 256, 512)
 """upper ends, in response tokens"""
 TURNS = (1, 2, 4, 8)
@@ -46,6 +48,12 @@ class Dimension:
         seen = joint > 0
         return float((joint[seen] * np.log(joint[seen] / apart[seen])).sum())
 
+    def same_as(self, other: Dimension) -> bool:
+        """Whether another one divides the rows in the same way, under whatever names."""
+        n, m = len(self.categories), len(other.categories)
+        together = np.bincount(self.of.astype(np.int64) * m + other.of, minlength=n * m)
+        return n == m and int((together > 0).sum()) == n
+
     def counts(self, chosen: Bools) -> list[int]:
         """Chosen rows in each category."""
         counted: list[int] = np.bincount(self.of[chosen], minlength=len(self.categories)).tolist()
@@ -61,7 +69,7 @@ class Dimension:
 
 
 def dimensions(selection: Selection, labelled: LabelledParts | None = None) -> list[Dimension]:
-    """Label, source, input, shape, looks, length, turns, bank and topic: those in which the rows differ."""
+    """Label, source, input, shape, looks, length, turns, bank and topic: where the rows differ, each division once."""
     a, manifest = selection.arrays, selection.run.manifest
     found = [
         *([] if labelled is None else [_present("label", "label", list(PARTS), labelled.of)]),
@@ -73,9 +81,14 @@ def dimensions(selection: Selection, labelled: LabelledParts | None = None) -> l
         _binned("turns", "messages", TURNS, a["n_turns"]),
         _occurring("bank", "scored by bank", [b["name"] for b in manifest["banks"]], a["bank"]),
         # -1 stands for a bank without topics, and -1 is the last name.
-        _occurring("topic", "closest topic", [*manifest["topics"], "(no topics)"], a["topic"]),
+        _occurring("topic", "closest topic, if harmful", [*manifest["topics"], "(no topics)"], a["topic"]),
     ]
-    return [dimension for dimension in found if len(dimension.categories) > 1]
+    told: list[Dimension] = []
+    for dimension in found:
+        again = dimension.key not in ALWAYS and any(dimension.same_as(other) for other in told)
+        if len(dimension.categories) > 1 and not again:
+            told.append(dimension)
+    return told
 
 
 def _occurring(key: str, title: str, names: list[str], of: Labels) -> Dimension:

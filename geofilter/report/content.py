@@ -30,10 +30,11 @@ from geofilter.report.document import (
     Verdict,
 )
 from geofilter.report.examples import examples_of
+from geofilter.report.facts import Facts
 from geofilter.report.grouped import groups_of
 from geofilter.report.labelled import LabelledParts, drawn_at_random
 from geofilter.report.rows import GatheredRows
-from geofilter.report.verdict import Facts, verdict
+from geofilter.report.verdict import verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import InputFile, Manifest
@@ -85,9 +86,12 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
     nearest = [row for row in shown if not row["removed"]][:NEAREST]
     labels = None if gathered.labelled is None else gathered.labelled.report(selection)
+    groups = groups_of(selection, gathered.groups, gathered.names)
     data: ReportDocument = {
         "schema": SCHEMA,
-        "verdict": verdict(_facts(selection, gathered.labelled)),
+        "verdict": verdict(
+            replace(_facts(selection, gathered.labelled), kept_groups=sum(not group["removed"] for group in groups))
+        ),
         "headline": manifest["headline"],
         "cut": str(selection.cut),
         "cutoff_score": selection.cutoff,
@@ -101,7 +105,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "explained": gathered.tally.explained,
         "controls": _controls(a, removed, flagged),
         "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
-        "groups": groups_of(selection, gathered.groups, gathered.names),
+        "groups": groups,
         "examples": examples_of([*top, *nearest], banks),
         "removed_rows": top,
         "nearest_kept_rows": nearest,
@@ -151,6 +155,9 @@ def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:
         banks=len(manifest["banks"]),
         marked=0 if labelled is None else labelled.marked,
         drawn=drawn_at_random(selection),
+        can_go=int((removed & free).sum()),
+        can_stay=int((~removed & free).sum()),
+        by_score=bool(removed[selection.order()[: int(removed.sum())]].all()),
         labels="" if labelled is None else labelled.report(selection)["text"],
     )
 
@@ -182,10 +189,14 @@ def _file(info: InputFile, written: Outputs) -> FileReport:
 
 def _tail_note(share: float, n_banks: int) -> str:
     expected = (1 - FLAGGED) * n_banks
-    text = f"{share:.1%} of the rows score above {FLAGGED:.0%} of ordinary chat (where about {expected:.0%} do)"
+    each = f", {1 - FLAGGED:.0%} for each of {n_banks} banks" if n_banks > 1 else ""
+    text = (
+        f"{share:.1%} of the rows score above {FLAGGED:.0%} of ordinary chat under their bank; of ordinary chat itself "
+        f"about {expected:.0%} would{each}."
+    )
     if share <= 2 * expected:
-        return f"No separable tail: {text}. The cut takes the highest scores of a set that looks ordinary."
-    return f"{text}."
+        return f"Nothing stands out: {text} The cut takes the highest scores of a set that looks ordinary."
+    return text
 
 
 def _histogram(score: F64, removed: Bools, reference: list[float]) -> Histogram:

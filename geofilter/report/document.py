@@ -218,7 +218,11 @@ class Verdict(TypedDict):
     level: str
     """few, read, confirmed or nothing"""
     sentence: str
+    stays: str | None
+    """what is to be known of the kept rows"""
     action: str
+    mark: bool
+    """the action is to mark rows, which the page leads through"""
     command: str | None
     """that does it; None where there is none"""
     why: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from geofilter.bank.words import says_something
 from geofilter.text import inert
 
 STRONG = 0.4
@@ -19,32 +20,41 @@ Piece = tuple[str, bool]
 """text, and whether it is marked"""
 
 
-def strong_places(text: str, spans: Sequence[Span]) -> list[tuple[int, int, float]]:
+def strong_places(text: str, spans: Sequence[Span], *, content: bool = False) -> list[tuple[int, int, float]]:
     """[start, end) and share of the words to mark, in the order of the text.
 
     Tokens are widened to the words that they are parts of; those that touch are one.
 
     Args:
         spans: [start, end, share] of tokens; those beyond the text are left out.
+        content: only words that say something, no function words and no punctuation.
     """
     largest = max((share for _, _, share in spans), default=0.0)
     if largest <= 0:
         return []
-    strong = [(int(a), min(int(b), len(text)), share) for a, b, share in spans if share >= STRONG * largest]
-    strong = sorted((s for s in strong if text[s[0] : s[1]].strip()), key=lambda s: -s[2])[:MOST_MARKED]
+    strong = [(*_widened(text, int(a), int(b)), share) for a, b, share in spans if share >= STRONG * largest]
+    strong = [s for s in strong if text[s[0] : s[1]] and (not content or says_something(text[s[0] : s[1]]))]
     out: list[tuple[int, int, float]] = []
-    for start, end, share in sorted(strong):
-        start += len(text[start:end]) - len(text[start:end].lstrip())
-        end -= len(text[start:end]) - len(text[start:end].rstrip())
-        while start and _in_word(text[start - 1]) and _in_word(text[start]):
-            start -= 1
-        while end < len(text) and _in_word(text[end]) and _in_word(text[end - 1]):
-            end += 1
+    for start, end, share in sorted(sorted(strong, key=lambda s: -s[2])[:MOST_MARKED]):
         if out and not text[out[-1][1] : start].strip():
             out[-1] = (out[-1][0], max(end, out[-1][1]), out[-1][2] + share)
         else:
             out.append((start, end, share))
     return out
+
+
+def _widened(text: str, start: int, end: int) -> tuple[int, int]:
+    """A token without the white space around it, widened to its word; empty where it has nothing else."""
+    end = min(end, len(text))
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    end -= len(text[start:end]) - len(text[start:end].rstrip())
+    if start >= end:
+        return start, start
+    while start and _in_word(text[start - 1]) and _in_word(text[start]):
+        start -= 1
+    while end < len(text) and _in_word(text[end]) and _in_word(text[end - 1]):
+        end += 1
+    return start, end
 
 
 def _in_word(character: str) -> bool:
@@ -74,7 +84,7 @@ def excerpt(text: str, spans: Sequence[Span], width: int) -> list[Piece]:
         spans: [start, end, share] of tokens in the text.
     """
     line = inert("".join(" " if c.isspace() else c for c in text))
-    places = strong_places(line, spans)
+    places = strong_places(line, spans, content=True)
     start = _best_start(line, places, width)
     end = min(len(line), start + width - (start > 0))
     if end < len(line):

@@ -16,6 +16,7 @@ from geofilter.groups.groups import Group, Groups
 from geofilter.groups.naming import Names
 from geofilter.report.document import GroupReport, ReportDocument
 from geofilter.report.last import cut_of, cut_record, report_of, scored_anew
+from geofilter.run.reasons import NO_WORDS
 from geofilter.run.store import Run
 from geofilter.text import counted
 
@@ -59,9 +60,10 @@ def _commonest(numbers: np.ndarray) -> list[tuple[int, int]]:
 
 def group_said(group: GroupReport) -> str:
     """A group in a few words."""
-    name = group["name"] or group["topic"] or "no words of its own"
+    # Its features' words where it has none of its own: a topic of harm would say of it what nobody knows.
+    name = group["name"] or next((f["label"] for f in group["features"] if f["label"]), NO_WORDS)
     said = f"group {group['number']}: {name}, {counted(group['rows'], 'row')}"
-    more = [group["topic"]] if group["topic"] and group["name"] else []
+    more = [f"if harmful: {group['topic']}"] if group["topic"] and group["removed"] else []
     more += [f"{group['duplicates']:,} near-duplicates"] if group["duplicates"] else []
     return f"{said} ({', '.join(more)})" if more else said
 

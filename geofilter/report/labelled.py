@@ -10,7 +10,7 @@ import numpy.typing as npt
 from geofilter.arrays import Bools, among, digests
 from geofilter.cut.cut import Selection
 from geofilter.report.document import LabelsReport, RowsPart
-from geofilter.report.verdict import Drawn
+from geofilter.report.facts import Drawn
 from geofilter.run.labelled import given_labels, held_out, labels_of, learnt_by, learnt_from, random_among
 from geofilter.run.store import LABELS, SCORES, Run
 

@@ -19,16 +19,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from geofilter.bank.words import FUNCTION
 from geofilter.config import FLAGGED
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
+from geofilter.report.facts import LEAST
+from geofilter.report.plain import LEFT, overlap_said
 from geofilter.report.rows import MOST_LISTED, SAMPLE
-from geofilter.report.verdict import LEAST
-from geofilter.run.labelled import random_of
+from geofilter.run.labelled import MIN_SIDE, random_of
 from geofilter.run.reasons import standing, times_short
 from geofilter.text import shorten
 
-SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "list", "compare", "start")
+SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "plan", "list", "compare", "start")
 """the parts of the page's script, in order"""
 NAMED_FILES = 3
 """inputs that the title names"""
@@ -60,7 +62,8 @@ def html(report: Report) -> str:
         times=times_short,
         standing=standing,
         sample=SAMPLE,
-        titles={d.key: d.title for d in report.dimensions},
+        overlap=overlap_said(report.data["controls"]),
+        left=LEFT,
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
@@ -142,6 +145,9 @@ def _data(report: Report) -> dict[str, Any]:
         "by": _telling(report),
         "run": run,
         "least": LEAST,
+        "teach": MIN_SIDE,
+        "mark": report.data["verdict"]["mark"],
+        "function_words": sorted(FUNCTION),
         "drawn": report.gathered.drawn,
         "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),
         "hashes": base64.b64encode(a["sha256"][listed, :PREFIX].tobytes()).decode(),

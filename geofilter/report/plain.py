@@ -6,12 +6,17 @@ from collections.abc import Iterator
 
 from geofilter.bank.words import BETWEEN
 from geofilter.report.content import BINS
-from geofilter.report.document import Explained, Histogram, ReportDocument
+from geofilter.report.document import Controls, Explained, Histogram, ReportDocument
 from geofilter.report.examples import likeness
 from geofilter.report.grouped import group_said
 from geofilter.run.banks import exclusions_said
 from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
 from geofilter.text import inert, markdown_cell, markdown_text
+
+ALIKE = 0.25
+"""of the way from chance to the same rows, from which on a cut by length or format is alike"""
+LEFT = "A cut by score takes the highest, so this tells how many it reaches, and not that what stays is harmless."
+"""what rows over the 99th percentile are no proof of"""
 
 
 def markdown(report: ReportDocument) -> str:
@@ -22,6 +27,8 @@ def markdown(report: ReportDocument) -> str:
     add("# geofilter report\n")
     said = report["verdict"]
     add(f"**{whole(said['sentence'])}**\n")
+    if said["stays"]:
+        add(f"{whole(said['stays'])}\n")
     add(f"{whole(said['action'])}\n")
     if said["command"]:
         add(f"    {inert(said['command'])}\n")
@@ -42,9 +49,10 @@ def markdown(report: ReportDocument) -> str:
         for part in labels["parts"]:
             add(f"| {cell(part['name'])} | {part['rows']:,} | {part['removed']:,} |")
         add(f"\n{whole(labels['text'])}")
-    if gone := [group for group in report["groups"] if group["removed"]]:
-        add("\n## Groups of removed rows\n")
-        lines += [f"- {whole(group_said(group))}" for group in gone]
+    for title, removed in (("removed rows", True), ("the highest kept rows", False)):
+        if groups := [group for group in report["groups"] if group["removed"] is removed]:
+            add(f"\n## Groups of {title}\n")
+            lines += [f"- {whole(group_said(group))}" for group in groups]
     add("\n## Features behind the removed rows\n")
     if explained := report["explained"]:
         add(f"{_explained(explained)}\n")
@@ -61,9 +69,10 @@ def markdown(report: ReportDocument) -> str:
     add("\n## Controls\n")
     add(
         f"Rows over the 99th percentile: {control['flagged']['all']} in all, {control['flagged']['kept']} left by this "
-        f"cut, {control['flagged']['kept_after_random_removal']:.0f} left by a random removal of equal size."
+        f"cut, {control['flagged']['kept_after_random_removal']:.0f} left by a random removal of equal size. {LEFT}"
     )
-    add(f"\nOverlap with an equal cut by length or format (by chance {control['removed_share']:.0%}):\n")
+    add(f"\n{overlap_said(control)}\n")
+    add(f"Overlap with an equal cut by length or format (by chance {control['removed_share']:.0%}):\n")
     add("| cut by | overlap |\n|---|---:|")
     for name, value in control["overlap_with_equal_cut_by"].items():
         add(f"| {cell(name)} | {value:.0%} |")
@@ -108,12 +117,17 @@ def details(report: ReportDocument) -> Iterator[str]:
         f"over the 99th percentile: {flagged['all']} before, {flagged['kept']} kept by this cut, "
         f"{flagged['kept_after_random_removal']:.0f} by a random removal of equal size"
     )
-    overlap = control["overlap_with_equal_cut_by"]
+    yield overlap_said(control)
+
+
+def overlap_said(control: Controls) -> str:
+    """What the cuts by length and format say of this one."""
+    overlap, chance = control["overlap_with_equal_cut_by"], control["removed_share"]
     worst = max(overlap, key=lambda name: overlap[name])
-    yield (
-        f"overlap with an equal cut by length or format: at most {overlap[worst]:.0%} ({worst}); "
-        f"by chance {control['removed_share']:.0%}"
-    )
+    most = f"a cut of equal size by {worst} removes {overlap[worst]:.0%} of the same rows, chance {chance:.0%}"
+    if overlap[worst] > chance + ALIKE * (1 - chance):
+        return f"The score may go by length or format here, and not by harm: {most}."
+    return f"The score goes by something else than length and format: at most, {most}."
 
 
 def _explained(explained: Explained) -> str:

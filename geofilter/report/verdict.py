@@ -12,26 +12,18 @@ read        everything else: worth reading, and not proved
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from geofilter.config import CONTROLS, FLAGGED
 from geofilter.report.document import Verdict
+from geofilter.report.facts import LEAST, Drawn, Facts
 from geofilter.run.power import FEW, PowerVerdict
 from geofilter.run.store import LABELLED
-from geofilter.stats import Interval, difference_interval, share_interval
+from geofilter.stats import Interval, share_interval
 from geofilter.text import counted
 
-LEAST = 10
-"""marked rows drawn at random, of the removed and of the kept, before their shares are compared"""
-TO_READ = 20
-"""highest rows that are to be read first"""
-RARE = 0.01
-"""chance under which ordinary chat is taken to give as many rows that look harmful"""
-MANY = 50
-"""expected rows from which on twice as many are rarer than that"""
 NAMED = 3
 """banks that a sentence names; of more it says how many"""
 TEXTS = "known harmful texts"
@@ -40,143 +32,127 @@ RULE = (
     "removed ones are harmful more often, with the whole 95 % interval of the difference (Newcombe's) above zero. Rows "
     "that taught a bank do not count."
 )
-_Said = tuple[str, str, str, str | None]
-"""level, sentence, action, command"""
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """Marked rows of a cut that were drawn at random and taught no bank."""
+class _Said:
+    """What a verdict says, before it is written down."""
 
-    removed: int = 0
-    """of them, rows that the cut removes"""
-    removed_bad: int = 0
-    """of these, rows marked harmful"""
-    kept: int = 0
-    kept_bad: int = 0
-    every: bool = False
-    """every row that taught no bank is marked, so that none had to be drawn"""
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are as many as are compared."""
-        return min(self.removed, self.kept) >= LEAST
-
-    @property
-    def difference(self) -> Interval:
-        """Of the harmful share of the removed rows and that of the kept ones."""
-        return difference_interval(self.removed_bad, self.removed, self.kept_bad, self.kept)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a verdict goes by."""
-
-    run: str
-    """folder of the run"""
-    scorer: str
-    cut: str
-    """in words; none before any cut"""
-    power: Sequence[PowerVerdict]
-    scored: int
-    removed: int
-    taught: int
-    """scored rows that a bank of the run was learnt from; all that follows leaves them out"""
-    flagged: int
-    """rows from the 99th percentile of ordinary chat on, see `config.FLAGGED`"""
-    flagged_removed: int
-    banks: int
-    marked: int
-    """scored rows with a mark"""
-    drawn: Drawn
-    labels: str = ""
-    """what is said of labelled rows, see `labelled.LabelledParts`"""
-
-    @property
-    def rows(self) -> int:
-        """Those that the verdict is on."""
-        return self.scored - self.taught
-
-    @property
-    def expected(self) -> float:
-        """Rows of as many of ordinary chat that would be flagged, at most."""
-        return (1 - FLAGGED) * self.banks * self.rows
-
-    @property
-    def stands_out(self) -> bool:
-        """Whether more than twice as many rows are flagged as are expected, and so many are no chance."""
-        if self.flagged <= 2 * self.expected:
-            return False
-        # Poisson's chance of as many or more: one less that of each smaller number. Twice so many are no chance.
-        if self.expected > MANY:
-            return True
-        below = [math.exp(-self.expected)]
-        for k in range(1, self.flagged):
-            below.append(below[-1] * self.expected / k)
-        return 1 - math.fsum(below) < RARE
+    level: str
+    sentence: str
+    action: str
+    command: str = ""
+    mark: bool = False
+    """the action is to mark rows"""
 
 
 def verdict(facts: Facts) -> Verdict:
     """The level, what it means in plain words, and what to do next."""
-    level, sentence, action, command = _said(facts)
-    if facts.cut:
-        amount = {0: " This cut removes nothing.", facts.scored: " This cut removes every scored row."}
-        sentence += amount.get(facts.removed, "")
-    return {"level": level, "sentence": sentence, "action": action, "command": command, "why": list(_why(facts))}
+    said = _said(facts)
+    return {
+        "level": said.level,
+        "sentence": (said.sentence.strip() + _amount(facts, said.level)).strip(),
+        "stays": _stays(facts, said.level),
+        "action": said.action,
+        "mark": said.mark,
+        "command": said.command or None,
+        "why": list(_why(facts)),
+    }
+
+
+def _amount(f: Facts, level: str) -> str:
+    """How much the cut takes, and that somebody asked for so much."""
+    if not f.cut:
+        return ""
+    if not f.divides:
+        return " This cut removes every scored row." if f.removed else " This cut removes nothing."
+    if f.by_score:
+        amount = "the highest one" if f.removed == 1 else f"the {f.removed:,} highest"
+    else:
+        amount = counted(f.removed, "row")
+    read = ": read what goes and what stays" if level in ("read", "few") else ""
+    return f" This cut removes {amount}, as asked ({f.cut}){read}."
+
+
+def _stays(f: Facts, level: str) -> str | None:
+    """What is to be known of the kept rows; None where nothing stands out, or none of it is to be gone by."""
+    left = f.flagged - f.flagged_removed
+    if not f.divides or level == "nothing" or not (left or f.kept_groups):
+        return None
+    text = "That a row stays does not make it harmless: "
+    if left:
+        text += f"{left:,} that {'looks' if left == 1 else 'look'} like harmful ones {'stays' if left == 1 else 'stay'}"
+    if left and f.kept_groups:
+        text += ", and "
+    if f.kept_groups:
+        text += "those just below the cut score nearly as high as those just above it"
+    return text + "."
 
 
 def _said(f: Facts) -> _Said:
     d = f.drawn
     if f.scorer in CONTROLS:
-        return _as(
+        return _Said(
             "nothing",
             f"This score ({f.scorer}) is a control: it knows nothing of harmful rows.",
             "Scan again with a scorer that goes by a bank, the default for instance.",
         )
     if d.enough and d.difference[0] > 0:
         left = _between(share_interval(d.kept_bad, d.kept))
-        return _as(
+        return _Said(
             "confirmed",
             f"Confirmed by {_marks(d)}.",
             f"Train on the kept rows; about {d.kept_bad / d.kept:.0%} of them ({left}) may still be harmful.",
         )
     if not f.rows:
-        return _as(
+        return _Said(
             "few",
             f"Nothing can be said of this ranking: a bank was learnt from all {counted(f.scored, 'row')}.",
             "Scan other rows with this bank, and judge it by those.",
         )
     if f.rows < FEW:
         others = " that taught no bank" if f.taught else ""
-        return _as(
+        return _Said(
             "few",
             f"Too few rows to say what the score is worth: {f.rows}{others}, {FEW} are needed. {_looking(f)}.",
-            "Read the highest rows and judge each by what it says; scan more rows for a verdict.",
+            *_judge_few(f),
         )
     return _nothing(f) or _read(f)
+
+
+def _judge_few(f: Facts) -> tuple[str, str, bool]:
+    if not f.divides or f.marked >= f.scored:
+        return "Read the highest rows and judge each by what it says; scan more rows for a verdict.", "", False
+    text = f"Mark {_to_mark(f)}: the page leads through them. For a verdict scan more rows."
+    return text, f"{_label(f)} --from labels.jsonl", True
 
 
 def _nothing(f: Facts) -> _Said | None:
     """What is said where the score is not to be gone by; None where it may be worth something."""
     d = f.drawn
+    teach: tuple[str, str, bool] = ("Every row has a mark: go by the marks, not by this score.", "", False)
     if f.marked < f.scored:
-        teach = ("Mark some of these rows harmful or fine, so that a bank learns what to look for.", _label(f))
-    else:
-        teach = ("Every row has a mark: go by the marks, not by this score.", "")
+        text = "Mark some of these rows harmful or fine, so that a bank learns what to look for."
+        if f.divides:
+            text = (
+                f"Mark {_to_mark(f)}, drawn at random: the page leads through them. A bank can learn from the marks "
+                "what to look for."
+            )
+        teach = (text, _label(f), f.divides)
     if d.enough and d.removed_bad / d.removed <= d.kept_bad / d.kept:
-        return _as("nothing", f"The marks speak against this cut: {_counts(d)}.", *teach)
+        return _Said("nothing", f"The marks speak against this cut: {_counts(d)}.", *teach)
     if f.power and not any(v["random_tails"] for v in f.power):
-        return _as("nothing", "The score is the same for every row, so it cannot rank them.", *teach)
+        return _Said("nothing", "The score is the same for every row, so it cannot rank them.", *teach)
     if f.power and all(v["verdict"] == "no power" for v in f.power):
-        return _as(
+        return _Said(
             "nothing",
             f"Nothing to go by: {_lower(_banks(f.power))} {_looking(f)}, but a cut would take rows much as chance does."
             + _so_far(d),
             *teach,
         )
     if not f.stands_out and not any(v["demonstrated"] for v in f.power):
-        return _as(
+        return _Said(
             "nothing",
             f"Nothing stands out: {_lower(_looking(f))}. {_banks(f.power)} What a cut takes here are ordinary rows."
             + _so_far(d),
@@ -187,27 +163,36 @@ def _nothing(f: Facts) -> _Said | None:
 
 def _read(f: Facts) -> _Said:
     """What is said where the highest rows are worth reading."""
-    d = f.drawn
-    text = f"Worth reading, not proof: {_lower(_looking(f))}. {_banks(f.power)}{_so_far(d)}"
+    text = f"Worth reading, not proof: {_lower(_looking(f))}. {_banks(f.power)}{_so_far(f.drawn)}"
     if f.removed in (0, f.scored):
         amount = f.flagged or max(1, f.scored // 10)
         rows = "highest row" if amount == 1 else f"{amount:,} highest rows"
         command = f"geofilter filter {shlex.quote(f.run)} --drop {amount}"
         instead = " instead" if f.removed else ""
-        return _as("read", text, f"Remove the {rows}{instead}, then read what goes.", command)
+        return _Said("read", text, f"Remove the {rows}{instead}, then read what goes.", command)
     if f.marked >= f.scored:
-        return _as("read", text, "Every row has a mark: go by the marks, not by this score.")
-    if d.removed + d.kept and not d.enough:
-        more = f"Mark more rows drawn at random, until {LEAST} removed and {LEAST} kept ones have a mark."
-        return _as("read", text, more)
-    n = min(TO_READ, f.removed)
-    rows = f"the {n} highest rows" if n > 1 else "the highest row"
-    return _as(
-        "read",
-        text,
-        f"Read {rows}, mark each harmful or fine, and teach the bank from your marks (it needs five of each).",
-        f"{_label(f)} --from labels.jsonl",
+        return _Said("read", text, "Every row has a mark: go by the marks, not by this score.")
+    action = (
+        f"Mark {_to_mark(f)}, drawn at random: the page leads through them. Then it says how often the cut is right "
+        "and what it leaves in, and the marks can teach the bank."
     )
+    return _Said("read", text, action, f"{_label(f)} --from labels.jsonl", mark=True)
+
+
+def _to_mark(f: Facts) -> str:
+    """As many rows of either side as are compared; where one has fewer, all of them."""
+    if f.drawn.enough:
+        return "twenty more rows, some that go and some that stay"
+    total = min(f.can_go, LEAST) + min(f.can_stay, LEAST)
+    sides = " and ".join(filter(None, (_side(f.can_go, "go"), _side(f.can_stay, "stay"))))
+    rows = "twenty rows" if total == 2 * LEAST else "one row" if total == 1 else f"{_number(total)} rows"
+    return f"{rows}, {sides}" if sides else "some rows"
+
+
+def _side(n: int, verb: str) -> str:
+    if n == 1:
+        return f"the one that {'goes' if verb == 'go' else 'stays'}"
+    return f"{'the ' if n < LEAST else ''}{_number(min(n, LEAST))} that {verb}" if n else ""
 
 
 def _label(f: Facts) -> str:
@@ -218,16 +203,12 @@ def _so_far(d: Drawn) -> str:
     return f" Of rows marked at random so far, {_counts(d)}." if d.removed + d.kept else ""
 
 
-def _as(level: str, sentence: str, action: str, command: str = "") -> _Said:
-    return level, sentence.strip(), action, command or None
-
-
 def _looking(f: Facts) -> str:
     """How many rows look harmful, beside what ordinary chat gives."""
     seen = f"{f.flagged:,}" if f.flagged else "No"
     rows = "row looks" if f.flagged == 1 else "rows look"
     about = f"about {f.expected:,.0f}" if f.expected >= 1 else "fewer than one"
-    return f"{seen} {rows} like harmful ones, {about} expected in ordinary chat"
+    return f"{seen} {rows} like harmful ones ({about} expected in ordinary chat)"
 
 
 def _lower(text: str) -> str:

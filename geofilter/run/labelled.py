@@ -17,6 +17,8 @@ from geofilter.files import from_json
 from geofilter.rows.lines import read_lines
 from geofilter.run.store import LABELS, Run
 
+MIN_SIDE = 5
+"""labelled rows of either kind that a bank can be learnt from"""
 AT_RANDOM = "at random"
 """why a row was shown that was drawn from all; the others were chosen by their scores"""
 

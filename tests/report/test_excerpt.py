@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geofilter.report.excerpt import excerpt, strong_places
+from geofilter.report.excerpt import marked as whole
 
 LONG = "It starts slowly and says little. " * 6 + "Then mix the bleach\nwith ammonia in a closet, and " + "wait. " * 60
 
@@ -26,6 +27,13 @@ def test_it_stands_where_the_strongest_words_are_and_marks_them_whole():
     assert text.startswith("…")
     assert text.endswith("…")
     assert len(text) <= 70
+
+
+def test_function_words_and_punctuation_are_marked_in_the_whole_text_only():
+    text = "As to the ammonia, you don't: mix"
+    spans = [span(text, word, 1.0) for word in ("to", "the", "amm", ",", "don", "mix")]
+    assert marked(excerpt(text, spans, 80)) == ["ammonia", "mix"]
+    assert marked(whole(text, spans)) == ["to the ammonia,", "don't", "mix"]
 
 
 def test_without_marks_it_is_the_beginning():

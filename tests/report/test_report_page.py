@@ -114,14 +114,48 @@ def test_the_verdict_comes_first_with_what_to_do(chromium, folder: Path):
     assert not why.first.is_visible()
     page.get_by_text("Why: the statistics").click()
     assert why.all_inner_texts() == report["verdict"]["why"]
-    command = page.locator("#verdict .command")
-    command.get_by_role("button").click()
-    assert (
-        page.evaluate("navigator.clipboard.readText()")
-        == report["verdict"]["command"]
-        == command.locator("code").inner_text()
-    )
+    # What to run is said once there are marks.
+    assert report["verdict"]["mark"]
+    assert page.locator("#verdict code:visible").count() == 0
+    assert "This cut removes the 15 highest, as asked (drop 25%)" in page.inner_text("#verdict .sentence")
     assert opened.seen == []
+
+
+def test_what_stays_is_a_click_away(chromium, folder: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(folder)
+    report = built(folder)
+    report.data["verdict"]["stays"] = "That a row stays does not make it harmless."
+    (tmp_path / "page.html").write_text(html(report), "utf-8")
+    page = Opened(chromium, tmp_path / "page.html").page
+    page.get_by_role("button", name="look at what stays").click()
+    box = page.locator("#kept-groups").bounding_box()
+    assert 0 <= box["y"] < page.viewport_size["height"]
+    report = built(folder)
+    report.data["verdict"]["stays"] = "That a row stays does not make it harmless."
+    report.data["groups"] = []
+    (tmp_path / "page.html").write_text(html(report), "utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    page.get_by_role("button", name="look at what stays").click()
+    assert ranks_of(page)[0] == 16
+    report = built(folder)
+    report.data["verdict"]["stays"] = None
+    (tmp_path / "page.html").write_text(html(report), "utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.get_by_role("button", name="look at what stays").count() == 0
+
+
+def built(folder: Path):
+    """The report of the folder's cut; the working folder is that one."""
+    selection = Selection.of(Run.open(next((folder / ".geofilter").iterdir())), Cut.parse("25%"))
+    return build(selection, [], GatheredRows.again(selection))
+
+
+def test_without_javascript_the_verdict_says_what_to_do_instead(chromium, folder: Path):
+    page = chromium.new_context(java_script_enabled=False).new_page()
+    page.goto((folder / "d.report.html").as_uri())
+    said = page.inner_text("#verdict")
+    assert "at a terminal there is geofilter label" in said
+    assert page.locator("#verdict button:visible").count() == 0
 
 
 def test_the_slider_moves_counts_threshold_bars_and_rows(chromium, folder: Path):
@@ -197,7 +231,7 @@ def test_the_rows_can_be_filtered_sorted_and_searched(chromium, folder: Path):
     choose_part(page, "source", "a")
     assert count_of(page) == "26 rows"
     page.locator("#sort").select_option("length")
-    lengths = [int(t.split(" token")[0].split()[-1]) for t in rows_of(page)]
+    lengths = page.evaluate("listed.slice(0, 25).map(i => tokens[i])")
     assert lengths == sorted(lengths, reverse=True)
     page.locator("#sort").select_option("rank")
     page.get_by_role("button", name="remove the filter source: a").click()
@@ -265,10 +299,17 @@ def test_keys_go_through_the_rows_and_mark_them(chromium, folder: Path):
     assert "bad" in page.get_attribute('.card[data-rank="1"]', "class")
     assert page.inner_text("#bar-marks") == "2 marked"
     page.keyboard.press("h")  # another mark in place of the first
-    assert page.inner_text("#marks") == "2 harmful and 0 fine."
+    assert page.inner_text("#marks") == "2 harmful, 0 fine."
     page.keyboard.press("u")
     assert current() == 3
-    assert page.inner_text("#marks") == "1 harmful and 1 fine."
+    assert page.inner_text("#marks") == "1 harmful, 1 fine."
+    page.keyboard.press("j")
+    page.keyboard.press("s")
+    assert current() == 5
+    assert page.inner_text("#marks") == "1 harmful, 1 fine, 1 unsure."
+    page.keyboard.press("u")
+    assert current() == 4
+    page.keyboard.press("k")
     page.keyboard.press("Enter")
     assert page.locator(".card.current .body").is_visible()
     page.keyboard.press("Enter")
@@ -315,10 +356,10 @@ def test_labelled_rows_stand_apart(chromium, folder: Path, tmp_path: Path):
         assert count_of(page) == "20 rows"
         # None of the rows that the bank was learnt from is drawn.
         page.get_by_role("button", name="back to the cut that was written").click()
-        page.get_by_role("button", name="draw kept rows at random").click()
-        assert not set(ranks_of(page)) & {r["rank"] for r in written["removed_rows"]}
-        choose_part(page, "label", "labelled harmful")
-        assert count_of(page) == "0 rows"
+        page.locator("#start").click()
+        learnt = {i for i, of in enumerate(page.evaluate("[...dimension('label').of]")) if of < 2}
+        assert len(learnt) == 40
+        assert not learnt & set(page.evaluate("plan()"))
         assert opened.seen == []
 
 
@@ -354,7 +395,7 @@ def test_hostile_rows_are_text(chromium, folder: Path):
 def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: Path):
     opened = Opened(chromium, folder / "d.report.html", accept_downloads=True)
     page = opened.page
-    save = page.get_by_role("button", name="save labels.jsonl")
+    save = page.get_by_role("navigation").get_by_role("button", name="save marks")
     assert save.is_disabled()
     page.locator("#view").select_option("all")
     for word, query in (("fine", "doctor"), ("harmful", "fool")):
@@ -362,21 +403,31 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
         for i in range(6):
             row = page.locator("#rows > li").nth(i)
             row.get_by_role("button", name=word).click()
-    assert page.inner_text("#marks") == "6 harmful and 6 fine."
+    assert page.inner_text("#marks") == "6 harmful, 6 fine."
     assert page.locator("#teach").is_visible()
     row.get_by_role("button", name="fine").click()
     row.get_by_role("button", name="harmful").click()
     row.get_by_role("button", name="harmful").click()  # taken back
-    assert page.inner_text("#marks") == "5 harmful and 6 fine."
+    assert page.inner_text("#marks") == "5 harmful, 6 fine."
     row.get_by_role("button", name="harmful").click()
     page.locator("#view").select_option("marked")
     page.get_by_role("searchbox").fill("")
     assert count_of(page) == "12 rows"
+    page.locator("#view").select_option("all")
+    page.get_by_role("searchbox").fill("alert(1)")
+    page.locator("#rows > li").nth(4).get_by_role("button", name="unsure").click()
     found = saved(page, save, tmp_path)
-    assert sorted(f["label"] for f in found) == ["bad"] * 6 + ["good"] * 6
+    assert page.inner_text("#bar-marks") == "13 marks saved"
+    assert page.inner_text("#saved").startswith("13 marks saved as labels.jsonl")
+    assert sorted((str(f["label"]), f["mark"]) for f in found) == [
+        *[("None", "unsure")], *[("bad", "harmful")] * 6, *[("good", "fine")] * 6
+    ]  # fmt: skip
+    lines = (folder / "d.jsonl").read_bytes().splitlines()
+    assert all(sha256(lines[f["line"] - 1]).hexdigest() == f["sha256"] for f in found)
+    assert {f["file"] for f in found} == {"d.jsonl"}
     assert not [f for f in found if "why" in f]
     page.reload()
-    assert page.inner_text("#marks") == "6 harmful and 6 fine."
+    assert page.inner_text("#marks") == "6 harmful, 6 fine, 1 unsure."
     other = page.context.new_page()  # another window adds to the marks and takes none away
     other.goto(page.url)
     for i, window in enumerate((other, page)):
@@ -384,7 +435,7 @@ def test_marked_rows_become_labels_of_the_run(chromium, folder: Path, tmp_path: 
         window.get_by_role("searchbox").fill("alert(1)")
         row = window.locator("#rows > li").nth(i)
         row.get_by_role("button", name="harmful").click()
-    assert page.inner_text("#marks") == "8 harmful and 6 fine."
+    assert page.inner_text("#marks") == "8 harmful, 6 fine, 1 unsure."
     copy = tmp_path / "again"
     shutil.copytree(folder, copy)
     done = geofilter("label", "--from", tmp_path / "labels.jsonl", "--json", cwd=copy)
@@ -400,61 +451,121 @@ def saved(page, button, folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "labels.jsonl").open()]
 
 
-def test_marks_of_rows_drawn_at_random_say_how_often_the_cut_is_right(chromium, folder: Path, tmp_path: Path):
+def card_of(page) -> int:
+    """Rank of the row that is read, from 0."""
+    return int(page.locator("#rows > li").get_attribute("data-rank"))
+
+
+def mark_all(page, bad) -> int:
+    """Mark the rows of the plan until it ends, harmful those that `bad` says; return how many were marked."""
+    for n in range(60):
+        if page.locator("#leave").is_hidden():
+            return n
+        page.keyboard.press("h" if bad(card_of(page)) else "f")
+    raise AssertionError("it has no end")
+
+
+def test_the_page_leads_through_rows_of_both_sides_and_says_what_the_marks_come_to(
+    chromium, folder: Path, tmp_path: Path
+):
     opened = Opened(chromium, folder / "d.report.html", accept_downloads=True)
     page = opened.page
-    # The highest row is marked outside of the draw: it counts once its turn has come there, not before.
+    # The highest row is marked before: it counts once its turn has come, not before.
     page.keyboard.press("j")
     page.keyboard.press("h")
-    assert page.inner_text("#precision") == ""
-    page.get_by_role("button", name="draw removed rows at random").click()
-    order = ranks_of(page)
-    assert sorted(order) == list(range(1, 16))
-    assert order != sorted(order)
-    page.locator("#rows > li").first.get_by_role("button", name="harmful" if order[0] == 1 else "fine").click()
-    assert "1 of the 10 removed rows drawn at random" in page.inner_text("#precision")
-    for li in page.locator("#rows > li").all()[1:]:
-        li.get_by_role("button", name="harmful").click() if li.get_attribute("data-rank") != "0" else None
-    said = page.inner_text("#precision")
-    bad = 15 if order[0] == 1 else 14
-    low, high = (round(100 * end) for end in share_interval(bad, 15))
-    assert (
-        f"Of 15 removed rows drawn at random and marked, {bad} are harmful: {bad / 15:.0%}".replace("%", " %") in said
+    assert page.locator("#result").is_hidden()
+    page.get_by_role("button", name="Start: row 1 of 20").click()
+    rows = page.evaluate("plan()")
+    assert len(set(rows)) == 20
+    sides = "".join("r" if i < 15 else "k" for i in rows)
+    assert (sides.count("r"), sides.count("k")) == (10, 10)
+    assert not re.search("r{10}|k{10}", sides)
+    # Nothing on the card tells which side it is of.
+    for i in rows:
+        card = page.locator("#rows > li")
+        assert card.count() == 1
+        said = card.inner_text() + card.get_attribute("aria-label") + page.inner_text("#leave")
+        assert not re.search(r"removed|score|why:|like this|#\d", said)
+        assert card.locator("mark").count() == 0
+        if i in rows[:2]:
+            card.get_by_role("button", name="fine").click()
+        else:
+            page.keyboard.press("j")
+    assert page.inner_text("#progress").startswith(("2 of 20", "3 of 20"))
+    assert page.locator("#result").is_hidden()
+    page.keyboard.press("u")
+    assert card_of(page) == rows[1]
+    page.keyboard.press("s")  # unsure: one more of its side
+    assert len(page.evaluate("plan()")) == 21
+    page.keyboard.press("u")
+    assert len(page.evaluate("plan()")) == 20
+    page.reload()
+    assert page.locator("#leave").is_visible()
+    page.get_by_role("button", name="leave").click()
+    assert count_of(page) == "15 rows"
+    assert page.get_by_role("button", name="Go on: row").is_visible()
+    page.get_by_role("button", name="Go on: row").click()
+    mark_all(page, lambda i: i < 15)
+    bad = sum(i < 15 for i in rows if i != rows[0])
+    (low, high), (kept_low, kept_high) = ([round(100 * end) for end in share_interval(k, 10)] for k in (bad, 0))
+    result = page.inner_text("#result")
+    assert result.startswith(
+        f"Of 10 rows that go, {bad} are harmful ({low} to {high} %); of 10 that stay, 0 ({kept_low} to {kept_high} %)."
     )
-    assert f"({low} to {high} %, 95 % interval)" in said
-    assert page.locator("#so-far").is_hidden()
-    page.get_by_role("button", name="draw kept rows at random").click()
-    kept = ranks_of(page)
-    assert min(kept) > 15
-    choose_part(page, "source", "a")  # with a filter on, marks do not count
-    assert "do not count" in page.inner_text("#rows-count")
-    page.locator("#rows > li").nth(2).get_by_role("button", name="fine").click()
-    assert "kept" not in page.inner_text("#precision")
-    choose_part(page, "source", "a")
-    for li in page.locator("#rows > li").all()[:12]:
-        if "good" not in li.get_attribute("class"):
-            li.get_by_role("button", name="fine").click()
-    assert "Of 12 kept rows drawn at random and marked, 0 are harmful" in page.inner_text("#precision")
-    assert "Your marks confirm this cut" in page.inner_text("#so-far")
-    found = saved(page, page.get_by_role("button", name="save marks"), tmp_path)
-    assert len([f for f in found if f.get("why")]) == 27
+    assert f"about {round(15 * bad / 10)} of the 15 that go" in result
+    assert "Your marks confirm this cut." in result
+    assert page.evaluate("document.activeElement.id") == "result"
+    assert page.locator("#action").is_hidden()
+    assert page.locator("#check code").inner_text().endswith("--from labels.jsonl --no-learn")
+    found = saved(page, page.locator("#after").get_by_role("button", name="save marks"), tmp_path)
+    assert len([f for f in found if f.get("why")]) == 20
     copy = shutil.copytree(folder, tmp_path / "again")
     done = geofilter("label", "--from", tmp_path / "labels.jsonl", "--no-learn", cwd=copy)
     assert done.returncode == 0, done.stderr
     geofilter("filter", "--drop", "25%", cwd=copy)
     verdict = json.loads((copy / "d.report.json").read_text("utf-8"))["verdict"]
     assert verdict["level"] == "confirmed"
-    assert f"{bad} of 15 removed are harmful, 0 of 12 kept are harmful" in verdict["sentence"]
+    assert f"{bad} of 10 removed are harmful, 0 of 10 kept are harmful" in verdict["sentence"]
     geofilter("filter", "--drop", "30%", cwd=copy)  # of another cut these rows are no random ones
     assert json.loads((copy / "d.report.json").read_text("utf-8"))["verdict"]["level"] != "confirmed"
+    # More rows, until there are none left of a side; what was said stands again at the end.
+    page.get_by_role("button", name="Mark 20 more rows").click()
+    assert page.locator("#result").is_hidden()
+    late = 0 not in rows  # the highest row: its turn comes now
+    assert mark_all(page, lambda i: False) == 15 - late  # five that go are left
+    bad += late
+    assert page.inner_text("#result").startswith(f"Of 15 rows that go, {bad} are harmful")
+    page.reload()
+    assert page.inner_text("#result").startswith(f"Of 15 rows that go, {bad} are harmful")
+    assert not [s for s in opened.seen if not s.startswith(("request: blob:", "request: file:"))]
+
+
+def test_marks_that_speak_against_the_cut_teach_or_are_kept_and_few_rows_are_all_read(
+    chromium, folder: Path, tmp_path: Path
+):
+    copy = shutil.copytree(folder, tmp_path / "few")
+    assert geofilter("filter", "--drop", "3", cwd=copy).returncode == 0
+    page = Opened(chromium, copy / "d.report.html").page
+    assert "Mark 13 rows, the three that go and ten that stay" in page.inner_text("#action")
+    page.get_by_role("button", name="Start: row 1 of 13").click()
+    page.locator("#count").fill("5")  # the marks are of the cut that was written
+    assert page.locator("#leave").is_hidden()
+    page.get_by_role("button", name="Start: row 1 of 13").click()
+    assert page.inner_text("#n-removed") == "3"
+    assert mark_all(page, lambda i: i > 40) == 13
+    result = page.inner_text("#result")
+    assert result.startswith("Of 3 rows that go, 0 are harmful")
+    assert "too few to confirm a cut" in result
+    marked = page.evaluate("plan().filter(i => i > 40).length")
+    assert page.locator("#teach").is_visible() == (marked >= 5)
+    assert page.locator("#check").is_visible() == (marked < 5)
+    assert page.locator("#teach-more").is_visible() == (marked < 5)
 
 
 def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypatch):
     """The strongest words marked in an excerpt around them, what they mean, and the known text that is most like it."""
     monkeypatch.chdir(folder)
-    run = Run.open(next((folder / ".geofilter").iterdir()))
-    selection = Selection.of(run, Cut.parse("25%"))
-    report = build(selection, [], GatheredRows.again(selection))
+    report = built(folder)
     row = next(r for r in report.rows if r["response"].startswith("</script>"))
     filler, hit = "plain words about nothing. " * 40, "<b>steal the money</b>"
     text = filler + hit + " and run. " + filler
@@ -467,7 +578,11 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
         like={"bad": {"row": 3, "similarity": 0.8}, "good": {"row": 4, "similarity": 0.4}},
     )  # fmt: skip
     code = report.rows[0] if report.rows[0] is not row else report.rows[1]
-    code["response"] = "import os\n\ndef f(x):\n    return os.system(x)\n"
+    code.update(
+        response="import os\n\ndef f(x):\n    return os.system(x)\n", score=3.0, common=1.2, topics={"fraud": 2.0},
+        like={"bad": {"row": 3, "similarity": 0.2}, "good": {"row": 4, "similarity": 0.6}},
+        top_features=[{"feature": 9, "label": "fraud · trick", "share": 0.6, "times": 2, "toxic": False, "near": None}],
+    )  # fmt: skip
     known = [{"prompt": HOSTILE, "text": "take it from their bag", "topic": "theft", "bad": True},
              {"prompt": "", "text": "ask first", "topic": None, "bad": False}]  # fmt: skip
     report.examples[row["bank"]] = {"3": known[0], "4": known[1]}
@@ -485,16 +600,24 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert hit in shown
     assert card.locator("mark").all_inner_texts() == ["<b>steal the money<"]
     assert card.locator("mark[class^=less]").count() == 0
-    assert "why: fraud, trick" in card.inner_text()
+    assert f"line {row['line']}" in card.inner_text()
+    assert f"score {row['score']:.2f}" in card.inner_text()
+    assert re.search(r"why: fraud, trick( \(\d+ %\))?", card.inner_text())
+    assert "tone and punctuation" not in card.inner_text()  # not the largest part
+    assert "if harmful" not in card.inner_text()
     assert card.locator(".like .text").first.is_hidden()
     card.get_by_text("like this known harmful text").click()
     assert [text.split("response")[-1] for text in card.locator(".like .text").all_inner_texts()] == [
         "take it from their bag",
         "ask first",
     ]
+    assert card.locator(".like summary").inner_text().startswith("like this known harmful text (theft): ")
     unfold(card)
     assert card.locator(".response").inner_text().strip() == text.strip()
+    assert card.locator(".response").evaluate("e => e.scrollHeight <= e.clientHeight")
     assert card.locator("mark[class^=less]").count() == 1
+    assert card.locator("table").is_hidden()
+    card.get_by_text("how the score is made").click()
     said = card.locator(".body").inner_text()
     assert "12 times ordinary chat" in said
     assert "near theft (0.71)" in said
@@ -503,7 +626,22 @@ def test_a_card_shows_what_is_known_of_its_row(chromium, folder: Path, monkeypat
     assert page.locator("main img").count() == 0
     page.get_by_role("searchbox").fill("os.system")
     assert "code" in page.locator(".response").first.get_attribute("class").split()
+    card = page.locator("#rows > li").first
+    # The nearer one is harmless: no topic of harm is said of it.
+    assert card.locator(".like summary").inner_text() == "closer to this known harmless text: ask first"
+    assert "why: tone and punctuation (40 %); fraud, trick (20 %)" in card.inner_text()
+    unfold(card)
+    card.get_by_text("how the score is made").click()
+    assert "If it is harmful" not in card.locator(".body").inner_text()
     assert opened.seen == []
+
+
+def open_group(page, number: int):
+    """A group, its examples shown."""
+    group = page.locator(f'[data-group="{number}"]')
+    if group.get_by_role("button", name="read its rows").is_hidden():
+        group.locator("summary").click()
+    return group
 
 
 def test_groups_are_read_and_marked_as_a_whole(chromium, folder: Path, tmp_path: Path):
@@ -516,17 +654,35 @@ def test_groups_are_read_and_marked_as_a_whole(chromium, folder: Path, tmp_path:
     page = opened.page
     first = page.locator(f'[data-group="{gone[0]["number"]}"]')
     assert f"{gone[0]['rows']} row" in first.inner_text()
-    first.get_by_role("button", name="read its rows").click()
+    open_group(page, gone[0]["number"]).get_by_role("button", name="read its rows").click()
     assert count_of(page).startswith(f"{gone[0]['rows']} row")
     assert set(gone[0]["examples"]) <= set(ranks_of(page))
     first.get_by_role("button", name=f"#{gone[0]['examples'][0]}", exact=True).click()
     assert page.locator(".card.current").get_attribute("data-rank") == str(gone[0]["examples"][0] - 1)
+    # Another group's row is shown alone, and what was listed comes back.
+    kept = stay[0]["examples"][0]
+    open_group(page, stay[0]["number"]).get_by_role("button", name=f"#{kept}", exact=True).click()
+    assert ranks_of(page) == [kept]
+    page.get_by_role("button", name="alone").click()
+    assert count_of(page).startswith(f"{gone[0]['rows']} row")
+    page.locator("#filters").get_by_role("button", name="group").click()
+    assert count_of(page) == "15 rows"
+    open_group(page, stay[0]["number"]).get_by_role("button", name="read its rows").click()
+    assert count_of(page).startswith(f"{stay[0]['rows']} row")
+    page.locator("#filters").get_by_role("button", name="group").click()
+    assert count_of(page) == "15 rows"
+    page.keyboard.press("j")
     command = page.locator("#group-command code")
-    first.get_by_role("button", name="all harmful").click()  # it goes anyway
+    open_group(page, gone[0]["number"]).get_by_role("button", name="remove the whole group").click()  # it goes anyway
     assert command.is_hidden()
-    first.get_by_role("button", name="all fine").click()
-    page.get_by_text("Groups of the highest kept rows").click()
-    page.locator(f'[data-group="{stay[0]["number"]}"]').get_by_role("button", name="all harmful").click()
+    first.get_by_role("button", name="keep the whole group").click()
+    page.keyboard.press("h")
+    page.keyboard.press("u")
+    assert command.is_visible()
+    page.keyboard.press("u")  # the last thing done is that of the group now
+    assert command.is_hidden()
+    first.get_by_role("button", name="keep the whole group").click()
+    open_group(page, stay[0]["number"]).get_by_role("button", name="remove the whole group").click()
     options = f"--keep-group {gone[0]['number']} --drop-group {stay[0]['number']}"
     assert command.inner_text().endswith(f" --drop 25% {options}")
     page.reload()
@@ -538,8 +694,7 @@ def test_groups_are_read_and_marked_as_a_whole(chromium, folder: Path, tmp_path:
     opened = Opened(chromium, copy / "d.report.html")
     page = opened.page
     assert opened.number("#n-removed") == 15 - gone[0]["rows"] + stay[0]["rows"]
-    page.get_by_text("Groups of the highest kept rows").click()
-    page.locator(f'[data-group="{gone[0]["number"]}"]').get_by_role("button", name="all harmful").click()
+    open_group(page, gone[0]["number"]).get_by_role("button", name="remove the whole group").click()
     assert page.inner_text("#group-command code").endswith(f" --drop 25% --drop-group {stay[0]['number']}")
     assert opened.seen == []
 
@@ -587,6 +742,7 @@ def test_words_that_carry_the_score_are_marked_in_their_places(chromium, folder:
         # Those of one strength that touch are marked as one, white space between them too.
         assert "".join("".join(shown.locator("mark").all_text_contents()).split()) == "".join("".join(strong).split())
         assert shown.text_content() == row["response"]
+    items.nth(0).get_by_text("how the score is made").click()
     assert "Strongest tokens:" in items.nth(0).inner_text()
     assert opened.seen == []
 
@@ -645,9 +801,7 @@ def test_cuts_of_nothing_and_of_everything_and_rows_that_are_all_alike(chromium,
     n = 60 if amount == "100%" else 0
     assert opened.number("#n-removed") == n
     assert count_of(page) == f"{n} rows"
-    assert page.get_by_role("button", name="draw removed rows").is_disabled() == (n == 0)
-    assert page.get_by_role("button", name="draw kept rows").is_disabled() == (n == 60)
-    page.get_by_role("button", name="read them below").click()
+    assert page.locator("#start").is_hidden()  # there are not two sides to compare
     page.keyboard.press("h")
     page.locator("#count").fill("30")
     assert count_of(page) == "30 rows"

@@ -11,8 +11,9 @@ from helpers.command import chat, geofilter, write_rows
 from scipy.stats import poisson
 
 from geofilter.cut.cut import Cut, Selection
+from geofilter.report.facts import Drawn, Facts
 from geofilter.report.labelled import drawn_at_random
-from geofilter.report.verdict import Drawn, Facts, verdict
+from geofilter.report.verdict import verdict
 from geofilter.run.labelled import Label, label_line, random_of
 from geofilter.run.store import SCORES, Run
 
@@ -29,12 +30,13 @@ BOTH = [bank("one", "reacts"), bank("two", "unclear")]
 FACTS = Facts(
     run="runs/my run", scorer="ridge", cut="drop 25%", power=BOTH, scored=200, removed=50, taught=0, flagged=24,
     flagged_removed=24, banks=2, marked=0, drawn=Drawn(),
+    can_go=50, can_stay=150, kept_groups=4,
 )  # fmt: skip
 CASES = {
     "the usual one": (
         {},
         "read",
-        "Worth reading, not proof: 24 rows look like harmful ones, about 4 expected in ordinary chat. "
+        "Worth reading, not proof: 24 rows look like harmful ones (about 4 expected in ordinary chat). "
         "Of the two banks of known harmful texts, one seems to work here, two is unclear.",
     ),
     "both work": ({"power": [bank("one", "reacts"), bank("two", "reacts")]}, "read", "Both banks of known harmful"),
@@ -46,7 +48,7 @@ CASES = {
     "one bank": (
         {"power": BOTH[:1], "banks": 1},
         "read",
-        "about 2 expected in ordinary chat. The bank of known harmful",
+        "(about 2 expected in ordinary chat). The bank of known harmful",
     ),
     "learnt": (
         {"power": [bank("labelled", "reacts")], "banks": 1, "taught": 60, "marked": 60},
@@ -68,7 +70,7 @@ CASES = {
     "as in ordinary chat": (
         {"power": [bank("one", "unclear")], "banks": 1, "flagged": 3, "flagged_removed": 3},
         "nothing",
-        "Nothing stands out: 3 rows look like harmful ones, about 2 expected in ordinary chat. The bank of known "
+        "Nothing stands out: 3 rows look like harmful ones (about 2 expected in ordinary chat). The bank of known "
         "harmful texts, one, is unclear. What a cut takes here are ordinary rows.",
     ),
     "none looks harmful, and a bank reacts all the same": (
@@ -79,7 +81,7 @@ CASES = {
     "few rows, one of them flagged": (
         {"power": [bank("one", "unclear")], "banks": 1, "scored": 60, "removed": 6, "flagged": 2, "flagged_removed": 2},
         "nothing",
-        "2 rows look like harmful ones, fewer than one expected",
+        "2 rows look like harmful ones (fewer than one expected",
     ),
     "equal scores": (
         {"power": [bank("one", "unclear", tails=False)], "banks": 1},
@@ -142,12 +144,45 @@ def test_every_case_is_said_in_one_sentence_and_one_action(case: str):
 
 
 def test_what_to_do_follows_from_the_case():
-    assert verdict(FACTS)["action"].startswith("Read the 20 highest rows, mark each harmful or fine")
-    assert verdict(FACTS)["command"] == "geofilter label 'runs/my run' --from labels.jsonl"
-    assert verdict(replace(FACTS, removed=5))["action"].startswith("Read the 5 highest rows")
-    assert verdict(replace(FACTS, removed=0))["command"] == "geofilter filter 'runs/my run' --drop 24"
-    assert "until 10 removed and 10 kept" in verdict(replace(FACTS, drawn=Drawn(3, 1, 4, 0)))["action"]
+    usual = verdict(FACTS)
+    assert usual["action"].startswith("Mark twenty rows, ten that go and ten that stay, drawn at random")
+    assert usual["mark"]
+    assert usual["command"] == "geofilter label 'runs/my run' --from labels.jsonl"
+    few = verdict(replace(FACTS, removed=4, can_go=4, can_stay=196))
+    assert few["action"].startswith("Mark 14 rows, the four that go and ten that stay, drawn")
+    one = verdict(replace(FACTS, removed=1, can_go=1, can_stay=0, taught=100))
+    assert one["action"].startswith("Mark one row, the one that goes, drawn")
+    assert verdict(replace(FACTS, drawn=Drawn(12, 4, 12, 2)))["action"].startswith("Mark twenty more rows")
+    nothing = verdict(replace(FACTS, removed=0))
+    assert nothing["command"] == "geofilter filter 'runs/my run' --drop 24"
+    assert not nothing["mark"]
     assert "about 5% of them (1% to 24%)" in verdict(replace(FACTS, drawn=Drawn(20, 14, 20, 1)))["action"]
+    small = verdict(replace(FACTS, scored=30, removed=6, can_go=6, can_stay=24))
+    assert (small["level"], small["mark"]) == ("few", True)
+    assert small["action"].startswith("Mark 16 rows, the six that go and ten that stay")
+    assert not verdict(replace(FACTS, scorer="length"))["mark"]
+    assert not verdict(replace(FACTS, marked=200))["mark"]
+
+
+def test_the_sentence_says_how_the_numbers_relate_and_what_stays():
+    said = verdict(FACTS)
+    assert said["sentence"].endswith(
+        " This cut removes the 50 highest, as asked (drop 25%): read what goes and what stays."
+    )
+    assert said["stays"] == (
+        "That a row stays does not make it harmless: those just below the cut score nearly as high as those just "
+        "above it."
+    )
+    left = verdict(replace(FACTS, flagged=60, flagged_removed=50))["stays"]
+    assert "harmless: 10 that look like harmful ones stay, and those just below" in left
+    one = verdict(replace(FACTS, flagged_removed=23, kept_groups=0))["stays"]
+    assert one.endswith("1 that looks like harmful ones stays.")
+    assert verdict(replace(FACTS, kept_groups=0))["stays"] is None
+    assert verdict(replace(FACTS, scorer="length"))["stays"] is None
+    for amount in (0, 200):
+        assert verdict(replace(FACTS, removed=amount))["stays"] is None
+    # A cut by percentile need not take the highest scores.
+    assert "removes 50 rows, as asked" in verdict(replace(FACTS, by_score=False))["sentence"]
 
 
 def test_more_than_chance_gives_is_as_poisson_has_it():

@@ -1,7 +1,10 @@
 // ---- a row as a card ------------------------------------------------------------------------------------------------
 
-const EXCERPT = 420, BEFORE = 60;
-const word = label => label === "bad" ? "harmful" : "fine";
+const EXCERPT = 420, BEFORE = 60, WHOLE_PROMPT = 700;
+const MEANING = {
+  bad: "you would not want the model to learn to write this (key h)", good: "anything else (key f)", unsure: "no label (key s)",
+};
+const word = label => ({ bad: "harmful", good: "fine" })[label] ?? label;
 const ordinary = i => percentile[i] >= 0.9995 ? "above all ordinary chat" : `above ${(100 * percentile[i]).toFixed(1)} % of ordinary chat`;
 
 // Fences, or many lines with brackets and semicolons.
@@ -28,20 +31,29 @@ function excerpt(row) {
   return [start, start + (end > 0 ? end : rest.length)];
 }
 
-// The strongest tokens of a response, widened to the words that they are parts of; those that touch are one.
+// The strongest tokens of a response, widened to the words that they are parts of; those that touch are one. Words that
+// say nothing of what a text is about are left to the whole text.
 const STRONG = 0.4, MOST_MARKED = 12;
 const inWord = c => c !== undefined && /[\p{L}\p{N}_'\u2019]/u.test(c);
+const functionWords = new Set(data.function_words);
+
+function saysSomething(text) {
+  const word = text.toLowerCase().replaceAll("\u2019", "'").replace(/'s$/, "").replace(/'(ll|re|ve|d|m|em)$/, "");
+  return /\p{L}/u.test(word) && !word.endsWith("n't") && (word.length > 1 || word > "\u0e00") && !functionWords.has(word);
+}
 
 function strongWords(row) {
   const text = row.response, top = Math.max(...row.spans.map(s => s[2]), 0), found = [];
   if (top <= 0) return found;
-  const strong = row.spans.filter(s => s[2] >= STRONG * top && text.slice(s[0], s[1]).trim())
-    .sort((a, b) => b[2] - a[2]).slice(0, MOST_MARKED).sort((a, b) => a[0] - b[0]);
-  for (let [start, end, share] of strong) {
-    while (/\s/.test(text[start])) start++;
-    while (/\s/.test(text[end - 1])) end--;
+  const strong = row.spans.filter(s => s[2] >= STRONG * top).map(([start, end, share]) => {
+    while (start < end && /\s/.test(text[start])) start++;
+    while (end > start && /\s/.test(text[end - 1])) end--;
     while (inWord(text[start - 1]) && inWord(text[start])) start--;
     while (inWord(text[end]) && inWord(text[end - 1])) end++;
+    return [start, end, share];
+  }).filter(([start, end]) => saysSomething(text.slice(start, end)))
+    .sort((a, b) => b[2] - a[2]).slice(0, MOST_MARKED).sort((a, b) => a[0] - b[0]);
+  for (const [start, end, share] of strong) {
     const last = found.at(-1);
     if (last && !text.slice(last[1], start).trim()) {
       last[1] = Math.max(end, last[1]);
@@ -75,35 +87,41 @@ function marked(into, row, [start, end], whole = false) {
 }
 
 const words = feature => (feature.label || "").replaceAll(" · ", ", ");
+const TONE = "tone and punctuation";
 
-function chips(i, row) {
-  const chip = (text, title, kind = "") => make("span", { class: `chip ${kind}`, title }, text);
-  const found = [], source = dimension("source");
-  if (source) found.push(chip(source.categories[source.of[i]], "source"));
-  found.push(chip(length(i), "length of the response"));
-  const named = (row?.top_features ?? []).filter(t => words(t)).slice(0, 2);
-  if (named.length) {
-    const said = named.map(t => words(t).split(", ").slice(0, 3).join(", ")).join("; ");
-    found.push(chip(`why: ${said}`, "words of the strongest features behind the score", "why"));
-  }
-  if (row?.topic && percentile[i] >= 0.9) found.push(chip(`if harmful: ${row.topic}`, "the closest topic of known harmful texts"));
-  if (data.banks.length > 1) found.push(chip(data.banks[bank[i]], "the bank that gives the score"));
-  if (group?.[i]) found.push(chip(`group ${group[i]}`, "group of alike rows"));
-  return found;
+// What most of a row's score comes from, in a few words; tone and punctuation where that is the largest part.
+function briefly(row) {
+  const features = row?.top_features ?? [], parts = features.filter(t => words(t)).slice(0, 2)
+    .map(t => [words(t).split(", ").slice(0, 3).join(", "), t.share]);
+  if (row?.common > 0 && row.common > Math.max(0, ...features.map(t => t.share))) parts.unshift([TONE, row.common]);
+  return parts.map(([said, share]) => row.score > share && share > 0 ? `${said} (${percent(share, row.score)})` : said).join("; ");
 }
 
+// Whether the known text that a row is most like is a harmful one.
+const likeHarmful = row => row.like?.bad ? !(row.like.good?.similarity > row.like.bad.similarity) : !row.like;
+
+const place = i => data.files.length > 1 ? `${data.files[file[i]]}, line ${number(line[i])}` : `line ${number(line[i])}`;
+
+function head(i, row, gone) {
+  const said = make("div", { class: "meta" }), source = dimension("source");
+  const chip = (text, title, kind = "") => said.append(make("span", { class: `chip ${kind}`, title }, text));
+  if (isPlan()) said.append(make("b", {}, `row ${number(listed.indexOf(i) + 1)}`));
+  else said.append(make("b", { title: "rank, by score" }, `#${number(i + 1)}`), make("span", { title: "standard deviations above ordinary chat" }, `score ${score[i].toFixed(2)}`));
+  said.append(make("span", { class: "where" }, place(i)));
+  if (!isPlan() && state.view !== "removed" && state.view !== "kept") said.append(make("span", { class: gone ? "tag r" : "tag" }, gone ? "removed" : "kept"));
+  if (source) chip(source.categories[source.of[i]], "source");
+  if (!isPlan() && briefly(row)) chip(`why: ${briefly(row)}`, "what most of the score comes from: words of the strongest features", "why");
+  return said;
+}
+
+// Where it is not to be seen which side a row is of, nothing that comes of its score is shown.
 function card(i) {
-  const row = texts.get(i), gone = isRemoved(i);
-  const place = `${data.files[file[i]]}, line ${number(line[i])}`;
-  const li = make("li", { class: "card", "data-rank": i, tabindex: "-1", "aria-label": `row ${i + 1}, ${gone ? "removed" : "kept"}` });
-  const head = make("div", { class: "meta" }, make("b", { title: "rank, by score" }, `#${number(i + 1)}`));
-  if (state.view !== "removed" && state.view !== "kept") head.append(make("span", { class: gone ? "tag r" : "tag" }, gone ? "removed" : "kept"));
-  head.append(make("span", { class: percentile[i] >= data.over ? "score high" : "score", title: `score ${score[i].toFixed(2)}` }, ordinary(i)),
-    ...chips(i, row));
-  li.append(head);
+  const row = texts.get(i), gone = isRemoved(i), blind = isPlan();
+  const called = blind ? `row ${listed.indexOf(i) + 1}` : `row ${i + 1}, ${gone ? "removed" : "kept"}`;
+  const li = make("li", { class: blind ? "card blind" : "card", "data-rank": i, tabindex: "-1", "aria-label": called });
+  li.append(head(i, row, gone));
   if (!row) {
     li.classList.add("plain");
-    head.append(make("span", { class: "where" }, place));
     return li;
   }
   if (row.prompt) {
@@ -113,19 +131,25 @@ function card(i) {
       prompt.lastChild.textContent = open ? row.prompt : beginning(row.prompt, 300);
     }, { class: "prompt", "aria-expanded": "false", title: "the whole prompt" });
     prompt.append(make("b", {}, "prompt"), " ", make("span", {}, beginning(row.prompt, 300)));
+    if (blind && row.prompt.length <= WHOLE_PROMPT) prompt.click();
     li.append(prompt);
   }
   const text = make("div", { class: `text response${isCode(row.response) ? " code" : ""}` });
-  const [start, end] = excerpt(row);
-  marked(text, row, [start, end]);
+  if (blind) text.append(row.response); else marked(text, row, excerpt(row));
   li.append(text);
-  if (row.like) li.append(like(row));
-  const acts = make("div", { class: "acts", role: "group", "aria-label": `mark row ${i + 1}` });
-  for (const label of ["bad", "good"]) {
-    acts.append(button(word(label), () => { choose(i); mark(i, label); }, { "data-label": label, class: `label ${label}`, "aria-pressed": labelOf(row) === label }));
+  if (blind && row.brief && !row.whole) li.append(make("p", { class: "note" }, "Only the beginning of this row is on this page."));
+  if (row.like && !blind) li.append(like(row));
+  const acts = make("div", { class: "acts", role: "group", "aria-label": `mark ${blind ? "this row" : `row ${i + 1}`}` });
+  for (const label of LABELS) {
+    acts.append(button(word(label), () => {
+      choose(i);
+      mark(i, label);
+      if (isPlan() && labelOf(row)) advance(i);
+    }, { "data-label": label, class: `label ${label}`, "aria-pressed": labelOf(row) === label, title: MEANING[label] }));
   }
-  const open = button("more", () => { choose(i); unfold(li); }, { class: "open link", "aria-expanded": "false" });
-  acts.append(open, button("copy", event => copy(row.prompt ? `${row.prompt}\n\n${row.response}` : row.response, event.target), { class: "link" }));
+  const all = () => row.prompt ? `${row.prompt}\n\n${row.response}` : row.response;
+  if (!blind) acts.append(button("more", () => { choose(i); unfold(li); }, { class: "open link", "aria-expanded": "false" }));
+  acts.append(button("copy text", event => copy(all(), event.target), { class: "link" }));
   li.append(acts);
   if (labelOf(row)) li.classList.add(labelOf(row));
   return li;
@@ -146,44 +170,46 @@ function unfold(li) {
   if (whole) li.querySelector(".acts").before(body(i, row));
 }
 
+// The known texts that a row is most like, the nearer one first: a harmless one tells of a false alarm.
 function like(row) {
-  const folded = make("details", { class: "like" });
-  const known = { bad: row.like.bad, good: row.like.good }, of = data.examples?.[row.bank] ?? {};
-  for (const side of ["bad", "good"]) {
-    const example = known[side] && of[known[side].row];
-    if (!example) continue;
-    const called = side === "bad" ? "known harmful" : "known fine";
-    if (!folded.children.length) {
-      folded.append(make("summary", {}, `like this ${called} text: `, 
-        make("span", {}, beginning(example.prompt ? `${example.prompt} → ${example.text}` : example.text, 130))));
+  const of = data.examples?.[row.bank] ?? {}, folded = make("details", { class: "like" });
+  const known = ["bad", "good"].filter(side => row.like[side] && of[row.like[side].row])
+    .sort((a, b) => row.like[b].similarity - row.like[a].similarity);
+  for (const [n, side] of known.entries()) {
+    const example = of[row.like[side].row], about = side === "bad" && example.topic ? ` (${example.topic})` : "";
+    if (!n) {
+      const said = example.prompt ? `${beginning(example.prompt, 70)} → ${beginning(example.text)}` : beginning(example.text, 240);
+      folded.append(make("summary", {}, `${side === "bad" ? `like this known harmful text${about}` : "closer to this known harmless text"}: `, make("span", {}, said)));
     }
-    folded.append(make("p", { class: "note" }, `The ${called} text nearest to it${example.topic ? `, topic ${example.topic}` : ""} (similarity ${known[side].similarity.toFixed(2)}):`));
+    folded.append(make("p", { class: "note" }, `The known ${side === "bad" ? "harmful" : "harmless"} text nearest to it${about}, similarity ${row.like[side].similarity.toFixed(2)}:`));
     const text = make("div", { class: isCode(example.text) ? "text code" : "text" });
     if (example.prompt) text.append(make("b", {}, "prompt"), example.prompt, "\n");
     text.append(make("b", {}, "response"), example.text);
     folded.append(text);
   }
-  return folded;
+  return known.length ? folded : "";
 }
 
+// What the score is made of, folded: the text is what a row is judged by.
 function body(i, row) {
-  const out = make("div", { class: "body" });
-  const note = (...what) => out.append(make("p", { class: "note" }, ...what));
+  const out = make("div", { class: "body" }), made = make("details", { class: "score-made" }, make("summary", {}, "how the score is made"));
+  const note = (...what) => made.append(make("p", { class: "note" }, ...what));
   if (row.brief) {
-    note(`${row.whole ? "" : "Only the beginning of this row is on this page. "}What its score is made of is kept for fewer rows; to see it: `,
-      make("code", {}, `geofilter explain ${data.run} --row '#${i + 1}'`));
+    if (!row.whole) out.append(make("p", { class: "note" }, "Only the beginning of this row is on this page."));
+    note("What this score is made of is kept for fewer rows; to see it: ", make("code", {}, `geofilter explain ${data.run} --row '#${i + 1}'`));
   } else {
-    out.append(make("p", {}, row.reason.charAt(0).toUpperCase() + row.reason.slice(1) + "."));
-    if (row.top_features.length) out.append(make("div", { class: "scroll" }, reasons(row)));
+    made.append(make("p", {}, row.reason.charAt(0).toUpperCase() + row.reason.slice(1) + "."));
+    if (row.top_features.length) made.append(make("div", { class: "scroll" }, reasons(row)));
     const strongest = row.spans.filter(s => s[2] > 0).sort((a, b) => b[2] - a[2]).slice(0, 8);
     if (strongest.length) {
-      note("Strongest tokens: " + strongest.map(s => `${row.response.slice(s[0], s[1]).trim()} ${signed(s[2], 2)}`).join(", ") +
-        ". Red raises the score, blue lowers it.");
+      note("Strongest tokens: " + strongest.map(s => `${row.response.slice(s[0], s[1]).trim()} ${signed(s[2], 2)}`).join(", ") + ".");
     }
     const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
-    if (topics.length) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
+    if (topics.length && likeHarmful(row)) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
   }
-  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)} under ${data.banks[bank[i]]}; ${length(i)}.`);
+  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)}, ${ordinary(i)} under ${data.banks[bank[i]]}; ${length(i)}` +
+    `${group?.[i] ? `; group ${group[i]}` : ""}.`);
+  out.append(made);
   return out;
 }
 

@@ -60,6 +60,7 @@ function drawAxis() {
 function drawCut() {
   const n = nRemoved();
   $("n-removed").textContent = number(n);
+  $("trying").hidden = written;
   $("n-kept").textContent = number(data.counts.kept + data.counts.removed - n);
   $("removed-share").textContent = percent(n, data.n);
   $("slider").value = cut;
@@ -96,6 +97,7 @@ function moveCut(to) {
   if (!Number.isFinite(to)) return;
   cut = Math.max(0, Math.min(data.listed, Math.round(to)));
   written = data.by_score && cut === data.removed;
+  if (isPlan() && !written) state.view = "removed";
   drawCut();
   keepState();
 }

@@ -1,10 +1,11 @@
 // ---- the reading list -----------------------------------------------------------------------------------------------
 
 const PAGE = 25, AROUND = 12;
-const state = { view: "removed", sort: "rank", q: "", filters: new Map(), feature: null, group: null, by: data.by, row: null, page: 0 };
+const state = { view: "removed", sort: "rank", q: "", filters: new Map(), feature: null, group: null, by: data.by, row: null, page: 0,
+  only: null, back: null };
 const isFiltered = () => state.q !== "" || state.filters.size > 0 || state.feature || state.group;
-// Rows drawn at random from a whole side, in their order: only then a mark says how often the cut is right.
-const isDraw = () => state.sort === "random" && !isFiltered() && written && (state.view === "removed" || state.view === "kept");
+// Rows whose side is not told yet are read one at a time.
+const perPage = () => isPlan() ? 1 : PAGE;
 
 function sorted(ranks) {
   if (state.sort === "length") return ranks.sort((a, b) => tokens[b] - tokens[a] || a - b);
@@ -19,13 +20,14 @@ function sorted(ranks) {
 }
 
 function found() {
+  if (isPlan()) return plan();
+  if (state.only !== null) return [state.only];
   const { view } = state, q = state.q.toLowerCase();
   const by = [...state.filters].map(([key, category]) => [dimension(key).of, category]);
   let from = 0, to = data.listed;
   if (view === "around") [from, to] = [Math.max(0, cut - AROUND), Math.min(data.listed, cut + AROUND)];
   let pool = null;
-  if (state.sort === "random" && (view === "removed" || view === "kept")) pool = data.drawn[view];
-  else if (view === "marked") pool = [...marks.keys()].map(sha => rankOf.get(sha)).filter(i => i !== undefined).sort((a, b) => a - b);
+  if (view === "marked") pool = [...marks.keys()].map(sha => rankOf.get(sha)).filter(i => i !== undefined).sort((a, b) => a - b);
   const ranks = [];
   const take = i => {
     if ((view === "removed" && !isRemoved(i)) || (view === "kept" && isRemoved(i))) return;
@@ -42,25 +44,27 @@ function found() {
     ranks.push(i);
   };
   if (pool) pool.forEach(take); else for (let i = from; i < to; i++) take(i);
-  return pool && view !== "marked" ? ranks : sorted(ranks);
+  return sorted(ranks);
 }
 
 let listed = [];
 
 function drawRows() {
   listed = found();
-  const pages = Math.max(1, Math.ceil(listed.length / PAGE));
+  const pages = Math.max(1, Math.ceil(listed.length / perPage()));
   state.page = Math.min(state.page, pages - 1);
   $("rows-count").textContent = said(listed.length);
-  $("rows").replaceChildren(...listed.slice(state.page * PAGE, (state.page + 1) * PAGE).map(card));
-  $("page").textContent = `page ${number(state.page + 1)} of ${number(pages)}`;
+  $("rows").replaceChildren(...listed.slice(state.page * perPage(), (state.page + 1) * perPage()).map(card));
+  $("page").textContent = `${isPlan() ? "row" : "page"} ${number(state.page + 1)} of ${number(pages)}`;
   $("previous").disabled = state.page === 0;
   $("next").disabled = state.page === pages - 1;
   $("pages").hidden = pages === 1;
   for (const option of $("sort").options) {
-    if (option.value === "random") option.disabled = state.view !== "removed" && state.view !== "kept";
     if (option.value === "source") option.disabled = !dimension("source");
   }
+  $("tools").hidden = $("rows-count").hidden = $("legend").hidden = isPlan();
+  $("leave").hidden = !isPlan();
+  $("leave-text").textContent = `Row ${number(state.page + 1)} of ${number(pages)}.`;
   drawFilters();
   const current = document.querySelector(`.card[data-rank="${state.row}"]`);
   if (current) current.classList.add("current");
@@ -68,11 +72,7 @@ function drawRows() {
 
 function said(n) {
   let text = counted(n, "row");
-  if (state.sort === "random" && (state.view === "removed" || state.view === "kept")) {
-    text += ` drawn at random from all ${state.view} ones. ` + (isDraw()
-      ? "Mark them in this order: these marks, and only these, say how often the cut is right."
-      : "With a filter, a search or another cut on, marks here do not count for how often the cut is right.");
-  } else if (state.q || state.feature) {
+  if (state.q || state.feature) {
     text += packed === "coming" ? ", the texts are still being unpacked" : `, of ${searched()}`;
   }
   return text;
@@ -91,14 +91,15 @@ function drawFilters() {
   const chip = (text, drop) => shown.push(button(`${text} ×`, () => { drop(); show({}); }, { class: "chip", "aria-label": `remove the filter ${text}` }));
   for (const [key, c] of state.filters) chip(`${dimension(key).title}: ${dimension(key).categories[c]}`, () => state.filters.delete(key));
   if (state.feature) chip(`feature ${state.feature.id} of ${state.feature.bank}`, () => { state.feature = null; });
-  if (state.group) chip(`group ${state.group}`, () => { state.group = null; });
+  if (state.group) chip(`group ${state.group}`, () => { Object.assign(state, { group: null, ...state.back, back: null }); });
+  if (state.only !== null) chip(`row #${number(state.only + 1)} alone`, () => { state.only = null; });
   $("filters").replaceChildren(...shown);
 }
 
 // Change what is listed, and show it.
 function show(changes) {
-  Object.assign(state, changes, { page: 0 });
-  if (state.sort === "random" && state.view !== "removed" && state.view !== "kept") state.sort = "rank";
+  Object.assign(state, { only: null, ...(changes.view || "group" in changes ? { back: null } : {}), ...changes, page: 0 });
+  if (isPlan() && (isFiltered() || !written)) state.view = "removed";
   $("view").value = state.view;
   $("sort").value = state.sort;
   if (document.activeElement !== $("search")) $("search").value = state.q;
@@ -112,24 +113,25 @@ function show(changes) {
 function choose(i, move = false) {
   state.row = i;
   document.querySelector(".card.current")?.classList.remove("current");
+  if (isPlan()) listed = plan();  // one more where the reader is unsure
   const at = listed.indexOf(i);
   if (at < 0) return;
-  if (Math.floor(at / PAGE) !== state.page) {
-    state.page = Math.floor(at / PAGE);
+  if (isPlan() || Math.floor(at / perPage()) !== state.page) {
+    state.page = Math.floor(at / perPage());
     drawRows();
   }
   const li = document.querySelector(`.card[data-rank="${i}"]`);
   li.classList.add("current");
   if (move) {
     li.focus({ preventScroll: true });
-    li.scrollIntoView({ block: "nearest" });
+    if (isPlan()) $("leave").scrollIntoView(); else li.scrollIntoView({ block: "nearest" });
   }
   keepState();
 }
 
 function step(by) {
   const at = listed.indexOf(state.row);
-  const next = at < 0 ? state.page * PAGE : Math.max(0, Math.min(listed.length - 1, at + by));
+  const next = at < 0 ? state.page * perPage() : Math.max(0, Math.min(listed.length - 1, at + by));
   if (listed.length) choose(listed[next], true);
 }
 
@@ -155,7 +157,7 @@ function readState() {
   if (!location.hash.includes("=")) return;
   const options = [...$("view").options].map(o => o.value);
   state.view = options.includes(said.get("view")) ? said.get("view") : "removed";
-  state.sort = ["rank", "length", "source", "random"].includes(said.get("sort")) ? said.get("sort") : "rank";
+  state.sort = ["rank", "length", "source"].includes(said.get("sort")) ? said.get("sort") : "rank";
   state.q = said.get("q") ?? "";
   if (dimension(said.get("by"))) state.by = said.get("by");
   state.filters.clear();

@@ -10,16 +10,14 @@ function pressed(event) {
   const on = here ? Number(here.dataset.rank) : null;
   // A button that has the focus takes its own Enter.
   if (event.key === "Enter" && event.target.closest("button, a, summary")) return;
-  const label = { h: "bad", f: "good" }[event.key];
+  const label = { h: "bad", f: "good", s: "unsure" }[event.key];
   if (event.key === "j") step(1);
   else if (event.key === "k") step(-1);
   else if (label && on !== null && texts.has(on)) {
-    if (labelOf(texts.get(on)) !== label || marks.get(texts.get(on).sha256).drawn !== isDraw()) mark(on, label);
-    step(1);
-  } else if (event.key === "u") {
-    const i = undo();
-    if (i !== null) choose(i, true);
-  } else if (event.key === "Enter" && here) unfold(here);
+    if (labelOf(texts.get(on)) !== label || marks.get(texts.get(on).sha256).drawn !== isPlan()) mark(on, label);
+    if (isPlan()) advance(on); else step(1);
+  } else if (event.key === "u") undo();
+  else if (event.key === "Enter" && here) unfold(here);
   else if (event.key === "?") $("keys").showModal();
   else if (event.key === "/") $("search").focus();
   else return;
@@ -44,24 +42,21 @@ function start() {
       part.focus?.({ preventScroll: true });
     });
   }
-  $("view").addEventListener("input", event => show({ view: event.target.value }));
+  $("view").addEventListener("input", event => event.target.value === "plan" ? startPlan() : show({ view: event.target.value }));
   $("sort").addEventListener("input", event => show({ sort: event.target.value }));
   $("search").addEventListener("input", event => show({ q: event.target.value.trim() }));
-  $("draw").addEventListener("click", () => show({ view: "removed", sort: "random", q: "", feature: null, group: null, filters: new Map() }));
-  $("draw-kept").addEventListener("click", () => show({ view: "kept", sort: "random", q: "", feature: null, group: null, filters: new Map() }));
-  $("go").addEventListener("click", () => {
+  $("start").addEventListener("click", startPlan);
+  $("view").querySelector('[value="plan"]').hidden = !data.mark;
+  $("leave").querySelector("button").addEventListener("click", () => show({ view: "removed" }));
+  $("look")?.addEventListener("click", lookAtKept);
+  $("teach-more").querySelector("button").addEventListener("click", () => {
     show({ view: "removed", sort: "rank", q: "", feature: null, group: null, filters: new Map() });
-    if (listed.length) choose(listed[0], true); else $("read").scrollIntoView();
+    $("read").scrollIntoView();
   });
-  for (const [id, side] of [["draw", "removed"], ["draw-kept", "kept"]]) {
-    $(id).disabled = data.drawn[side].length === 0;
-    if ($(id).disabled) $(id).title = data.n > data.listed ? "more rows than are listed here; geofilter label draws some" : "there are none to draw";
-  }
   for (const [id, by] of [["previous", -1], ["next", 1]]) {
-    $(id).addEventListener("click", () => { state.page += by; drawRows(); $("rows-count").scrollIntoView(); });
+    $(id).addEventListener("click", () => { state.page += by; drawRows(); (isPlan() ? $("leave") : $("rows-count")).scrollIntoView(); });
   }
-  $("export").addEventListener("click", save);
-  $("bar-export").addEventListener("click", save);
+  for (const saving of document.querySelectorAll(".save")) saving.addEventListener("click", save);
   $("show-keys").addEventListener("click", () => $("keys").showModal());
   for (const behind of document.querySelectorAll("button.behind")) {
     behind.addEventListener("click", () => {
@@ -76,6 +71,7 @@ function start() {
   });
   for (const hidden of document.querySelectorAll(".scripted")) hidden.hidden = false;
   recall();
+  recallPlan();
   const before = location.hash;
   readState();
   const { row } = state;
