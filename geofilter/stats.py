@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -217,12 +219,12 @@ def auroc_interval(
 
 def share_interval(k: int, n: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a share of which k of n were seen; (0, 1) of none."""
-    from scipy.stats import binomtest  # type: ignore[attr-defined]
-
     if not n:
         return 0.0, 1.0
-    found = binomtest(k, n).proportion_ci(level, "wilson")
-    return float(found.low), float(found.high)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (k + z * z / 2) / (n + z * z)
+    reach = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def difference_interval(k: int, n: int, other_k: int, other_n: int, level: float = LEVEL) -> Interval:
@@ -235,6 +237,5 @@ def difference_interval(k: int, n: int, other_k: int, other_n: int, level: float
         return -1.0, 1.0
     p, q = k / n, other_k / other_n
     (low, high), (other_low, other_high) = share_interval(k, n, level), share_interval(other_k, other_n, level)
-    down = np.hypot(p - low, other_high - q)
-    up = np.hypot(high - p, q - other_low)
-    return float(p - q - down), float(p - q + up)
+    down, up = math.hypot(p - low, other_high - q), math.hypot(high - p, q - other_low)
+    return p - q - down, p - q + up

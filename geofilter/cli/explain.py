@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, Verbose, open_run
-from geofilter.cli.output import note, print_json, say
+from geofilter.cli.output import coloured, note, paragraph, print_json, say
 from geofilter.cli.progress import loading_libraries
 from geofilter.cli.row import place_of
 from geofilter.cli.settings import with_settings
@@ -71,11 +71,8 @@ def explain(
 
 def _lead(run: Run, detail: ScoreLine, position: int, spans: Sequence[Mark]) -> None:
     """What a row says, its strong words marked, and why it scores as it does."""
-    from rich.console import Console
-    from rich.text import Text
-
     from geofilter.bank.known import quoted
-    from geofilter.cli.filtered import NARROW, shaded
+    from geofilter.cli.filtered import shaded
     from geofilter.report.excerpt import marked
     from geofilter.run.banks import find_banks
     from geofilter.run.labelled import learnt_by
@@ -83,26 +80,22 @@ def _lead(run: Run, detail: ScoreLine, position: int, spans: Sequence[Mark]) -> 
     from geofilter.run.rows import reread
 
     row = reread([detail], run.reading)[detail["file"], detail["line"]]
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = NARROW
     score, n = run.arrays()["score"], run.manifest["counts"]["scored"]
     rank = int((score > score[position]).sum()) + 1
-    console.print(Text(inert(f"{detail['file']}, line {detail['line']}: rank {rank:,} of {n:,}"), style="bold"))
+    paragraph(f"{detail['file']}, line {detail['line']}: rank {rank:,} of {n:,}", "bold", err=False)
     for name, text, of in (("prompt", row.prompt, []), ("response", row.response, spans)):
         if text:
-            shown = shorten(text)
-            console.print()
-            console.print(Text(name, style="dim"))
-            console.print(shaded(marked(shown, of), marks=not console.is_terminal))
-    console.print()
+            say("")
+            paragraph(name, "dim", err=False)
+            paragraph(shaded(marked(shorten(text), of), marks=not coloured(err=False)), err=False)
     said = reason(detail)
-    console.print(Text(inert(f"{said[:1].upper()}{said[1:]}."), style="bold"))
+    say("")
+    paragraph(f"{said[:1].upper()}{said[1:]}.", "bold", err=False)
     found, _ = find_banks(run)
     known = next((b.rows for b in found if b.name == detail["bank"]), None)
     for side, like in (known.named(detail.get("like", {})) if known else {}).items():
         words = "Its features are like those of" if side == "bad" else "Of harmless rows most like"
-        console.print(Text(inert(f"{words}: {quoted(like)}")))
+        paragraph(f"{words}: {quoted(like)}", err=False)
     learnt = learnt_by(run).get(detail["bank"])
     if learnt is not None and learnt[position]:
         note(f"{detail['bank']} was learnt from this row")

@@ -30,15 +30,25 @@ def note(text: str) -> None:
     typer.echo(inert(text), err=True)
 
 
-def paragraph(text: str | Text, style: str = "") -> None:
-    """Text on stderr, wrapped at words where that is a terminal; one line where it is none, for whoever searches it."""
+def paragraph(text: str | Text, style: str = "", err: bool = True) -> None:
+    """Text on stderr or stdout, wrapped at words where that is a terminal, else as it is, for whoever searches it.
+
+    Args:
+        text: a string, or styled text that is inert already.
+        err: on stderr.
+    """
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True)
+    console = Console(stderr=err)
     if not console.is_terminal:
         console.width = UNWRAPPED
     console.print(text if isinstance(text, Text) else Text(inert(text), style=style))
+
+
+def coloured(err: bool = True) -> bool:
+    """Whether stderr, or stdout, shows styles."""
+    return (sys.stderr if err else sys.stdout).isatty()
 
 
 def say(text: str) -> None:

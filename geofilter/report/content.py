@@ -37,7 +37,6 @@ from geofilter.report.rows import GatheredRows
 from geofilter.report.verdict import verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
-from geofilter.run.labelled import learnt_from
 from geofilter.run.manifest import InputFile, Manifest
 from geofilter.run.store import SCORES, Run
 from geofilter.run.told import reading_said
@@ -141,7 +140,7 @@ def before_any_cut(run: Run) -> Verdict:
 def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:
     """What the verdict goes by."""
     run, a, removed = selection.run, selection.arrays, selection.removed
-    manifest, free = run.manifest, ~learnt_from(run)
+    manifest, free = run.manifest, ~a["learnt"].any(axis=1)
     flagged = (a["percentile"] >= FLAGGED) & free
     return Facts(
         run=str(run.path),

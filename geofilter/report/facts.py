@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from geofilter.stats import Interval, difference_interval
 
 LEAST = 10
 """marked rows drawn at random, of the removed and of the kept, before their shares are compared"""
+MANY = 50
+"""expected rows from which on twice as many are rarer than `RARE`"""
 RARE = 0.01
 """chance under which ordinary chat is taken to give as many rows that look harmful"""
 
@@ -89,7 +92,12 @@ class Facts:
     @property
     def stands_out(self) -> bool:
         """Whether more than twice as many rows are flagged as are expected, and so many are no chance."""
-        from scipy.special import pdtrc
-
-        # Poisson's chance of as many or more.
-        return self.flagged > 2 * self.expected and float(pdtrc(self.flagged - 1, self.expected)) < RARE
+        if self.flagged <= 2 * self.expected:
+            return False
+        # Poisson's chance of as many or more: one less that of each smaller number. Twice so many are no chance.
+        if self.expected > MANY:
+            return True
+        below = [math.exp(-self.expected)]
+        for k in range(1, self.flagged):
+            below.append(below[-1] * self.expected / k)
+        return 1 - math.fsum(below) < RARE

@@ -85,7 +85,7 @@ def drawn_at_random(selection: Selection) -> Drawn:
     labels = {sha: label for sha, label in given_labels(run.path / LABELS).items() if label.bad is not None}
     if not labels:
         return Drawn()
-    hashes, free = run.hashes(), ~learnt_from(run)
+    hashes, free = selection.arrays["sha256"], ~selection.arrays["learnt"].any(axis=1)
     marked = among(hashes, digests(labels)) & free
     every = bool(free.any() and marked[free].all())  # then none had to be drawn
     whys = random_among(run.manifest["files"][SCORES]["sha256"], str(selection.cut))

@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from geofilter.arrays import Bools
 from geofilter.cut.cut import Selection
 from geofilter.files import dumps
 from geofilter.rows.records import Row
-from geofilter.run.labelled import learnt_from
 from geofilter.run.store import SCORES
 from geofilter.text import TEXT, shorten
 
@@ -103,7 +103,9 @@ def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
     Args:
         listed: ranks that a page lists; where a side has others, none can be drawn from it.
     """
-    order, free = selection.order(), ~learnt_from(selection.run)[selection.order()]
+    order = selection.order()
+    learnt: Bools = np.logical_or.reduce(selection.arrays["learnt"], axis=1)
+    free = ~learnt[order]
     gone = selection.removed[order]
     scores = selection.run.manifest["files"][SCORES]["sha256"]
     found = {}

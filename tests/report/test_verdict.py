@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import chat, geofilter, write_rows
+from scipy.stats import poisson
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.report.facts import Drawn, Facts
@@ -182,6 +183,16 @@ def test_the_sentence_says_how_the_numbers_relate_and_what_stays():
         assert verdict(replace(FACTS, removed=amount))["stays"] is None
     # A cut by percentile need not take the highest scores.
     assert "removes 50 rows, as asked" in verdict(replace(FACTS, by_score=False))["sentence"]
+
+
+def test_more_than_chance_gives_is_as_poisson_has_it():
+    for rows in (10, 60, 150, 400, 2000):
+        for flagged in range(1, 60):
+            facts = replace(FACTS, scored=rows, banks=1, flagged=flagged)
+            rare = poisson.sf(flagged - 1, rows * 0.01) < 0.01
+            assert facts.stands_out == (flagged > 2 * rows * 0.01 and rare), (rows, flagged)
+    assert poisson.sf(100, 50) < 1e-9
+    assert replace(FACTS, scored=10_000, flagged=401).stands_out
 
 
 def test_only_marks_drawn_at_random_confirm_a_cut_and_each_row_once(tiny, tiny_bank: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ from helpers.command import geofilter, write_rows
 from helpers.scanning import errors_of, rows, scan_args
 
 from geofilter.bank.bank import Bank
+from geofilter.rows.records import parse_line
 
 
 def test_explain_reads_the_bank_of_the_scan_s_dtype(tiny, tmp_path: Path, monkeypatch):
@@ -32,18 +33,32 @@ def test_explain_reads_the_bank_of_the_scan_s_dtype(tiny, tmp_path: Path, monkey
 
 def test_explain_sums_to_the_stored_score(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", [*rows(5), {"x": 1}])
-    assert geofilter(*scan_args(tiny, tiny_bank), cwd=tmp_path).returncode == 0
+    tiny_copy = shutil.copytree(tiny[0], tmp_path / "model")
+    assert geofilter(*scan_args((tiny_copy, tiny[1]), tiny_bank), cwd=tmp_path).returncode == 0
     done = geofilter("explain", "--row", 3, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["line"] == 3
-    total = sum(f["share"] for f in found["features"]) + found["other_active_features"] + found["silent_features"]
+    total = sum(f["share"] for f in found["features"]) + found["common"]
+    total += found["other_active_features"] + found["silent_features"]
     assert total == pytest.approx(found["score"], abs=1e-4)
     for f in found["features"]:
         assert f["score_without"] == pytest.approx(found["score"] - f["share"], abs=1e-4)
     tokens = sum(t["share"] for t in found["tokens"])
     assert tokens == pytest.approx(found["score"] - found["silent_features"], abs=1e-4)
-    assert geofilter("explain", "--row", 3, cwd=tmp_path).returncode == 0
+    whole = geofilter("explain", "--row", 3, "--verbose", cwd=tmp_path)
+    assert "score without" in whole.stdout
+    assert "strongest tokens: " in whole.stdout
+    shutil.rmtree(tiny_copy)  # no model is needed for the rest
+    done = geofilter("explain", "--row", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("d.jsonl, line 3: rank ")
+    row = parse_line((tmp_path / "d.jsonl").read_bytes().splitlines(keepends=True)[2], "d.jsonl", 3)
+    assert row.prompt in lines
+    assert row.response in done.stdout.replace("[", "").replace("]", "")
+    assert "Scores above " in done.stdout
+    assert whole.stdout.startswith(done.stdout)
     for row, error in [(6, "d.jsonl, line 6: not scored: no known fields;"), (99, "--row 99: no such row in the run")]:
         done = geofilter("explain", "--row", row, cwd=tmp_path)
         assert done.returncode == 2
