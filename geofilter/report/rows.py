@@ -26,9 +26,11 @@ TOP = 100
 AROUND = 15
 """rows shown on either side of the cut"""
 SHOWN = 250
-"""rows shown, besides those that stand for groups; what the top and the cut leave is spread evenly over the upper half
-of the ranks
+"""rows shown, besides those that stand for groups or are drawn at random; what the top and the cut leave is spread
+evenly over the upper half of the ranks
 """
+READ = 20
+"""rows drawn at random from each side that are shown: those that are read first"""
 MOST_LISTED = 250_000
 """rows that the page lists, the highest scores first; the rest only counts"""
 SAMPLE = 500
@@ -64,7 +66,8 @@ class GatheredRows:
         self.groups = Groups.find(selection)
         self.names = Names(self.groups)
         of_groups = selection.rank()[self.groups.shown] - 1
-        shown = sorted({*shown_ranks(len(order), n_removed), *of_groups.tolist()})
+        first = (rank for drawn in self.drawn.values() for rank in drawn[:READ])
+        shown = sorted({*shown_ranks(len(order), n_removed), *of_groups.tolist(), *first})
         gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])[: texts.MOST]
         others = {*gone.tolist(), *self.drawn["removed"], *self.drawn["kept"]}.difference(shown)
         self._rank = {int(order[rank]): rank + 1 for rank in (*shown, *others)}

@@ -504,6 +504,13 @@ def test_the_page_leads_through_rows_of_both_sides_and_says_what_the_marks_come_
     page.get_by_role("button", name="leave").click()
     assert count_of(page) == "15 rows"
     assert page.get_by_role("button", name="Go on: row").is_visible()
+    # In a page of another cut they are marks of rows that were not drawn for it.
+    other = (folder / "d.report.html").read_text("utf-8").replace("at random: drop 25%", "at random: drop 26%")
+    (tmp_path / "other.html").write_text(other, "utf-8")
+    second = page.context.new_page()
+    second.goto((tmp_path / "other.html").as_uri())
+    assert second.inner_text("#marks") == page.inner_text("#marks") != "No row is marked."
+    assert second.get_by_role("button", name="Start: row 1 of 20").is_visible()
     page.get_by_role("button", name="Go on: row").click()
     mark_all(page, lambda i: i < 15)
     bad = sum(i < 15 for i in rows if i != rows[0])
@@ -770,8 +777,11 @@ def test_200000_rows(chromium, tmp_path: Path):
     order = Selection.of(run, Cut.parse("10%")).order()
     opened.page.get_by_role("searchbox").fill(f"row {order[19_998] + 1} ")
     assert ranks_of(opened.page) == [19_999]
-    assert "of all 20,000 removed rows, each up to about 425 characters" in opened.page.inner_text("#rows-count")
+    assert "of all 20,000 removed rows, each up to about 426 characters" in opened.page.inner_text("#rows-count")
     opened.page.get_by_role("searchbox").fill("")
+    # Those that are read at random are there as far as any row is.
+    whole = opened.page.evaluate("SIDES.flatMap(side => data.drawn[side].slice(0, 10)).map(i => texts.get(i))")
+    assert all("brief" not in row and len(row["response"]) > 600 for row in whole)
     opened.page.locator("#percent").fill("50")
     assert opened.number("#n-removed") == 100_000
     assert opened.page.inner_text("#rows-count") == "100,000 rows"

@@ -1,6 +1,6 @@
 // ---- a row as a card ------------------------------------------------------------------------------------------------
 
-const EXCERPT = 420, BEFORE = 60, WHOLE_PROMPT = 700;
+const EXCERPT = 420, BEFORE = 60, WHOLE_PROMPT = 700, KNOWN = 330;
 const MEANING = {
   bad: "you would not want the model to learn to write this (key h)", good: "anything else (key f)", unsure: "no label (key s)",
 };
@@ -178,7 +178,7 @@ function like(row) {
   for (const [n, side] of known.entries()) {
     const example = of[row.like[side].row], about = side === "bad" && example.topic ? ` (${example.topic})` : "";
     if (!n) {
-      const said = example.prompt ? `${beginning(example.prompt, 70)} → ${beginning(example.text)}` : beginning(example.text, 240);
+      const said = example.prompt ? `${beginning(example.prompt, 70)} → ${beginning(example.text, KNOWN)}` : beginning(example.text, KNOWN);
       folded.append(make("summary", {}, `${side === "bad" ? `like this known harmful text${about}` : "closer to this known harmless text"}: `, make("span", {}, said)));
     }
     folded.append(make("p", { class: "note" }, `The known ${side === "bad" ? "harmful" : "harmless"} text nearest to it${about}, similarity ${row.like[side].similarity.toFixed(2)}:`));

@@ -1,7 +1,8 @@
 // ---- groups of alike rows -------------------------------------------------------------------------------------------
 
 // Of more groups each is one line until it is opened.
-const OPEN_GROUPS = 4;
+const OPEN_GROUPS = 4, FIRST_GROUPS = 12;
+const groupCards = [];
 // number of a group -> bad or good, what is thought of it as a whole.
 const grouped = new Map();
 const groupStore = `geofilter-groups-${data.fingerprint}-${data.why_random}`;
@@ -23,7 +24,7 @@ function drawGroups() {
   const command = groupCommand();
   $("group-command").hidden = !command;
   $("group-command").querySelector("code").textContent = command;
-  for (const li of document.querySelectorAll("#groups [data-group]")) {
+  for (const li of groupCards) {
     const label = grouped.get(Number(li.dataset.group));
     li.classList.remove("bad", "good");
     if (label) li.classList.add(label);
@@ -111,7 +112,13 @@ function startGroups() {
     const side = data.groups.filter(g => g.removed === removed);
     if (!side.length) continue;
     const rows = side.reduce((n, g) => n + g.rows, 0);
-    const list = make("ol", { class: "groups" }, ...side.map(g => groupCard(g, side.length > OPEN_GROUPS)));
+    const cards = side.map(g => groupCard(g, side.length > OPEN_GROUPS));
+    groupCards.push(...cards);
+    const list = make("ol", { class: "groups" }, ...cards.slice(0, FIRST_GROUPS));
+    if (side.length > FIRST_GROUPS) {
+      const more = button(`show ${number(side.length - FIRST_GROUPS)} more groups`, () => more.parentElement.replaceWith(...cards.slice(FIRST_GROUPS)));
+      list.append(make("li", {}, more));
+    }
     $("group-list").append(make("div", { id }, make("h3", {}, removed ? `Rows that go, in ${counted(side.length, "group")}` :
       `Rows that stay, the ${number(rows)} just below the cut, in ${counted(side.length, "group")}`), list));
   }

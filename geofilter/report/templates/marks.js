@@ -1,6 +1,6 @@
 // ---- the marks ------------------------------------------------------------------------------------------------------
 
-// sha256 of a row -> its label, and whether it was given while rows drawn at random were read in their order.
+// sha256 of a row -> its label, and the cut of which rows drawn at random were read when it was given, if it was so.
 const marks = new Map();
 const LABELS = ["bad", "good", "unsure"];
 // What takes back each thing that was done, the last one last.
@@ -18,6 +18,10 @@ function keep() {
   try { localStorage.setItem(store, JSON.stringify([...marks].map(([sha, m]) => [sha, m.label, m.drawn]))); } catch { /* see above */ }
 }
 
+// Whether a row has this mark already; where rows are drawn at random, as one of those.
+const stands = (row, label) => labelOf(row) === label && (!isPlan() || isDrawn(row));
+const isDrawn = row => marks.get(row.sha256)?.drawn === data.why_random;
+
 // Mark a row; the same mark again takes it back.
 function mark(i, label) {
   const row = texts.get(i);
@@ -30,8 +34,8 @@ function mark(i, label) {
     marksChanged(i);
     choose(i, true);
   });
-  if (before?.label === label && before.drawn === isPlan()) marks.delete(row.sha256);
-  else marks.set(row.sha256, { label, drawn: isPlan() || before?.drawn || false });
+  if (stands(row, label)) marks.delete(row.sha256);
+  else marks.set(row.sha256, { label, drawn: isPlan() ? data.why_random : before?.drawn ?? "" });
   keep();
   marksChanged(i);
 }

@@ -62,10 +62,10 @@ function advance(from) {
 }
 
 // Of the rows of one side in the order in which they were drawn: those marked up to the last one marked as such. A row
-// that was marked elsewhere before counts once its turn has come.
+// that was marked elsewhere before counts once its turn has come, or all have been read.
 function drawn(side) {
-  const order = data.drawn[side].map(i => texts.get(i)).filter(Boolean);
-  const last = order.findLastIndex(row => marks.get(row.sha256)?.drawn);
+  const order = data.drawn[side].map(i => texts.get(i)).filter(Boolean), all = plan().every(isRead);
+  const last = Math.max(order.findLastIndex(isDrawn), all ? wantedOf(side).length - 1 : -1);
   const read = order.slice(0, last + 1).filter(row => marks.has(row.sha256));
   const rows = read.filter(row => labelOf(row) !== "unsure");
   return { rows, n: rows.length, bad: rows.filter(row => labelOf(row) === "bad").length, unsure: read.length - rows.length };

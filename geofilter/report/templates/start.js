@@ -14,7 +14,7 @@ function pressed(event) {
   if (event.key === "j") step(1);
   else if (event.key === "k") step(-1);
   else if (label && on !== null && texts.has(on)) {
-    if (labelOf(texts.get(on)) !== label || marks.get(texts.get(on).sha256).drawn !== isPlan()) mark(on, label);
+    if (!stands(texts.get(on), label)) mark(on, label);
     if (isPlan()) advance(on); else step(1);
   } else if (event.key === "u") undo();
   else if (event.key === "Enter" && here) unfold(here);
@@ -80,6 +80,7 @@ function start() {
   if (row !== null && before) choose(row, true);
   unpack().then(() => {
     document.body.dataset.texts = packed;
+    recallPlan();
     drawRows();
     drawMarks();
     if (row !== null && before && state.row === row) choose(row, true);
