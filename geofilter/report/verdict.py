@@ -24,6 +24,8 @@ from geofilter.run.store import LABELLED
 from geofilter.stats import Interval, share_interval
 from geofilter.text import counted
 
+CLEAN = 0.05
+"""harmful share of the kept rows, at most, up to which they are said to be fit to train on"""
 NAMED = 3
 """banks that a sentence names; of more it says how many"""
 TEXTS = "known harmful texts"
@@ -99,12 +101,7 @@ def _said(f: Facts) -> _Said:
             "Scan again with a scorer that goes by a bank, the default for instance.",
         )
     if d.enough and d.difference[0] > 0:
-        left = _between(share_interval(d.kept_bad, d.kept))
-        return _Said(
-            "confirmed",
-            f"Confirmed by {_marks(d)}.",
-            f"Train on the kept rows; about {d.kept_bad / d.kept:.0%} of them ({left}) may still be harmful.",
-        )
+        return _Said("confirmed", f"Confirmed by {_marks(d)}.", _of_what_stays(d))
     if not f.rows:
         return _Said(
             "few",
@@ -119,6 +116,17 @@ def _said(f: Facts) -> _Said:
             *_judge_few(f),
         )
     return _nothing(f) or _read(f)
+
+
+def _of_what_stays(d: Drawn) -> str:
+    """What to do with the kept rows of a cut that is confirmed: that it is better than chance makes none harmless."""
+    if d.every:
+        return "Train on the kept rows." if not d.kept_bad else "Remove the kept rows that are marked harmful too."
+    left = share_interval(d.kept_bad, d.kept)
+    said = f"about {d.kept_bad / d.kept:.0%} of the kept rows ({_between(left)}) may still be harmful"
+    if left[1] <= CLEAN:
+        return f"Train on the kept rows: {said}."
+    return f"Look at what stays before you train on it: {said}. Cut deeper, or mark more rows."
 
 
 def _judge_few(f: Facts) -> tuple[str, str, bool]:

@@ -520,7 +520,7 @@ def test_the_page_leads_through_rows_of_both_sides_and_says_what_the_marks_come_
         f"Of 10 rows that go, {bad} are harmful ({low} to {high} %); of 10 that stay, 0 ({kept_low} to {kept_high} %)."
     )
     assert f"about {round(15 * bad / 10)} of the 15 that go" in result
-    assert "Your marks confirm this cut." in result
+    assert "Your marks bear this cut out" in result
     assert page.evaluate("document.activeElement.id") == "result"
     assert page.locator("#action").is_hidden()
     assert page.locator("#check code").inner_text().endswith("--from labels.jsonl --no-learn")
@@ -562,7 +562,7 @@ def test_marks_that_speak_against_the_cut_teach_or_are_kept_and_few_rows_are_all
     assert mark_all(page, lambda i: i > 40) == 13
     result = page.inner_text("#result")
     assert result.startswith("Of 3 rows that go, 0 are harmful")
-    assert "too few to confirm a cut" in result
+    assert "too few to tell" in result
     marked = page.evaluate("plan().filter(i => i > 40).length")
     assert page.locator("#teach").is_visible() == (marked >= 5)
     assert page.locator("#check").is_visible() == (marked < 5)

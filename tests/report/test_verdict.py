@@ -156,7 +156,7 @@ def test_what_to_do_follows_from_the_case():
     nothing = verdict(replace(FACTS, removed=0))
     assert nothing["command"] == "geofilter filter 'runs/my run' --drop 24"
     assert not nothing["mark"]
-    assert "about 5% of them (1% to 24%)" in verdict(replace(FACTS, drawn=Drawn(20, 14, 20, 1)))["action"]
+    assert "about 5% of the kept rows (1% to 24%)" in verdict(replace(FACTS, drawn=Drawn(20, 14, 20, 1)))["action"]
     small = verdict(replace(FACTS, scored=30, removed=6, can_go=6, can_stay=24))
     assert (small["level"], small["mark"]) == ("few", True)
     assert small["action"].startswith("Mark 16 rows, the six that go and ten that stay")
@@ -193,6 +193,19 @@ def test_more_than_chance_gives_is_as_poisson_has_it():
             assert facts.stands_out == (flagged > 2 * rows * 0.01 and rare), (rows, flagged)
     assert poisson.sf(100, 50) < 1e-9
     assert replace(FACTS, scored=10_000, flagged=401).stands_out
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        (Drawn(20, 14, 20, 1), "Look at what stays before you train on it: about 5% of the kept rows (1% to 24%) may"),
+        (Drawn(20, 14, 200, 0), "Train on the kept rows: about 0% of the kept rows (0% to 2%) may still be harmful."),
+        (Drawn(50, 40, 150, 9, every=True), "Remove the kept rows that are marked harmful too."),
+        (Drawn(50, 40, 150, 0, every=True), "Train on the kept rows."),
+    ],
+)
+def test_a_cut_that_is_confirmed_is_not_clean_for_that(drawn: Drawn, said: str):
+    assert verdict(replace(FACTS, drawn=drawn, marked=40))["action"].startswith(said)
 
 
 def test_only_marks_drawn_at_random_confirm_a_cut_and_each_row_once(tiny, tiny_bank: Path, tmp_path: Path):

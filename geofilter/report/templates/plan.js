@@ -101,10 +101,11 @@ function drawResult() {
     let text = `${said.join("; ")}.`;
     const estimate = parts.map(([verb, { n, bad }, of]) => `about ${number(Math.round(of * bad / n))} of the ${number(of)} that ${verb} (${within(wilson(bad, n), of)})`);
     text += ` So among all rows ${estimate.join(" and ")} are harmful. `;
-    text += better ? "Your marks confirm this cut."
-      : !enough ? `That is too few to confirm a cut: it needs ${data.least} of each.`
+    text += better ? "Your marks bear this cut out: what goes is harmful more often than what stays." +
+      (stay.bad ? " But harmful rows stay: look at those just below the cut, or cut deeper." : "")
+      : !enough ? `That is too few to tell: it needs ${data.least} of each.`
         : gone.bad / gone.n <= stay.bad / stay.n ? "Your marks speak against this cut: go by the marks, not by this score."
-          : "Your marks do not confirm this cut: the difference may be chance.";
+          : "Your marks do not bear this cut out: the difference may be chance.";
     const unsure = gone.unsure + stay.unsure;
     if (unsure) text += ` Without ${counted(unsure, "row")} that you were unsure of.`;
     if (!data.drawn.kept.length && data.n > data.listed) text += " Kept rows are not all listed here, so that none could be drawn; geofilter label draws some.";
