@@ -127,7 +127,7 @@ def overlap_said(control: Controls) -> str:
     most = f"a cut of equal size by {worst} removes {overlap[worst]:.0%} of the same rows, chance {chance:.0%}"
     if overlap[worst] > chance + ALIKE * (1 - chance):
         return f"The score may go by length or format here, and not by harm: {most}."
-    return f"The score goes by something else than length and format: at most, {most}."
+    return f"Length and format alone do not make this cut: at most, {most}."
 
 
 def _explained(explained: Explained) -> str:

@@ -25,9 +25,9 @@ def test_the_same_division_under_other_names_is_known():
 @pytest.mark.parametrize(
     ("overlap", "chance", "said"),
     [
-        (0.36, 0.25, "goes by something else than length and format: at most, a cut of equal size by shortest removes"),
+        (0.36, 0.25, "Length and format alone do not make this cut: at most, a cut of equal size by shortest removes"),
         (0.6, 0.25, "may go by length or format here, and not by harm: a cut of equal size by shortest removes 60%"),
-        (0.92, 0.9, "goes by something else"),
+        (0.92, 0.9, "alone do not make this cut"),
     ],
 )
 def test_the_controls_come_to_a_conclusion(overlap: float, chance: float, said: str):
