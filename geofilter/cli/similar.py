@@ -9,6 +9,7 @@ import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_json, say
+from geofilter.cli.progress import loading_libraries
 from geofilter.cli.row import place_of
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
@@ -48,7 +49,8 @@ def similar(
     opened = open_run(run)
     vectors = required(opened)
     if text is not None:
-        from geofilter.scanning.text import text_vector
+        with loading_libraries(quiet):
+            from geofilter.scanning.text import text_vector
 
         position, query = None, text_vector(opened, vectors, text, notifier(quiet))
     else:

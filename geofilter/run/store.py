@@ -25,7 +25,7 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import from_json, locked, own_bytes, write_json
+from geofilter.files import from_json, locked, ordinary, own_bytes, write_json
 from geofilter.rows.reading import Reading
 from geofilter.run.manifest import Least, Manifest, Quarantined, RowScore, ScoreLine, Started
 from geofilter.run.score_arrays import check_scores
@@ -290,7 +290,7 @@ class Run:
         with ThreadPoolExecutor(1) as hashing:
             believed = hashing.submit(self.believed, LINES)
             try:
-                with (self.path / LINES).open("rb") as handle:
+                with ordinary(self.path / LINES).open("rb") as handle:
                     for i, line in enumerate(handle):
                         if i != following:
                             continue

@@ -97,12 +97,12 @@ def test_a_disk_that_is_full(cut: Path, scan_args, tmp_path: Path):
     """A real one of few bytes, on which commands are tried with less and less room until they fit."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", disk], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
     try:
         shutil.copyfile(cut / "d.jsonl", disk / "d.jsonl")
-        room, met = 400 << 10, 0
+        room, met = 1 << 20, 0
         for args in (scan_args, ["filter", "run", "--drop", "10%"]):
             for left in (4096, 16384, 32768, 65536, 131072):
                 (disk / "ballast").write_bytes(b"")
