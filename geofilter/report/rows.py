@@ -68,7 +68,8 @@ class GatheredRows:
         of_groups = selection.rank()[self.groups.shown] - 1
         first = (rank for drawn in self.drawn.values() for rank in drawn[:READ])
         shown = sorted({*shown_ranks(len(order), n_removed), *of_groups.tolist(), *first})
-        gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])[: texts.MOST]
+        gone = np.flatnonzero(selection.removed[order[:MOST_LISTED]])
+        gone = gone if len(gone) <= texts.MOST else gone[: texts.OF_MORE]
         others = {*gone.tolist(), *self.drawn["removed"], *self.drawn["kept"]}.difference(shown)
         self._rank = {int(order[rank]): rank + 1 for rank in (*shown, *others)}
         self._shown = {int(order[rank]) for rank in shown}
