@@ -11,11 +11,12 @@ import typer
 from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, Verbose, open_run
 from geofilter.cli.output import coloured, note, paragraph, print_json, say
 from geofilter.cli.progress import loading_libraries
-from geofilter.cli.row import place_of
+from geofilter.cli.row import position_of
 from geofilter.cli.settings import with_settings
 from geofilter.text import inert, shorten
 
 if TYPE_CHECKING:
+    from geofilter.rows.records import Row
     from geofilter.run.manifest import ScoreLine
     from geofilter.run.marks import Mark
     from geofilter.run.store import Run
@@ -45,31 +46,33 @@ def explain(
     With --verbose also all features, their tokens, and the score without each; that runs the model on the row, as do
     --bank, --exclude-feature and --json, and a run without token shares.
     """
+    import numpy as np
+
     from geofilter.run.marks import marks_of
-    from geofilter.run.rows import find_row
+    from geofilter.run.rows import reread
 
     opened = open_run(run)
-    line, of = place_of(opened, row, file)
-    detail = find_row(opened, line, of)
-    position = opened.position(detail)
+    position = position_of(opened, row, file)
+    ((_, detail),) = opened.score_lines(np.array([position]))
+    read = reread([detail], opened.reading)[detail["file"], detail["line"]]
     marks = marks_of(opened, [position]).get(position)
     stored = marks is not None and marks.share is not None
     if stored and not (verbose or as_json or bank or exclude_feature):
-        _lead(opened, detail, position, marks.spans() if marks else [])
+        _lead(opened, detail, read, position, marks.spans() if marks else [])
         note("geofilter explain --verbose runs the model and takes the score apart")
         return
     with loading_libraries():
         from geofilter.scanning.explain import explain as run_explain
 
-    result = run_explain(opened, line, of, bank, note, exclude_feature or ())
+    result = run_explain(opened, detail, read, bank, note, exclude_feature or ())
     if as_json:
         print_json(result.to_json())
         return
-    _lead(opened, detail, position, result.marks.spans())
+    _lead(opened, detail, read, position, result.marks.spans())
     _apart(result, bank or detail["bank"])
 
 
-def _lead(run: Run, detail: ScoreLine, position: int, spans: Sequence[Mark]) -> None:
+def _lead(run: Run, detail: ScoreLine, row: Row, position: int, spans: Sequence[Mark]) -> None:
     """What a row says, its strong words marked, and why it scores as it does."""
     from geofilter.bank.known import quoted
     from geofilter.cli.filtered import shaded
@@ -77,9 +80,7 @@ def _lead(run: Run, detail: ScoreLine, position: int, spans: Sequence[Mark]) -> 
     from geofilter.run.banks import find_banks
     from geofilter.run.labelled import learnt_by
     from geofilter.run.reasons import reason
-    from geofilter.run.rows import reread
 
-    row = reread([detail], run.reading)[detail["file"], detail["line"]]
     score, n = run.arrays()["score"], run.manifest["counts"]["scored"]
     rank = int((score > score[position]).sum()) + 1
     paragraph(f"{detail['file']}, line {detail['line']}: rank {rank:,} of {n:,}", "bold", err=False)

@@ -10,7 +10,7 @@ from geofilter.cli.output import note, paragraph
 from geofilter.report.excerpt import Piece, excerpt
 from geofilter.report.grouped import group_said
 from geofilter.report.plain import details
-from geofilter.text import inert
+from geofilter.text import counted, inert
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -153,7 +153,7 @@ def _unmarked(report: ReportDocument) -> str:
 def _common(report: ReportDocument) -> list[str]:
     """The largest groups of the removed rows; without any, features behind most of them, by their words."""
     if groups := [group for group in report["groups"] if group["removed"]]:
-        more = [f"  and {len(groups) - PARTS} more groups"] if len(groups) > PARTS else []
+        more = [f"  and {counted(len(groups) - PARTS, 'more group')}"] if len(groups) > PARTS else []
         return [f"  {group_said(group)}" for group in groups[:PARTS]] + more
     named = [f for f in report["features"] if f["label"]][:PARTS]
     return [f"{f['rows']:6,} rows  {f['label']}" for f in named]

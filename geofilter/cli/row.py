@@ -10,23 +10,23 @@ if TYPE_CHECKING:
     from geofilter.run.store import Run
 
 
-def place_of(run: Run, row: str, file: str | None) -> tuple[int, str | None]:
-    """Line and file of the row that is meant.
+def position_of(run: Run, row: str, file: str | None) -> int:
+    """The place among the scored rows (0-based) of the row that is meant.
 
     Raises:
-        InputError: neither a line nor a rank, or no row has this rank.
+        InputError: neither a line nor a rank, or no scored row is there.
     """
     from geofilter.cut.cut import by_score
+    from geofilter.run.rows import find_row
 
     number = row.removeprefix("#")
     if not (number.isascii() and number.isdecimal() and len(number) < 16):
         raise InputError(f"--row {row}: no row; give its line, 17 for instance, or '#3' for the third highest score")
     if number == row:
-        return int(row), file
-    arrays, rank = run.arrays(), int(number)
+        return find_row(run, int(row), file)
+    score, rank = run.arrays()["score"], int(number)
     if file is not None:
         raise InputError(f"--row {row}: a rank is of the whole run; leave --file {file} out")
-    if not 1 <= rank <= len(arrays["score"]):
-        raise InputError(f"--row {row}: the run's rows have the ranks #1 to #{len(arrays['score'])}")
-    position = int(by_score(arrays["score"])[rank - 1])
-    return int(arrays["line"][position]), run.manifest["data"][arrays["file"][position]]["path"]
+    if not 1 <= rank <= len(score):
+        raise InputError(f"--row {row}: the run's rows have the ranks #1 to #{len(score)}")
+    return int(by_score(score)[rank - 1])

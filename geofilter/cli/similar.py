@@ -10,7 +10,7 @@ import typer
 from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
 from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.progress import loading_libraries
-from geofilter.cli.row import place_of
+from geofilter.cli.row import position_of
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 from geofilter.text import counted, one_line
@@ -41,7 +41,6 @@ def similar(
 ) -> None:
     """The rows that are about the same as a row, or as a text, the most similar one first."""
     from geofilter.groups.similar import similar as search
-    from geofilter.run.rows import find_row
     from geofilter.run.vectors import required
 
     if (row is None) == (text is None):
@@ -54,7 +53,7 @@ def similar(
 
         position, query = None, text_vector(opened, vectors, text, notifier(quiet))
     else:
-        position = opened.position(find_row(opened, *place_of(opened, row or "", file)))
+        position = position_of(opened, row or "", file)
         query = vectors.rows[position].astype("float32")
     found = search(opened, vectors, query, count, position)
     if as_json:

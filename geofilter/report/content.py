@@ -24,6 +24,7 @@ from geofilter.report.document import (
     Examples,
     FileReport,
     Histogram,
+    LabelsReport,
     ReportCounts,
     ReportDocument,
     ShownRow,
@@ -89,9 +90,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     groups = groups_of(selection, gathered.groups, gathered.names)
     data: ReportDocument = {
         "schema": SCHEMA,
-        "verdict": verdict(
-            replace(_facts(selection, gathered.labelled), kept_groups=sum(not group["removed"] for group in groups))
-        ),
+        "verdict": verdict(_facts(selection, gathered.labelled, labels, sum(not g["removed"] for g in groups))),
         "headline": manifest["headline"],
         "cut": str(selection.cut),
         "cutoff_score": selection.cutoff,
@@ -133,12 +132,15 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
 
 def before_any_cut(run: Run) -> Verdict:
     """What there is to say of a run, and to do, before it is cut."""
-    selection = Selection.of(run, Cut("count", 0))
-    return verdict(replace(_facts(selection, LabelledParts.of_run(run)), cut=""))
+    selection, labelled = Selection.of(run, Cut("count", 0)), LabelledParts.of_run(run)
+    labels = None if labelled is None else labelled.report(selection)
+    return verdict(replace(_facts(selection, labelled, labels), cut=""))
 
 
-def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:
-    """What the verdict goes by."""
+def _facts(
+    selection: Selection, labelled: LabelledParts | None, labels: LabelsReport | None, kept_groups: int = 0
+) -> Facts:
+    """What the verdict goes by; `labels` is what the report says of the labelled rows."""
     run, a, removed = selection.run, selection.arrays, selection.removed
     manifest, free = run.manifest, ~a["learnt"].any(axis=1)
     flagged = (a["percentile"] >= FLAGGED) & free
@@ -158,7 +160,8 @@ def _facts(selection: Selection, labelled: LabelledParts | None) -> Facts:
         can_go=int((removed & free).sum()),
         can_stay=int((~removed & free).sum()),
         by_score=bool(removed[selection.order()[: int(removed.sum())]].all()),
-        labels="" if labelled is None else labelled.report(selection)["text"],
+        kept_groups=kept_groups,
+        labels="" if labels is None else labels["text"],
     )
 
 

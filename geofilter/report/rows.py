@@ -12,8 +12,9 @@ from geofilter.groups.naming import Names
 from geofilter.report import texts
 from geofilter.report.behind import Tally
 from geofilter.report.document import ShownRow
+from geofilter.report.draw import drawn_ranks
 from geofilter.report.labelled import LabelledParts
-from geofilter.report.texts import Texts, drawn_ranks
+from geofilter.report.texts import Texts
 from geofilter.rows.records import Row
 from geofilter.run.manifest import ScoreLine
 from geofilter.run.marks import RowMarks, marks_of
@@ -62,7 +63,7 @@ class GatheredRows:
         order = selection.order()
         n_removed = int(selection.removed.sum())
         self.drawn = drawn_ranks(selection, MOST_LISTED)
-        """0-based ranks of rows drawn at random, see `texts.drawn_ranks`"""
+        """0-based ranks of rows drawn at random, see `draw.drawn_ranks`"""
         self.groups = Groups.find(selection)
         self.names = Names(self.groups)
         of_groups = selection.rank()[self.groups.shown] - 1

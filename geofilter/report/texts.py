@@ -1,6 +1,4 @@
-"""The texts of a cut's removed rows as its page holds them: packed, shortened to what there is room for; and which rows
-are drawn at random.
-"""
+"""The texts of a cut's removed rows as its page holds them: packed, shortened to what there is room for."""
 
 from __future__ import annotations
 
@@ -8,13 +6,8 @@ import json
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-
-from geofilter.arrays import Bools
-from geofilter.cut.cut import Selection
 from geofilter.files import dumps
 from geofilter.rows.records import Row
-from geofilter.run.store import SCORES
 from geofilter.text import TEXT, shorten
 
 MOST, OF_MORE = 20_000, 10_000
@@ -27,8 +20,6 @@ PACKED = 3_900_000
 LEAST_CHARS = 200
 PROMPT = 300
 """characters of a prompt at most"""
-DRAWN = {"removed": 200, "kept": 100}
-"""rows drawn at random from each side"""
 LEVEL = 5
 """of packing"""
 BATCH = 1 << 20
@@ -94,25 +85,3 @@ class Texts:
             ]
             packed = zlib.compress(dumps(short), LEVEL)
         return packed
-
-
-def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
-    """0-based ranks of rows drawn at random from those that a cut removes, and from those that it keeps, in order.
-
-    They are the same whenever these scores are cut so. Rows that a bank was learnt from are not among them.
-
-    Args:
-        listed: ranks that a page lists; where a side has others, none can be drawn from it.
-    """
-    order = selection.order()
-    learnt: Bools = np.logical_or.reduce(selection.arrays["learnt"], axis=1)
-    free = ~learnt[order]
-    gone = selection.removed[order]
-    scores = selection.run.manifest["files"][SCORES]["sha256"]
-    found = {}
-    for side, here in (("removed", gone & free), ("kept", ~gone & free)):
-        rng = np.random.default_rng([int(scores[:12], 16), int(side == "kept")])
-        ranks = np.flatnonzero(here)
-        whole = not here[listed:].any()
-        found[side] = rng.choice(ranks, min(DRAWN[side], len(ranks)), replace=False).tolist() if whole else []
-    return found

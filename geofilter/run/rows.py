@@ -16,7 +16,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
-from geofilter.run.manifest import InputFile, ScoreLine
+from geofilter.run.manifest import InputFile
 from geofilter.run.store import Run
 
 
@@ -47,15 +47,17 @@ class RowPlaces:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
-def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
-    """The scores.jsonl record of a row.
+def find_row(run: Run, line: int, file: str | None) -> int:
+    """The place among the scored rows (0-based) of a row.
 
     Raises:
         InputError: it was not scanned, was quarantined, or the line exists in several files.
     """
-    hits = [r for r in run.scores() if r["line"] == line and file in (None, r["file"])]
+    arrays, paths = run.arrays(), [f["path"] for f in run.manifest["data"]]
+    found = np.flatnonzero(arrays["line"] == line).tolist()
+    hits = [i for i in found if file in (None, paths[arrays["file"][i]])]
     if len(hits) > 1:
-        files = ", ".join(r["file"] for r in hits)
+        files = ", ".join(paths[arrays["file"][i]] for i in hits)
         raise InputError(f"--row {line}: the run has several inputs; add --file with one of {files}")
     if not hits:
         for q in run.quarantine():
@@ -69,7 +71,7 @@ def find_row(run: Run, line: int, file: str | None) -> ScoreLine:
             raise InputError(f"--row {line}: passed over by --only, so it has no score")
         raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
                          f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
-    return hits[0]
+    return int(hits[0])
 
 
 def lines_of(path: str) -> Iterator[bytes]:

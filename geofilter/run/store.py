@@ -27,7 +27,7 @@ from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import from_json, locked, ordinary, own_bytes, write_json
 from geofilter.rows.reading import Reading
-from geofilter.run.manifest import Least, Manifest, Quarantined, RowScore, ScoreLine, Started
+from geofilter.run.manifest import Least, Manifest, Quarantined, ScoreLine, Started
 from geofilter.run.score_arrays import check_scores
 from geofilter.run.shard import Shard, checked_shards
 from geofilter.run.tensors import unpacked
@@ -259,12 +259,6 @@ class Run:
                 array.setflags(write=False)  # they are given out again
             self._scores = self._believed[SCORES], arrays
         return dict(self._scores[1])
-
-    def position(self, detail: RowScore) -> int:
-        """Where among the scored rows (0-based) the row of a line of scores.jsonl stands."""
-        arrays, files = self.arrays(), [f["path"] for f in self.manifest["data"]]
-        here = (arrays["line"] == detail["line"]) & (arrays["file"] == files.index(detail["file"]))
-        return int(np.flatnonzero(here)[0])
 
     def scores(self) -> Iterator[ScoreLine]:
         """The lines of scores.jsonl.

@@ -21,10 +21,10 @@ from geofilter.errors import RunError
 from geofilter.files import Notify
 from geofilter.rows.records import Row
 from geofilter.run.banks import exclude
-from geofilter.run.manifest import RowScore
+from geofilter.run.manifest import RowScore, ScoreLine
 from geofilter.run.marks import Mark, RowMarks
 from geofilter.run.named import Namer
-from geofilter.run.rows import find_row, reread
+from geofilter.run.rows import reread
 from geofilter.run.store import Run
 from geofilter.scanning.reopen import banks_of, same_score, target_of
 from geofilter.text import shown_length
@@ -45,8 +45,6 @@ class Piece(NamedTuple):
     text: str
     share: float
     """sum of its parts of all features' shares"""
-    gap: bool
-    """True when tokens that are not scored stand before it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,24 +195,23 @@ class Explainer:
 
 def explain(
     run: Run,
-    line: int,
-    file: str | None,
+    detail: ScoreLine,
+    row: Row,
     bank_name: str | None,
     notify: Notify,
     excluded: Sequence[str] = (),
 ) -> Explanation:
-    """Run the model again on the row of a line and split its score.
+    """Run the model again on a row of a run and split its score.
 
     Args:
+        detail: its line of scores.jsonl.
         bank_name: explain the score under this bank; by default the one that gave the row's score.
         excluded: features that are to count nothing besides those of the run, see `run.banks.exclude`.
 
     Raises:
-        InputError: no such row, bank or feature.
-        RunError: the data has changed, or the run's scorer has no feature shares.
+        InputError: no such bank or feature.
+        RunError: model or SAE has changed, or the run's scorer has no feature shares.
     """
-    detail = find_row(run, line, file)
-    row = reread([detail], run.reading)[detail["file"], detail["line"]]
     found = Explainer(run, notify, excluded).explain(detail, row, bank_name)
     of_bank = detail["banks"].get(bank_name or detail["bank"])
     if not excluded and of_bank and not same_score(found.score, of_bank["score"], run.manifest["encoding"]):
@@ -240,8 +237,7 @@ def pieces_of(
         whole = end == len(positions) or end - start == MOST_TOKENS or positions[end] != positions[end - 1] + 1
         if "\N{REPLACEMENT CHARACTER}" in text and not whole:
             continue
-        gap = start > 0 and positions[start] != positions[start - 1] + 1
-        out.append(Piece(text, sum(shares[start:end]), gap))
+        out.append(Piece(text, sum(shares[start:end])))
         start = end
     return out
 

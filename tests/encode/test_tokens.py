@@ -395,4 +395,3 @@ def test_pieces_of_a_response_keep_spaces_and_characters_whole():
         ("\N{CLOWN FACE}", 4),
         ("fool", 0.125),
     ]
-    assert [p.gap for p in pieces_of(ids, [1, 7], [0, 0], tokenizer)] == [False, True]

@@ -10,10 +10,11 @@ from helpers.runs import write_manifest
 from helpers.tiny import D_SAE, random_pooled
 
 from geofilter.bank.features import Pooled
-from geofilter.errors import RunError
+from geofilter.errors import InputError, RunError
 from geofilter.files import write_json
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
+from geofilter.run.rows import find_row
 from geofilter.run.shard import Shard, Span, checked_shards
 from geofilter.run.store import FORMAT, Run
 from geofilter.run.tensors import packed, unpacked
@@ -241,7 +242,10 @@ def test_shards_that_do_not_cover_the_inputs_are_not_believed(run: Run):
 
 
 def test_a_row_is_found_by_its_file_and_its_line(run: Run):
-    assert [run.position({"file": file, "line": line}) for file, line in (("a", 5), ("b", 1), ("b", 4))] == [4, 5, 8]
+    assert [find_row(run, line, file) for file, line in (("a", 5), ("b", 1), ("b", 4))] == [4, 5, 8]
+    assert find_row(run, 5, None) == 4
+    with pytest.raises(InputError, match="--row 1: the run has several inputs; add --file with one of a, b"):
+        find_row(run, 1, None)
 
 
 @pytest.mark.parametrize(("name", "most"), [("file", 1), ("bank", 0)])
