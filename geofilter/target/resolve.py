@@ -98,7 +98,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
     try:
-        folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
+        folder, model_hash = _weights(plan, place, pair.layers_to_load(hook.layer), offline, notify)
     except hub.Absent as error:
         return _as_adapter(plan, choice, error, offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
