@@ -11,7 +11,7 @@ import torch
 
 from geofilter.errors import TargetError, first_line
 from geofilter.target.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from geofilter.target.hub import layer_of
+from geofilter.target.decoder import layer_of
 
 _SAVED = "base_model.model."
 """before every name in an adapter's file"""

@@ -21,13 +21,15 @@ from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
-from geofilter.target.staged import quantisation, staged_model, staged_tokenizer
+from geofilter.target.staged import names_for_decoder, quantisation, staged_model, staged_tokenizer
 from geofilter.target.tokenizer import splits_wrongly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_OVERFLOWING = ("gemma3_text", "gemma3n_text")
+"""types of models whose activations float16 cannot hold"""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -52,6 +54,19 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return DTYPES[name]
+
+
+def refuse_overflow(model_type: str, dtype: torch.dtype, where: object) -> None:
+    """Gemma 3's residual stream grows beyond 65,504, the largest number of float16.
+
+    Args:
+        where: the model, for the message.
+
+    Raises:
+        TargetError: it is a Gemma 3, to be read in float16.
+    """
+    if dtype == torch.float16 and model_type in _OVERFLOWING:
+        raise TargetError(f"{where}: Gemma 3's numbers are too large for float16; use --dtype bfloat16 or float32")
 
 
 def resolved_dtype(loading: Loading) -> str:
@@ -108,15 +123,14 @@ class ResidualModel:
         available = self._load_parts(path, loading)
         if self.layers[-1] >= available:
             raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
-        built = self.layers[-1] + 1 if decoder is None else int(decoder.config.num_hidden_layers)
         self.model: Any = decoder
         if decoder is None:
             from transformers import AutoModel
 
-            self.model = pretrained(AutoModel, path, loading, adapter, num_hidden_layers=built)
+            self.model = pretrained(AutoModel, path, loading, adapter, num_hidden_layers=self.layers[-1] + 1)
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self._seen: dict[int, torch.Tensor] = {}
-        blocks = decoder_layers(self.model, built, path)
+        blocks = decoder_layers(self.model, path)
         for layer in self.layers:
             self._attach(blocks[layer], layer)
         # Where the highest hooked layer puts its output; with a device map that need not be the first device.
@@ -239,7 +253,9 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
 
     device = choose_device(loading.device)
     options["device_map"] = loading.device_map or {"": device}
-    if getattr(model_config(path), "attn_logit_softcapping", None) is not None:
+    config = model_config(path)
+    refuse_overflow(config.model_type, choose_dtype(loading.dtype, device), path)
+    if getattr(config, "attn_logit_softcapping", None) is not None:
         # Gemma 2's soft cap on attention scores: some versions of transformers choose sdpa, which leaves it out.
         options["attn_implementation"] = "eager"
     # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and which of
@@ -251,7 +267,7 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
         with staged_model(path) as folder:
             model, report = kind.from_pretrained(
                 folder, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True, **options,
+                trust_remote_code=False, output_loading_info=True, key_mapping=names_for_decoder(path), **options,
             )  # fmt: skip
     except torch.OutOfMemoryError:
         raise TargetError(out_of_memory(str(device))) from None
@@ -273,16 +289,26 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
     return model.eval()
 
 
-def decoder_layers(model: torch.nn.Module, count: int, path: Path) -> torch.nn.ModuleList:
-    """The list of decoder blocks: the outermost module list with as many entries as the model has layers.
+def decoder_layers(model: torch.nn.Module, path: Path) -> torch.nn.ModuleList:
+    """The list of decoder blocks, by the model's own structure: of a multimodal model its text decoder's.
+
+    A vision tower can have as many blocks, so they are not told apart by their number: they are the outermost list of
+    blocks, which transformers gives a class of their own, within the module that has the text's configuration.
 
     Raises:
         TargetError: there is none.
     """
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
-    if not found:
-        raise TargetError(f"{path}: no list of {count} decoder layers in {type(model).__name__}; it cannot be hooked")
-    return min(found, key=lambda item: item[0].count("."))[1]
+    from transformers.modeling_layers import GradientCheckpointingLayer as Block
+
+    whole: Any = model.config
+    text = whole.get_text_config(decoder=True)
+    inner = next(m for m in model.modules() if isinstance(getattr(m, "config", None), type(text)))
+    lists = {name: m for name, m in inner.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
+    found = [name for name, m in lists.items() if all(isinstance(block, Block) for block in m)]
+    count = int(text.num_hidden_layers)
+    if not found or len(lists[name := min(found, key=lambda each: each.count("."))]) != count:
+        raise TargetError(f"{path}: no list of {count} decoder layers in {type(inner).__name__}; it cannot be hooked")
+    return lists[name]
 
 
 def out_of_memory(device: str) -> str:

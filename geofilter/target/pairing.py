@@ -16,7 +16,7 @@ _PROCESSED = ("center_writing_weights", "fold_ln")
 
 
 def model_config(folder: Path, **changes: Any) -> Any:
-    """A model folder's configuration, without what it says of how to load it, see `staged`.
+    """The configuration of a model folder's text decoder, without what it says of how to load it, see `staged`.
 
     A model with Python code of its own is not loaded.
 
@@ -27,10 +27,14 @@ def model_config(folder: Path, **changes: Any) -> Any:
     from transformers import AutoConfig
 
     with staged(folder) as shown:
-        try:
-            return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False, **changes)
-        except (OSError, ValueError) as error:
-            raise ValueError(str(error).replace(str(shown), str(folder))) from None
+        return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False, **changes)
+
+
+def can_be_built(config: Any) -> bool:
+    """True for a configuration of which transformers builds a model by itself; of some text decoders it does not."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return config.model_type in MODEL_MAPPING_NAMES
 
 
 def hook_width(config: Any, hook: Hook) -> int:
@@ -53,6 +57,10 @@ class ModelConfig:
             raise TargetError(
                 f"{model}: not a decoder-only language model that transformers knows ({first_line(error)})"
             ) from None
+        if not can_be_built(self.config):
+            raise TargetError(
+                f"{model}: transformers builds no {self.config.model_type} by itself, which its text decoder is"
+            )
 
     def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
         """Hook and notes of an SAE that fits.

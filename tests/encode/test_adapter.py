@@ -41,7 +41,7 @@ def by_peft(model: Path, adapter: Path, layer: int = LAYER) -> torch.Tensor:
     whole = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
     merged = peft.PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload().eval()
     seen = []
-    block = decoder_layers(merged, merged.config.num_hidden_layers, model)[layer]
+    block = decoder_layers(merged, model)[layer]
     block.register_forward_hook(lambda _m, _a, out: seen.append(out))
     with torch.inference_mode():
         merged(input_ids=IDS)
