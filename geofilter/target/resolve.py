@@ -12,10 +12,10 @@ from typing import Any
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, package_data
-from geofilter.target import adapters, hub, kept, layouts, releases, tokenizer
+from geofilter.target import adapters, gates, hub, kept, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.hooks import Hook
-from geofilter.target.named import known, pick
+from geofilter.target.named import known, pick, sae_of
 from geofilter.target.pairing import ModelConfig
 from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
 from geofilter.target.target import Target
@@ -64,8 +64,7 @@ class _Plan:
         if row is None:
             raise TargetError(f"--model {choice.model}: {_needs_sae(names)}{did_you_mean(choice.model, table)}")
         layer, width = pick(choice.model, row, choice.layer, choice.width)
-        packaged = "package_sae" in row
-        sae = str(package_data(row["package_sae"])) if packaged else row["sae"].format(layer=layer, width=width)
+        sae = str(package_data(row["package_sae"])) if "package_sae" in row else sae_of(row, layer, width)
         return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
 
 
@@ -103,6 +102,8 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         return _as_adapter(plan, choice, error, offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
     mended = tokenizer.splits_wrongly(folder)
+    source = source_of(sae_dir)
+    gate = source.get("llama_scope_gate")
     read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
     return Target(
         name=plan.alias or (plan.model if named else folder.resolve().name),
@@ -113,11 +114,12 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         sae_dir=sae_dir,
         hook=hook,
         fingerprint=_fingerprint(hook, read_as, sae_dir),
-        choice=_pinned(plan, folder if not named else None, place.commit, adapter),
-        notes=(*notes, *adapters.notes(adapter, plan.model, place.folder), *([tokenizer.NOTE] if mended else ())),
+        choice=_pinned(plan, folder if not named else None, place.commit, adapter, gate),
+        notes=(*notes, *gates.note(gate), *adapters.notes(adapter, plan.model, place.folder), *([tokenizer.NOTE] if mended else ())),
         revision=place.commit,
         adapter_dir=adapter.folder if adapter else None,
-        neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
+        llama_scope_gate=gate,
+        neuronpedia=_checked_page(source.get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
 
 
@@ -194,17 +196,23 @@ def _weights(plan: _Plan, place: _Place, layers: int, offline: bool, notify: Not
     return folder, f"{plan.model}@{place.commit}" + _hashes(folder, hub.TOKENIZER)
 
 
-def _pinned(plan: _Plan, own: Path | None, commit: str | None, adapter: adapters.Adapter | None) -> TargetChoice:
+def _pinned(
+    plan: _Plan, own: Path | None, commit: str | None, adapter: adapters.Adapter | None, gate: str | None
+) -> TargetChoice:
     """What opens the same target again.
 
     Args:
         own: the folder of a model of the user's own.
+        gate: that the SAE is read with, of those of Llama Scope.
     """
     sae = plan.choice.sae
     if sae is not None and Path(plan.sae).is_dir():
         sae = str(Path(plan.sae).resolve())
     model = plan.alias or (plan.model if own is None else str(own.resolve()))
-    pinned = replace(plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None)
+    pinned = replace(
+        plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None,
+        llama_scope_gate=gate,
+    )  # fmt: skip
     return pinned if sae is None else replace(pinned, layer=None, width=None)
 
 
@@ -279,7 +287,8 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         if path.is_absolute() or plan.sae.startswith("."):
             raise TargetError(f"--sae {plan.sae}: no such folder")
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
-    if plan.choice.llama_scope_gate != "saelens":
+    gates.check(plan.choice.llama_scope_gate)
+    if plan.choice.llama_scope_gate == gates.UPSTREAM:
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
     if layouts.is_one(path):
         return releases.converted(path, notify)
