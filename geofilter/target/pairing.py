@@ -49,8 +49,10 @@ def hook_width(config: Any, hook: Hook) -> int:
 class ModelConfig:
     """What a model's configuration says about which SAEs fit it."""
 
-    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
+    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool, called: tuple[str, ...] = ()) -> None:
         self.model, self.named, self.allow_other = model, named, allow_other
+        self.called = called or (model,)
+        """names to compare with that of the SAE's model"""
         try:
             self.config: Any = model_config(folder)
             self.layers, _ = int(self.config.num_hidden_layers), int(self.config.hidden_size)
@@ -95,14 +97,15 @@ class ModelConfig:
                 f"the SAE does not say which model it was trained on; it reads {self.model} here, and geofilter doctor "
                 "measures how well it fits",
             )
-        same, variant = same_model(trained_on, self.model)
+        same, variant = map(any, zip(*(same_model(trained_on, name) for name in self.called), strict=True))
         if same:
             return ()
         note = f"the SAE was trained on {trained_on} and reads {self.model} here"
         if variant:
             return (f"{note}: another training stage of the same model; geofilter doctor measures how well it fits",)
         if not self.named:
-            return (f"{note}; whether that folder holds the same model, its name does not say",)
+            kind = "file" if Path(self.model).is_file() else "folder"
+            return (f"{note}; whether that {kind} holds the same model, its name does not say",)
         if self.allow_other:
             return (f"{note}, as allowed",)
         raise TargetError(
