@@ -64,7 +64,7 @@ def scan(
     encoding = encoding_of(config, files, target)
     known = dict.fromkeys([*names_of(config.banks, target), *BUILT_IN])
     check_exclusions(config.exclude_features, known, target.name, decoder_shape(target.sae_dir)[1])
-    run = claim(config, encoding, run_dir, notify)
+    run = claim(config, encoding, target, run_dir, notify)
     clock.lap("prepare")
     with run.lock():
         begun = begin(config, encoding, files, target, run_dir)

@@ -34,6 +34,8 @@ class Target:
     """commit of a model from the hub"""
     adapter_dir: Path | None = None
     """folder of a LoRA adapter that is merged into the model before it is read"""
+    llama_scope_gate: str | None = None
+    """of an SAE of Llama Scope, see `gates`"""
     neuronpedia: str | None = None
     """MODEL/SAE, where the SAE's features have pages on neuronpedia.org"""
 

@@ -127,7 +127,8 @@ def test_llama_scope_gates_equal_their_closed_forms(tmp_path: Path, monkeypatch)
     for gate, seen in (("saelens", pre), ("upstream", pre * norm)):
         expected = torch.where((seen > theta) & (pre > 0), pre, 0)
         torch.testing.assert_close(dense(load(spec, gate=gate), x), expected)
-    assert not torch.equal(dense(load(spec), x) > 0, dense(load(spec, gate="upstream"), x) > 0)
+    assert not torch.equal(dense(load(spec, gate="saelens"), x) > 0, dense(load(spec, gate="upstream"), x) > 0)
+    torch.testing.assert_close(load(spec).threshold, load(spec, gate="upstream").threshold, rtol=0, atol=0)
 
 
 def test_upstream_is_the_same_gate_where_the_norm_was_left_out(tmp_path: Path, monkeypatch):
@@ -137,13 +138,13 @@ def test_upstream_is_the_same_gate_where_the_norm_was_left_out(tmp_path: Path, m
     spec = "llama_scope_lxr_8x/l15r_8x"
     file = put_llama_scope(hub, "llama_scope_lxr_8x", "l15r_8x", 15, random_sae())
     file.write_text(json.dumps({**json.loads(file.read_text()), "sparsity_include_decoder_norm": False}))
-    torch.testing.assert_close(load(spec, gate="upstream").threshold, load(spec).threshold)
+    torch.testing.assert_close(load(spec, gate="upstream").threshold, load(spec, gate="saelens").threshold)
 
 
 def test_gate_errors(hub):
     with pytest.raises(InputError) as caught:
         load(SAES["llama_scope"], gate="other")
-    assert str(caught.value) == "--llama-scope-gate other: use saelens or upstream"
+    assert str(caught.value) == "--llama-scope-gate other: use upstream or saelens"
     with pytest.raises(InputError) as caught:
         load(SAES["gemma_2"], gate="upstream")
     assert str(caught.value) == (
@@ -173,7 +174,7 @@ def test_where_it_came_from_is_kept(hub):
         (repo, "hyperparams.json", hub.snapshot(repo).name),
         (repo, "final.safetensors", hub.snapshot(repo).name),
     ]
-    assert source["llama_scope_gate"] == "saelens"
+    assert source["llama_scope_gate"] == "upstream"
     assert source["norm_scaling_factor"] == pytest.approx(5.919, abs=1e-3)
 
 

@@ -1,6 +1,7 @@
 """The table of targets against sae-lens' own, choices within it, pairs that do not fit, the settings file."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from geofilter.errors import InputError, TargetError
 from geofilter.target.hooks import Hook
 from geofilter.target.hub import SMALL_FILES
 from geofilter.target.model_names import same_model
-from geofilter.target.named import known, pick, ranges, span
+from geofilter.target.named import known, offered, pick, ranges, sae_of, span
 from geofilter.target.resolve import resolve
 
 NAMES = ", ".join(known())
@@ -23,25 +24,44 @@ NAMES = ", ".join(known())
 # The table
 
 
+def left_out(release: str, sae_id: str) -> bool:
+    """Gemma Scope 2 has four layers in two releases: what both have is offered of the one with every layer, and of an
+    SAE that was trained twice with other seeds the first.
+    """
+    doubled = re.fullmatch(r"layer_\d+_width_(16k|262k)_l0_(small|big)|.*_seed_\d", sae_id)
+    return re.fullmatch(r"gemma-scope-2-\w+-(pt|it)-res", release) is not None and doubled is not None
+
+
 @pytest.mark.parametrize("name", [n for n, row in known().items() if "sae" in row])
 def test_the_table_is_what_sae_lens_publishes(name: str):
     """Every layer and width offered exists in sae-lens' directory, and none that exists is left out."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     row, directory = known()[name], get_pretrained_saes_directory()
-    offered: dict[str, set[str]] = {}
-    for width, layers in row["widths"].items():
-        for layer in span(layers):
-            release, _, sae_id = row["sae"].format(layer=layer, width=width).partition("/")
-            offered.setdefault(release, set()).add(sae_id)
-    for release, ids in offered.items():
-        assert ids == set(directory[release].saes_map)
+    ids: dict[str, set[str]] = {}
+    for width, layers in offered(row).items():
+        for layer in layers:
+            release, _, sae_id = sae_of(row, layer, width).partition("/")
+            ids.setdefault(release, set()).add(sae_id)
+    for release, found in ids.items():
+        assert found == {sae_id for sae_id in directory[release].saes_map if not left_out(release, sae_id)}
         # sae-lens' directory names the wrong model for gemma-scope-9b-it-res, not for its canonical release.
         assert same_model(directory[release].model, row["sae_model"])[0]
-    assert row["layer"] in span(row["widths"][row["width"]])
+    assert row["layer"] in offered(row)[row["width"]]
+    assert row["layers"] > max(layer for layers in offered(row).values() for layer in layers)
 
 
-@pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope")])
+def test_the_default_is_the_published_layer_just_below_half_depth():
+    """The embedded target's was measured; Gemma 2's are the layers published in every width, or of three."""
+    for name, row in known().items():
+        layers = offered(row)[row["width"]]
+        if name == "smollm2-135m":
+            continue
+        assert row["layer"] == max(n for n in layers if n <= row["layers"] // 2 - 1), name
+
+
+@pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope-2b")
+                                  or row.get("sae", "").startswith(("gemma-scope-9b", "gemma-scope-27b"))])  # fmt: skip
 def test_hook_width_and_model_are_what_sae_lens_says(name: str):
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
@@ -177,8 +197,8 @@ def test_a_hook_that_is_not_known_for_an_architecture_is_refused_before_weights_
     sae = make_sae(tmp_path / "sae", metadata={"model_name": "org/tiny", "hook_name": "blocks.2.hook_mlp_out"})
     assert scan_one(tmp_path, "--model", "org/tiny", "--sae", sae, "--offline") == (
         3,
-        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, gemma3_text, llama, qwen3, gpt_oss only, not for mistral; "
-        "use an SAE of the residual stream (hook_resid_pre, hook_resid_post)",
+        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, gemma3_text, llama, qwen3, gpt_oss only, not for "
+        "mistral; use an SAE of the residual stream (hook_resid_pre, hook_resid_post)",
     )
 
 
@@ -199,7 +219,7 @@ def test_a_fine_tune_is_allowed_when_it_is_said(hub):
 def test_the_default_layer_does_not_change_a_pinned_choice(hub):
     target = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet)
     assert target.choice.to_json() == {
-        "model": "gemma-2-2b", "layer": 12, "width": "16k", "llama_scope_gate": "saelens",
+        "model": "gemma-2-2b", "layer": 12, "width": "16k",
         "revision": hub.snapshot("google/gemma-2-2b").name,
     }  # fmt: skip
     again = resolve(TargetChoice.from_json(target.choice.to_json()), offline=True, notify=quiet)
