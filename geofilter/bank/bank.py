@@ -285,7 +285,9 @@ class Bank:
             raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); {again}") from None
 
     @classmethod
-    def _of(cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None, gate: str | None) -> Bank:
+    def _of(
+        cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None, gate: str | None
+    ) -> Bank:
         target = text.pop("target")
         check_typed(target, BankTarget, "target")
         if fingerprint is not None and target["fingerprint"] != fingerprint:

@@ -115,7 +115,12 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         hook=hook,
         fingerprint=_fingerprint(hook, read_as, sae_dir),
         choice=_pinned(plan, folder if not named else None, place.commit, adapter, gate),
-        notes=(*notes, *gates.note(gate), *adapters.notes(adapter, plan.model, place.folder), *([tokenizer.NOTE] if mended else ())),
+        notes=(
+            *notes,
+            *gates.note(gate),
+            *adapters.notes(adapter, plan.model, place.folder),
+            *([tokenizer.NOTE] if mended else ()),
+        ),
         revision=place.commit,
         adapter_dir=adapter.folder if adapter else None,
         llama_scope_gate=gate,

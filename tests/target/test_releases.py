@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command import geofilter, use_hub
-from helpers.families import (
-    D_IN,
-    D_SAE,
-    Hub,
+from helpers.families import D_IN, D_SAE, Hub
+from helpers.family_saes import (
     put_dictionary_learning,
     put_gemma_scope,
     put_llama_scope,

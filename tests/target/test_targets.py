@@ -197,8 +197,8 @@ def test_a_hook_that_is_not_known_for_an_architecture_is_refused_before_weights_
     sae = make_sae(tmp_path / "sae", metadata={"model_name": "org/tiny", "hook_name": "blocks.2.hook_mlp_out"})
     assert scan_one(tmp_path, "--model", "org/tiny", "--sae", sae, "--offline") == (
         3,
-        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, gemma3_text, llama, qwen3, gpt_oss only, not for mistral; "
-        "use an SAE of the residual stream (hook_resid_pre, hook_resid_post)",
+        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, gemma3_text, llama, qwen3, gpt_oss only, not for "
+        "mistral; use an SAE of the residual stream (hook_resid_pre, hook_resid_post)",
     )
 
 
