@@ -6,7 +6,8 @@ Architectures, layer counts, file names, file formats and release names are the 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["CASES", "D_IN", "D_SAE", "VOCAB", "Fitted", "Hub", "family_model", "
            "put_dictionary_learning", "put_gemma_scope", "put_native", "template"]  # fmt: skip
 
 VOCAB = 2000
+
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -98,6 +101,8 @@ class Hub:
     """A Hugging Face cache folder that tests fill."""
 
     root: Path
+    made: dict[tuple[str, int, str, int], Path] = field(default_factory=dict)
+    """by kind and size of a model, a repository whose weight files another one can have too"""
 
     def snapshot(self, repo: str) -> Path:
         """The repository's one snapshot, made on first use."""
@@ -113,7 +118,7 @@ class Hub:
     def prune(self, repo: str, layers: int) -> list[str]:
         """Delete the weight files that a model of `layers` decoder layers does not need; the names of those deleted."""
         folder = self.snapshot(repo)
-        index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        index = json.loads((folder / INDEX).read_text())["weight_map"]
         needed = set()
         for key, file in index.items():
             block = re.match(r"(?:model\.|language_model\.)*layers\.(\d+)\.", key)
@@ -128,7 +133,12 @@ class Hub:
     def model(self, repo: str, kind: str, layers: int, chat: bool, shard: str = "60KB", hidden: int = D_IN) -> Path:
         """A model repository, its weights in many files."""
         folder = self.snapshot(repo)
-        family_model(kind, layers, hidden).save_pretrained(folder, max_shard_size=shard)
+        same = self.made.setdefault((kind.replace("r1", "llama"), layers, shard, hidden), folder)
+        if same == folder:
+            family_model(kind, layers, hidden).save_pretrained(folder, max_shard_size=shard)
+        for path in same.glob("*") if same != folder else ():
+            if path.suffix == ".safetensors" or path.name in (CONFIG, INDEX):
+                shutil.copyfile(path, folder / path.name)
         family_tokenizer(kind, chat).save_pretrained(folder)
         return folder
 
@@ -203,7 +213,7 @@ def fill(hub: Hub) -> Hub:
 
     models = {(c.repo, c.kind, c.layers, c.chat) for c in CASES.values()}
     folders = {repo: hub.model(repo, kind, layers, chat) for repo, kind, layers, chat in sorted(models)}
-    fits: dict[tuple[str, int, int, bool], Fitted] = {}
+    fits: dict[tuple[str, int, int], Fitted] = {}
     done = set()
     for name, row in known().items():
         if (case := CASES.get(name)) is None:
@@ -211,9 +221,10 @@ def fill(hub: Hub) -> Hub:
         release, _, sae_id = sae_of(row, row["layer"], row["width"]).partition("/")
         if (release, sae_id) in done:
             continue
-        # By the template, too: what is read of rows is another thing with one.
-        key = (case.kind, case.layers, case.layer, case.chat)
-        fit = fits[key] = fits.get(key) or fitted(folders[case.repo], case.layer)
+        key = (case.kind, case.layers, case.layer)
+        if key not in fits:
+            fits[key] = fitted(folders[case.repo], case.layer)
+        fit = fits[key]
         done.add((release, sae_id))
         if release.startswith("gemma-scope-2-"):
             saes.put_gemma_scope_2(hub, release, sae_id, fit)
