@@ -19,6 +19,7 @@ from geofilter.encode.adapter import merge
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
+from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
 from geofilter.target.staged import names_for_decoder, quantisation, staged_model, staged_tokenizer
@@ -80,10 +81,11 @@ def count_layers(path: Path) -> int:
 
 
 def parameters(path: Path, layers: int) -> int:
-    """Parameters of the first `layers` decoder layers and the embedding, counted without allocating any."""
+    """Parameters that are loaded to read the first `layers` decoder layers, counted without allocating any."""
     from transformers import AutoModel
 
-    config = model_config(path, num_hidden_layers=layers)
+    config = model_config(path)
+    config.num_hidden_layers = layers_to_load(config, layers)
     config.quantization_config = None
     with torch.device("meta"):
         return sum(p.numel() for p in AutoModel.from_config(config, trust_remote_code=False).parameters())
@@ -127,10 +129,13 @@ class ResidualModel:
         if decoder is None:
             from transformers import AutoModel
 
-            self.model = pretrained(AutoModel, path, loading, adapter, num_hidden_layers=self.layers[-1] + 1)
+            built = layers_to_load(model_config(path), self.layers[-1] + 1)
+            self.model = pretrained(AutoModel, path, loading, adapter, num_hidden_layers=built)
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self._seen: dict[int, torch.Tensor] = {}
         blocks = decoder_layers(self.model, path)
+        if decoder is None:
+            del blocks[self.layers[-1] + 1 :]  # of a model that had to be loaded with all of them
         for layer in self.layers:
             self._attach(blocks[layer], layer)
         # Where the highest hooked layer puts its output; with a device map that need not be the first device.

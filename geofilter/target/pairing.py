@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
+from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import RESIDUAL, Hook
 from geofilter.target.model_names import same_model
 from geofilter.target.sae_folder import checked
@@ -15,7 +16,7 @@ _PROCESSED = ("center_writing_weights", "fold_ln")
 """TransformerLens' options that change the residual stream, or what is read of it"""
 
 
-def model_config(folder: Path, **changes: Any) -> Any:
+def model_config(folder: Path) -> Any:
     """The configuration of a model folder's text decoder, without what it says of how to load it, see `staged`.
 
     A model with Python code of its own is not loaded.
@@ -27,7 +28,7 @@ def model_config(folder: Path, **changes: Any) -> Any:
     from transformers import AutoConfig
 
     with staged(folder) as shown:
-        return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False, **changes)
+        return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False)
 
 
 def can_be_built(config: Any) -> bool:
@@ -48,8 +49,10 @@ def hook_width(config: Any, hook: Hook) -> int:
 class ModelConfig:
     """What a model's configuration says about which SAEs fit it."""
 
-    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool) -> None:
+    def __init__(self, model: str, folder: Path, named: bool, allow_other: bool, called: tuple[str, ...] = ()) -> None:
         self.model, self.named, self.allow_other = model, named, allow_other
+        self.called = called or (model,)
+        """names to compare with that of the SAE's model"""
         try:
             self.config: Any = model_config(folder)
             self.layers, _ = int(self.config.num_hidden_layers), int(self.config.hidden_size)
@@ -59,8 +62,13 @@ class ModelConfig:
             ) from None
         if not can_be_built(self.config):
             raise TargetError(
-                f"{model}: transformers builds no {self.config.model_type} by itself, which its text decoder is"
+                f"{model}: its text decoder, {self.config.model_type}, is none that transformers builds by itself; "
+                "give a text-only copy of the model"
             )
+
+    def layers_to_load(self, layer: int) -> int:
+        """Decoder layers that the files must hold to read one: the next one too, for the check of the pair."""
+        return layers_to_load(self.config, min(layer + 2, self.layers))
 
     def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
         """Hook and notes of an SAE that fits.
@@ -89,14 +97,15 @@ class ModelConfig:
                 f"the SAE does not say which model it was trained on; it reads {self.model} here, and geofilter doctor "
                 "measures how well it fits",
             )
-        same, variant = same_model(trained_on, self.model)
+        same, variant = map(any, zip(*(same_model(trained_on, name) for name in self.called), strict=True))
         if same:
             return ()
         note = f"the SAE was trained on {trained_on} and reads {self.model} here"
         if variant:
             return (f"{note}: another training stage of the same model; geofilter doctor measures how well it fits",)
         if not self.named:
-            return (f"{note}; whether that folder holds the same model, its name does not say",)
+            kind = "file" if Path(self.model).is_file() else "folder"
+            return (f"{note}; whether that {kind} holds the same model, its name does not say",)
         if self.allow_other:
             return (f"{note}, as allowed",)
         raise TargetError(

@@ -1,0 +1,291 @@
+"""Models in a GGUF file: widened once into safetensors in the cache, as far as they are needed.
+
+Tensors are taken one after the other, so that no more than one of them is held at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofilter.errors import TargetError, first_line
+from geofilter.files import Notify, cache_dir, made_once, slug
+from geofilter.target import kept
+from geofilter.target.decoder import is_wanted, layer_of
+from geofilter.target.gguf_architectures import ROPE, architecture_of, configuration
+from geofilter.target.gguf_header import Header, Tensor, is_gguf, read_header
+from geofilter.target.hub import CONFIG, INDEX, link
+
+__all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer"]
+
+READ_AS = 1
+"""counted up when the same file comes to be read as another model"""
+_ABOUT = "source.json"
+_CHUNK = 1 << 24
+"""weights that are widened at once"""
+_PLAIN = ("F32", "F16", "BF16")
+_NO_VOCABULARY = ("", "no_vocab", "none")
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A model in a GGUF file, and what is kept of it in the cache."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def open(cls, path: Path) -> GgufFile:
+        """A file as it is now; its hash is remembered until it is touched, for a day at the most.
+
+        Raises:
+            TargetError: it cannot be read.
+        """
+        found = path.absolute()  # a link of a Hugging Face cache names it better than the file it leads to
+        return cls(found, kept.sha256_of(found))
+
+    @property
+    def identity(self) -> str:
+        """What stands for the model's weights, configuration and tokenizer in a fingerprint."""
+        return f"gguf {READ_AS} {self.sha256}"
+
+    def _place(self, what: object) -> Path:
+        return cache_dir() / "models" / f"{slug(self.path.stem)[:80]}-{self.sha256[:12]}-gguf{READ_AS}-{what}"
+
+    def config(self, notify: Notify) -> Path:
+        """A folder with the model's configuration alone.
+
+        Raises:
+            TargetError: not a file that can be read, see `read_header`, `configuration`.
+        """
+
+        def make(out: Path) -> None:
+            header = read_header(self.path)
+            _write_config(header, None, out)
+            about = {"names": _names(header), "weights": _formats(header)}
+            (out / _ABOUT).write_text(json.dumps(about), "utf-8")
+            kept.record(out)
+
+        return self._made("config", make, notify)
+
+    def weights(self, layers: int | None, notify: Notify) -> Path:
+        """A model folder with the first `layers` decoder layers; with all, and the output head, when None.
+
+        Raises:
+            TargetError: not a file that can be read, no tokenizer, or no room in the cache.
+        """
+
+        def make(out: Path) -> None:
+            which = "all layers" if layers is None else f"layers 0 to {layers - 1}"
+            notify(f"widening {self.path.name} ({which}), once ...")
+            before = kept.touched(self.path)
+            header = read_header(self.path)
+            write_tokenizer(header, out)
+            widen(header, layers, out)
+            if kept.touched(self.path) != before:
+                raise TargetError(f"{self.path}: was changed while it was read; run the command again")
+            kept.record(out)
+
+        return self._made("whole" if layers is None else layers, make, notify)
+
+    def _made(self, what: object, make: Any, notify: Notify) -> Path:
+        made = made_once(self._place(what), lambda folder: bool(kept.recorded(folder)), make, notify)
+        kept.check(made, kept.recorded(made))
+        return made
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._place("config") / _ABOUT).read_text("utf-8"))
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model is called by the file, or else by the file's name; once `config` is made."""
+        return tuple(self._about["names"]) or (self.path.stem,)
+
+    @property
+    def note(self) -> str:
+        """What a reader of the scores should know."""
+        return f"its weights were widened from a GGUF file, {self.path.name}: {self._about['weights']}"
+
+
+def _names(header: Header) -> list[str]:
+    """By `general.name`, and by basename, size and fine-tune."""
+    parts = [header.text(f"general.{key}") for key in ("basename", "size_label", "finetune")]
+    found = [header.text("general.name"), "-".join(filter(None, parts)) if parts[0] else ""]
+    return list(dict.fromkeys(re.sub(r"\s+", "-", name.strip()) for name in found if name.strip()))
+
+
+def _formats(header: Header) -> str:
+    """Formats of the weights by their share, the rarest left out."""
+    counts: Counter[str] = Counter()
+    for tensor in header.tensors.values():
+        counts[tensor.kind] += tensor.count
+    shown = [(kind, count / counts.total()) for kind, count in counts.most_common()]
+    return ", ".join(f"{kind} ({share:.0%})" for kind, share in shown if share >= 0.01)
+
+
+def _write_config(header: Header, layers: int | None, out: Path) -> dict[str, Any]:
+    """Write a file's configuration, of the first `layers` layers if not None; returns its facts."""
+    from transformers import AutoConfig
+
+    architecture_of(header)
+    rope = _read(header, header.tensors[ROPE]).float().numpy() if ROPE in header.tensors else None
+    facts = configuration(header, rope)
+    if layers is not None:
+        facts["num_hidden_layers"] = layers
+        if "layer_types" in facts:
+            facts["layer_types"] = facts["layer_types"][:layers]
+    try:
+        AutoConfig.for_model(**facts).save_pretrained(out)
+    except Exception as error:  # whatever transformers raises at values it does not take
+        raise TargetError(
+            f"{header.path}: its metadata are no configuration of a model ({first_line(error)}); get the file again"
+        ) from None
+    return facts
+
+
+def widen(header: Header, layers: int | None, out: Path, *, truncated: bool = False) -> None:
+    """Write a file's first `layers` decoder layers as a model folder, without a tokenizer; None: all, and the head.
+
+    Args:
+        truncated: let the configuration say that the model has no more layers than those.
+
+    Raises:
+        TargetError: tensors that are missing, unknown or of another shape, in a format that cannot be widened, or too
+            little room on the disk.
+    """
+    architecture = architecture_of(header)
+    facts = _write_config(header, layers if truncated else None, out)
+    wanted = _shapes(header, out / CONFIG, facts["num_hidden_layers"] if layers is None else layers)
+    places = {}
+    for name in header.tensors:
+        place = architecture.place(name)
+        if place is None and name != ROPE:
+            raise _misfit(header, f"tensor {name[:80]!r} has no place in such a model")
+        if place is not None and (layers is None or is_wanted(place, layers, "model.")):
+            places[place] = name
+    if missing := sorted(wanted.keys() - places.keys() - ({"lm_head.weight"} if layers is not None else set())):
+        raise _misfit(header, f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")
+    for place, name in places.items():
+        if wanted.get(place) != header.tensors[name].shape:
+            raise _misfit(header, f"{name[:80]!r} is {header.tensors[name].shape}, not {wanted.get(place)}")
+    _require_room(header, places.values(), out)
+    groups: dict[int | None, list[str]] = {}
+    for place in places:
+        groups.setdefault(layer_of(place), []).append(place)
+    weight_map: dict[str, str] = {}
+    for number, group in enumerate(groups.values()):
+        file = f"model-{number:05}.safetensors"
+        read = {place: _read(header, header.tensors[places[place]]) for place in group}
+        _save({place: architecture.undo(places[place], x, facts) for place, x in read.items()}, out / file)
+        weight_map |= dict.fromkeys(group, file)
+    (out / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), "utf-8")
+
+
+def _misfit(header: Header, text: str) -> TargetError:
+    return TargetError(
+        f"{header.path}: {text}; it is damaged, or made by a converter that is not known here: give the model's own "
+        "folder or hub id instead"
+    )
+
+
+def _shapes(header: Header, config: Path, layers: int) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of the model, up to a layer, counted without allocating any."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        found = AutoConfig.from_pretrained(config.parent, num_hidden_layers=layers, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(found, trust_remote_code=False)
+    except Exception as error:  # whatever torch and transformers raise at sizes that cannot be
+        raise TargetError(
+            f"{header.path}: its metadata describe no model that can be built ({first_line(error)}); get the file again"
+        ) from None
+    tied = {"lm_head.weight"} if found.tie_word_embeddings else set()
+    return {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
+
+
+def _read(header: Header, tensor: Tensor) -> Any:
+    """A tensor as torch has it: plain ones in their own precision, quantised ones widened to float32.
+
+    Raises:
+        TargetError: in a format that cannot be widened, or the file cannot be read.
+    """
+    import gguf
+    import torch
+
+    kind = gguf.GGMLQuantizationType[tensor.kind]
+    try:
+        raw = np.fromfile(header.path, np.uint8, tensor.size, offset=tensor.start)
+    except OSError as error:
+        raise TargetError(f"{header.path}: cannot be read ({error.strerror}); get the file again") from None
+    if len(raw) < tensor.size:
+        raise TargetError(f"{header.path}: was cut off while it was read; get the file again")
+    if tensor.kind in _PLAIN:
+        stored = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[tensor.kind]
+        return torch.from_numpy(raw).view(stored).reshape(tensor.shape)
+    rows = raw.reshape(tensor.count // tensor.shape[-1], -1)
+    wide = np.empty((len(rows), tensor.shape[-1]), np.float32)
+    step = max(1, _CHUNK // tensor.shape[-1])
+    try:
+        for start in range(0, len(rows), step):
+            wide[start : start + step] = gguf.dequantize(rows[start : start + step], kind)
+    except NotImplementedError:
+        raise TargetError(
+            f"{header.path}: {tensor.name[:80]!r} is stored as {tensor.kind}, which the gguf package does not widen; "
+            "pip install -U gguf, or get the model in another quantisation"
+        ) from None
+    return torch.from_numpy(wide).reshape(tensor.shape)
+
+
+def _save(tensors: dict[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
+
+
+def _require_room(header: Header, names: Any, out: Path) -> None:
+    need = sum(_bytes(header.tensors[name]) for name in names)
+    free = shutil.disk_usage(out).free
+    if free < need:
+        raise TargetError(
+            f"{header.path}: widened it takes {need / 1e9:.1f} GB, and {cache_dir()} has {free / 1e9:.1f} GB free; set "
+            "GEOFILTER_CACHE to a folder with more"
+        )
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.size if tensor.kind in _PLAIN else 4 * tensor.count
+
+
+def write_tokenizer(header: Header, out: Path) -> None:
+    """Write a file's tokenizer and chat template.
+
+    Raises:
+        TargetError: it has none, or one that transformers cannot read.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if header.text("tokenizer.ggml.model") in _NO_VOCABULARY or not header.metadata.get("tokenizer.ggml.tokens"):
+        raise TargetError(f"{header.path}: holds no tokenizer; get a file that does, or give the model's own folder")
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:  # nothing that lies beside the file is read
+        link(header.path.resolve(), Path(scratch, "model.gguf"))
+        try:
+            found = PreTrainedTokenizerFast.from_pretrained(scratch, gguf_file="model.gguf", local_files_only=True)
+            found.save_pretrained(out)
+        except Exception as error:  # whatever transformers and tokenizers raise
+            raise TargetError(
+                f"{header.path}: its tokenizer cannot be read ({first_line(error)}); give the model's own folder or "
+                "hub id instead"
+            ) from None
