@@ -71,6 +71,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         notes=(*notes, *gates.note(gate), *more, *adapters.notes(adapter, plan.model, place.folder)),
         revision=place.commit,
         adapter_dir=adapter.folder if adapter else None,
+        trained_on_it=not notes and adapter is None,
         llama_scope_gate=gate,
         neuronpedia=_checked_page(source.get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
