@@ -15,6 +15,7 @@ from helpers.tiny import D_IN, LAYER, N_LAYERS, fit_sae, make_adapter, make_sae,
 
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel, pretrained, tokenizer_of
+from geofilter.encode.pair import checked_reader
 from geofilter.errors import TargetError
 from geofilter.files import cache_dir
 from geofilter.target import kept
@@ -155,14 +156,14 @@ def test_scan_filter_and_explain(pair, tmp_path: Path):
     done = geofilter("filter", "../run", "--drop", "25%", "--out", "kept.jsonl", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
     assert len((elsewhere / "kept.jsonl").read_text().splitlines()) == 9
-    done = geofilter("explain", "../run", "--row", "1", cwd=elsewhere)
+    done = geofilter("explain", "../run", "--row", "1", "--verbose", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
     # The same name with other weights is another target.
     write_gguf(tmp_path / "models" / "tiny.gguf", random_model("llama", initializer_range=0.3), stored="F16")
     done = geofilter("scan", data, "--bank", "bank", "--run", "again", *target, cwd=tmp_path)
     assert done.returncode == 3
     assert "bank: made for target tiny (" in done.stderr
-    done = geofilter("explain", "../run", "--row", "1", cwd=elsewhere)
+    done = geofilter("explain", "../run", "--row", "1", "--verbose", cwd=elsewhere)
     assert done.returncode == 4
     assert "model or SAE has changed since the scan; scan again" in done.stderr
 
@@ -312,10 +313,9 @@ def test_files_that_are_not_read(pair, tmp_path: Path):
 def test_a_model_without_a_template_is_read_as_plain_turns(pair, tmp_path: Path):
     file = write_gguf(tmp_path / "m.gguf", random_model("llama"), make_tokenizer(None))
     sae = fit_sae(GgufFile.open(file).weights(LAYER + 2, quiet), tmp_path / "sae")
-    write_rows(tmp_path / "d.jsonl", [chat("q", "the answer")])
-    done = geofilter("scan", "d.jsonl", "--model", file, "--sae", sae, "--scorer", "length", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"note: {file} has no chat template; the turns of a row are joined by blank lines" in done.stderr
+    told: list[str] = []
+    checked_reader(resolve(TargetChoice(str(file), str(sae)), notify=quiet), CPU, told.append)
+    assert told[-1] == f"note: {file} has no chat template; the turns of a row are joined by blank lines"
 
 
 # Headers that lie
