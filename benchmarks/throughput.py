@@ -217,8 +217,8 @@ class Bench:
 
     def matmuls(self) -> Callable[[], None]:
         """Linear layers and encoder only, over the real tokens: no attention, norms, embeddings or activations."""
-        layer, chunk = self.reader.target.layer, self.reader.encoder.chunk
-        blocks = decoder_layers(self.reader.model.model, layer + 1, self.reader.target.model_dir)
+        chunk = self.reader.encoder.chunk
+        blocks = decoder_layers(self.reader.model.model, self.reader.target.model_dir)
         linear = [m.weight for block in blocks for m in block.modules() if isinstance(m, torch.nn.Linear)]
         x = {w.shape[1]: torch.randn(8192, w.shape[1], device=self.device, dtype=w.dtype) for w in linear}
         y = torch.randn(chunk, self.w_enc.shape[0], device=self.device)

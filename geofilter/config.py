@@ -87,14 +87,14 @@ class TargetChoice:
     width: str | None = field(default=None, metadata=option("Width of a named target's SAE, 16k for instance.", TARGET))
     revision: str | None = field(default=None, metadata=option("Commit, tag or branch of the model.", TARGET))
     sae_revision: str | None = field(default=None, metadata=option("Commit, tag or branch of the SAE.", TARGET))
-    llama_scope_gate: str = field(
-        default="saelens",
+    llama_scope_gate: str | None = field(
+        default=None,
         metadata=option(
-            "Llama Scope only. saelens: as sae-lens gates; upstream: times decoder norm, as trained.", TARGET,
-            values=("saelens", "upstream"),
+            "Llama Scope only. upstream: times decoder norm, as trained (the default); saelens: as sae-lens gates.",
+            TARGET, values=("upstream", "saelens"),
         ),
     )  # fmt: skip
-    """see `releases.published`, which checks it"""
+    """see `target.gates`; None for an SAE's own, which is upstream where there are two"""
     allow_other_model: bool = field(
         default=False,
         metadata=option("Take an SAE trained on another model, of which this is a fine-tune.", TARGET, flag=True),

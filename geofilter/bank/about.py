@@ -12,6 +12,8 @@ class BankTarget(TypedDict):
     fingerprint: str
     hook: str
     d_sae: int
+    llama_scope_gate: NotRequired[str]
+    """of an SAE of Llama Scope; banks of earlier versions do not say"""
 
 
 class Sides(TypedDict):

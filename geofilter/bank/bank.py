@@ -15,7 +15,7 @@ import numpy as np
 from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
 from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import COMMON, CONTENT, OFTENER, Background
-from geofilter.bank.check import check_arrays, check_meta
+from geofilter.bank.check import check_arrays, check_meta, made_for_another
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.known import KnownRows
@@ -245,11 +245,12 @@ class Bank:
             raise BankError(f"{path}: the bank cannot be written ({error.strerror}); choose another --out") from None
 
     @classmethod
-    def load(cls, path: Path, fingerprint: str | None = None) -> Bank:
+    def load(cls, path: Path, fingerprint: str | None = None, gate: str | None = None) -> Bank:
         """Read a bank folder.
 
         Args:
             fingerprint: of the target that will use it; None to skip the check.
+            gate: of that target, where its SAE is of Llama Scope.
 
         Raises:
             BankError: missing, damaged, of a newer format, or made for another target.
@@ -273,7 +274,7 @@ class Bank:
                     raise BankError(
                         f"{path}: {one_line(wrong[0])} in {ARRAYS} is not the one that {ABOUT} is about; {again}"
                     )
-            return cls._of(path, text, arrays, fingerprint)
+            return cls._of(path, text, arrays, fingerprint, gate)
         except FileNotFoundError:
             raise BankError(
                 f"{path}: not a bank folder ({ABOUT}, {ARRAYS}); make one with geofilter bank build"
@@ -284,14 +285,13 @@ class Bank:
             raise BankError(f"{path}: the bank is damaged ({type(error).__name__}: {error}); {again}") from None
 
     @classmethod
-    def _of(cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None) -> Bank:
+    def _of(
+        cls, path: Path, text: dict[str, Any], a: dict[str, Any], fingerprint: str | None, gate: str | None
+    ) -> Bank:
         target = text.pop("target")
         check_typed(target, BankTarget, "target")
         if fingerprint is not None and target["fingerprint"] != fingerprint:
-            raise BankError(
-                f"{path}: made for target {target['name']} ({target['fingerprint'][:8]}), not for this one "
-                f"({fingerprint[:8]}); build a bank for this target"
-            )
+            raise BankError(f"{path}: {made_for_another(target, fingerprint, gate)}")
         del text["format"]
         check_typed(text, BankMeta)
         check_meta(cast("BankMeta", text))

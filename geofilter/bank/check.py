@@ -1,4 +1,4 @@
-"""What a bank's arrays must be before anything is computed with them."""
+"""What a bank must be before anything is computed with it: its arrays, and whose target it is of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import check_array
-from geofilter.bank.about import BankMeta
+from geofilter.bank.about import BankMeta, BankTarget
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 
@@ -87,3 +87,26 @@ def check_meta(text: BankMeta) -> None:
     spans = (span for of in text.get("examples", ()) for excerpt in of for span in excerpt["strong"])
     if any(len(span) != 2 for span in spans):
         raise ValueError("examples has a span that is no pair")
+
+
+def made_for_another(target: BankTarget, fingerprint: str, gate: str | None) -> str:
+    """What is wrong with a bank of another target, and what to do.
+
+    Args:
+        target: the bank's.
+        fingerprint: of the target that is to use it.
+        gate: of that target, where its SAE is of Llama Scope.
+    """
+    theirs = target.get("llama_scope_gate")
+    if theirs and gate and theirs != gate:
+        return (
+            f"made with the Llama Scope gate {theirs}, not with {gate}; build a bank for this target, or read it with "
+            f"--llama-scope-gate {theirs}"
+        )
+    text = (
+        f"made for target {target['name']} ({target['fingerprint'][:8]}), not for this one ({fingerprint[:8]}); build "
+        "a bank for this target"
+    )
+    # Earlier versions did not say, and gated as sae-lens does unless something else was asked for.
+    older = " (where only the Llama Scope gate differs, --llama-scope-gate saelens reads it)"
+    return text + older if gate == "upstream" and not theirs else text

@@ -64,7 +64,7 @@ def find(
         place = bank_folder_for(name, target, precision)
         path = made_once(place, lambda folder: (folder / "bank.json").is_file(), make, notify)
         kept.check(path, kept.recorded(path))
-        banks.append(Bank.load(path, target.fingerprint))
+        banks.append(Bank.load(path, target.fingerprint, target.llama_scope_gate))
     _refuse_same([bank.name for bank in banks])
     return banks
 
@@ -87,7 +87,7 @@ def _from_folder(name: str, target: Target | None = None) -> Bank:
         raise BankError(
             f"--bank {name}: neither a built-in bank ({', '.join(BUILT_IN)}) nor a folder{did_you_mean(name, BUILT_IN)}"
         )
-    return Bank.load(path, target.fingerprint if target else None)
+    return Bank.load(path, target.fingerprint, target.llama_scope_gate) if target else Bank.load(path)
 
 
 def _refuse_same(names: Sequence[str]) -> None:

@@ -100,6 +100,8 @@ def build(
     about: BankTarget = {
         "name": target.name, "fingerprint": target.fingerprint, "hook": str(target.hook), "d_sae": len(directions),
     }  # fmt: skip
+    if target.llama_scope_gate:
+        about["llama_scope_gate"] = target.llama_scope_gate
     meta: BankMeta = {
         "description": BUILT_IN.get(name, "built from labelled seed rows"),
         "dtype": str(reader.dtype).removeprefix("torch."),

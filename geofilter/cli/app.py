@@ -18,6 +18,7 @@ from geofilter.cli import (
     label,
     report,
     runs,
+    sae,
     scan,
     similar,
     target,
@@ -72,6 +73,7 @@ for module in (
     trial,
 ):
     app.add_typer(module.app, name="bank" if module is bank else None)
+app.add_typer(sae.app, name="sae")
 app.add_typer(trust, name="settings")
 
 

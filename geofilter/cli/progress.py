@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from geofilter.dictionary.train import Standing
+
 RECENT = 120.0
 """seconds by whose speed the time left is judged: short rows come before long ones, so that a few tell little"""
 LOADING = "loading libraries"
+LINE_EVERY = 30.0
+"""seconds between two lines of a training where stderr is no terminal"""
 
 
 class Bar:
@@ -92,3 +96,51 @@ def loading_libraries(quiet: bool = False) -> Iterator[None]:
 
     with Console(stderr=True).status(LOADING):
         yield
+
+
+class TrainingBar:
+    """A bar of tokens with how well they are explained; a line now and then where stderr is no terminal."""
+
+    def __init__(self, bar: Progress, note: Callable[[str], None] | None) -> None:
+        """Take a progress display, and what writes a line where it shows nothing."""
+        self._bar, self._note = bar, note
+        self._task: TaskID | None = None
+        self._waiting = bar.add_task(LOADING, total=None, said="")
+        self._doing, self._first, self._began, self._told = "", 0, 0.0, -LINE_EVERY
+
+    def __call__(self, standing: Standing) -> None:
+        """Show how the training stands."""
+        now = self._bar.get_time()
+        if self._task is None or standing.doing != self._doing:
+            self._bar.remove_task(self._waiting if self._task is None else self._task)
+            self._task = self._bar.add_task(standing.doing, total=standing.of, said="")
+            self._doing, self._first, self._began = standing.doing, standing.tokens, now
+        speed = (standing.tokens - self._first) / max(1e-6, now - self._began)
+        said = f"{standing.tokens:,} of {standing.of:,} tokens"
+        if speed > 0:
+            said += f", {speed:,.0f} tokens/s"
+        if (f := standing.figures) is not None:
+            said += f", explained {f['explained_variance']:.3f}, L0 {f['l0']:.1f}, dead {f['dead']:,.0f}"
+        self._bar.update(self._task, completed=standing.tokens, said=said)
+        if self._note is not None and now - self._told >= LINE_EVERY:
+            left = f", {(standing.of - standing.tokens) / speed / 60:,.0f} minutes left" if speed > 0 else ""
+            self._note(f"{standing.doing}: {said}{left}")
+            self._told = now
+
+
+@contextmanager
+def training_progress(quiet: bool) -> Iterator[TrainingBar]:
+    """A bar of a training on stderr, or lines where that is no terminal; nothing when quiet."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    from geofilter.cli.output import note
+
+    terminal = sys.stderr.isatty()
+    display = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True), disable=quiet or not terminal, transient=True, speed_estimate_period=RECENT,
+    )  # fmt: skip
+    with display:
+        yield TrainingBar(display, None if quiet or terminal else note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
 from geofilter.cli.options import AsJson, Command
@@ -15,16 +17,19 @@ app = typer.Typer()
 
 @app.command(cls=Command, epilog="Example: geofilter targets --json")
 def targets(as_json: AsJson = False) -> None:
-    """Models that are known by name, and which SAEs of theirs are published."""
-    from geofilter.target.named import known, ranges, span
+    """Models that are known by name, which SAEs of theirs are published, and what a scan reads and needs."""
+    from geofilter.target.named import known, offered, ranges, together
+    from geofilter.target.size import at_default
 
     table = known()
+    needs = {name: at_default(row) for name, row in table.items()}
     if as_json:
-        print_json(table)
+        print_json({name: {**row, "at_default": asdict(needs[name])} for name, row in table.items()})
         return
     for name, row in table.items():
-        widths = "; ".join(f"{w}: {ranges(span(layers))}" for w, layers in row["widths"].items())
-        sae = row.get("sae", "ships with geofilter")
+        widths = "; ".join(f"{', '.join(names)}: {ranges(layers)}" for names, layers in together(offered(row)))
+        sae = " and ".join(at["sae"] for at in (row, row.get("also", {})) if "sae" in at) or "ships with geofilter"
+        need = needs[name]
         say(f"{name}")
         say(
             f"  model    {row['model']} ({row['license']}{', gated' if row['gated'] else ''}; {row['dtype']}; "
@@ -35,6 +40,12 @@ def targets(as_json: AsJson = False) -> None:
         say(f"  reads    {row['hook']}, {row['d_in']:,} dimensions")
         say(f"  default  layer {row['layer']}, width {row['width']}: {row['why']}")
         say(f"  layers   {widths}")
+        say(
+            f"  needs    {need.layers} of {row['layers']} layers, about {need.total / 1e9:.1f} GB on a GPU: model "
+            f"{need.model / 1e9:.1f} (bfloat16), encoder {need.encoder / 1e9:.1f} (float32), working memory "
+            f"{need.working / 1e9:.1f}"
+        )
+    say("needs: of layer and width by default; `geofilter doctor` reckons for others, and for what is on this machine")
     say("defaults: early-to-middle layers separate best in Minegishi et al. (arXiv 2605.00842); see docs/targets.md")
     say("any other: --model ID|FOLDER --sae RELEASE/SAE_ID|ORG/REPO/FOLDER|FOLDER")
 

@@ -11,19 +11,32 @@ import torch
 
 from geofilter.errors import TargetError, first_line
 from geofilter.target.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from geofilter.target.hub import layer_of
+from geofilter.target.decoder import layer_of
 
 _SAVED = "base_model.model."
 """before every name in an adapter's file"""
 
 
-class _Placed(torch.nn.Module):
-    """A decoder under the name that it has in its whole model, since adapters name modules by that."""
+_PLACE = re.compile(r"(.*?)\.(?:(?:layers|h)\.\d+|embed_tokens|wte)\.")
+"""what stands before a decoder's blocks and its table of tokens"""
 
-    def __init__(self, decoder: Any) -> None:
+
+class _Placed(torch.nn.Module):
+    """A decoder under the name that it has in its whole model, since adapters name modules by that.
+
+    Args:
+        place: the name, with dots where the model is nested: `model.language_model`.
+    """
+
+    def __init__(self, decoder: Any, place: str) -> None:
         super().__init__()
-        self.config, self.base_model_prefix = decoder.config, decoder.base_model_prefix  # which peft asks for
-        setattr(self, decoder.base_model_prefix, decoder)
+        self.config, self.base_model_prefix = decoder.config, place.partition(".")[0]  # which peft asks for
+        inner: torch.nn.Module = self
+        *outer, last = place.split(".")
+        for name in outer:
+            inner.add_module(name, torch.nn.Module())
+            inner = inner.get_submodule(name)
+        inner.add_module(last, decoder)
 
 
 def merge(model: Any, adapter: Path) -> None:
@@ -82,24 +95,36 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
         raise TargetError(f"{path}: cannot be read ({first_line(error)}); get a complete copy of the adapter") from None
 
 
+def _place(found: dict[str, torch.Tensor], decoder: Any) -> str:
+    """Where the whole model of an adapter has its text decoder, by the names of the weights; empty for a bare decoder.
+
+    A vision tower's blocks have a number too: the text decoder is `language_model`, or what it is by itself.
+    """
+    places = {match[1] for key in found if (match := _PLACE.match(key.removeprefix(_SAVED)))}
+    nested = sorted(place for place in places if {"language_model", "text_model"} & set(place.split(".")))
+    if nested:
+        return nested[0]
+    return str(decoder.base_model_prefix) if decoder.base_model_prefix in places else ""
+
+
 def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
     """Names of weights that were not taken, or were not there."""
     decoder = model.base_model
-    inside = f"{_SAVED}{decoder.base_model_prefix}."
     found = _weights(adapter / ADAPTER_WEIGHTS)
     if not found:
         return [ADAPTER_WEIGHTS]
-    holder = model
-    if decoder is model:
-        if any(key.startswith(inside) for key in found):
-            holder = _Placed(model)
-            found = {key: value for key, value in found.items() if key.startswith(inside)}
+    place = _place(found, decoder)
+    own = decoder is not model and place == decoder.base_model_prefix
+    holder = model if own else _Placed(decoder, place) if place else decoder
+    if not own:
+        if place:
+            # Of a multimodal model's adapter: what changes how images are read changes nothing for text.
+            head = {} if decoder is model else {k: v for k, v in found.items() if "lm_head" in k.split(".")}
+            found = {key: v for key, v in found.items() if key.startswith(f"{_SAVED}{place}.")} | head
         built = int(model.config.num_hidden_layers)
         found = {key: value for key, value in found.items() if (layer_of(key) or 0) < built}
         if not found:
             return []
-    elif not any(key.startswith(inside) for key in found):
-        holder = decoder  # of an adapter that was made on the bare decoder
     config = peft.PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
     config.megatron_config = None  # with one, peft imports whatever module the configuration names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,13 +12,13 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import DTYPES, choose_device, parameters, resolved_dtype
 from geofilter.encode.pair import Check, explained_variance, judge_pair
 from geofilter.encode.reader import token_budget
-from geofilter.encode.sae import MAX_CHUNK, PRE_ACTIVATIONS
 from geofilter.errors import TargetError
 from geofilter.files import Notify, cache_dir
 from geofilter.target.kept import check_target
 from geofilter.target.pairing import model_config
 from geofilter.target.resolve import cached_targets, locate
 from geofilter.target.sae_folder import decoder_shape
+from geofilter.target.size import MAX_TOKENS, Memory, layers_needed, working
 
 
 def faiss_builds() -> list[str]:
@@ -63,46 +62,27 @@ def check_cache() -> Check:
     return Check("cache", ok, f"{folder}" + ("" if ok else ": not writable; set GEOFILTER_CACHE to a folder that is"))
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes a scan needs, and for which number of layers."""
-
-    layers: int
-    model: int
-    encoder: int
-    working: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.model + self.encoder + self.working
-
-
 def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading, max_tokens: int) -> Memory:
     """What a scan will hold on its device, reckoned from the configurations before anything is loaded.
 
-    Parameters are counted on torch's meta device, with one layer more than the hook's since the check of the pair
-    reads that too. Working memory: dense pre-activations and their copies, or the decoder which that check reads if
-    it is more, and the attention scores of a full batch where attention is computed plainly (Gemma 2, gpt-oss),
-    6 bytes each.
+    Parameters are counted on torch's meta device. See `size` for the rest.
     """
     config = model_config(target_dir)
-    layers = min(layer + 2, int(config.num_hidden_layers))
+    layers = layers_needed(layer, int(config.num_hidden_layers))
     item = DTYPES[resolved_dtype(loading)].itemsize
     tokens = token_budget(choose_device(loading.device))
-    attention = int(config.num_attention_heads) * tokens * max_tokens * 6
     return Memory(
         layers,
         parameters(target_dir, layers) * item,
         d_in * d_sae * DTYPES[loading.sae_dtype].itemsize,
-        max(3 * 4 * min(PRE_ACTIVATIONS, MAX_CHUNK * d_sae), 4 * d_in * d_sae) + attention,
+        working(d_in, d_sae, int(config.num_attention_heads), tokens, max_tokens),
     )
 
 
 def check_memory(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading) -> Check:
     """Does the estimate fit the GPU? On the CPU it is only told."""
     device = choose_device(loading.device)
-    need = memory_needed(target_dir, layer, d_in, d_sae, loading, 1024)
+    need = memory_needed(target_dir, layer, d_in, d_sae, loading, MAX_TOKENS)
     text = (
         f"about {need.total / 1e9:.1f} GB: model {need.model / 1e9:.1f} ({need.layers} layers in "
         f"{resolved_dtype(loading)}), encoder {need.encoder / 1e9:.1f} ({loading.sae_dtype}), "

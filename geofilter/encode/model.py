@@ -19,15 +19,18 @@ from geofilter.encode.adapter import merge
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
+from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
-from geofilter.target.staged import quantisation, staged_model, staged_tokenizer
+from geofilter.target.staged import names_for_decoder, quantisation, staged_model, staged_tokenizer
 from geofilter.target.tokenizer import splits_wrongly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_OVERFLOWING = ("gemma3_text", "gemma3n_text")
+"""types of models whose activations float16 cannot hold"""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -54,6 +57,19 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def refuse_overflow(model_type: str, dtype: torch.dtype, where: object) -> None:
+    """Gemma 3's residual stream grows beyond 65,504, the largest number of float16.
+
+    Args:
+        where: the model, for the message.
+
+    Raises:
+        TargetError: it is a Gemma 3, to be read in float16.
+    """
+    if dtype == torch.float16 and model_type in _OVERFLOWING:
+        raise TargetError(f"{where}: Gemma 3's numbers are too large for float16; use --dtype bfloat16 or float32")
+
+
 def resolved_dtype(loading: Loading) -> str:
     """Name of the dtype a model is read in: float32, bfloat16 or float16."""
     return str(choose_dtype(loading.dtype, choose_device(loading.device))).removeprefix("torch.")
@@ -65,10 +81,11 @@ def count_layers(path: Path) -> int:
 
 
 def parameters(path: Path, layers: int) -> int:
-    """Parameters of the first `layers` decoder layers and the embedding, counted without allocating any."""
+    """Parameters that are loaded to read the first `layers` decoder layers, counted without allocating any."""
     from transformers import AutoModel
 
-    config = model_config(path, num_hidden_layers=layers)
+    config = model_config(path)
+    config.num_hidden_layers = layers_to_load(config, layers)
     config.quantization_config = None
     with torch.device("meta"):
         return sum(p.numel() for p in AutoModel.from_config(config, trust_remote_code=False).parameters())
@@ -108,15 +125,17 @@ class ResidualModel:
         available = self._load_parts(path, loading)
         if self.layers[-1] >= available:
             raise TargetError(f"{path}: layer {self.layers[-1]} is not in the model; choose 0 to {available - 1}")
-        built = self.layers[-1] + 1 if decoder is None else int(decoder.config.num_hidden_layers)
         self.model: Any = decoder
         if decoder is None:
             from transformers import AutoModel
 
+            built = layers_to_load(model_config(path), self.layers[-1] + 1)
             self.model = pretrained(AutoModel, path, loading, adapter, num_hidden_layers=built)
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self._seen: dict[int, torch.Tensor] = {}
-        blocks = decoder_layers(self.model, built, path)
+        blocks = decoder_layers(self.model, path)
+        if decoder is None:
+            del blocks[self.layers[-1] + 1 :]  # of a model that had to be loaded with all of them
         for layer in self.layers:
             self._attach(blocks[layer], layer)
         # Where the highest hooked layer puts its output; with a device map that need not be the first device.
@@ -239,7 +258,9 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
 
     device = choose_device(loading.device)
     options["device_map"] = loading.device_map or {"": device}
-    if getattr(model_config(path), "attn_logit_softcapping", None) is not None:
+    config = model_config(path)
+    refuse_overflow(config.model_type, choose_dtype(loading.dtype, device), path)
+    if getattr(config, "attn_logit_softcapping", None) is not None:
         # Gemma 2's soft cap on attention scores: some versions of transformers choose sdpa, which leaves it out.
         options["attn_implementation"] = "eager"
     # Widened always: the packed kernels are code that is fetched from the hub, they read other numbers, and which of
@@ -251,7 +272,7 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
         with staged_model(path) as folder:
             model, report = kind.from_pretrained(
                 folder, dtype=choose_dtype(loading.dtype, device), use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True, **options,
+                trust_remote_code=False, output_loading_info=True, key_mapping=names_for_decoder(path), **options,
             )  # fmt: skip
     except torch.OutOfMemoryError:
         raise TargetError(out_of_memory(str(device))) from None
@@ -273,16 +294,26 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
     return model.eval()
 
 
-def decoder_layers(model: torch.nn.Module, count: int, path: Path) -> torch.nn.ModuleList:
-    """The list of decoder blocks: the outermost module list with as many entries as the model has layers.
+def decoder_layers(model: torch.nn.Module, path: Path) -> torch.nn.ModuleList:
+    """The list of decoder blocks, by the model's own structure: of a multimodal model its text decoder's.
+
+    A vision tower can have as many blocks, so they are not told apart by their number: they are the outermost list of
+    blocks, which transformers gives a class of their own, within the module that has the text's configuration.
 
     Raises:
         TargetError: there is none.
     """
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
-    if not found:
-        raise TargetError(f"{path}: no list of {count} decoder layers in {type(model).__name__}; it cannot be hooked")
-    return min(found, key=lambda item: item[0].count("."))[1]
+    from transformers.modeling_layers import GradientCheckpointingLayer as Block
+
+    whole: Any = model.config
+    text = whole.get_text_config(decoder=True)
+    inner = next(m for m in model.modules() if isinstance(getattr(m, "config", None), type(text)))
+    lists = {name: m for name, m in inner.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
+    found = [name for name, m in lists.items() if all(isinstance(block, Block) for block in m)]
+    count = int(text.num_hidden_layers)
+    if not found or len(lists[name := min(found, key=lambda each: each.count("."))]) != count:
+        raise TargetError(f"{path}: no list of {count} decoder layers in {type(inner).__name__}; it cannot be hooked")
+    return lists[name]
 
 
 def out_of_memory(device: str) -> str:

@@ -20,12 +20,9 @@ from geofilter.encode.tokens import Batch, Encoded, Window, batches
 from geofilter.errors import TargetError
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
+from geofilter.target.size import GPU_TOKEN_BUDGET, TOKEN_BUDGET
 from geofilter.target.target import Target
 
-TOKEN_BUDGET = 2048
-"""padded tokens in one forward pass on the CPU; part of what a bfloat16 result depends on, so it is fixed"""
-GPU_TOKEN_BUDGET = 8192
-"""the same on a GPU: fewer tokens are done before the CPU has handed them over"""
 OUTLIER_NORM = 7.0
 """a response token whose residual norm is over this many times its row's median is an attention sink"""
 

@@ -74,6 +74,19 @@ def place(row: Row, tokenizer: PreTrainedTokenizerBase, system: str = "keep") ->
         raise RowError(f"the chat template refuses the row: {why}{hint}") from None
 
 
+def said_besides(row: Row, text: str) -> Iterator[Placed]:
+    """Where what users, system prompts and tools say stands in a rendered row; what the template changes is left out.
+
+    Found in their order, not exactly: a short question may be taken for a word of the template ahead of it.
+    """
+    at = 0
+    for turn in row.turns:
+        content = turn.content.strip()
+        if turn.role not in ("assistant", "text") and content and (start := text.find(content, at)) >= 0:
+            at = start + len(content)
+            yield Placed(start, at, 0, 0, 0)
+
+
 def _render_chat(
     turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None
 ) -> tuple[str, list[Placed]]:

@@ -14,11 +14,8 @@ import torch
 
 from geofilter.errors import TargetError
 from geofilter.target.sae_folder import CFG, WEIGHTS, decoder_shape, open_weights, read_computed, refuse_more_than_all
+from geofilter.target.size import MAX_CHUNK, PRE_ACTIVATIONS
 
-PRE_ACTIVATIONS = 1 << 25
-"""dense pre-activations held at once, (tokens, d_sae) float32: 134 MB"""
-MAX_CHUNK = 2048
-"""tokens encoded at once at most"""
 BLOCK = 1 << 14
 """encoder columns widened to float32 at once when they are stored in bfloat16"""
 
@@ -38,7 +35,6 @@ class Activations:
 class FeatureEncoder:
     """TopK, JumpReLU or ReLU ("standard") SAE; computes in float32.
 
-    Only the encoder is held in memory: decoder directions are read from the file where they are needed
     Only the encoder is held in memory: decoder directions are read from the file where they are needed (`decode`,
     `sae_folder.unit_decoder`). With bfloat16 storage the encoder takes half the memory; its columns are widened block
     by block, so that products and sums are float32 as ever and only the weights are rounded.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from geofilter.arrays import I32
-from geofilter.encode.rendering import Placed, place
+from geofilter.encode.rendering import Placed, place, said_besides
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 
@@ -101,17 +101,26 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, max_tokens: int, sy
 
 
 def encode_rows(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, system: str = "keep"
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    system: str = "keep",
+    besides: bool = False,
 ) -> list[Encoded | RowError]:
     """Tokenise rows and mark their response tokens; an error stands in the place of a row that cannot be encoded.
 
     A row over `max_tokens` is read in windows, see `windows_of`. `system`: see `render`.
+
+    Args:
+        besides: mark the tokens of the other turns too, see `said_besides`; `spans` then say nothing.
     """
     out: dict[int, Encoded | RowError] = {}
     texts, parts = {}, {}
     for i, row in enumerate(rows):
         try:
             text, parts[i] = place(row, tokenizer, system)
+            if besides:
+                parts[i] = [*parts[i], *said_besides(row, text)]
             text.encode("utf-8")
             texts[i] = text
         except RowError as error:

@@ -44,7 +44,7 @@ def find_banks(run: Run, scanned: bool = False) -> tuple[list[Bank], list[str]]:
             gone.append(f"The bank {about['name']} is no longer at {folder}")
             continue
         _check_unchanged(folder, about)
-        bank = Bank.load(folder, manifest["target"]["fingerprint"])
+        bank = Bank.load(folder, manifest["target"]["fingerprint"], manifest["target"]["llama_scope_gate"])
         banks.append(bank.excluding(excluded_features(about)))
     return banks, gone
 

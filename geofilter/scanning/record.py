@@ -81,7 +81,7 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
     return out
 
 
-def claim(config: ScanConfig, encoding: Encoding, run_dir: Path | None, notify: Notify) -> Run:
+def claim(config: ScanConfig, encoding: Encoding, target: Target, run_dir: Path | None, notify: Notify) -> Run:
     """The run's folder, made if need be; refused when it holds a run of another configuration.
 
     A manifest that is damaged goes, where the shards are of this configuration.
@@ -111,6 +111,9 @@ def claim(config: ScanConfig, encoding: Encoding, run_dir: Path | None, notify: 
         if not isinstance(held.get("encoding"), dict):
             raise RunError(f"{run.path / MANIFEST}: not that of a run; give another --run")
         differ = list(_differences(held["encoding"], encoding))
+        gates = held["target"].get("llama_scope_gate"), target.llama_scope_gate
+        if all(gates) and gates[0] != gates[1]:
+            differ.append(f"Llama Scope gate: {gates[0]}, now {gates[1]}")
         if differ:
             raise RunError(
                 f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
@@ -223,7 +226,7 @@ def _about(target: Target) -> TargetAbout:
         "model_revision": target.revision,
         "sae": target.sae,
         "sae_model": target.sae_model,
-        "llama_scope_gate": source.get("llama_scope_gate"),
+        "llama_scope_gate": target.llama_scope_gate,
         "sae_files": [{"repo": f["repo"], "name": f["name"], "commit": f["commit"]} for f in source.get("files", ())],
         "hook": str(target.hook),
         "neuronpedia": target.neuronpedia,

@@ -20,9 +20,10 @@ import numpy as np
 from geofilter.errors import TargetError, first_line
 from geofilter.files import Notify, cache_dir, made_once, slug
 from geofilter.target import kept
+from geofilter.target.decoder import is_wanted, layer_of
 from geofilter.target.gguf_architectures import ROPE, architecture_of, configuration
 from geofilter.target.gguf_header import Header, Tensor, is_gguf, read_header
-from geofilter.target.hub import CONFIG, INDEX, layer_of, link, wanted_tensor
+from geofilter.target.hub import CONFIG, INDEX, link
 
 __all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer"]
 
@@ -171,7 +172,7 @@ def widen(header: Header, layers: int | None, out: Path, *, truncated: bool = Fa
         place = architecture.place(name)
         if place is None and name != ROPE:
             raise _misfit(header, f"tensor {name[:80]!r} has no place in such a model")
-        if place is not None and (layers is None or wanted_tensor(place, layers)):
+        if place is not None and (layers is None or is_wanted(place, layers, "model.")):
             places[place] = name
     if missing := sorted(wanted.keys() - places.keys() - ({"lm_head.weight"} if layers is not None else set())):
         raise _misfit(header, f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")

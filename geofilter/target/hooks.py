@@ -13,13 +13,11 @@ SUBLAYER = ("hook_attn_out", "hook_mlp_out", "attn.hook_z")
 """what attention and MLP write to it, and the heads' outputs before the output projection; see `ATTACH`"""
 
 # Where a sublayer's contribution to the residual stream can be read: the module whose output it is, by
-# model type. Gemma 2 norms what attention and MLP return before adding it; Llama's module of the same name
+# model type. Gemma 2 and 3 norm what attention and MLP return before adding it; Llama's module of the same name
 # (`post_attention_layernorm`) is the norm before the MLP, so the choice is by type, not by attribute.
-ATTACH = {
-    "gemma2": {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"},
-    "llama": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
-    "gpt_oss": {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"},
-}
+_NORMED = {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"}
+_PLAIN = {"hook_attn_out": "self_attn", "hook_mlp_out": "mlp"}
+ATTACH = {"gemma2": _NORMED, "gemma3_text": _NORMED, "llama": _PLAIN, "qwen3": _PLAIN, "gpt_oss": _PLAIN}
 _NAME = re.compile(r"blocks\.(\d+)\.(.+)")
 _BLOCK = re.compile(
     r"(?:(?:base_model|model|language_model|transformer|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.(.+))?"

@@ -1,6 +1,6 @@
 """Files from the Hugging Face hub, through its own cache, with errors that say what to do.
 
-Of a model only the weight files that hold the layers up to the hook are fetched: for layer 22 of
+Of a model only the weight files that hold the text decoder's layers up to the hook are fetched: for layer 22 of
 gemma-2-27b that is about half of 54 GB.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from geofilter.errors import TargetError, first_line
 from geofilter.files import Notify, cache_dir, made_once, slug
+from geofilter.target.decoder import is_nested, is_wanted, prefix_of
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 TOKENIZER = (
@@ -25,7 +26,6 @@ SMALL_FILES = "--include '*.json' --include '*.jinja' --include 'tokenizer*'"
 REPO = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """a repository's name"""
 _SAFE_NAME = re.compile(r"[\w-][\w.-]*[.]safetensors")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
 class Absent(TargetError):
@@ -84,6 +84,13 @@ def _known_absent(repo: str, name: str, revision: str | None) -> bool:
 
     known = try_to_load_from_cache(repo, name, revision=revision)
     return known is not None and not isinstance(known, str)
+
+
+def in_cache(repo: str, name: str, revision: str | None) -> bool:
+    """True when the file lies in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, name, revision=revision), str)
 
 
 def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | None:
@@ -165,8 +172,27 @@ def shards_of(folder: Path) -> list[str]:
     return names
 
 
+def tensor_names(folder: Path) -> list[str]:
+    """Names of the tensors that a model folder's weights hold.
+
+    Raises:
+        TargetError: the index is damaged, or the weights cannot be read.
+    """
+    if not (folder / WEIGHTS).is_file():
+        return list(_weight_map(folder / INDEX, folder, "folder"))
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise TargetError(f"{folder / WEIGHTS}: cannot be read ({first_line(error)}); get the model again") from None
+
+
 def model_folder(repo: str, commit: str, layers: int | None, offline: bool, notify: Notify) -> Path:
     """A folder transformers can load the first `layers` decoder layers from; all, and the output head, when None.
+
+    Of a multimodal model the text decoder is meant, and no more is fetched.
 
     The snapshot itself when all weight files are wanted; else a folder in geofilter's cache that links to
     the files wanted, with an index of just their tensors.
@@ -182,7 +208,9 @@ def model_folder(repo: str, commit: str, layers: int | None, offline: bool, noti
         fetch(repo, WEIGHTS, revision=commit, offline=offline)
         return snapshot
     weight_map = _weight_map(index, repo, "repository")
-    wanted = {k: file for k, file in weight_map.items() if layers is None or wanted_tensor(k, layers)}
+    # Of a plain model all of it is wanted when its head is; of a multimodal one never the other towers.
+    prefix = prefix_of(weight_map) if layers is not None or is_nested(_json(snapshot / CONFIG)) else None
+    wanted = {k: file for k, file in weight_map.items() if is_wanted(k, layers, prefix)}
     files = sorted(set(wanted.values()))
     absent = [file for file in files if not (snapshot / file).is_file()]
     if absent and offline:
@@ -192,7 +220,7 @@ def model_folder(repo: str, commit: str, layers: int | None, offline: bool, noti
         )
     if absent:
         everything = len(set(weight_map.values()))
-        needed = "are the whole model" if layers is None else "hold the layers up to the hook"
+        needed = "hold the whole model" if layers is None else "hold the layers up to the hook"
         notify(f"fetching {repo}: {len(files)} of {everything} weight files {needed}")
     for file in absent:
         fetch(repo, file, revision=commit, offline=offline)
@@ -205,18 +233,6 @@ def model_folder(repo: str, commit: str, layers: int | None, offline: bool, noti
         lambda view: _link_all(view, snapshot, names, wanted),
         notify,
     )
-
-
-def layer_of(key: str) -> int | None:
-    """The decoder layer that a tensor belongs to, by its name; None for the embedding, the head and other norms."""
-    match = _LAYER.search(key)
-    return int(match[1]) if match else None
-
-
-def wanted_tensor(key: str, layers: int) -> bool:
-    """True for the tensors of the first `layers` decoder layers and of no layer, but for the output head."""
-    layer = layer_of(key)
-    return layer < layers if layer is not None else not key.startswith("lm_head")
 
 
 def _link_all(view: Path, snapshot: Path, names: list[str], weight_map: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Any
@@ -28,20 +29,46 @@ def ranges(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
+def offered(row: dict[str, Any]) -> dict[str, list[int]]:
+    """Widths of a named target's SAEs, each with the layers it is published for."""
+    widths = {**row["widths"], **row.get("also", {}).get("widths", {})}
+    return {width: span(layers) for width, layers in widths.items()}
+
+
+def together(published: dict[str, list[int]]) -> list[tuple[list[str], list[int]]]:
+    """Widths with the same layers side by side, for lists that are read."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for width, layers in published.items():
+        found.setdefault(tuple(layers), []).append(width)
+    return [(names, list(layers)) for layers, names in found.items()]
+
+
+def sae_of(row: dict[str, Any], layer: int, width: str) -> str:
+    """RELEASE/SAE_ID of a layer and width of a named target that is not embedded."""
+    also = row.get("also", {"widths": ()})
+    return str((also if width in also["widths"] else row)["sae"].format(layer=layer, width=width))
+
+
+def _width(asked: str, widths: Sequence[str]) -> str | None:
+    """The width that is meant: `16k` is the first of those that have an ending too, as `16k_l0_big`."""
+    return asked if asked in widths else next((w for w in widths if re.split("[-_]", w)[0] == asked), None)
+
+
 def pick(name: str, row: dict[str, Any], layer: int | None, width: str | None) -> tuple[int, str]:
-    """Layer and width of a named target, within what is published.
+    """Layer and width of a named target, within what is published; of the layers the one nearest to the default.
 
     Raises:
         TargetError: a layer or width that is not offered; the message lists those that are.
     """
-    offered = {w: span(layers) for w, layers in row["widths"].items()}
-    if width is not None and width not in offered:
-        raise TargetError(f"--width {width}: {name} offers {', '.join(offered)}")
+    published = offered(row)
+    asked, width = width, _width(width, list(published)) if width is not None else None
+    if asked is not None and width is None:
+        raise TargetError(f"--width {asked}: {name} offers {', '.join(published)}")
     if layer is None:
-        layer = row["layer"] if row["layer"] in offered[width or row["width"]] else offered[width or row["width"]][0]
-    widths = [width] if width else [row["width"], *offered]
+        layer = min(published[width or row["width"]], key=lambda n: abs(n - row["layer"]))
+    widths = [width] if width else [row["width"], *published]
     for candidate in widths:
-        if layer in offered[candidate]:
+        if layer in published[candidate]:
             return layer, candidate
-    layers = offered[width] if width else sorted({n for each in offered.values() for n in each})
+    layers = published[width] if width else sorted({n for each in published.values() for n in each})
     raise TargetError(f"--layer {layer}: {name}{f' at width {width}' if width else ''} offers {ranges(layers)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
+from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import RESIDUAL, Hook
 from geofilter.target.model_names import same_model
 from geofilter.target.sae_folder import checked
@@ -15,8 +16,8 @@ _PROCESSED = ("center_writing_weights", "fold_ln")
 """TransformerLens' options that change the residual stream, or what is read of it"""
 
 
-def model_config(folder: Path, **changes: Any) -> Any:
-    """A model folder's configuration, without what it says of how to load it, see `staged`.
+def model_config(folder: Path) -> Any:
+    """The configuration of a model folder's text decoder, without what it says of how to load it, see `staged`.
 
     A model with Python code of its own is not loaded.
 
@@ -27,10 +28,14 @@ def model_config(folder: Path, **changes: Any) -> Any:
     from transformers import AutoConfig
 
     with staged(folder) as shown:
-        try:
-            return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False, **changes)
-        except (OSError, ValueError) as error:
-            raise ValueError(str(error).replace(str(shown), str(folder))) from None
+        return AutoConfig.from_pretrained(shown, local_files_only=True, trust_remote_code=False)
+
+
+def can_be_built(config: Any) -> bool:
+    """True for a configuration of which transformers builds a model by itself; of some text decoders it does not."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return config.model_type in MODEL_MAPPING_NAMES
 
 
 def hook_width(config: Any, hook: Hook) -> int:
@@ -55,9 +60,18 @@ class ModelConfig:
             raise TargetError(
                 f"{model}: not a decoder-only language model that transformers knows ({first_line(error)})"
             ) from None
+        if not can_be_built(self.config):
+            raise TargetError(
+                f"{model}: its text decoder, {self.config.model_type}, is none that transformers builds by itself; "
+                "give a text-only copy of the model"
+            )
+
+    def layers_to_load(self, layer: int) -> int:
+        """Decoder layers that the files must hold to read one: the next one too, for the check of the pair."""
+        return layers_to_load(self.config, min(layer + 2, self.layers))
 
     def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
-        """Hook and notes of an SAE that fits.
+        """Hook of an SAE that fits, and notes where it is not said to be of this very model.
 
         Raises:
             TargetError: another width, layer, hook, processing, another model, or an odd value.

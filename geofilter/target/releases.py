@@ -17,13 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geofilter.errors import InputError, TargetError, first_line
+from geofilter.errors import TargetError, first_line
 from geofilter.files import Notify, file_sha256, made_once, slug
-from geofilter.target import hub, layouts
+from geofilter.target import gates, hub, layouts
 from geofilter.target.directory import find, model_of
 from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked, kept_saes, read_json
 
-GATES = ("saelens", "upstream")
 FORMAT = 1
 """of the kept folder; a higher one makes them anew"""
 
@@ -32,7 +31,7 @@ def published(
     spec: str,
     check: Callable[[dict[str, Any]], object],
     *,
-    gate: str = "saelens",
+    gate: str | None = None,
     revision: str | None = None,
     offline: bool = False,
     notify: Notify = print,
@@ -43,24 +42,23 @@ def published(
         spec: `RELEASE/SAE_ID` as sae-lens names it, or `ORG/REPO/FOLDER` of any hub repository that a release lists, or
             that is laid out by SAELens, dictionary_learning or sparsify.
         check: called with the SAE's configuration before its weights are fetched; raises what does not fit.
-        gate: for Llama Scope: `saelens` compares the pre-activation with the threshold, as sae-lens does;
-            `upstream` compares pre-activation times decoder norm, as the SAEs were trained
-            (`sparsity_include_decoder_norm`).
+        gate: for Llama Scope, see `gates`; as it was trained when None.
         revision: commit, tag or branch of the SAE's repository.
 
     Raises:
-        InputError: `upstream` for an SAE that is not Llama Scope.
+        InputError: a gate that the SAE does not have.
         TargetError: no such release or SAE, files that cannot be had, or a kind that is not supported.
     """
-    if gate not in GATES:
-        raise InputError(f"--llama-scope-gate {gate}: use {' or '.join(GATES)}")
-    key = hashlib.sha256(f"{FORMAT} {spec} {gate} {revision or ''}".encode()).hexdigest()[:12]
-    return made_once(
+    gates.check(gate)
+    key = hashlib.sha256(f"{FORMAT} {spec} {gate or gates.UPSTREAM} {revision or ''}".encode()).hexdigest()[:12]
+    folder = made_once(
         kept_saes() / f"{slug(spec)}-{key}",
         _is_kept,
         lambda folder: _convert(folder, spec, check, gate, revision, offline, notify),
         notify,
     )
+    gates.check_has(gate, read_json(folder / SOURCE).get("llama_scope_gate"), spec)
+    return folder
 
 
 def _is_kept(folder: Path) -> bool:
@@ -71,16 +69,14 @@ def _convert(
     folder: Path,
     spec: str,
     check: Callable[[dict[str, Any]], object],
-    gate: str,
+    asked: str | None,
     revision: str | None,
     offline: bool,
     notify: Notify,
 ) -> None:
     notify(f"reading the SAE {spec} with sae-lens, once ...")
     release, sae_id, info = find(spec)
-    llama_scope = info is not None and info.conversion_func == "llama_scope"
-    if gate != "saelens" and not llama_scope:
-        raise InputError(f"--llama-scope-gate {gate}: {spec} is not a Llama Scope SAE; leave the option out")
+    gate = gates.chosen(asked, info, spec)
     path = info.saes_map[sae_id] if info else sae_id
     scale = (info.norm_scaling_factor.get(sae_id) if info else None) or 1.0
     with pinned(revision, offline, path) as files:
@@ -88,14 +84,14 @@ def _convert(
             weights, cfg = loaded
         else:
             sae, cfg = _load(release, sae_id, spec, check, info)
-            if gate == "upstream":
-                _gate_by_decoder_norm(sae, scale, files)
+            if gate == gates.UPSTREAM:
+                gates.as_trained(sae, info, scale, files)
             weights = _weights(sae)
     source = {
         "sae": spec,
         "files": files,
-        "llama_scope_gate": gate if llama_scope else None,
-        "norm_scaling_factor": scale if llama_scope else None,
+        "llama_scope_gate": gate,
+        "norm_scaling_factor": scale if gate else None,
         "neuronpedia": info.neuronpedia_id.get(sae_id) if info else None,
         "sae_lens": version("sae-lens"),
     }
@@ -178,6 +174,7 @@ def pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[
     Args:
         sae_path: the SAE's file or folder in the repository, to be named when something of it is missing.
     """
+    from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError
     from sae_lens.loading import pretrained_sae_loaders as loaders
     from safetensors import safe_open
@@ -193,6 +190,13 @@ def pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[
             path = hub.fetch(repo_id, name, revision=revision, offline=offline, get=get)
         except hub.Absent as error:
             raise EntryNotFoundError(str(error)) from None  # sae-lens knows what to do without some files
+        except hub.Uncached:
+            # Not every repository of Gemma Scope 2 has one: offline what is not in the cache is not there.
+            weights = name.removesuffix("config.json") + "params.safetensors"
+            known = offline or constants.is_offline_mode()
+            if not (known and weights == f"{sae_path}/params.safetensors" and hub.in_cache(repo_id, weights, revision)):
+                raise
+            raise EntryNotFoundError(name) from None
         file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
         if file not in taken:
             taken.append(file)
@@ -292,16 +296,6 @@ def _supported(sae: Any, where: str) -> dict[str, Any]:
         **({"k": cfg.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
     }
     return checked(found, where)
-
-
-def _gate_by_decoder_norm(sae: Any, scale: float, files: list[dict[str, str]]) -> None:
-    """Threshold for `pre > threshold` that equals upstream's `pre * |d_j| > theta * scale`.
-
-    sae-lens has divided the decoder by `scale` and multiplied theta by it, so |d_j| = |W_dec_j| * scale.
-    """
-    hyper = next(f["path"] for f in files if f["name"].endswith("hyperparams.json"))
-    if read_json(Path(hyper)).get("sparsity_include_decoder_norm", True):
-        sae.threshold.data /= sae.W_dec.data.norm(dim=-1).clamp(min=1e-8) * scale
 
 
 def _weights(sae: Any) -> dict[str, Any]:

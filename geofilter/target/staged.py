@@ -3,7 +3,8 @@
 A folder can hold more than its weights and tokenizer: an adapter, a distributed checkpoint (pickled), weights and
 configurations of other names that config.json points at, code. And config.json can say how to load: which attention is
 computed, by code that is fetched from the hub if it names some. So transformers reads a folder of links to the files
-that are known, with a config.json and a tokenizer_config.json from which such keys are left out.
+that are known, with a config.json and a tokenizer_config.json from which such keys are left out. Of a multimodal model
+that config.json is its text decoder's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError
-from geofilter.target.hub import CONFIG, INDEX, TOKENIZER, WEIGHTS, link, shards_of
+from geofilter.target.decoder import is_nested, names_alone, prefix_of, text_config
+from geofilter.target.hub import CONFIG, INDEX, TOKENIZER, WEIGHTS, link, shards_of, tensor_names
 from geofilter.target.sae_folder import read_json
 
 # Kernels of the hub are code. They are never asked for, and this keeps transformers from asking by itself; it reads
@@ -54,6 +56,8 @@ def quantisation(folder: Path) -> str:
     """
     config = read_json(folder / CONFIG, "get the model again")
     found = config.get("quantization_config")
+    if found is None and is_nested(config):
+        found = config["text_config"].get("quantization_config")
     if found is None:
         return ""
     kind = found.get("quant_method") if isinstance(found, dict) else None
@@ -66,14 +70,16 @@ def quantisation(folder: Path) -> str:
 
 
 @contextmanager
-def staged(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
+def staged(folder: Path, names: Sequence[str] = (), whole: bool = False) -> Iterator[Path]:
     """A folder with a model's configuration, without `_HOW`, and links to other files of it, for this block.
 
     Args:
         names: of the other files; those that are not there are passed over.
+        whole: show the configuration of a multimodal model as it is, and not its text decoder's alone.
 
     Raises:
         TargetError: config.json cannot be read, or no temporary folder made.
+        ValueError and others of transformers: config.json is of a multimodal model that it does not know.
     """
     try:
         made = tempfile.TemporaryDirectory(prefix="geofilter-", ignore_cleanup_errors=True)
@@ -82,22 +88,27 @@ def staged(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
             f"no temporary folder can be made ({error.strerror}); set TMPDIR to a folder that can be written"
         ) from None
     with made as scratch:
-        config = read_json(folder / CONFIG, "get the model again")
-        Path(scratch, CONFIG).write_text(json.dumps(without(config, _HOW)), "utf-8")
-        for name in names:
-            if not (folder / name).is_file():
-                continue
-            if name == "tokenizer_config.json":
-                cleaned = without(read_json(folder / name, "get the tokenizer again"), _FILES)
-                Path(scratch, name).write_text(json.dumps(cleaned), "utf-8")
-            else:
-                link((folder / name).resolve(), Path(scratch, name))
-        yield Path(scratch)
+        try:
+            config = without(read_json(folder / CONFIG, "get the model again"), _HOW)
+            Path(scratch, CONFIG).write_text(json.dumps(config), "utf-8")
+            if not whole and (text := text_config(Path(scratch))) is not None:
+                Path(scratch, CONFIG).write_text(json.dumps(without(text, _HOW)), "utf-8")
+            for name in names:
+                if not (folder / name).is_file():
+                    continue
+                if name == "tokenizer_config.json":
+                    cleaned = without(read_json(folder / name, "get the tokenizer again"), _FILES)
+                    Path(scratch, name).write_text(json.dumps(cleaned), "utf-8")
+                else:
+                    link((folder / name).resolve(), Path(scratch, name))
+            yield Path(scratch)
+        except (OSError, ValueError) as error:  # in transformers' words, which name the folder that it was shown
+            raise ValueError(str(error).replace(scratch, str(folder))) from None
 
 
 def staged_tokenizer(folder: Path) -> Any:
-    """`staged`, with the tokenizer's files."""
-    return staged(folder, TOKENIZER)
+    """`staged`, with the tokenizer's files; its kind may go by the whole model's."""
+    return staged(folder, TOKENIZER, whole=True)
 
 
 def staged_model(folder: Path) -> Any:
@@ -108,3 +119,20 @@ def staged_model(folder: Path) -> Any:
     """
     weights = (WEIGHTS,) if (folder / WEIGHTS).is_file() else (INDEX, *shards_of(folder))
     return staged(folder, (*weights, "generation_config.json"))
+
+
+def names_for_decoder(folder: Path) -> dict[str, str]:
+    """Of a multimodal model, what the names of the text decoder's tensors become when it is loaded by itself.
+
+    Returns:
+        patterns and what stands in their place, for transformers; none for a model that is a decoder itself.
+
+    Raises:
+        TargetError: its weights cannot be read, or hold no text decoder.
+    """
+    if not is_nested(read_json(folder / CONFIG, "get the model again")):
+        return {}
+    prefix = prefix_of(tensor_names(folder))
+    if prefix is None:
+        raise TargetError(f"{folder}: its weights hold no table of token embeddings, so no text decoder; get it again")
+    return names_alone(prefix)

@@ -12,7 +12,7 @@ from geofilter.encode.model import ResidualModel, choose_device
 from geofilter.encode.reader import outlier_free
 from geofilter.errors import InputError, TargetError
 
-FAMILIES = ["gemma2", "llama", "gpt_oss"]
+FAMILIES = ["gemma2", "gemma3_text", "llama", "qwen3", "gpt_oss"]
 
 LAYERS = 4
 
@@ -76,24 +76,24 @@ def test_attention_and_mlp_add_up_to_the_residual(folders, kind: str):
         block = full.model.layers[layer]
         with torch.inference_mode():
             projected = block.self_attn.o_proj(parts["attn.hook_z"])
-            if kind == "gemma2":
+            if kind.startswith("gemma"):
                 projected = block.post_attention_layernorm(projected)
         torch.testing.assert_close(projected, parts["hook_attn_out"])
         assert parts["attn.hook_z"].shape == (2, 11, 4 * 8)  # heads x head dimension, side by side
 
 
 def test_a_sublayer_of_an_unknown_model_type_is_refused(tmp_path: Path):
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import MistralConfig, MistralForCausalLM
 
-    config = Qwen3Config(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, head_dim=8)  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    config = MistralConfig(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                           num_attention_heads=4, num_key_value_heads=2, head_dim=8)  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(tmp_path)
     family_tokenizer("llama").save_pretrained(tmp_path)
     with pytest.raises(TargetError) as caught:
         ResidualModel(tmp_path, [1], Loading("cpu"), "hook_mlp_out")
     assert str(caught.value) == (
-        f"{tmp_path}: blocks.1.hook_mlp_out is known for gemma2, llama, gpt_oss only, not for qwen3; "
-        "use an SAE of the residual stream (hook_resid_pre, hook_resid_post)"
+        f"{tmp_path}: blocks.1.hook_mlp_out is known for gemma2, gemma3_text, llama, qwen3, gpt_oss only, not for "
+        "mistral; use an SAE of the residual stream (hook_resid_pre, hook_resid_post)"
     )
 
 

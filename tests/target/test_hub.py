@@ -18,7 +18,8 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel
 from geofilter.errors import TargetError
 from geofilter.files import made_once
-from geofilter.target.hub import SMALL_FILES, wanted_tensor
+from geofilter.target.decoder import is_wanted
+from geofilter.target.hub import SMALL_FILES
 from geofilter.target.releases import published
 from geofilter.target.resolve import resolve
 from geofilter.target.sae_folder import read_cfg
@@ -47,8 +48,8 @@ def test_only_the_weight_files_needed_are_used(hub):
      ("model.layers.0.mlp.x", True), ("model.layers.4.mlp.x", True), ("model.layers.5.mlp.x", False),
      ("model.layers.15.mlp.x", False), ("transformer.h.4.ln", True), ("h.5.ln", False)],
 )  # fmt: skip
-def test_wanted_tensor(key: str, wanted: bool):
-    assert wanted_tensor(key, 5) is wanted
+def test_wanted_tensors_where_no_embedding_tells_the_decoder(key: str, wanted: bool):
+    assert is_wanted(key, 5, None) is wanted
 
 
 def test_missing_files_are_named_with_the_command_that_gets_them(tmp_path: Path, monkeypatch):
@@ -172,7 +173,7 @@ def test_a_first_scan_fetches_what_it_needs_and_a_second_asks_once(tmp_path: Pat
     target = resolve(TargetChoice("gemma-2-2b"), notify=told.append)
     assert target.revision == filled_hub.snapshot("google/gemma-2-2b").name
     index = json.loads((filled_hub.snapshot("google/gemma-2-2b") / "model.safetensors.index.json").read_text())
-    needed = {file for key, file in index["weight_map"].items() if wanted_tensor(key, 14)}
+    needed = {file for key, file in index["weight_map"].items() if is_wanted(key, 14, "model.")}
     assert {name for verb, name in asked if verb == "GET" and name.endswith(".safetensors")} == {
         f"google/gemma-2-2b/{file}" for file in needed
     }

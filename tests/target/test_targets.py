@@ -1,11 +1,12 @@
 """The table of targets against sae-lens' own, choices within it, pairs that do not fit, the settings file."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from helpers.command import geofilter, quiet, scan_one, use_hub
+from helpers.command import chat, geofilter, quiet, scan_one, use_hub, write_rows
 from helpers.families import Hub, fitted, put_native
 from helpers.tiny import make_sae
 
@@ -14,7 +15,7 @@ from geofilter.errors import InputError, TargetError
 from geofilter.target.hooks import Hook
 from geofilter.target.hub import SMALL_FILES
 from geofilter.target.model_names import same_model
-from geofilter.target.named import known, pick, ranges, span
+from geofilter.target.named import known, offered, pick, ranges, sae_of, span
 from geofilter.target.resolve import resolve
 
 NAMES = ", ".join(known())
@@ -23,25 +24,44 @@ NAMES = ", ".join(known())
 # The table
 
 
+def left_out(release: str, sae_id: str) -> bool:
+    """Gemma Scope 2 has four layers in two releases: what both have is offered of the one with every layer, and of an
+    SAE that was trained twice with other seeds the first.
+    """
+    doubled = re.fullmatch(r"layer_\d+_width_(16k|262k)_l0_(small|big)|.*_seed_\d", sae_id)
+    return re.fullmatch(r"gemma-scope-2-\w+-(pt|it)-res", release) is not None and doubled is not None
+
+
 @pytest.mark.parametrize("name", [n for n, row in known().items() if "sae" in row])
 def test_the_table_is_what_sae_lens_publishes(name: str):
     """Every layer and width offered exists in sae-lens' directory, and none that exists is left out."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     row, directory = known()[name], get_pretrained_saes_directory()
-    offered: dict[str, set[str]] = {}
-    for width, layers in row["widths"].items():
-        for layer in span(layers):
-            release, _, sae_id = row["sae"].format(layer=layer, width=width).partition("/")
-            offered.setdefault(release, set()).add(sae_id)
-    for release, ids in offered.items():
-        assert ids == set(directory[release].saes_map)
+    ids: dict[str, set[str]] = {}
+    for width, layers in offered(row).items():
+        for layer in layers:
+            release, _, sae_id = sae_of(row, layer, width).partition("/")
+            ids.setdefault(release, set()).add(sae_id)
+    for release, found in ids.items():
+        assert found == {sae_id for sae_id in directory[release].saes_map if not left_out(release, sae_id)}
         # sae-lens' directory names the wrong model for gemma-scope-9b-it-res, not for its canonical release.
         assert same_model(directory[release].model, row["sae_model"])[0]
-    assert row["layer"] in span(row["widths"][row["width"]])
+    assert row["layer"] in offered(row)[row["width"]]
+    assert row["layers"] > max(layer for layers in offered(row).values() for layer in layers)
 
 
-@pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope")])
+def test_the_default_is_the_published_layer_just_below_half_depth():
+    """The embedded target's was measured; Gemma 2's are the layers published in every width, or of three."""
+    for name, row in known().items():
+        layers = offered(row)[row["width"]]
+        if name == "smollm2-135m":
+            continue
+        assert row["layer"] == max(n for n in layers if n <= row["layers"] // 2 - 1), name
+
+
+@pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope-2b")
+                                  or row.get("sae", "").startswith(("gemma-scope-9b", "gemma-scope-27b"))])  # fmt: skip
 def test_hook_width_and_model_are_what_sae_lens_says(name: str):
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
@@ -71,6 +91,25 @@ def test_pick_within_a_target():
     with pytest.raises(TargetError) as caught:
         pick("gemma-2-27b", known()["gemma-2-27b"], 12, None)
     assert str(caught.value) == "--layer 12: gemma-2-27b offers 10, 22, 34"
+
+
+def test_pick_within_a_target_whose_widths_have_a_sparsity_in_their_names():
+    row = known()["gemma-3-1b"]
+    assert pick("gemma-3-1b", row, None, None) == (12, "16k_l0_big")
+    assert pick("gemma-3-1b", row, None, "16k") == (12, "16k_l0_big")
+    assert pick("gemma-3-1b", row, None, "65k") == (13, "65k_l0_medium")  # of layers 7, 13, 17, 22 nearest to 12
+    assert pick("gemma-3-1b", row, 7, "1m_l0_small") == (7, "1m_l0_small")
+    assert sae_of(row, 12, "16k_l0_big") == "gemma-scope-2-1b-pt-res-all/layer_12_width_16k_l0_big"
+    assert sae_of(row, 13, "65k_l0_medium") == "gemma-scope-2-1b-pt-res/layer_13_width_65k_l0_medium"
+    qwen = known()["qwen3-8b"]
+    assert pick("qwen3-8b", qwen, None, "64k") == (17, "64k-l50")
+    assert sae_of(qwen, 17, "64k-l100") == "qwen-scope-3-8b-base-w64k-l100/layer17"
+    with pytest.raises(TargetError) as caught:
+        pick("qwen3-8b", qwen, None, "6")
+    assert str(caught.value) == "--width 6: qwen3-8b offers 64k-l50, 64k-l100"
+    with pytest.raises(TargetError) as caught:
+        pick("gemma-3-1b", row, 12, "65k")
+    assert str(caught.value) == "--layer 12: gemma-3-1b at width 65k_l0_medium offers 7, 13, 17, 22"
 
 
 def test_spans_and_ranges():
@@ -172,13 +211,13 @@ def test_a_hook_that_is_not_known_for_an_architecture_is_refused_before_weights_
     hub = Hub(tmp_path / "hub")
     use_hub(hub, monkeypatch)
     monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
-    config = {"model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4}
+    config = {"model_type": "mistral", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4}
     (hub.snapshot("org/tiny") / "config.json").write_text(json.dumps(config))
     sae = make_sae(tmp_path / "sae", metadata={"model_name": "org/tiny", "hook_name": "blocks.2.hook_mlp_out"})
     assert scan_one(tmp_path, "--model", "org/tiny", "--sae", sae, "--offline") == (
         3,
-        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, llama, gpt_oss only, not for qwen3; use an SAE of the "
-        "residual stream (hook_resid_pre, hook_resid_post)",
+        "org/tiny: blocks.2.hook_mlp_out is known for gemma2, gemma3_text, llama, qwen3, gpt_oss only, not for "
+        "mistral; use an SAE of the residual stream (hook_resid_pre, hook_resid_post)",
     )
 
 
@@ -199,17 +238,64 @@ def test_a_fine_tune_is_allowed_when_it_is_said(hub):
 def test_the_default_layer_does_not_change_a_pinned_choice(hub):
     target = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet)
     assert target.choice.to_json() == {
-        "model": "gemma-2-2b", "layer": 12, "width": "16k", "llama_scope_gate": "saelens",
+        "model": "gemma-2-2b", "layer": 12, "width": "16k",
         "revision": hub.snapshot("google/gemma-2-2b").name,
     }  # fmt: skip
     again = resolve(TargetChoice.from_json(target.choice.to_json()), offline=True, notify=quiet)
     assert again.fingerprint == target.fingerprint
 
 
-def test_the_gate_is_part_of_the_fingerprint(hub):
-    gates = [resolve(TargetChoice("llama-3.1-8b", llama_scope_gate=g), offline=True, notify=quiet).fingerprint
-             for g in ("saelens", "upstream")]  # fmt: skip
-    assert gates[0] != gates[1]
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "deepseek-r1-distill-llama-8b"])
+def test_the_gate_is_part_of_the_fingerprint_and_of_a_pinned_choice(name: str, hub):
+    """By default it is the one of training; what an earlier version has written down stays what it was."""
+    targets = {gate: resolve(TargetChoice(name, llama_scope_gate=gate), offline=True, notify=quiet)
+               for gate in ("saelens", "upstream", None)}  # fmt: skip
+    assert targets[None].fingerprint == targets["upstream"].fingerprint != targets["saelens"].fingerprint
+    assert [targets[gate].choice.llama_scope_gate for gate in targets] == ["saelens", "upstream", "upstream"]
+    for target in targets.values():
+        again = resolve(TargetChoice.from_json(target.choice.to_json()), offline=True, notify=quiet)
+        assert again.fingerprint == target.fingerprint
+    assert "gated as sae-lens gates it" in targets["saelens"].notes[-1]
+    assert targets["upstream"].notes[-1].startswith("the SAE is gated as it was trained")
+
+
+def test_a_gate_asked_for_by_earlier_versions_opens_what_has_none(hub):
+    """They wrote `saelens` down for every target."""
+    old = TargetChoice.from_json({"model": "gemma-2-2b", "layer": 12, "width": "16k", "llama_scope_gate": "saelens"})
+    found = resolve(old, offline=True, notify=quiet)
+    assert found.fingerprint == resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet).fingerprint
+    assert found.llama_scope_gate is None
+
+
+def test_a_bank_and_a_run_of_the_other_gate_are_refused_by_its_name(hub, tmp_path: Path, monkeypatch):
+    from geofilter.rows.shipped import background_rows
+
+    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:20])
+    bad = write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}?", f"you fool, {i} times no") for i in range(10)])
+    good = write_rows(tmp_path / "good.jsonl", [chat(f"q {i}?", f"the answer is {i}") for i in range(10)])
+    model = ["--model", "llama-3.1-8b", "--offline"]
+    other = [*model, "--llama-scope-gate", "saelens"]
+    done = geofilter("bank", "build", "--no-prior", "--bad", bad, "--good", good, "--out", tmp_path / "b", *other)
+    assert done.returncode == 0, done.stderr
+    run = ["scan", bad, "--bank", tmp_path / "b", "--run", tmp_path / "run"]
+    assert geofilter(*run, *other).returncode == 0
+    done = geofilter(*run, *model)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        3,
+        f"geofilter: error: {tmp_path / 'b'}: made with the Llama Scope gate saelens, not with upstream; build a bank "
+        "for this target, or read it with --llama-scope-gate saelens",
+    )
+    about = json.loads((tmp_path / "b" / "bank.json").read_text())
+    del about["target"]["llama_scope_gate"]  # as earlier versions wrote it
+    (tmp_path / "b" / "bank.json").write_text(json.dumps(about))
+    assert geofilter(*run, *model).stderr.endswith(
+        "build a bank for this target (where only the Llama Scope gate differs, --llama-scope-gate saelens reads it)\n"
+    )
+    done = geofilter("bank", "build", "--no-prior", "--bad", bad, "--good", good, "--out", tmp_path / "c", *model)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("scan", bad, "--bank", tmp_path / "c", "--run", tmp_path / "run", *model)
+    assert done.returncode == 4
+    assert "; Llama Scope gate: saelens, now upstream); give another --run" in done.stderr.splitlines()[-1]
 
 
 def test_a_chat_model_without_its_template_is_not_read_as_plain_turns(tmp_path: Path, monkeypatch):

@@ -1,0 +1,54 @@
+"""The activations an SAE is trained on: the model up to its hook, over windows of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from geofilter.dictionary.corpus import Windows
+from geofilter.encode.model import ResidualModel, out_of_memory
+from geofilter.encode.reader import outlier_free, token_budget
+from geofilter.encode.tokens import batches
+from geofilter.errors import TargetError
+
+
+@torch.inference_mode()
+def activations(
+    model: ResidualModel, windows: Windows, numbers: Sequence[int], told: Callable[[int], None]
+) -> torch.Tensor:
+    """Vectors (n_tokens, d_in) at the model's hook, in its dtype and on the hook's device, of the marked tokens.
+
+    Special and template tokens are not marked; of those that are, outlier norms are left out.
+
+    Args:
+        numbers: of the windows that are read.
+        told: the tokens read, after each batch.
+
+    Raises:
+        TargetError: vectors that are not finite, or not enough memory.
+    """
+    read = [windows.window(n) for n in numbers]
+    out: torch.Tensor | None = None
+    n = 0
+    try:
+        for batch in batches(read, token_budget(model.device), model.pad_id):
+            # Before the model runs: a copy to the GPU waits until all that was queued there is done.
+            mask = batch.response_mask.to(model.hook_device)
+            x = model.residuals(batch.input_ids, batch.attention_mask)[model.layers[-1]]
+            found = x[outlier_free(x, mask)]
+            if out is None:
+                out = torch.empty((sum(sum(w.mask) for w in read), x.shape[-1]), dtype=x.dtype, device=x.device)
+            out[n : n + len(found)] = found
+            n += len(found)
+            told(int(batch.response_mask.sum()))
+    except torch.OutOfMemoryError:
+        raise TargetError(out_of_memory(str(model.device))) from None
+    assert out is not None
+    out = out[:n]
+    if not n or not out.isfinite().all():
+        name = str(model.dtype).removeprefix("torch.")
+        raise TargetError(
+            f"{model.path}: layer {model.layers[-1]} is not finite in {name}; use --dtype float32, or bfloat16"
+        )
+    return out
