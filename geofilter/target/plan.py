@@ -16,7 +16,7 @@ from geofilter.text import did_you_mean
 
 NEEDS_SAE = (
     "not one of the named targets (geofilter targets lists them), so it needs an SAE: --sae RELEASE/SAE_ID of "
-    "sae-lens, --sae DIR, or one made by geofilter sae train"
+    "sae-lens, --sae DIR, --sae NAME of the target it was fine-tuned from, or one made by geofilter sae train"
 )
 
 
@@ -57,20 +57,21 @@ class Plan:
         row = table.get(choice.model)
         if row is None:
             refuse_no_model(choice.model)
-        chooses = choice.layer is not None or choice.width is not None
-        if chooses and row is None:
+        giver, source = (choice.model, row) if choice.sae is None else (choice.sae, table.get(choice.sae))
+        if source is None and (choice.layer is not None or choice.width is not None):
             raise InputError(
                 "--layer and --width choose within a named target (geofilter targets lists them); name the SAE by --sae"
+                if row is None
+                else "--layer and --width choose the SAE, and so does --sae; give one or the other"
             )
-        if chooses and choice.sae is not None:
-            raise InputError("--layer and --width choose the SAE, and so does --sae; give one or the other")
-        if choice.sae is not None:
-            return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
-        if row is None:
-            raise TargetError(f"--model {choice.model}: {NEEDS_SAE}{did_you_mean(choice.model, table)}")
-        layer, width = pick(choice.model, row, choice.layer, choice.width)
-        sae = str(package_data(row["package_sae"])) if "package_sae" in row else sae_of(row, layer, width)
-        return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
+        model = row["model"] if row else choice.model
+        if source is None:
+            if choice.sae is None:
+                raise TargetError(f"--model {choice.model}: {NEEDS_SAE}{did_you_mean(choice.model, table)}")
+            return cls(choice.model if row else None, row, model, choice.sae, choice)
+        layer, width = pick(giver, source, choice.layer, choice.width)
+        sae = str(package_data(source["package_sae"])) if "package_sae" in source else sae_of(source, layer, width)
+        return cls(choice.model if row else None, row, model, sae, replace(choice, layer=layer, width=width))
 
 
 def refuse_no_model(model: str) -> None:

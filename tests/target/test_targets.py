@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,21 @@ def test_a_fine_tune_is_allowed_when_it_is_said(hub):
         resolve(tuned, offline=True, notify=quiet)
     target = resolve(TargetChoice("me/my-llama", choice.sae, allow_other_model=True), offline=True, notify=quiet)
     assert target.notes == ("the SAE was trained on meta-llama/Llama-3.1-8B and reads me/my-llama here, as allowed",)
+
+
+def test_the_sae_of_a_named_target_reads_a_fine_tune_of_it(tmp_path: Path, hub):
+    """By the target's name, its layers and widths included; the same target is opened again by what is pinned."""
+    tuned = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet).model_dir
+    shutil.copytree(tuned, tmp_path / "my-tune")
+    choice = TargetChoice(str(tmp_path / "my-tune"), "gemma-2-2b")
+    target = resolve(choice, offline=True, notify=quiet)
+    assert (target.layer, target.sae) == (12, "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical")
+    assert not target.trained_on_it
+    assert target.notes[0].startswith("the SAE was trained on gemma-2-2b and reads ")
+    assert target.choice == replace(choice, layer=12, width="16k")
+    assert resolve(target.choice, offline=True, notify=quiet).fingerprint == target.fingerprint
+    with pytest.raises(TargetError, match="--layer 26: gemma-2-2b offers 0 to 25"):
+        resolve(replace(choice, layer=26), offline=True, notify=quiet)
 
 
 def test_the_default_layer_does_not_change_a_pinned_choice(hub):
