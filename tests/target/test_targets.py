@@ -18,6 +18,7 @@ from geofilter.target.hub import SMALL_FILES
 from geofilter.target.model_names import same_model
 from geofilter.target.named import known, offered, pick, ranges, sae_of, span
 from geofilter.target.resolve import resolve
+from geofilter.target.size import at_default
 
 # The table
 
@@ -56,6 +57,20 @@ def test_the_default_is_the_published_layer_just_below_half_depth():
         if name == "smollm2-135m":
             continue
         assert row["layer"] == max(n for n in layers if n <= row["layers"] // 2 - 1), name
+
+
+def test_the_documentation_names_each_with_its_default_and_what_it_needs():
+    text = (Path(__file__).parents[2] / "docs" / "targets.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    first = {row[0].strip("`"): row for row in rows if len(row) == 7}
+    verified = {row[0].strip("`") for row in rows if len(row) == 4}
+    assert list(first) == list(known())
+    assert set(known()) <= verified
+    for name, row in known().items():
+        need = at_default(row)
+        assert first[name][1].removeprefix("HuggingFaceTB/") == row["model"].removeprefix("HuggingFaceTB/")
+        assert first[name][4] == f"{row['layer']}, {row['width']}".removesuffix(", published")
+        assert first[name][5] == f"{need.layers} of {row['layers']}, {need.total / 1e9:.1f} GB"
 
 
 @pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope-2b")
