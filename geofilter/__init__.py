@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from geofilter.config import TargetChoice as TargetChoice
     from geofilter.cut.cut import Cut as Cut
     from geofilter.cut.cut import Selection as Selection
+    from geofilter.dictionary.config import SaeConfig as SaeConfig
+    from geofilter.dictionary.train import train_sae as train_sae
     from geofilter.errors import GeofilterError as GeofilterError
     from geofilter.labels.labelling import Labelling as Labelling
     from geofilter.report.write import filter_run as filter_run
@@ -42,11 +44,13 @@ _HOMES = {
     "Labelling": "labels.labelling",
     "Loading": "config",
     "Run": "run.store",
+    "SaeConfig": "dictionary.config",
     "ScanConfig": "config",
     "Selection": "cut.cut",
     "TargetChoice": "config",
     "filter_run": "report.write",
     "scan": "scanning.scan",
+    "train_sae": "dictionary.train",
 }
 __all__ = ["__version__", *_HOMES]
 

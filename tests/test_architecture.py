@@ -145,7 +145,7 @@ def test_what_needs_no_model_imports_nothing_heavy(args: list[str]):
 def test_public_names_are_what_they_say_after_every_module_was_imported():
     code = "\n".join(f"import geofilter.{name}" for name in MODULES if name and name != "__main__")
     check = "import geofilter\nassert {n: type(getattr(geofilter, n)).__name__ for n in geofilter.__all__} == "
-    kinds = {"__version__": "str", "scan": "function", "filter_run": "function"}
+    kinds = {"__version__": "str", "scan": "function", "filter_run": "function", "train_sae": "function"}
     wanted = {name: kinds.get(name, "type") for name in package.__all__}
     # Called, too: it refuses what it is given before it loads anything.
     call = (

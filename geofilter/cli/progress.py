@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from geofilter.dictionary.train import Standing
+    from geofilter.dictionary.course import Standing
 
 RECENT = 120.0
 """seconds by whose speed the time left is judged: short rows come before long ones, so that a few tell little"""

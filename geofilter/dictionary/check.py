@@ -19,7 +19,6 @@ from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, check_columns
 from geofilter.rows.shipped import background_rows
 from geofilter.target.alone import find_model
-from geofilter.target.pairing import ModelConfig
 from geofilter.target.sae_folder import WEIGHTS, decoder_shape, read_cfg, read_computed
 
 
@@ -58,11 +57,10 @@ def check_sae(
     found = find_model(
         model or str(choice["model"]), None if model else choice.get("revision"), offline=offline, notify=notify
     )
-    config = ModelConfig(found.model, found.config_dir, named=False, allow_other=True)
-    hook, notes = config.check(cfg, str(sae_dir))
+    hook, notes = found.config.check(cfg, str(sae_dir))
     for text in notes:
         notify(f"note: {text}")
-    folder, fingerprint = found.weights(hook.layer + 2, offline=offline, notify=notify)
+    folder, fingerprint = found.weights(hook.layer, offline=offline, notify=notify)
     reader = ResidualModel(folder, [hook.layer], loading, hook.kind)
     rows = _rows(data, Reading(fields=fields), card, notify) if data else iter(background_rows())
     with tempfile.TemporaryDirectory() as scratch:

@@ -22,7 +22,7 @@ from geofilter.rows.row_error import RowError
 
 HELD_OUT_SHARE = 20
 """one row in so many is held out, by its hash, and never trained on"""
-HELD_OUT_TOKENS = 1 << 16
+HELD_OUT_TOKENS = 1 << 15
 """kept of them; further held-out rows are only counted"""
 _BLOCK = 32
 """rows of a file that are read before it is the next file's turn"""

@@ -94,7 +94,7 @@ def loss_recovered(
     if hook.kind != "hook_resid_post":
         return {"not_measured": f"it is measured for the output of a layer, not for {hook}"}
     try:
-        folder = model.whole(offline=True, notify=notify)
+        folder = model.whole(notify)
     except TargetError as error:
         return {"not_measured": f"the whole model is not here: {error}"}
     need, room = _bytes(folder, model.layers, loading), _room(loading)

@@ -45,6 +45,8 @@ def claim(out: Path, request: dict[str, Any]) -> Card | None:
     if card is not None and "request" in card:
         refuse_other(out, card["request"], request)
         if all((out / name).is_file() for name in (CFG, WEIGHTS)):
+            with suppress(OSError):
+                shutil.rmtree(out / WORK)  # of a process that was killed when all was done
             return card
     elif any((out / name).exists() for name in (CFG, WEIGHTS, CARD)):
         raise InputError(f"--out {out}: holds an SAE that is not of this command; give another --out")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from geofilter.dictionary.activations import activations
 from geofilter.dictionary.card import FORMAT, Card, too_few, unusable_said
 from geofilter.dictionary.config import AUTO, MOST_TOKENS, PASSES, SaeConfig
 from geofilter.dictionary.corpus import Corpus, make_corpus, open_corpus, rows_in_turn
-from geofilter.dictionary.order import Chunk, chunk_tokens, chunks
+from geofilter.dictionary.course import Course, Progress, Standing
+from geofilter.dictionary.order import chunk_tokens, chunks
 from geofilter.dictionary.record import WORK, claim, described, publish, write_sae
 from geofilter.dictionary.training import Training
 from geofilter.encode.model import DTYPES, ResidualModel, choose_device, resolved_dtype
@@ -32,25 +31,6 @@ from geofilter.target.hooks import Hook
 from geofilter.target.sae_folder import WEIGHTS
 from geofilter.text import counted
 from geofilter.version import __version__
-
-SAVE_SHARE = 10
-"""keeping the state takes a tenth of the time at most"""
-SHOW_EVERY = 1.0
-"""seconds between two reports of how training goes"""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a training goes."""
-
-    doing: str
-    tokens: int
-    of: int
-    figures: dict[str, float] | None = None
-    """explained variance, active features a token (l0) and dead features of late"""
-
-
-Progress = Callable[[Standing], None]
 
 
 def train_sae(
@@ -85,7 +65,7 @@ def train_sae(
     model = find_model(config.model, config.revision, offline=offline, notify=notify)
     hook = Hook(layer_for(model, config.layer), "hook_resid_post")
     layer = hook.layer
-    folder, fingerprint = model.weights(layer + 2, offline=offline, notify=notify)
+    folder, fingerprint = model.weights(layer, offline=offline, notify=notify)
     request = {
         "data": [[f["path"], f["sha256"]] for f in files],
         "model": model.name,
@@ -212,7 +192,7 @@ def _train(
     progress: Progress,
 ) -> Training:
     """Train from where the work folder stands."""
-    d_in = int(model.model.get_input_embeddings().weight.shape[1])
+    d_in = int(model.model.config.hidden_size)
     counts = corpus.train.counts
     most = chunk_tokens(d_in * model.dtype.itemsize)
     parts = list(chunks(counts, tokens, most, batch, config.seed))
@@ -221,7 +201,7 @@ def _train(
     training = Training(config, d_in, steps, batch, model.hook_device, autocast)
     if training.load(work):
         notify(f"note: goes on after {training.tokens:,} of {tokens:,} tokens")
-    course = _Course(training, work, tokens, progress)
+    course = Course(training, work, tokens, progress)
     x: torch.Tensor | None = None
     try:
         for part in parts[training.chunk :]:
@@ -237,52 +217,6 @@ def _train(
             f"{model.hook_device}: not enough memory for the training; use a smaller --width or --batch"
         ) from None
     return training
-
-
-class _Course:
-    """Takes a training through its chunks: steps, what is shown of them, and when the state is kept."""
-
-    def __init__(self, training: Training, work: Path, tokens: int, progress: Progress) -> None:
-        self._training, self._work, self._tokens, self._progress = training, work, tokens, progress
-        self._begun = self._shown = self._saved = time.monotonic()
-        self._before = training.seconds
-        self._cost = 0.0
-        self._figures: dict[str, float] | None = None
-
-    def reading(self, _tokens: int) -> None:
-        """Activations are being read."""
-        if time.monotonic() - self._shown > SHOW_EVERY:
-            self._show("training")
-
-    def chunk(self, part: Chunk, x: torch.Tensor, seed: int) -> None:
-        """The steps of a chunk that are still to be done."""
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed((seed << 24) + part.number))
-        pieces = order[: part.left(len(x))].to(x.device).tensor_split(part.steps)
-        for piece in pieces[self._training.done :]:
-            self._training.step(x[piece])
-            self._training.done += 1
-            now = time.monotonic()
-            if now - self._shown > SHOW_EVERY:
-                self._figures = self._training.figures()
-                self._show("training")
-            if now - self._saved > SAVE_SHARE * self._cost:
-                self._save()
-        self._training.chunk, self._training.done = self._training.chunk + 1, 0
-
-    def end(self) -> None:
-        """All is trained: what follows can be done again from here."""
-        self._save()
-
-    def _save(self) -> None:
-        start = time.monotonic()
-        self._training.seconds = self._before + start - self._begun
-        self._training.save(self._work)
-        self._saved = time.monotonic()
-        self._cost = self._saved - start
-
-    def _show(self, doing: str) -> None:
-        self._progress(Standing(doing, self._training.tokens, self._tokens, self._figures))
-        self._shown = time.monotonic()
 
 
 def _stored(weights: dict[str, torch.Tensor], config: SaeConfig) -> dict[str, torch.Tensor]:

@@ -1,20 +1,21 @@
-"""A model without an SAE: the model of a target, found by its name, hub id, folder or file."""
+"""A model without an SAE, found by a target's name, a hub id, its folder or its GGUF file."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from geofilter.config import TargetChoice
-from geofilter.errors import InputError, TargetError
+from geofilter.errors import TargetError
 from geofilter.files import Notify
-from geofilter.target import adapters, hub, resolve, tokenizer
+from geofilter.target import adapters, hub, tokenizer
 from geofilter.target.embedded import embedded_model
+from geofilter.target.model_files import Place, weights
+from geofilter.target.model_files import find_model as find_files
 from geofilter.target.named import known
 from geofilter.target.pairing import ModelConfig
-from geofilter.text import did_you_mean
+from geofilter.target.plan import Plan, refuse_no_model, refuse_revisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,45 +23,48 @@ class ModelAlone:
     """A model that was found; of one on the hub nothing but its configuration and tokenizer have been fetched."""
 
     name: str
-    """alias, hub id, or the folder's name"""
+    """alias, hub id, or the name of the folder or file"""
     model: str
-    """where it comes from: hub id or folder; what an SAE names as its model"""
+    """what an SAE calls its model: the hub id, the folder's name, or what a GGUF file is called in it"""
     choice: TargetChoice
     """what opens the same model again"""
-    layers: int
-    d_in: int
-    """width of its residual stream"""
-    config_dir: Path
-    """folder with its configuration and tokenizer"""
-    _plan: Any
-    _place: Any
+    config: ModelConfig
+    plan: Plan
+    place: Place
 
-    def weights(self, layers: int, *, offline: bool, notify: Notify) -> tuple[Path, str]:
-        """A folder with the first `layers` layers, fetched if need be, and a hash of all that is read of the model.
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return self.config.layers
+
+    def weights(self, layer: int, *, offline: bool, notify: Notify) -> tuple[Path, str]:
+        """A folder with the layers up to one and the next, fetched if need be, and a hash of all that is read of it.
 
         Raises:
             TargetError: files that cannot be had.
         """
-        folder, found = resolve._weights(self._plan, self._place, min(layers, self.layers), offline, notify)
+        folder, found = weights(self.plan, self.place, self.config.layers_to_load(layer), offline, notify)
         mended = tokenizer.NOTE if tokenizer.splits_wrongly(folder) else ""
         return folder, hashlib.sha256(f"{found}{mended}".encode()).hexdigest()
 
-    def whole(self, *, offline: bool, notify: Notify) -> Path:
+    def whole(self, notify: Notify) -> Path:
         """The folder of the whole model, with all layers and the output head, as far as it is on this machine.
 
         Raises:
             TargetError: it is not.
         """
-        if self._place.commit is None:
-            return Path(self._place.folder)
-        return hub.model_folder(self._plan.model, self._place.commit, None, True, notify)
+        if self.place.gguf is not None:
+            return self.place.gguf.weights(None, notify)
+        if self.place.commit is not None:
+            return hub.model_folder(self.plan.model, self.place.commit, None, True, notify)
+        return self.place.folder
 
 
 def find_model(model: str | None, revision: str | None = None, *, offline: bool, notify: Notify) -> ModelAlone:
     """Find a model, without an SAE.
 
     Args:
-        model: a named target, a hub id or a folder.
+        model: a named target, a hub id, a folder or a GGUF file.
 
     Raises:
         InputError: a revision of what is no repository.
@@ -69,32 +73,28 @@ def find_model(model: str | None, revision: str | None = None, *, offline: bool,
     table = known()
     names = ", ".join(table)
     if model is None:
-        raise TargetError(f"no model chosen; pass --model NAME (known: {names}), a hub id or a folder")
+        raise TargetError(f"no model chosen; pass --model: a name ({names}), a hub id, a folder or a GGUF file")
     row = table.get(model)
-    if row is None and not Path(model).is_dir() and not hub.REPO.fullmatch(model):
-        raise TargetError(
-            f"--model {model}: neither a named target ({names}), nor a folder, nor a hub id{did_you_mean(model, table)}"
-        )
+    if row is None:
+        refuse_no_model(model, names)
     if row is None and adapters.stands_alone(Path(model)):
         raise TargetError(f"--model {model}: an adapter without its model; merge it, and give the folder of the result")
     choice = TargetChoice(model, revision=revision)
-    plan = resolve._Plan(model if row else None, row, row["model"] if row else model, "", choice)
-    if revision is not None and (plan.embedded is not None or Path(plan.model).is_dir()):
-        raise InputError(f"--revision {revision}: {model} is no repository of the hub; leave it out")
+    plan = Plan(model if row else None, row, row["model"] if row else model, "", choice)
+    refuse_revisions(plan)
     if plan.embedded is not None:
-        # The whole one: its SAE may read any layer.
-        place = resolve._Place(embedded_model(*plan.embedded, offline=offline, notify=notify, whole=True))
+        # All of its layers: an SAE may read any of them.
+        place = Place(embedded_model(*plan.embedded, offline=offline, notify=notify, whole=True))
     else:
-        place = resolve._find_model(plan, offline, notify)
-    config = ModelConfig(plan.model, place.folder, named=True, allow_other=False)
-    own = Path(plan.model).is_dir() and plan.embedded is None
+        place = find_files(plan, offline, notify)
+    named = plan.embedded is not None or place.commit is not None
+    called = place.gguf.names if place.gguf else (plan.model if named else place.own.name,)
+    config = ModelConfig(plan.model, place.folder, named=named, allow_other=True, called=called)
     return ModelAlone(
-        name=plan.alias or (plan.model if not own else place.folder.resolve().name),
-        model=plan.model if not own else place.folder.resolve().name,
-        choice=TargetChoice(str(place.folder.resolve()) if own else model, revision=place.commit),
-        layers=config.layers,
-        d_in=int(config.config.hidden_size),
-        config_dir=place.folder,
-        _plan=plan,
-        _place=place,
+        name=plan.alias or (plan.model if named else place.own.stem if place.gguf else place.own.name),
+        model=called[0],
+        choice=TargetChoice(model if named else str(place.own), revision=place.commit),
+        config=config,
+        plan=plan,
+        place=place,
     )

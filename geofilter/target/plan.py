@@ -51,7 +51,7 @@ class Plan:
             )
         row = table.get(choice.model)
         if row is None:
-            _refuse_no_model(choice.model, names)
+            refuse_no_model(choice.model, names)
         chooses = choice.layer is not None or choice.width is not None
         if chooses and row is None:
             raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
@@ -66,8 +66,12 @@ class Plan:
         return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
 
 
-def _refuse_no_model(model: str, names: str) -> None:
-    """What is no named target must be a folder, a GGUF file or a hub id."""
+def refuse_no_model(model: str, names: str) -> None:
+    """Refuse what is no named target and cannot be a model by itself: a folder, a GGUF file or a hub id.
+
+    Raises:
+        TargetError: it is none of these.
+    """
     path = Path(model)
     if path.is_dir() or is_gguf(path):
         return

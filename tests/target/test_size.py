@@ -86,16 +86,10 @@ def test_it_is_what_doctor_reckons_with_the_model_s_own_files(name: str, tmp_pat
     assert need == at_default(row)
 
 
-def test_targets_tell_the_share_of_the_layers_and_the_memory():
+def test_targets_hold_the_share_of_the_layers_and_the_memory():
     found = json.loads(geofilter("targets", "--json").stdout)
     gemma = found["gemma-2-2b"]["at_default"]
     assert gemma == {"layers": 14, "model": 3359900160, "encoder": 150994944, "working": 805306368}
-    shown = geofilter("targets").stdout
-    assert (
-        "  needs    14 of 26 layers, about 4.3 GB on a GPU: model 3.4 (bfloat16), encoder 0.2 (float32), working "
-        "memory 0.8\n"
-    ) in shown
-    assert shown.count("  needs  ") == len(found)
 
 
 def test_features_are_those_of_the_default_width():
