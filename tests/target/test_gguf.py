@@ -140,12 +140,11 @@ def test_scan_filter_and_explain(pair, tmp_path: Path):
     data = write_rows(tmp_path / "d.jsonl", rows[:12])
     bad = write_rows(tmp_path / "bad.jsonl", rows[:12])
     good = write_rows(tmp_path / "good.jsonl", rows[12:])
+    bank = tmp_path / "bank"
     target = ["--model", "models/tiny.gguf", "--sae", pair[1]]
-    done = geofilter(
-        "bank", "build", "--bad", bad, "--good", good, "--out", "bank", "--no-prior", *target, cwd=tmp_path
-    )
+    done = geofilter("bank", "build", "--bad", bad, "--good", good, "--out", bank, "--no-prior", *target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = geofilter("scan", data, "--bank", "bank", "--run", "run", *target, cwd=tmp_path)
+    done = geofilter("scan", data, "--bank", bank, "--run", "run", *target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     about = json.loads((tmp_path / "run" / "manifest.json").read_text())["target"]
     note = "its weights were widened from a GGUF file, tiny.gguf: Q8_0 (100%)"
@@ -160,9 +159,9 @@ def test_scan_filter_and_explain(pair, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     # The same name with other weights is another target.
     write_gguf(tmp_path / "models" / "tiny.gguf", random_model("llama", initializer_range=0.3), stored="F16")
-    done = geofilter("scan", data, "--bank", "bank", "--run", "again", *target, cwd=tmp_path)
+    done = geofilter("scan", data, "--bank", bank, "--run", "again", *target, cwd=tmp_path)
     assert done.returncode == 3
-    assert "bank: made for target tiny (" in done.stderr
+    assert f"{bank}: made for target tiny (" in done.stderr
     done = geofilter("explain", "../run", "--row", "1", "--verbose", cwd=elsewhere)
     assert done.returncode == 4
     assert "model or SAE has changed since the scan; scan again" in done.stderr
