@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -19,6 +21,10 @@ from geofilter.target.target import Target
 
 PAIR_ROWS = 40
 """built-in chat rows the pair is checked on"""
+FLOOR = 0.4
+"""explained variance that an SAE must reach on a model other than the one it was trained on; docs/targets.md has what
+was measured
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +88,47 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
 
 
 def judge_pair(target: Target, figures: dict[int, dict[str, float]]) -> Check:
-    """The declared layer must be the one the SAE explains best."""
+    """The declared layer must be the one the SAE explains best, and a fine-tune's must be explained well enough."""
     ev = {layer: f["explained_variance"] for layer, f in figures.items()}
     best = max(ev, key=lambda layer: ev[layer])
     moved = "" if target.adapter_dir is None else f"; or the adapter {target.choice.adapter} has moved the model away"
     shown = ", ".join(f"layer {layer}: {value:.3f}" for layer, value in sorted(ev.items()))
+    wrong = ""
     if not ev[best] > 0:
-        return Check(
-            "pair", False,
-            f"{target.name}: the SAE reconstructs none of the layers around the one it declares ({shown}); model and "
-            f"SAE do not belong together{moved}",
-        )  # fmt: skip
-    if best != target.layer:
-        return Check(
-            "pair", False,
-            f"{target.name}: the SAE declares layer {target.layer} but explains layer {best} best ({shown}); "
-            f"model and SAE do not belong together, or the layer is off by one{moved}",
-        )  # fmt: skip
+        wrong = (
+            f"the SAE reconstructs none of the layers around the one it declares ({shown}); model and SAE do not "
+            "belong together"
+        )
+    elif best != target.layer:
+        wrong = (
+            f"the SAE declares layer {target.layer} but explains layer {best} best ({shown}); model and SAE do not "
+            "belong together, or the layer is off by one"
+        )
+    elif not target.trained_on_it and ev[best] < FLOOR:
+        wrong = (
+            f"the SAE was not trained on this model and explains too little of it ({shown}; at least {FLOOR} is asked "
+            "of a fine-tune); train one for it: geofilter sae train"
+        )
+    if wrong:
+        return Check("pair", False, f"{target.name}: {wrong}{moved}")
     return Check("pair", True, f"{target.name}: explained variance {shown}; L0 {figures[target.layer]['l0']:.1f}")
+
+
+def _remembered(target: Target, loading: Loading) -> Path:
+    """Where the figures of a pair that has passed are kept."""
+    return cache_dir() / "pairs" / f"{target.fingerprint[:16]}-{precision_here(loading)}.json"
+
+
+def fit(target: Target, loading: Loading) -> str | None:
+    """How well the SAE explains a model that it was not trained on; None where it was, or where it is not known yet."""
+    if target.trained_on_it:
+        return None
+    try:
+        found = json.loads(_remembered(target, loading).read_text("utf-8"))[str(target.layer)]["explained_variance"]
+        whose = "" if target.adapter_dir is None else "is the base's and "
+        return f"the SAE {whose}explains {found:.2f} of the variance of this model's layer {target.layer}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
@@ -108,8 +137,7 @@ def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
     Raises:
         TargetError: model and SAE do not belong together.
     """
-    name = f"{target.fingerprint[:16]}-{precision_here(loading)}.json"
-    memory = cache_dir() / "pairs" / name
+    memory = _remembered(target, loading)
     if memory.is_file():
         return
     notify(f"checking that model and SAE of {target.name} belong together, once ...")
@@ -131,6 +159,8 @@ def checked_reader(target: Target, loading: Loading, notify: Notify) -> FeatureR
         TargetError: see `require_pair` and `reader.FeatureReader`.
     """
     require_pair(target, loading, notify)
+    if (text := fit(target, loading)) is not None:
+        notify(f"note: {text}")
     reader = FeatureReader(target, loading)
     if not reader.tokenizer.chat_template:
         notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")

@@ -9,7 +9,7 @@ from pathlib import Path
 from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
 from geofilter.encode.model import precision_here
-from geofilter.encode.pair import checked_reader
+from geofilter.encode.pair import checked_reader, fit
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
@@ -76,6 +76,8 @@ def scan(
         reader = _reader(target, config, notify)
         found = find(config.banks, target, precision_here(config.loading), reader, notify)
         banks = exclude(found, config.exclude_features, BUILT_IN)
+        if (fits := fit(target, config.loading)) is not None:
+            begun["target"]["notes"].append(fits)
         clock.lap("load")
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
         tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, telling)

@@ -26,13 +26,12 @@ def chosen(asked: str | None, info: Any, spec: str) -> str | None:
         info: sae-lens' entry of the release, or None.
 
     Raises:
-        InputError: no such gate, or `upstream` asked for where there is none. What sae-lens does is what is done there.
+        InputError: no such gate, or see `check_has`.
     """
     check(asked)
     if info is not None and info.conversion_func in _CONFIGURATION:
         return asked or UPSTREAM
-    if asked == UPSTREAM:
-        raise InputError(f"--llama-scope-gate {asked}: {spec} is not a Llama Scope SAE; leave the option out")
+    check_has(asked, None, spec)
     return None
 
 
@@ -40,6 +39,12 @@ def check(asked: str | None) -> None:
     """Raises InputError for a gate that there is not."""
     if asked is not None and asked not in GATES:
         raise InputError(f"--llama-scope-gate {asked}: use {' or '.join(GATES)}")
+
+
+def check_has(asked: str | None, gate: str | None, spec: str) -> None:
+    """Raises InputError for a gate asked for of an SAE that has none; what sae-lens does is done there anyway."""
+    if asked == UPSTREAM and gate is None:
+        raise InputError(f"--llama-scope-gate {asked}: {spec} is not a Llama Scope SAE; leave the option out")
 
 
 def as_trained(sae: Any, info: Any, scale: float, files: list[dict[str, str]]) -> None:

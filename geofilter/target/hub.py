@@ -86,6 +86,13 @@ def _known_absent(repo: str, name: str, revision: str | None) -> bool:
     return known is not None and not isinstance(known, str)
 
 
+def in_cache(repo: str, name: str, revision: str | None) -> bool:
+    """True when the file lies in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, name, revision=revision), str)
+
+
 def _fetch_if_there(repo: str, name: str, commit: str, offline: bool) -> Path | None:
     """A file that not every repository has; None where it has none. Offline, what is not in the cache is not there."""
     from huggingface_hub import constants, try_to_load_from_cache

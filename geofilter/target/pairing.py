@@ -71,7 +71,7 @@ class ModelConfig:
         return layers_to_load(self.config, min(layer + 2, self.layers))
 
     def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
-        """Hook and notes of an SAE that fits.
+        """Hook of an SAE that fits, and notes where it is not said to be of this very model.
 
         Raises:
             TargetError: another width, layer, hook, processing, another model, or an odd value.

@@ -51,12 +51,14 @@ def published(
     """
     gates.check(gate)
     key = hashlib.sha256(f"{FORMAT} {spec} {gate or gates.UPSTREAM} {revision or ''}".encode()).hexdigest()[:12]
-    return made_once(
+    folder = made_once(
         kept_saes() / f"{slug(spec)}-{key}",
         _is_kept,
         lambda folder: _convert(folder, spec, check, gate, revision, offline, notify),
         notify,
     )
+    gates.check_has(gate, read_json(folder / SOURCE).get("llama_scope_gate"), spec)
+    return folder
 
 
 def _is_kept(folder: Path) -> bool:
@@ -172,6 +174,7 @@ def pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[
     Args:
         sae_path: the SAE's file or folder in the repository, to be named when something of it is missing.
     """
+    from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError
     from sae_lens.loading import pretrained_sae_loaders as loaders
     from safetensors import safe_open
@@ -187,6 +190,13 @@ def pinned(revision: str | None, offline: bool, sae_path: str) -> Iterator[list[
             path = hub.fetch(repo_id, name, revision=revision, offline=offline, get=get)
         except hub.Absent as error:
             raise EntryNotFoundError(str(error)) from None  # sae-lens knows what to do without some files
+        except hub.Uncached:
+            # Not every repository of Gemma Scope 2 has one: offline what is not in the cache is not there.
+            weights = name.removesuffix("config.json") + "params.safetensors"
+            known = offline or constants.is_offline_mode()
+            if not (known and weights == f"{sae_path}/params.safetensors" and hub.in_cache(repo_id, weights, revision)):
+                raise
+            raise EntryNotFoundError(name) from None
         file = {"repo": repo_id, "name": name, "path": str(path), "commit": _commit(path)}
         if file not in taken:
             taken.append(file)

@@ -34,6 +34,8 @@ class Target:
     """commit of a model from the hub"""
     adapter_dir: Path | None = None
     """folder of a LoRA adapter that is merged into the model before it is read"""
+    trained_on_it: bool = True
+    """the SAE was trained on this very model, as far as names tell, and not on one that it was fine-tuned from"""
     llama_scope_gate: str | None = None
     """of an SAE of Llama Scope, see `gates`"""
     neuronpedia: str | None = None

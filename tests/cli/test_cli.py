@@ -52,20 +52,31 @@ def test_a_misspelt_word_is_told_what_it_may_have_meant(tmp_path: Path):
 
 
 def test_targets_and_banks_are_listed():
-    names = ["gemma-2-2b", "gemma-2-2b-it", "gemma-2-9b", "gemma-2-9b-it", "gemma-2-27b", "gemma-2-27b-it",
-             "llama-3.1-8b", "llama-3.1-8b-instruct", "gpt-oss-20b", "smollm2-135m"]  # fmt: skip
+    gemma_3 = [f"gemma-3-{size}{stage}" for size in ("270m", "1b", "4b", "12b", "27b") for stage in ("", "-it")]
+    qwen = [f"qwen{size}{stage}" for size in ("3-1.7b", "3-8b", "3.5-2b", "3.5-9b") for stage in ("-base", "")]
+    names = ["gemma-2-2b", "gemma-2-2b-it", "gemma-2-9b", "gemma-2-9b-it", "gemma-2-27b", "gemma-2-27b-it", *gemma_3,
+             "llama-3.1-8b", "llama-3.1-8b-instruct", "deepseek-r1-distill-llama-8b", "qwen2.5-7b-instruct", *qwen,
+             "qwen3.5-27b", "gpt-oss-20b", "smollm2-135m"]  # fmt: skip
     assert list(json.loads(geofilter("targets", "--json").stdout)) == names
-    shown = geofilter("targets").stdout
-    assert [line for line in shown.splitlines() if line in names] == names
-    assert shown.startswith(
-        "gemma-2-2b\n"
-        "  model    google/gemma-2-2b (Gemma Terms of Use, gated; bfloat16; no chat template)\n"
-        "  SAE      gemma-scope-2b-pt-res-canonical/layer_{layer}/width_{width}/canonical\n"
-        "  reads    blocks.{layer}.hook_resid_post, 2,304 dimensions\n"
-        "  default  layer 12, width 16k: just below half depth, and the one layer published in every width\n"
-        "  layers   16k: 0 to 25; 65k: 0 to 25; 32k: 12; 262k: 12; 524k: 12; 1m: 5, 12, 19\n"
-        "gemma-2-2b-it\n"
+    table = [line.split() for line in geofilter("targets").stdout.splitlines() if " of " in line and "GB" in line]
+    assert [line[0] for line in table] == names
+    assert table[0] == ["gemma-2-2b", "14", "of", "26", "4.3", "GB", "no", "gated"]
+    assert table[-1] == ["smollm2-135m", "16", "of", "30", "0.7", "GB", "yes", "embedded"]
+    assert geofilter("targets", "gemma-2-2b").stdout == (
+        "model    google/gemma-2-2b (Gemma Terms of Use, gated; bfloat16)\n"
+        "         no chat template: turns are joined by blank lines\n"
+        "SAE      gemma-scope-2b-pt-res-canonical/layer_{layer}/width_{width}/canonical\n"
+        "reads    blocks.{layer}.hook_resid_post, 2,304 dimensions\n"
+        "default  layer 12, width 16k: just below half depth, and the one layer published in every width\n"
+        "offers   layers 0 to 25 in width 16k, 65k\n"
+        "offers   layers 12 in width 32k, 262k, 524k\n"
+        "offers   layers 5, 12, 19 in width 1m\n"
+        "needs    14 of 26 layers, about 4.3 GB on a GPU: model 3.4 (bfloat16), encoder 0.2 (float32), working memory "
+        "0.8\n"
     )
+    done = geofilter("targets", "smolm2")
+    said = "smolm2: no target of that name; geofilter targets lists them; did you mean smollm2-135m?"
+    assert (done.returncode, done.stderr) == (3, f"geofilter: error: {said}\n")
     assert [x.split(":")[0] for x in geofilter("bank", "list").stdout.splitlines()] == ["toxic-text", "harmful-answers"]
 
 

@@ -197,6 +197,7 @@ def test_a_scan_with_an_adapter_and_what_it_records(tiny, tmp_path: Path, tiny_b
     about = json.loads((tmp_path / "run" / "manifest.json").read_text())["target"]
     assert about["choice"]["adapter"] == str(adapter)
     assert f"the LoRA adapter {adapter} is merged into {tiny[0]} before it is read" in about["notes"]
+    assert about["notes"][-1].startswith("the SAE is the base's and explains 0.")
     assert geofilter("explain", "run", "--row", 2, cwd=tmp_path).returncode == 0
     # A bank of the bare model is another target's.
     code, text = scan_one(tmp_path, *target, "--bank", tiny_bank)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.encode import pair
 from geofilter.encode.doctor import memory_needed
 from geofilter.encode.model import ResidualModel, parameters
-from geofilter.encode.pair import require_pair
+from geofilter.encode.pair import FLOOR, judge_pair, require_pair
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import Encoded, Window
@@ -127,6 +128,24 @@ def test_only_a_pair_that_passed_is_remembered(tiny, tmp_path: Path, monkeypatch
     assert [p.name for p in (tmp_path / "cache" / "pairs").iterdir()] == [f"{target.fingerprint[:16]}-float32.json"]
     monkeypatch.setattr(pair, "explained_variance", lambda *a: pytest.fail("measured again"))
     require_pair(target, Loading("cpu"), quiet)
+
+
+def test_a_fine_tune_that_its_base_s_sae_explains_too_little_of_is_refused(tiny):
+    """Of a model's own SAE it is no fault to explain little: a narrow one does."""
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    assert not target.trained_on_it
+    figures = {1: 0.2, 2: FLOOR - 0.01, 3: 0.3}
+    full = {layer: {"explained_variance": ev, "l0": 1.0} for layer, ev in figures.items()}
+    check = judge_pair(target, full)
+    assert (check.ok, check.text) == (
+        False,
+        f"{target.name}: the SAE was not trained on this model and explains too little of it (layer 1: 0.200, layer 2: "
+        f"{FLOOR - 0.01:.3f}, layer 3: 0.300; at least {FLOOR} is asked of a fine-tune); train one for it: geofilter "
+        "sae train",
+    )
+    assert judge_pair(replace(target, trained_on_it=True), full).ok
+    full[2]["explained_variance"] = FLOOR
+    assert judge_pair(target, full).ok
 
 
 def test_overflow_in_float16_is_said(tiny, tmp_path: Path):

@@ -9,12 +9,21 @@ from helpers.families import CASES, fitted, put_native
 
 from geofilter.config import TargetChoice
 from geofilter.rows.shipped import background_rows
+from geofilter.target import gates
 from geofilter.target.named import known
 from geofilter.target.resolve import resolve
 
 BAD = [chat(f"question {i}?", f"you fool, {i} times no, nobody likes you") for i in range(12)]
 
 GOOD = [chat(f"question {i}?", f"the answer is that {i} works, ask the doctor") for i in range(12)]
+
+
+ELSEWHERE = {"gemma-2-2b-it", "gemma-2-27b-it", "qwen3-1.7b", "qwen3-8b", "qwen3.5-2b", "qwen3.5-9b"}
+"""named targets whose SAE was trained on another stage of the model"""
+
+GATES = {
+    "llama-3.1-8b": "upstream", "llama-3.1-8b, saelens gate": "saelens", "deepseek-r1-distill-llama-8b": "upstream",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -67,20 +76,18 @@ def test_bank_scan_filter_report_explain(name: str, hub, tmp_path: Path):
     assert about["model_revision"] == hub.snapshot(case.repo).name
     assert about["sae_files"][0]["commit"] == hub.snapshot(about["sae_files"][0]["repo"]).name
     assert ("has no chat template" in done.stderr) is (not case.chat)
-    applied_elsewhere = name in ("gemma-2-2b-it", "gemma-2-27b-it")
-    assert about["notes"] == (
-        [
+    applied_elsewhere = name in ELSEWHERE
+    gate = GATES.get(name)
+    assert about["notes"] == [
+        *([
             f"the SAE was trained on {about['sae_model']} and reads {case.repo} here: another training stage of the "
             "same model; geofilter doctor measures how well it fits"
-        ]
-        if applied_elsewhere
-        else []
-    )
+        ] if applied_elsewhere else []),
+        *gates.note(gate),
+    ]  # fmt: skip
     assert ("note: the SAE was trained on" in done.stderr) is applied_elsewhere
-    assert about["llama_scope_gate"] == (
-        None if not name.startswith("llama-3.1-8b") or "instruct" in name
-        else "upstream" if "upstream" in name else "saelens"
-    )  # fmt: skip
+    assert about["llama_scope_gate"] == gate
+    assert about["choice"].get("llama_scope_gate") == gate
     scores = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
     by_line = {s["line"]: s["score"] for s in scores}
     assert min(by_line[n] for n in (1, 2, 3)) > max(by_line[n] for n in (4, 5, 6))  # the bank's own rows
@@ -94,6 +101,7 @@ def test_bank_scan_filter_report_explain(name: str, hub, tmp_path: Path):
     page = (tmp_path / "data.report.html").read_text()
     assert case.repo in page
     assert ("another training stage" in page) is applied_elsewhere
+    assert (f"Llama Scope gate {gate}" in page) is (gate is not None)
     done = geofilter("explain", "run", "--row", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     detail = json.loads(done.stdout)

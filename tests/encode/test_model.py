@@ -12,7 +12,7 @@ from geofilter.encode.model import ResidualModel, choose_device
 from geofilter.encode.reader import outlier_free
 from geofilter.errors import InputError, TargetError
 
-FAMILIES = ["gemma2", "llama", "gpt_oss"]
+FAMILIES = ["gemma2", "gemma3_text", "llama", "qwen3", "gpt_oss"]
 
 LAYERS = 4
 
@@ -76,7 +76,7 @@ def test_attention_and_mlp_add_up_to_the_residual(folders, kind: str):
         block = full.model.layers[layer]
         with torch.inference_mode():
             projected = block.self_attn.o_proj(parts["attn.hook_z"])
-            if kind == "gemma2":
+            if kind.startswith("gemma"):
                 projected = block.post_attention_layernorm(projected)
         torch.testing.assert_close(projected, parts["hook_attn_out"])
         assert parts["attn.hook_z"].shape == (2, 11, 4 * 8)  # heads x head dimension, side by side

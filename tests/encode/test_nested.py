@@ -166,6 +166,29 @@ def test_an_adapter_of_a_multimodal_model_is_merged_into_its_text_decoder(folder
     torch.testing.assert_close(logits, tuned.base_model(input_ids=ids).logits, rtol=0, atol=1e-3)
 
 
+def test_layers_that_are_reckoned_from_the_number_of_all(tmp_path: Path):
+    """Gemma 4: the last layers share keys and values, and each has an input of its own."""
+    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+
+    torch.manual_seed(0)
+    config = Gemma4TextConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=8, hidden_size_per_layer_input=8, sliding_window=8,
+        vocab_size_per_layer_input=VOCAB, num_kv_shared_layers=2, initializer_range=0.2,
+        layer_types=["sliding_attention", "full_attention"] * (LAYERS // 2),
+    )  # fmt: skip
+    model = Gemma4ForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    family_tokenizer("gemma2").save_pretrained(tmp_path)
+    ids = some_ids()
+    expected = hidden_states(model, ids)
+    for layer in range(LAYERS - 1):
+        read = ResidualModel(tmp_path, [layer], CPU)
+        assert len(read.model.layers) == layer + 1
+        found = read.residuals(ids, torch.ones_like(ids))[layer]
+        torch.testing.assert_close(found, expected[layer + 1], rtol=0, atol=0)
+
+
 def test_gemma_3_in_float16_is_refused(folders, tmp_path: Path):
     sae = make_sae(tmp_path / "sae", layer=3, metadata={"model_name": "m", "hook_name": "blocks.3.hook_resid_post"})
     pair = ["--model", folders["gemma3"], "--sae", sae]

@@ -194,13 +194,13 @@ CONVERSATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "llama", "gpt_oss"])
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3", "llama", "r1", "qwen2", "qwen3", "qwen3_5", "gpt_oss"])
 @pytest.mark.parametrize("name", list(CONVERSATIONS))
 def test_family_masks_cover_exactly_the_assistant_content(kind: str, name: str):
     turns = CONVERSATIONS[name]
     tokenizer = family_tokenizer(kind)
     full, spans = render(row(*turns), tokenizer)
-    trims = kind != "gpt_oss"
+    trims = kind in ("gemma2", "gemma3", "llama", "qwen3_5")
     contents = [c.strip() if trims else c for r, c in turns if r == "assistant"]
     assert [full[a:b] for a, b in spans] == contents
     questions = [c.strip() for r, c in turns if r == "user"]

@@ -12,7 +12,7 @@ from typing import Any
 def use_hub(hub, monkeypatch) -> None:
     from huggingface_hub import constants
 
-    from helpers.families import shrink_fixed_sizes
+    from helpers.family_saes import shrink_fixed_sizes
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.root))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -19,7 +19,7 @@ D_IN, D_SAE, N_LAYERS, LAYER = 32, 128, 4, 2
 def make_tokenizer(
     template: str | None = CHATML,
     special: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-    bos: str = "<|im_start|>",
+    bos: str | None = "<|im_start|>",
     eos: str = "<|im_end|>",
     vocab: int = 400,
     texts: Sequence[str] = ("the answer to the question is that you should ask the doctor",) * 4,

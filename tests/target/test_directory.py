@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command import quiet, use_hub
-from helpers.families import D_IN, D_SAE, Hub, put_gemma_scope, random_sae
+from helpers.families import D_IN, D_SAE, Hub
+from helpers.family_saes import put_gemma_scope, random_sae
 from safetensors.torch import save_file
 
 from geofilter.errors import TargetError

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command import geofilter, use_hub
-from helpers.families import (
-    D_IN,
-    D_SAE,
-    Hub,
+from helpers.families import D_IN, D_SAE, Hub
+from helpers.family_saes import (
+    put_deepseek_r1,
     put_dictionary_learning,
     put_gemma_scope,
+    put_gemma_scope_2,
     put_llama_scope,
+    put_llama_scope_r1,
     put_native,
+    put_qwen_scope,
     random_sae,
 )
 from huggingface_hub import constants
@@ -24,7 +26,8 @@ from safetensors.torch import load_file, save_file
 
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.errors import InputError, TargetError
-from geofilter.target.releases import modernised, published
+from geofilter.target.directory import find
+from geofilter.target.releases import modernised, pinned, published
 
 CPU = torch.device("cpu")
 
@@ -34,6 +37,9 @@ SAES = {
     "dictionary_learning_1, BatchTopK": "llama-3.1-8b-instruct-andyrdt/resid_post_layer_15_trainer_1",
     "goodfire": "goodfire-llama-3.1-8b-instruct/layer_19",
     "native": "someone/llama-saes/blocks.15.hook_resid_post",
+    "gemma_3": "gemma-scope-2-1b-pt-res-all/layer_12_width_16k_l0_big",
+    "qwen_scope": "qwen-scope-3-8b-base-w64k-l50/layer17",
+    "llama_scope_r1_distill": "llama_scope_r1_distill/l15r_400m_slimpajama_400m_openr1_math",
 }
 
 
@@ -53,7 +59,9 @@ def theirs(spec: str):
     from sae_lens import SAE
 
     release, _, sae_id = spec.partition("/") if not spec.startswith("someone/") else spec.rpartition("/")
-    return SAE.from_pretrained(release, sae_id)
+    info = find(spec)[2]
+    with pinned(None, True, info.saes_map[sae_id] if info else sae_id):  # it asks the hub itself for tensors' shapes
+        return SAE.from_pretrained(release, sae_id)
 
 
 def dense(encoder: FeatureEncoder, x: torch.Tensor) -> torch.Tensor:
@@ -69,7 +77,8 @@ def vectors(n: int = 400) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", list(SAES))
 def test_encode_and_decode_equal_sae_lens(family: str, hub):
-    ours, other = load(SAES[family]), theirs(SAES[family])
+    gate = "saelens" if family.startswith("llama_scope") else None
+    ours, other = load(SAES[family], gate=gate), theirs(SAES[family])
     x = vectors()
     with torch.no_grad():
         expected = other.encode(x)
@@ -108,6 +117,50 @@ def test_an_sae_of_attention_heads_reads_them_side_by_side(tmp_path: Path, monke
     other.turn_off_forward_pass_hook_z_reshaping()
     with torch.no_grad():
         torch.testing.assert_close(dense(FeatureEncoder(folder, CPU), x), other.encode(x))
+
+
+@pytest.mark.parametrize(
+    ("spec", "put"),
+    [
+        ("gemma-scope-2-1b-pt-res/layer_7_width_65k_l0_medium", lambda *at: put_gemma_scope_2(*at, config=False)),
+        ("deepseek-r1-distill-llama-8b-qresearch/blocks.19.hook_resid_post", put_deepseek_r1),
+        ("qwen-scope-3.5-27b-w80k-l100/layer31", put_qwen_scope),
+    ],
+)
+def test_releases_without_a_configuration(spec: str, put, tmp_path: Path, monkeypatch):
+    """All that is known of them stands in their names, or in sae-lens' code."""
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    put(hub, *spec.split("/"), random_sae())
+    ours, other, x = load(spec), theirs(spec), vectors()
+    with torch.no_grad():
+        torch.testing.assert_close(dense(ours, x), other.encode(x))
+    metadata = json.loads((ours.path / "cfg.json").read_text())["metadata"]
+    layer, model = {"gemma": (7, "google/gemma-3-1b-pt"), "qwen-": (31, "Qwen/Qwen3.5-27B"),
+                    "deeps": (19, "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")}[spec[:5]]  # fmt: skip
+    assert (metadata["hook_name"], metadata["model_name"]) == (f"blocks.{layer}.hook_resid_post", model)
+
+
+def test_gates_of_llama_scope_s_sae_of_r1_equal_their_closed_forms(tmp_path: Path, monkeypatch):
+    """A threshold a feature, which is compared with the pre-activation of the scaled input as it is."""
+    from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
+
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    release, name = SAES["llama_scope_r1_distill"].split("/")
+    file = put_llama_scope_r1(hub, release, name, 15, random_sae())
+    raw = load_file(file.parent / "sae_weights.safetensors")
+    x, norm = vectors(), raw["decoder.weight"].norm(dim=0)
+    pre = x * get_norm_scaling_factor(release, name) @ raw["encoder.weight"].T + raw["encoder.bias"]
+    threshold = raw["log_jumprelu_threshold"].exp()
+    for gate, seen in (("saelens", pre), ("upstream", pre * norm), (None, pre * norm)):
+        expected = torch.where((seen > threshold) & (pre > 0), pre, 0)
+        torch.testing.assert_close(dense(load(f"{release}/{name}", gate=gate), x), expected)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sparsity_include_decoder_norm": False}))
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "other"))
+    torch.testing.assert_close(load(f"{release}/{name}").threshold, threshold)
 
 
 def test_llama_scope_gates_equal_their_closed_forms(tmp_path: Path, monkeypatch):

@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.command import geofilter, quiet, scan_one, use_hub
+from helpers.command import chat, geofilter, quiet, scan_one, use_hub, write_rows
 from helpers.families import Hub, fitted, put_native
 from helpers.tiny import make_sae
 
@@ -17,9 +18,7 @@ from geofilter.target.hub import SMALL_FILES
 from geofilter.target.model_names import same_model
 from geofilter.target.named import known, offered, pick, ranges, sae_of, span
 from geofilter.target.resolve import resolve
-
-NAMES = ", ".join(known())
-
+from geofilter.target.size import at_default
 
 # The table
 
@@ -60,6 +59,20 @@ def test_the_default_is_the_published_layer_just_below_half_depth():
         assert row["layer"] == max(n for n in layers if n <= row["layers"] // 2 - 1), name
 
 
+def test_the_documentation_names_each_with_its_default_and_what_it_needs():
+    text = (Path(__file__).parents[2] / "docs" / "targets.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    first = {row[0].strip("`"): row for row in rows if len(row) == 7}
+    verified = {row[0].strip("`") for row in rows if len(row) == 4}
+    assert list(first) == list(known())
+    assert set(known()) <= verified
+    for name, row in known().items():
+        need = at_default(row)
+        assert first[name][1].removeprefix("HuggingFaceTB/") == row["model"].removeprefix("HuggingFaceTB/")
+        assert first[name][4] == f"{row['layer']}, {row['width']}".removesuffix(", published")
+        assert first[name][5] == f"{need.layers} of {row['layers']}, {need.total / 1e9:.1f} GB"
+
+
 @pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope-2b")
                                   or row.get("sae", "").startswith(("gemma-scope-9b", "gemma-scope-27b"))])  # fmt: skip
 def test_hook_width_and_model_are_what_sae_lens_says(name: str):
@@ -91,6 +104,25 @@ def test_pick_within_a_target():
     with pytest.raises(TargetError) as caught:
         pick("gemma-2-27b", known()["gemma-2-27b"], 12, None)
     assert str(caught.value) == "--layer 12: gemma-2-27b offers 10, 22, 34"
+
+
+def test_pick_within_a_target_whose_widths_have_a_sparsity_in_their_names():
+    row = known()["gemma-3-1b"]
+    assert pick("gemma-3-1b", row, None, None) == (12, "16k_l0_big")
+    assert pick("gemma-3-1b", row, None, "16k") == (12, "16k_l0_big")
+    assert pick("gemma-3-1b", row, None, "65k") == (13, "65k_l0_medium")  # of layers 7, 13, 17, 22 nearest to 12
+    assert pick("gemma-3-1b", row, 7, "1m_l0_small") == (7, "1m_l0_small")
+    assert sae_of(row, 12, "16k_l0_big") == "gemma-scope-2-1b-pt-res-all/layer_12_width_16k_l0_big"
+    assert sae_of(row, 13, "65k_l0_medium") == "gemma-scope-2-1b-pt-res/layer_13_width_65k_l0_medium"
+    qwen = known()["qwen3-8b"]
+    assert pick("qwen3-8b", qwen, None, "64k") == (17, "64k-l50")
+    assert sae_of(qwen, 17, "64k-l100") == "qwen-scope-3-8b-base-w64k-l100/layer17"
+    with pytest.raises(TargetError) as caught:
+        pick("qwen3-8b", qwen, None, "6")
+    assert str(caught.value) == "--width 6: qwen3-8b offers 64k-l50, 64k-l100"
+    with pytest.raises(TargetError) as caught:
+        pick("gemma-3-1b", row, 12, "65k")
+    assert str(caught.value) == "--layer 12: gemma-3-1b at width 65k_l0_medium offers 7, 13, 17, 22"
 
 
 def test_spans_and_ranges():
@@ -145,7 +177,7 @@ def test_options_that_exclude_each_other(tmp_path: Path, tiny):
         (["--model", "gemma-2-2b", "--layer", 12, "--sae", "x/y"], 2,
          "--layer and --width choose the SAE, and so does --sae; give one or the other"),
         ([*pair, "--layer", 2], 2,
-         f"--layer and --width choose within a named target ({NAMES}); name the SAE by --sae"),
+         "--layer and --width choose within a named target (geofilter targets lists them); name the SAE by --sae"),
         ([*pair, "--revision", "main"], 2,
          f"--revision main: {tiny[0]} is a folder; revisions are of hub repositories"),
         ([*pair, "--llama-scope-gate", "upstream"], 2,
@@ -216,6 +248,21 @@ def test_a_fine_tune_is_allowed_when_it_is_said(hub):
     assert target.notes == ("the SAE was trained on meta-llama/Llama-3.1-8B and reads me/my-llama here, as allowed",)
 
 
+def test_the_sae_of_a_named_target_reads_a_fine_tune_of_it(tmp_path: Path, hub):
+    """By the target's name, its layers and widths included; the same target is opened again by what is pinned."""
+    tuned = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet).model_dir
+    shutil.copytree(tuned, tmp_path / "my-tune")
+    choice = TargetChoice(str(tmp_path / "my-tune"), "gemma-2-2b")
+    target = resolve(choice, offline=True, notify=quiet)
+    assert (target.layer, target.sae) == (12, "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical")
+    assert not target.trained_on_it
+    assert target.notes[0].startswith("the SAE was trained on gemma-2-2b and reads ")
+    assert target.choice == replace(choice, layer=12, width="16k")
+    assert resolve(target.choice, offline=True, notify=quiet).fingerprint == target.fingerprint
+    with pytest.raises(TargetError, match="--layer 26: gemma-2-2b offers 0 to 25"):
+        resolve(replace(choice, layer=26), offline=True, notify=quiet)
+
+
 def test_the_default_layer_does_not_change_a_pinned_choice(hub):
     target = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet)
     assert target.choice.to_json() == {
@@ -226,10 +273,57 @@ def test_the_default_layer_does_not_change_a_pinned_choice(hub):
     assert again.fingerprint == target.fingerprint
 
 
-def test_the_gate_is_part_of_the_fingerprint(hub):
-    gates = [resolve(TargetChoice("llama-3.1-8b", llama_scope_gate=g), offline=True, notify=quiet).fingerprint
-             for g in ("saelens", "upstream")]  # fmt: skip
-    assert gates[0] != gates[1]
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "deepseek-r1-distill-llama-8b"])
+def test_the_gate_is_part_of_the_fingerprint_and_of_a_pinned_choice(name: str, hub):
+    """By default it is the one of training; what an earlier version has written down stays what it was."""
+    targets = {gate: resolve(TargetChoice(name, llama_scope_gate=gate), offline=True, notify=quiet)
+               for gate in ("saelens", "upstream", None)}  # fmt: skip
+    assert targets[None].fingerprint == targets["upstream"].fingerprint != targets["saelens"].fingerprint
+    assert [targets[gate].choice.llama_scope_gate for gate in targets] == ["saelens", "upstream", "upstream"]
+    for target in targets.values():
+        again = resolve(TargetChoice.from_json(target.choice.to_json()), offline=True, notify=quiet)
+        assert again.fingerprint == target.fingerprint
+    assert "gated as sae-lens gates it" in targets["saelens"].notes[-1]
+    assert targets["upstream"].notes[-1].startswith("the SAE is gated as it was trained")
+
+
+def test_a_gate_asked_for_by_earlier_versions_opens_what_has_none(hub):
+    """They wrote `saelens` down for every target."""
+    old = TargetChoice.from_json({"model": "gemma-2-2b", "layer": 12, "width": "16k", "llama_scope_gate": "saelens"})
+    found = resolve(old, offline=True, notify=quiet)
+    assert found.fingerprint == resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet).fingerprint
+    assert found.llama_scope_gate is None
+
+
+def test_a_bank_and_a_run_of_the_other_gate_are_refused_by_its_name(hub, tmp_path: Path, monkeypatch):
+    from geofilter.rows.shipped import background_rows
+
+    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:20])
+    bad = write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}?", f"you fool, {i} times no") for i in range(10)])
+    good = write_rows(tmp_path / "good.jsonl", [chat(f"q {i}?", f"the answer is {i}") for i in range(10)])
+    model = ["--model", "llama-3.1-8b", "--offline"]
+    other = [*model, "--llama-scope-gate", "saelens"]
+    done = geofilter("bank", "build", "--no-prior", "--bad", bad, "--good", good, "--out", tmp_path / "b", *other)
+    assert done.returncode == 0, done.stderr
+    run = ["scan", bad, "--bank", tmp_path / "b", "--run", tmp_path / "run"]
+    assert geofilter(*run, *other).returncode == 0
+    done = geofilter(*run, *model)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        3,
+        f"geofilter: error: {tmp_path / 'b'}: made with the Llama Scope gate saelens, not with upstream; build a bank "
+        "for this target, or read it with --llama-scope-gate saelens",
+    )
+    about = json.loads((tmp_path / "b" / "bank.json").read_text())
+    del about["target"]["llama_scope_gate"]  # as earlier versions wrote it
+    (tmp_path / "b" / "bank.json").write_text(json.dumps(about))
+    assert geofilter(*run, *model).stderr.endswith(
+        "build a bank for this target (where only the Llama Scope gate differs, --llama-scope-gate saelens reads it)\n"
+    )
+    done = geofilter("bank", "build", "--no-prior", "--bad", bad, "--good", good, "--out", tmp_path / "c", *model)
+    assert done.returncode == 0, done.stderr
+    done = geofilter("scan", bad, "--bank", tmp_path / "c", "--run", tmp_path / "run", *model)
+    assert done.returncode == 4
+    assert "; Llama Scope gate: saelens, now upstream); give another --run" in done.stderr.splitlines()[-1]
 
 
 def test_a_chat_model_without_its_template_is_not_read_as_plain_turns(tmp_path: Path, monkeypatch):
