@@ -74,12 +74,15 @@ class TargetChoice:
     """Which target: a named one, or any model with any SAE. `target.resolve` finds it."""
 
     model: str | None = field(
-        default=None, metadata=option("Name (see `geofilter targets`), Hugging Face id or model folder.", TARGET)
+        default=None,
+        metadata=option("Name (see `geofilter targets`), Hugging Face id, model folder or GGUF file.", TARGET),
     )
     sae: str | None = field(
         default=None,
         metadata=option(
-            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, or a folder; a named target has its own.", TARGET
+            "RELEASE/SAE_ID of sae-lens, ORG/REPO/FOLDER, a folder, or the name of the target that the model was "
+            "fine-tuned from; a named target has its own.",
+            TARGET,
         ),
     )
     """None for a named target's own"""

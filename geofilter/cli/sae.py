@@ -22,7 +22,7 @@ from geofilter.cli.options import (
 from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.progress import loading_libraries, training_progress
 from geofilter.cli.settings import with_settings
-from geofilter.config import TARGET, Loading, TargetChoice
+from geofilter.config import Loading
 from geofilter.dictionary.config import SaeConfig
 from geofilter.errors import TargetError
 
@@ -32,8 +32,9 @@ app = typer.Typer(
     epilog="Example: geofilter sae train --model org/model --data text.jsonl --out my-sae",
 )
 
+MODEL = "Model"
 _MODEL = "Name (see `geofilter targets`), Hugging Face id, model folder or GGUF file."
-Model = Annotated[str | None, typer.Option(help=_MODEL, rich_help_panel=TARGET)]
+Model = Annotated[str | None, typer.Option(help=_MODEL, rich_help_panel=MODEL)]
 
 
 @app.command(
@@ -48,7 +49,9 @@ def sae_train(
     out: Annotated[Path, typer.Option(help="Folder of the SAE; a training that was stopped there goes on."), OWN_TABLE],
     loading: Loading,
     model: Model = None,
-    revision: Annotated[str | None, typer_option("revision", declared(TargetChoice, "revision"))] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch of the model.", rich_help_panel=MODEL)
+    ] = None,
     layer: Annotated[str, typer_option("layer", declared(SaeConfig, "layer")), PER_CALL] = "auto",
     width: Annotated[str, typer_option("width", declared(SaeConfig, "width")), PER_CALL] = "16k",
     k: Annotated[int, typer_option("k", declared(SaeConfig, "k"))] = 64,
@@ -114,7 +117,7 @@ def sae_check(
         PER_CALL,
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"{_MODEL} Default: the card's.", rich_help_panel=TARGET), PER_CALL
+        str | None, typer.Option(help=f"{_MODEL} Default: the card's.", rich_help_panel=MODEL), PER_CALL
     ] = None,
     fields: FieldNames = None,
     offline: Offline = False,

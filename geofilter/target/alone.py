@@ -71,12 +71,13 @@ def find_model(model: str | None, revision: str | None = None, *, offline: bool,
         TargetError: no such model, or files that cannot be had.
     """
     table = known()
-    names = ", ".join(table)
     if model is None:
-        raise TargetError(f"no model chosen; pass --model: a name ({names}), a hub id, a folder or a GGUF file")
+        raise TargetError(
+            "no model chosen; pass --model: a name (geofilter targets lists them), a hub id, a folder or a GGUF file"
+        )
     row = table.get(model)
     if row is None:
-        refuse_no_model(model, names)
+        refuse_no_model(model)
     if row is None and adapters.stands_alone(Path(model)):
         raise TargetError(f"--model {model}: an adapter without its model; merge it, and give the folder of the result")
     choice = TargetChoice(model, revision=revision)

@@ -14,6 +14,11 @@ from geofilter.target.gguf import is_gguf
 from geofilter.target.named import known, pick, sae_of
 from geofilter.text import did_you_mean
 
+NEEDS_SAE = (
+    "not one of the named targets (geofilter targets lists them), so it needs an SAE: --sae RELEASE/SAE_ID of "
+    "sae-lens, --sae DIR, --sae NAME of the target it was fine-tuned from, or one made by geofilter sae train"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -44,29 +49,32 @@ class Plan:
             TargetError: no model, or none of such a name, or one that needs an SAE and names none.
         """
         table = known()
-        names = ", ".join(table)
         if choice.model is None:
             raise TargetError(
-                f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml'
+                'no model chosen; pass --model NAME (geofilter targets lists them) or put model = "NAME" into '
+                "geofilter.toml"
             )
         row = table.get(choice.model)
         if row is None:
-            refuse_no_model(choice.model, names)
-        chooses = choice.layer is not None or choice.width is not None
-        if chooses and row is None:
-            raise InputError(f"--layer and --width choose within a named target ({names}); name the SAE by --sae")
-        if chooses and choice.sae is not None:
-            raise InputError("--layer and --width choose the SAE, and so does --sae; give one or the other")
-        if choice.sae is not None:
-            return cls(choice.model if row else None, row, row["model"] if row else choice.model, choice.sae, choice)
-        if row is None:
-            raise TargetError(f"--model {choice.model}: {needs_sae(names)}{did_you_mean(choice.model, table)}")
-        layer, width = pick(choice.model, row, choice.layer, choice.width)
-        sae = str(package_data(row["package_sae"])) if "package_sae" in row else sae_of(row, layer, width)
-        return cls(choice.model, row, row["model"], sae, replace(choice, layer=layer, width=width))
+            refuse_no_model(choice.model)
+        giver, source = (choice.model, row) if choice.sae is None else (choice.sae, table.get(choice.sae))
+        if source is None and (choice.layer is not None or choice.width is not None):
+            raise InputError(
+                "--layer and --width choose within a named target (geofilter targets lists them); name the SAE by --sae"
+                if row is None
+                else "--layer and --width choose the SAE, and so does --sae; give one or the other"
+            )
+        model = row["model"] if row else choice.model
+        if source is None:
+            if choice.sae is None:
+                raise TargetError(f"--model {choice.model}: {NEEDS_SAE}{did_you_mean(choice.model, table)}")
+            return cls(choice.model if row else None, row, model, choice.sae, choice)
+        layer, width = pick(giver, source, choice.layer, choice.width)
+        sae = str(package_data(source["package_sae"])) if "package_sae" in source else sae_of(source, layer, width)
+        return cls(choice.model if row else None, row, model, sae, replace(choice, layer=layer, width=width))
 
 
-def refuse_no_model(model: str, names: str) -> None:
+def refuse_no_model(model: str) -> None:
     """Refuse what is no named target and cannot be a model by itself: a folder, a GGUF file or a hub id.
 
     Raises:
@@ -80,13 +88,10 @@ def refuse_no_model(model: str, names: str) -> None:
     if path.suffix.lower() == ".gguf":
         raise TargetError(f"--model {model}: no such file")
     if not hub.REPO.fullmatch(model):
-        raise TargetError(f"--model {model}: neither a named target ({names}), nor a folder, nor a GGUF file, nor a "
-                          f"hub id{did_you_mean(model, known())}")  # fmt: skip
-
-
-def needs_sae(names: str) -> str:
-    """What is said of a model that no name gives an SAE to."""
-    return f"not one of the named targets ({names}), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, or --sae DIR"
+        raise TargetError(
+            f"--model {model}: neither a named target (geofilter targets lists them), nor a folder, nor a GGUF file, "
+            f"nor a hub id{did_you_mean(model, known())}"
+        )
 
 
 def with_base(choice: TargetChoice) -> TargetChoice:
@@ -103,9 +108,7 @@ def with_base(choice: TargetChoice) -> TargetChoice:
     table = known()
     alias = next((name for name, row in table.items() if row["model"] == found.model), None)
     if alias is None:
-        raise TargetError(
-            f"--model {choice.model}: an adapter of {found.model}, which is {needs_sae(', '.join(table))}"
-        )
+        raise TargetError(f"--model {choice.model}: an adapter of {found.model}, which is {NEEDS_SAE}")
     return replace(found, model=alias)
 
 

@@ -98,14 +98,15 @@ def _pinned(
         gate: that the SAE is read with, of those of Llama Scope.
     """
     sae = plan.choice.sae
-    if sae is not None and Path(plan.sae).is_dir():
+    by_name = sae is None or sae in known()  # then layer and width say which
+    if not by_name and Path(plan.sae).is_dir():
         sae = str(Path(plan.sae).resolve())
     model = plan.alias or (plan.model if own is None else str(own))
     pinned = replace(
         plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None,
         llama_scope_gate=gate,
     )  # fmt: skip
-    return pinned if sae is None else replace(pinned, layer=None, width=None)
+    return pinned if by_name else replace(pinned, layer=None, width=None)
 
 
 def _checked_page(name: Any) -> str | None:

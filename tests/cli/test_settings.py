@@ -86,7 +86,7 @@ def test_where_a_command_writes_stands_in_its_table(scanned: Path):
     settings(scanned, 'out = "made"')
     assert error(scanned, "gate") == (
         "settings file: out says where a command writes; put it into [bank-build] or [evaluate] or [filter] or [judge] "
-        "or [trial]"
+        "or [sae-train] or [trial]"
     )
 
 

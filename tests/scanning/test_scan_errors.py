@@ -16,7 +16,7 @@ from geofilter.config import TargetChoice
 from geofilter.errors import InputError
 from geofilter.run.shard import Span
 from geofilter.scanning.shards import Ahead, Ready
-from geofilter.target.named import known
+from geofilter.target.plan import NEEDS_SAE
 from geofilter.target.resolve import resolve
 
 
@@ -26,7 +26,6 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "bad.jsonl", [{"messages": [{"role": "user", "content": "x"}]}])
     (tmp_path / "file").write_text("x")
     pair = ["--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank]
-    names = ", ".join(known())
     cases = [
         (
             ["no.jsonl", *pair],
@@ -69,18 +68,19 @@ def test_input_errors_in_full(tiny, tiny_bank: Path, tmp_path: Path):
         (
             ["d.jsonl"],
             3,
-            f'no model chosen; pass --model NAME (known: {names}) or put model = "NAME" into geofilter.toml',
+            'no model chosen; pass --model NAME (geofilter targets lists them) or put model = "NAME" into '
+            "geofilter.toml",
         ),
         (
             ["d.jsonl", "--model", "gpt-9"],
             3,
-            f"--model gpt-9: neither a named target ({names}), nor a folder, nor a hub id",
+            "--model gpt-9: neither a named target (geofilter targets lists them), nor a folder, nor a GGUF file, nor "
+            "a hub id",
         ),
         (
             ["d.jsonl", "--model", tiny[0]],
             3,
-            f"--model {tiny[0]}: not one of the named targets ({names}), so it needs an SAE: "
-            "--sae RELEASE/SAE_ID of sae-lens, or --sae DIR",
+            f"--model {tiny[0]}: {NEEDS_SAE}",
         ),
         (
             ["d.jsonl", "--model", tiny[0], "--sae", tmp_path],

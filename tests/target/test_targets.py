@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,7 @@ from geofilter.target.hub import SMALL_FILES
 from geofilter.target.model_names import same_model
 from geofilter.target.named import known, offered, pick, ranges, sae_of, span
 from geofilter.target.resolve import resolve
-
-NAMES = ", ".join(known())
-
+from geofilter.target.size import at_default
 
 # The table
 
@@ -58,6 +57,20 @@ def test_the_default_is_the_published_layer_just_below_half_depth():
         if name == "smollm2-135m":
             continue
         assert row["layer"] == max(n for n in layers if n <= row["layers"] // 2 - 1), name
+
+
+def test_the_documentation_names_each_with_its_default_and_what_it_needs():
+    text = (Path(__file__).parents[2] / "docs" / "targets.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    first = {row[0].strip("`"): row for row in rows if len(row) == 7}
+    verified = {row[0].strip("`") for row in rows if len(row) == 4}
+    assert list(first) == list(known())
+    assert set(known()) <= verified
+    for name, row in known().items():
+        need = at_default(row)
+        assert first[name][1].removeprefix("HuggingFaceTB/") == row["model"].removeprefix("HuggingFaceTB/")
+        assert first[name][4] == f"{row['layer']}, {row['width']}".removesuffix(", published")
+        assert first[name][5] == f"{need.layers} of {row['layers']}, {need.total / 1e9:.1f} GB"
 
 
 @pytest.mark.parametrize("name", [n for n, row in known().items() if row.get("sae", "").startswith("gemma-scope-2b")
@@ -164,7 +177,7 @@ def test_options_that_exclude_each_other(tmp_path: Path, tiny):
         (["--model", "gemma-2-2b", "--layer", 12, "--sae", "x/y"], 2,
          "--layer and --width choose the SAE, and so does --sae; give one or the other"),
         ([*pair, "--layer", 2], 2,
-         f"--layer and --width choose within a named target ({NAMES}); name the SAE by --sae"),
+         "--layer and --width choose within a named target (geofilter targets lists them); name the SAE by --sae"),
         ([*pair, "--revision", "main"], 2,
          f"--revision main: {tiny[0]} is a folder; revisions are of hub repositories"),
         ([*pair, "--llama-scope-gate", "upstream"], 2,
@@ -233,6 +246,21 @@ def test_a_fine_tune_is_allowed_when_it_is_said(hub):
         resolve(tuned, offline=True, notify=quiet)
     target = resolve(TargetChoice("me/my-llama", choice.sae, allow_other_model=True), offline=True, notify=quiet)
     assert target.notes == ("the SAE was trained on meta-llama/Llama-3.1-8B and reads me/my-llama here, as allowed",)
+
+
+def test_the_sae_of_a_named_target_reads_a_fine_tune_of_it(tmp_path: Path, hub):
+    """By the target's name, its layers and widths included; the same target is opened again by what is pinned."""
+    tuned = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet).model_dir
+    shutil.copytree(tuned, tmp_path / "my-tune")
+    choice = TargetChoice(str(tmp_path / "my-tune"), "gemma-2-2b")
+    target = resolve(choice, offline=True, notify=quiet)
+    assert (target.layer, target.sae) == (12, "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical")
+    assert not target.trained_on_it
+    assert target.notes[0].startswith("the SAE was trained on gemma-2-2b and reads ")
+    assert target.choice == replace(choice, layer=12, width="16k")
+    assert resolve(target.choice, offline=True, notify=quiet).fingerprint == target.fingerprint
+    with pytest.raises(TargetError, match="--layer 26: gemma-2-2b offers 0 to 25"):
+        resolve(replace(choice, layer=26), offline=True, notify=quiet)
 
 
 def test_the_default_layer_does_not_change_a_pinned_choice(hub):
