@@ -48,8 +48,11 @@ _COMPOSED = ("qwen2",)
 """these compose characters (NFC) first"""
 
 
-def write_tokenizer(header: Header, out: Path) -> None:
+def write_tokenizer(header: Header, out: Path, *, plain: bool = False) -> None:
     """Write a file's tokenizer and chat template.
+
+    Args:
+        plain: as transformers makes it, with nothing added.
 
     Raises:
         TargetError: it has none, or one that transformers cannot read.
@@ -63,8 +66,9 @@ def write_tokenizer(header: Header, out: Path) -> None:
         try:
             found = PreTrainedTokenizerFast.from_pretrained(scratch, gguf_file="model.gguf", local_files_only=True)
             found.save_pretrained(out)
-            _change(out / "tokenizer.json", lambda made: _as_the_model_s_own(made, header))
-            if _has_no_bos(header):
+            if not plain:
+                _change(out / "tokenizer.json", lambda made: _as_the_model_s_own(made, header))
+            if not plain and _has_no_bos(header):
                 _change(out / "tokenizer_config.json", lambda made: made.pop("bos_token", None))
         except Exception as error:  # whatever transformers and tokenizers raise
             raise TargetError(
