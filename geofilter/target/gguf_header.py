@@ -212,7 +212,7 @@ class _Reader:
     def _take(self, count: int) -> bytes:
         if self._at + count > min(self._size, MOST_HEADER):
             if self._at + count > self._size:
-                raise self._error(f"is cut off within its first {self._size:,} bytes, or damaged; {AGAIN}")
+                raise self._error(f"is cut off or damaged: its header goes on beyond its {self._size:,} bytes; {AGAIN}")
             raise self._damaged(f"over {MOST_HEADER >> 20} MiB stand in front of its weights")
         raw = self._handle.read(count)
         if len(raw) < count:

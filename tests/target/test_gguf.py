@@ -20,8 +20,9 @@ from geofilter.encode.pair import checked_reader
 from geofilter.errors import TargetError
 from geofilter.files import cache_dir
 from geofilter.target import kept
-from geofilter.target.gguf import GgufFile
+from geofilter.target.gguf import GgufFile, widen
 from geofilter.target.gguf_header import read_header
+from geofilter.target.gguf_tokenizer import write_tokenizer
 from geofilter.target.model_names import same_model
 from geofilter.target.resolve import resolve, whole_model
 
@@ -440,25 +441,44 @@ def test_a_header_that_lies_costs_nothing(content: bytes, tmp_path: Path):
 
 
 def test_any_byte_of_a_header_may_be_another(pair, tmp_path: Path):
-    """What is read all the same is no larger than the file, and makes a configuration or says why not."""
+    """What is read all the same makes a model, or says in a line why not."""
     whole = pair[0].read_bytes()
     file = tmp_path / "m.gguf"
     file.write_bytes(whole)
-    header = read_header(file)
-    first = min(t.start for t in header.tensors.values())
+    after = min(t.start for t in read_header(file).tensors.values())
+    before = whole.index(b"tokenizer.ggml.tokens")
     rng = np.random.default_rng(0)
-    errors = 0
-    for _ in range(300):
+    made = []
+    for i in range(240):
         changed = bytearray(whole)
-        for place in rng.integers(0, first, rng.integers(1, 4)):
-            changed[place] = rng.choice([0, 1, 255, rng.integers(256)])
+        for place in rng.integers(0, before if i % 2 else after, rng.integers(1, 4)):
+            changed[place] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
         file.write_bytes(changed)
+        out = tmp_path / f"{i}"
+        out.mkdir()
         try:
-            found = read_header(file)
-            assert all(t.start + t.size <= len(whole) for t in found.tensors.values())
-        except TargetError:
-            errors += 1
-    assert errors > 50
+            header = read_header(file)
+            write_tokenizer(header, out)
+            widen(header, 1, out)
+            made.append(True)
+        except TargetError as error:
+            assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
+            made.append(False)
+    assert 20 < sum(made) < 220
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [["a" * n for n in range(1, 1000)] * 5, ["a" * 2000, "b"], ["a" * 1000] * 20_000],
+    ids=["pairs", "token", "characters"],
+)
+def test_a_vocabulary_that_would_take_hours_is_refused(tokens: list[str], tmp_path: Path):
+    keys = sentencepiece(["the answer"] * 4)
+    for name in ("tokens", "scores", "token_type"):
+        keys[f"tokenizer.ggml.{name}"] = {"tokens": tokens, "scores": None, "token_type": None}[name]
+    file = write_gguf(tmp_path / "m.gguf", random_model("llama"), keys=keys)
+    with pytest.raises(TargetError, match=r"its tokenizer cannot be read \(its tokens are "):
+        write_tokenizer(read_header(file), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "block_count", "head_count", "freq_base", "tokens"])
