@@ -43,8 +43,8 @@ def too_few(distinct: int) -> str | None:
     if distinct >= FEW_TOKENS:
         return None
     return (
-        f"{distinct:,} distinct tokens are few: up to {FEW_TOKENS:,} each doubling raised held-out explained variance by "
-        f"0.05 or more, measured at width {FEW_WIDTH:,} on smollm2-135m (docs/sae.md); give more --data"
+        f"{distinct:,} distinct tokens are few: up to {FEW_TOKENS:,} each doubling raised held-out explained variance "
+        f"by 0.05 or more, measured at width {FEW_WIDTH:,} on smollm2-135m (docs/sae.md); give more --data"
     )
 
 
