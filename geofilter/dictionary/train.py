@@ -102,7 +102,7 @@ def train_sae(
             "d_in": training.d_in,
             "d_sae": config.d_sae,
             "k": config.k,
-            "distinct_tokens": corpus.read.tokens,
+            "distinct_tokens": min(corpus.read.tokens, training.tokens),
             "tokens_seen": training.tokens,
             "rows": corpus.read.rows,
             "held_out_rows": corpus.read.held_out_rows,
@@ -177,7 +177,7 @@ def _check_tokens(corpus: Corpus, tokens: int, batch: int, config: SaeConfig, no
             f"note: {tokens:,} tokens are trained on, but the data hold {read.tokens:,} distinct ones: each is seen "
             f"{tokens / read.tokens:.1f} times"
         )
-    if few := too_few(read.tokens):
+    if few := too_few(min(read.tokens, tokens)):
         notify(f"note: {few}")
 
 

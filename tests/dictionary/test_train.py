@@ -34,6 +34,7 @@ def test_what_is_made_is_read_by_sae_lens_with_equal_encodings(train, tmp_path: 
     assert {path.name for path in out.iterdir()} == FILES
     card = json.loads(done.stdout)
     assert card == json.loads((out / "card.json").read_text())
+    assert card["distinct_tokens"] == card["tokens_seen"] == 4000  # of somewhat more that were read
     cfg = json.loads((out / "cfg.json").read_text())
     assert cfg["architecture"] == {"topk": "topk", "batchtopk": "jumprelu"}[architecture]
     assert cfg["metadata"]["model_name"] == "model"
