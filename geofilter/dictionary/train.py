@@ -177,7 +177,7 @@ def _check_tokens(corpus: Corpus, tokens: int, batch: int, config: SaeConfig, no
             f"note: {tokens:,} tokens are trained on, but the data hold {read.tokens:,} distinct ones: each is seen "
             f"{tokens / read.tokens:.1f} times"
         )
-    if few := too_few(min(read.tokens, tokens)):
+    if few := too_few(tokens, min(read.tokens, tokens)):
         notify(f"note: {few}")
 
 
