@@ -81,9 +81,9 @@ def in_words(card: Card) -> Iterator[str]:
             f"({found['tokens']:,} tokens)"
         )
     if "dead_features" in card:
-        yield f"  dead         {card['dead_features']:,} features ({card['dead_share']:.1%})"
+        yield f"  dead         {counted(card['dead_features'], 'feature')} ({card['dead_share']:.1%})"
     if "not_active" in card:
-        yield f"  not active   {card['not_active']:,} features on this text"
+        yield f"  not active   {counted(card['not_active'], 'feature')} on this text"
     loss = card.get("loss", {})
     if "recovered" in loss:
         yield (

@@ -146,7 +146,7 @@ def _corpus(
         wanted = config.asked or MOST_TOKENS
         found = make_corpus(
             rows, model, work, wanted, config.max_tokens, config.system,
-            told=lambda n: progress(Standing("reading rows", n, wanted)),
+            told=lambda n: progress(Standing("reading rows", n, config.asked or 0)),
         )  # fmt: skip
         for text in unusable_said(dict(found.read.unusable), found.read.first):
             notify(text)
