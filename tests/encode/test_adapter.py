@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, decoder_layers
+from geofilter.encode.blocks import decoder_layers
+from geofilter.encode.model import ResidualModel
 from geofilter.encode.tokens import Window
 from geofilter.errors import InputError, TargetError
 from geofilter.target.resolve import locate, resolve

@@ -12,7 +12,8 @@ from helpers.tiny import make_sae
 from safetensors.torch import load_file, save_file
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, decoder_layers, parameters
+from geofilter.encode.blocks import decoder_layers
+from geofilter.encode.model import ResidualModel, parameters
 from geofilter.errors import TargetError
 from geofilter.target.decoder import is_wanted, layer_of, prefix_of
 from geofilter.target.hub import INDEX
@@ -208,3 +209,20 @@ def test_a_text_decoder_that_is_not_built_by_itself_is_refused(tmp_path: Path, f
         f"{tmp_path / 'm'}: its text decoder, mllama_text_model, is none that transformers builds by itself; give a "
         "text-only copy of the model",
     )
+
+
+@pytest.mark.parametrize("layer", [1, 5, 6])
+def test_a_decoder_that_runs_layers_in_loops_is_refused(tmp_path: Path, layer: int):
+    """Its first layers alone would loop over fewer, or take other ones for the last section."""
+    from transformers import DoryConfig, DoryForCausalLM
+
+    torch.manual_seed(0)
+    config = DoryConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, n_input_layers=2, n_output_layers=2,
+    )  # fmt: skip
+    DoryForCausalLM(config).eval().save_pretrained(tmp_path)
+    family_tokenizer("gemma2").save_pretrained(tmp_path)
+    ids = some_ids()
+    with pytest.raises(TargetError, match="runs some layers in loops"):
+        ResidualModel(tmp_path, [layer], CPU).residuals(ids, torch.ones_like(ids))
