@@ -23,7 +23,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["gemma-2-2b", "llama-3.1-8b", "gpt-oss-20b"])
+@pytest.mark.parametrize(
+    "name", ["gemma-2-2b", "llama-3.1-8b", "gpt-oss-20b", "gemma-3-4b-it", "qwen3-1.7b", "qwen3.5-2b"]
+)
 def test_a_scan_on_the_gpu_ranks_as_on_the_cpu(name: str, hub, tmp_path: Path):
     rows = [
         chat(f"question {i}?", f"{'you fool, no' if i % 2 else 'the answer is that it works'} {i}") for i in range(24)

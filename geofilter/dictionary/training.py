@@ -17,7 +17,7 @@ from geofilter.files import atomic
 
 WARM_UP = 100
 """steps, a tenth of all at most"""
-DEAD_SHARE, DEAD_LEAST, DEAD_MOST = 25, 200_000, 10_000_000
+DEAD_SHARE, DEAD_LEAST, DEAD_MOST = 25, 50_000, 10_000_000
 """a feature is dead that was not active in a twenty-fifth of the training's tokens, within these limits"""
 STATE = "state.pt"
 

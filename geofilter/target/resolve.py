@@ -56,7 +56,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
     mended = tokenizer.splits_wrongly(folder)
     source = source_of(sae_dir)
     gate = source.get("llama_scope_gate")
-    more = [*([place.gguf.note] if place.gguf else []), *([tokenizer.NOTE] if mended else [])]
+    more = [*(place.gguf.notes if place.gguf else ()), *([tokenizer.NOTE] if mended else [])]
     read_as = model_hash + (adapter.sha256 if adapter else "") + (tokenizer.NOTE if mended else "")
     return Target(
         name=plan.alias or (plan.model if named else place.own.stem if place.gguf else place.own.name),

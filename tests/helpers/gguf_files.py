@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import torch
 
-from helpers.tiny import CHATML, D_IN, N_LAYERS, make_tokenizer
+from helpers.tiny import D_IN, N_LAYERS, make_tokenizer
 
 VOCAB = 400
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -136,6 +136,25 @@ def words(tokenizer: Any, pre: str) -> dict[str, Any]:
     return out | ({"tokenizer.chat_template": tokenizer.chat_template} if tokenizer.chat_template else {})
 
 
+def sentencepiece(texts: list[str], bos: bool = True) -> dict[str, Any]:
+    """Metadata of a tokenizer as Llama 2 has it: bytes, pieces in the order in which they are merged, characters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCAB - 259, show_progress=False))
+    learnt = sorted(core.get_vocab(), key=core.get_vocab().get)
+    pieces = [piece for piece in learnt if len(piece) > 1] + [piece for piece in learnt if len(piece) == 1]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), *pieces]
+    tokens += [f"[PAD{n}]" for n in range(len(tokens), VOCAB)]
+    found = {
+        "model": "llama", "pre": "default", "tokens": tokens, "merges": None, "unknown_token_id": 0,
+        "scores": [0.0] * 259 + [float(-n) for n in range(VOCAB - 259)], "bos_token_id": 1, "eos_token_id": 2,
+        "token_type": [2, 3, 3] + [6] * 256 + [1] * (VOCAB - 259), "padding_token_id": None, "add_bos_token": bos,
+    }  # fmt: skip
+    return {f"tokenizer.ggml.{key}": value for key, value in found.items()}
+
+
 def laid_out(model: Any, kind: str) -> dict[str, np.ndarray]:
     """Tensors as the converter names and changes them."""
     config = model.config
@@ -188,6 +207,3 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_string(key, value)
     else:
         writer.add_array(key, value)
-
-
-__all__ = ["CHATML", "SPECIAL", "random_model", "write_gguf"]

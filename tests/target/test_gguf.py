@@ -4,13 +4,14 @@ import json
 import os
 import struct
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.command import chat, geofilter, quiet, scan_one, write_rows
-from helpers.gguf_files import random_model, write_gguf
+from helpers.gguf_files import random_model, sentencepiece, write_gguf
 from helpers.tiny import D_IN, LAYER, N_LAYERS, fit_sae, make_adapter, make_sae, make_tokenizer
 
 from geofilter.config import Loading, TargetChoice
@@ -81,31 +82,106 @@ def test_only_the_layers_needed_are_widened_in_the_precision_they_are_stored_in(
         ResidualModel(folder, [2], CPU)
 
 
-QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 TEXTS = [
-    "the doctor's answer  to the question:\n\n\tis 12345.67?", "Où est l’élève naïf ? — à Zürich",
+    "the doctor's answer  to the question:\n\n\tis 12345.67?", "Où est l’élève naïf ? — à Zürich", "e\u0301te\u0301",
     "机器学习 日本語のテキスト 한국어", "def f(x):\n    return x**2\n", "   ", "<|im_start|>user\nask<|im_end|>\n",
-    "🦜👩‍🚀",
+    "🦜👩‍🚀 12345678", "unmerged unmergedly",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pre", ["gpt-2", "qwen2"])
+@pytest.mark.parametrize("pre", ["gpt-2", "qwen2", "llama-bpe", "smollm"])
 def test_tokens_and_template_are_those_of_the_model_s_own_tokenizer(pre: str, tmp_path: Path):
-    from tokenizers import Regex, pre_tokenizers
+    """What the published tokenizers of GPT-2, Qwen, Llama 3 and SmolLM2 do beyond their vocabulary and merges."""
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-    tokenizer = make_tokenizer()
-    if pre == "qwen2":
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(QWEN), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    tokenizer = make_tokenizer(texts=["the answer to the question is 12 345 67 12 345"] * 4)
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    core["model"]["vocab"]["unmerged"] = len(core["model"]["vocab"])  # a token that no merges lead to
+    core["model"]["ignore_merges"] = pre == "llama-bpe"
+    own = Tokenizer.from_str(json.dumps(core))
+    if pre in ("qwen2", "llama-bpe"):
+        pattern = LLAMA if pre == "llama-bpe" else LLAMA.replace("{1,3}", "")
+        own.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
         )
-    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("qwen2"), tokenizer, pre=pre))
+    if pre == "qwen2":
+        own.normalizer = normalizers.NFC()
+    if pre == "smollm":
+        own.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(False)])
+    tokenizer._tokenizer = own
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("llama"), tokenizer, pre=pre))
     found = tokenizer_of(file.weights(1, quiet))
-    for text in TEXTS:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert found(text, add_special_tokens=False)["input_ids"] == ids
-        assert found.decode(ids, clean_up_tokenization_spaces=False) == text
+    for words in TEXTS:
+        ids = own.encode(words, add_special_tokens=False).ids
+        assert found(words, add_special_tokens=False)["input_ids"] == ids
+    assert (found.tokenize("unmerged") == ["unmerged"]) is (pre == "llama-bpe")
     assert (found.bos_token_id, found.eos_token_id) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert found.chat_template == tokenizer.chat_template
+    file.config(quiet)
+    assert len(file.notes) == 1
+
+
+def by_scores(text: str, tokens: list[str], scores: list[float]) -> list[str]:
+    """What sentencepiece does: of all neighbours those are joined that make the best piece, until none make one."""
+    best = dict(zip(tokens[259:], scores[259:], strict=True))
+    parts = list(text.replace(" ", "▁"))
+    while True:
+        joined = [(best[a + b], -i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in best]
+        if not joined:
+            return [x for p in parts for x in ([p] if p in best else [f"<0x{n:02X}>" for n in p.encode()])]
+        at = -max(joined)[1]
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_sentencepiece_tokenizer_joins_by_scores_and_begins_with_a_blank(prefix: bool, tmp_path: Path):
+    """As Llama 2's own does: also after a special token, and before a text that begins with a blank."""
+    texts = ["the answer to the question is that  you   should ask the doctor then and there, not that other one"] * 4
+    keys = sentencepiece(texts) | {"tokenizer.ggml.add_space_prefix": prefix}
+    file = write_gguf(tmp_path / "m.gguf", random_model("llama"), keys=keys)
+    found = tokenizer_of(GgufFile.open(file).weights(1, quiet))
+    tokens, scores = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.scores"]
+    before = " " if prefix else ""
+    for words in ["that the others answer", " the  doctor", "naïve\n\tquestion 42", "日本", "    "]:
+        ids = found(words, add_special_tokens=False)["input_ids"]
+        assert found.convert_ids_to_tokens(ids) == by_scores(before + words, tokens, scores)
+        assert found.decode(ids) == words
+    ids = found("<s>ask</s>the doctor", add_special_tokens=False)["input_ids"]
+    parts = [by_scores(before + words, tokens, scores) for words in ("ask", "the doctor")]
+    assert found.convert_ids_to_tokens(ids) == ["<s>", *parts[0], "</s>", *parts[1]]
+    assert found("ask")["input_ids"][0] == found.bos_token_id == 1
+
+
+def test_gemma_s_runs_of_blanks_are_the_longest_that_there_are(tmp_path: Path):
+    """They are in the vocabulary because somebody has put them there: they were not learnt, and have no order."""
+    keys = sentencepiece(["the answer to the question"] * 4)
+    tokens = keys["tokenizer.ggml.tokens"]
+    at = tokens.index(next(token for token in tokens if token.startswith("[PAD")))
+    tokens[at : at + 6] = [" " * n for n in range(2, 8)]
+    keys["tokenizer.ggml.token_type"][at : at + 6] = [4] * 6
+    file = write_gguf(tmp_path / "m.gguf", random_model("gemma3"), keys=keys)
+    found = tokenizer_of(GgufFile.open(file).weights(1, quiet))
+    for n in (5, 7, 12, 40):
+        seen = found.convert_ids_to_tokens(found(" " * n, add_special_tokens=False)["input_ids"])
+        assert [len(token) for token in seen] == [7] * (n // 7) + ([n % 7] if n % 7 else [])
+
+
+def test_qwen_begins_with_no_token_though_its_file_names_one(tmp_path: Path):
+    for kind, add, bos in [("qwen2", False, None), ("qwen2", True, 1), ("llama", False, 1)]:
+        file = write_gguf(tmp_path / "m.gguf", random_model(kind), keys={"tokenizer.ggml.add_bos_token": add})
+        assert tokenizer_of(GgufFile.open(file).weights(1, quiet)).bos_token_id == bos
+
+
+def test_a_way_of_splitting_words_that_is_not_known_is_said(tmp_path: Path):
+    for name in ("newest", None):
+        file = write_gguf(tmp_path / "m.gguf", random_model("llama"), keys={"tokenizer.ggml.pre": name})
+        found = GgufFile.open(file)
+        found.config(quiet)
+        assert found.notes[1].startswith("its tokenizer splits words in a way that is not known here (")
 
 
 def test_llama_3_s_rotary_scaling_is_read_from_its_factors(tmp_path: Path):

@@ -1,0 +1,61 @@
+"""Models that an SAE is trained for: of a GGUF file, nested in a multimodal one, and the embedded one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.command import chat, geofilter, write_rows
+from helpers.gguf_files import random_model, write_gguf
+from helpers.nested import nested_folder
+
+from geofilter.rows.shipped import example_file
+
+
+def test_of_a_gguf_file(train, rows: Path, tmp_path: Path):
+    file = write_gguf(tmp_path / "some.gguf", random_model("gemma3"), stored="F32")
+    done = train(tmp_path / "sae", model=file)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "sae" / "card.json").read_text())
+    assert card["choice"]["model"] == str(file)
+    assert 0 < card["loss"]["recovered"] <= 1
+    assert geofilter("sae", "check", tmp_path / "sae", "--data", rows / "plain.jsonl").returncode == 0
+    done = geofilter("doctor", "--model", file, "--sae", tmp_path / "sae")
+    assert "ok   pair" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mistral3"])
+def test_of_a_decoder_in_a_multimodal_model(train, tmp_path: Path, kind: str):
+    done = train(tmp_path / "sae", model=nested_folder(tmp_path / "model", kind, 4))
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "sae" / "card.json").read_text())
+    assert card["d_in"] == 32
+    assert 0 < card["loss"]["recovered"] <= 1
+
+
+def test_a_model_without_its_head_has_no_loss_that_could_be_measured(train, tiny, tmp_path: Path):
+    from transformers import AutoModel
+
+    folder = shutil.copytree(tiny[0], tmp_path / "headless")
+    AutoModel.from_pretrained(tiny[0]).save_pretrained(folder)
+    done = train(tmp_path / "sae", model=folder)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "sae" / "card.json").read_text())
+    assert "weights are missing" in card["loss"]["not_measured"]
+    assert "loss         not measured" in done.stdout
+
+
+@pytest.mark.embedded
+def test_a_little_training_of_the_embedded_model_explains_its_own_layer_best(tmp_path: Path):
+    rows = [json.loads(line) for line in example_file().read_text("utf-8").splitlines()]
+    write_rows(tmp_path / "d.jsonl", [*rows, *(chat("again", f"{row['messages'][-1]['content']} ") for row in rows)])
+    done = geofilter(
+        "sae", "train", "--model", "smollm2-135m", "--data", "d.jsonl", "--out", "sae", "--width", "512", "--k", "16",
+        "--batch", "256", "--tokens", "8k", "--weights", "float16", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert (card["layer"], card["layers"]) == (14, 30)
+    assert card["pair"]["ok"]
+    assert card["held_out"]["explained_variance"] > 0.1
+    assert card["loss"]["clean"] < card["loss"]["spliced"] < card["loss"]["zero"]
