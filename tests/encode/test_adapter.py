@@ -365,3 +365,9 @@ def test_a_configuration_that_names_a_module_has_it_not_imported(tiny, tmp_path:
     ]
     torch.testing.assert_close(read[0][LAYER], read[1][LAYER], rtol=0, atol=0)
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_adapter_that_repeats_layers_is_refused(tiny, tmp_path: Path):
+    adapter = make_adapter(tmp_path, tiny[0], layer_replication=[[0, 3], [2, 4]])
+    with pytest.raises(TargetError, match="repeats layers"):
+        residual(tiny[0], adapter=adapter)

@@ -167,6 +167,32 @@ def test_an_adapter_of_a_multimodal_model_is_merged_into_its_text_decoder(folder
     torch.testing.assert_close(logits, tuned.base_model(input_ids=ids).logits, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6, 7]},
+        # nothing that a LoRA changes is built for layer 3
+        {"target_modules": r".*language_model\.layers\.5\..*q_proj", "modules_to_save": ["embed_tokens"]},
+    ],
+    ids=["tokens", "above the hook"],
+)
+def test_an_adapter_that_changes_the_table_of_tokens(folders, tmp_path: Path, lora: dict):
+    import peft
+
+    torch.manual_seed(0)
+    tuned = peft.get_peft_model(nested_model("gemma3", LAYERS), peft.LoraConfig(r=4, **lora))
+    for value in tuned.parameters():
+        if value.requires_grad:
+            value.data.add_(0.1 * torch.randn_like(value))
+    tuned.save_pretrained(tmp_path)
+    ids = torch.cat([some_ids(), torch.tensor([[5, 6, 7]] * 2)], 1)
+    expected = hidden_states(tuned.eval(), ids)[4]
+    plain = ResidualModel(folders["gemma3"], [3], CPU).residuals(ids, torch.ones_like(ids))[3]
+    found = ResidualModel(folders["gemma3"], [3], CPU, adapter=tmp_path).residuals(ids, torch.ones_like(ids))[3]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(plain, found, atol=1e-2)
+
+
 def test_layers_that_are_reckoned_from_the_number_of_all(tmp_path: Path):
     """Gemma 4: the last layers share keys and values, and each has an input of its own."""
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
