@@ -41,7 +41,8 @@ class _Placed(torch.nn.Module):
 
     def get_input_embeddings(self) -> Any:
         """The table of tokens, which peft looks for where an adapter trains single tokens."""
-        return self.get_submodule(self._place).get_input_embeddings()
+        decoder: Any = self.get_submodule(self._place)
+        return decoder.get_input_embeddings()
 
     def get_output_embeddings(self) -> None:
         """None: there is no head here."""
@@ -133,6 +134,8 @@ def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
     found = _weights(adapter / ADAPTER_WEIGHTS)
     if not found:
         return [ADAPTER_WEIGHTS]
+    if astray := [key for key in found if not key.startswith(_SAVED)]:
+        return astray
     place = _place(found, decoder)
     own = decoder is not model and place == decoder.base_model_prefix
     holder = model if own else _Placed(decoder, place) if place else decoder

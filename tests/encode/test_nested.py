@@ -193,6 +193,19 @@ def test_an_adapter_that_changes_the_table_of_tokens(folders, tmp_path: Path, lo
     assert not torch.allclose(plain, found, atol=1e-2)
 
 
+def test_an_adapter_whose_names_lack_what_peft_puts_before_them_is_refused(folders, tmp_path: Path):
+    """Its weights would be taken for those of another tower, and nothing be merged."""
+    import peft
+
+    peft.get_peft_model(nested_model("gemma3", LAYERS), peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        tmp_path
+    )
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}, file)
+    with pytest.raises(TargetError, match="of its weights have no place"):
+        ResidualModel(folders["gemma3"], [3], CPU, adapter=tmp_path)
+
+
 def test_layers_that_are_reckoned_from_the_number_of_all(tmp_path: Path):
     """Gemma 4: the last layers share keys and values, and each has an input of its own."""
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
