@@ -52,7 +52,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         folder, model_hash = weights(plan, place, pair.layers_to_load(hook.layer), offline, notify)
     except hub.Absent as error:
         return _as_adapter(plan, choice, error, offline, notify)
-    packaged = plan.embedded is not None and choice.sae is None
+    giver = known().get(choice.sae if choice.sae is not None else str(choice.model)) or {}
     mended = tokenizer.splits_wrongly(folder)
     source = source_of(sae_dir)
     gate = source.get("llama_scope_gate")
@@ -62,7 +62,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         name=plan.alias or (plan.model if named else place.own.stem if place.gguf else place.own.name),
         model=plan.model,
         model_dir=folder,
-        sae=plan.row["package_sae"] if plan.row and packaged else plan.sae,
+        sae=giver.get("package_sae", plan.sae),  # one that ships with geofilter: by its name, not by where it lies
         sae_model=str(cfg["metadata"].get("model_name") or "unknown"),
         sae_dir=sae_dir,
         hook=hook,
