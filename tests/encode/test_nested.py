@@ -265,3 +265,20 @@ def test_a_decoder_that_runs_layers_in_loops_is_refused(tmp_path: Path, layer: i
     ids = some_ids()
     with pytest.raises(TargetError, match="runs some layers in loops"):
         ResidualModel(tmp_path, [layer], CPU).residuals(ids, torch.ones_like(ids))
+
+
+def test_layers_that_are_scaled_by_the_number_of_all(tmp_path: Path):
+    from transformers import MiniCPM3Config, MiniCPM3ForCausalLM
+
+    torch.manual_seed(0)
+    config = MiniCPM3Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        initializer_range=0.2,
+    )  # fmt: skip
+    model = MiniCPM3ForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    family_tokenizer("llama").save_pretrained(tmp_path)
+    ids = some_ids()
+    found = ResidualModel(tmp_path, [2], CPU).residuals(ids, torch.ones_like(ids))[2]
+    torch.testing.assert_close(found, hidden_states(model, ids)[3], rtol=0, atol=0)
