@@ -52,7 +52,8 @@ def text_config(folder: Path) -> dict[str, Any] | None:
     if text is whole:
         return None
     found: dict[str, Any] = json.loads(text.to_json_string(use_diff=False))
-    found["tie_word_embeddings"] = whole.tie_word_embeddings  # which goes before the part's own
+    if hasattr(whole, "tie_word_embeddings"):  # it goes before the part's own
+        found["tie_word_embeddings"] = whole.tie_word_embeddings
     packed = getattr(whole, "quantization_config", None)
     return found if packed is None else {**found, "quantization_config": _renamed(packed)}
 
