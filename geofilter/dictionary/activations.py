@@ -31,6 +31,7 @@ def activations(
     read = [windows.window(n) for n in numbers]
     out: torch.Tensor | None = None
     n = 0
+    finite = torch.ones((), dtype=torch.bool, device=model.hook_device)  # asked back once, at the end
     try:
         for batch in batches(read, token_budget(model.device), model.pad_id):
             # Before the model runs: a copy to the GPU waits until all that was queued there is done.
@@ -40,15 +41,15 @@ def activations(
             if out is None:
                 out = torch.empty((sum(sum(w.mask) for w in read), x.shape[-1]), dtype=x.dtype, device=x.device)
             out[n : n + len(found)] = found
+            finite &= found.isfinite().all()
             n += len(found)
             told(int(batch.response_mask.sum()))
     except torch.OutOfMemoryError:
         raise TargetError(out_of_memory(str(model.device))) from None
     assert out is not None
-    out = out[:n]
-    if not n or not out.isfinite().all():
+    if not n or not finite:
         name = str(model.dtype).removeprefix("torch.")
         raise TargetError(
             f"{model.path}: layer {model.layers[-1]} is not finite in {name}; use --dtype float32, or bfloat16"
         )
-    return out
+    return out[:n]

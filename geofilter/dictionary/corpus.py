@@ -26,6 +26,8 @@ HELD_OUT_TOKENS = 1 << 15
 """kept of them; further held-out rows are only counted"""
 _BLOCK = 32
 """rows of a file that are read before it is the next file's turn"""
+_REASONS = 100
+"""kept at most, of rows that cannot be used"""
 _PARTS = ("train", "held_out")
 _ABOUT = "corpus.json"
 
@@ -161,7 +163,7 @@ def make_corpus(
     try:
         with ExitStack() as opened:
             parts = {name: _Writer.open(folder, name, opened) for name in _PARTS}
-            while read.tokens < wanted and (batch := list(itertools.islice(rows, 8 * _BLOCK))):
+            while read.tokens < wanted and (batch := list(itertools.islice(rows, 2 * _BLOCK))):
                 _add(batch, model, parts, read, max_tokens, system, held_out)
                 told(min(read.tokens, wanted))
             read.whole = read.tokens < wanted or next(rows, None) is None
@@ -213,6 +215,8 @@ def _add(
 
 
 def _unusable(read: Read, row: Row | Rejected, reason: str) -> None:
+    if reason not in read.unusable and len(read.unusable) >= _REASONS:
+        reason = "other reasons"
     read.unusable[reason] += 1
     read.first.setdefault(reason, f"{row.file}, line {row.line}")
 

@@ -42,10 +42,18 @@ class Course:
         self._cost = 0.0
         self._figures: dict[str, float] | None = None
 
-    def reading(self, _tokens: int) -> None:
-        """Activations are being read."""
-        if time.monotonic() - self._shown > SHOW_EVERY:
-            self._show("training")
+    def reading(self, part: Chunk) -> Callable[[int], None]:
+        """What is told the tokens of a chunk that the model has read, batch by batch."""
+        read = 0
+
+        def told(tokens: int) -> None:
+            nonlocal read
+            read += tokens
+            if time.monotonic() - self._shown > SHOW_EVERY:
+                self._progress(Standing("running the model", read, part.tokens))
+                self._shown = time.monotonic()
+
+        return told
 
     def chunk(self, part: Chunk, x: torch.Tensor, seed: int) -> None:
         """The steps of a chunk that are still to be done."""
@@ -57,7 +65,7 @@ class Course:
             now = time.monotonic()
             if now - self._shown > SHOW_EVERY:
                 self._figures = self._training.figures()
-                self._show("training")
+                self._show()
             if now - self._saved > SAVE_SHARE * self._cost:
                 self._save()
         self._training.chunk, self._training.done = self._training.chunk + 1, 0
@@ -73,6 +81,6 @@ class Course:
         self._saved = time.monotonic()
         self._cost = self._saved - start
 
-    def _show(self, doing: str) -> None:
-        self._progress(Standing(doing, self._training.tokens, self._tokens, self._figures))
+    def _show(self) -> None:
+        self._progress(Standing("training", self._training.tokens, self._tokens, self._figures))
         self._shown = time.monotonic()

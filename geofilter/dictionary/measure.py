@@ -165,7 +165,7 @@ def _loss_recovered(folder: Path, layer: int, sae_dir: Path, windows: Windows, l
         hook.remove()
     loss = {how: total / max(1, tokens) for how, total in sums.items()}
     room = loss["zero"] - loss["clean"]
+    out = {"tokens": tokens, **{k: round(v, 4) for k, v in loss.items()}}
     if not tokens or not room > 0:
-        return {"not_measured": "setting the layer's output to zero does not make the model worse"}
-    recovered = (loss["zero"] - loss["spliced"]) / room
-    return {"tokens": tokens, **{k: round(v, 4) for k, v in loss.items()}, "recovered": round(recovered, 4)}
+        return {**out, "not_measured": "with zeros in the place of the layer's output the model is no worse"}
+    return {**out, "recovered": round((loss["zero"] - loss["spliced"]) / room, 4)}

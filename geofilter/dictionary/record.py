@@ -56,7 +56,8 @@ def claim(out: Path, request: dict[str, Any]) -> Card | None:
             held = from_json(own_bytes(work / REQUEST))
         except (OSError, ValueError) as error:
             raise RunError(f"{work / REQUEST}: cannot be read ({error}); give another --out") from None
-        refuse_other(out, held, request)
+        # How weights are stored is decided when all is trained.
+        refuse_other(out, {**held, "weights": request["weights"]} if isinstance(held, dict) else held, request)
         return None
     if out.is_dir() and any(path.name != WORK for path in out.iterdir()):
         raise InputError(f"--out {out}: is a folder that holds other files; give a new one")

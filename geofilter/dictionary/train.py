@@ -102,7 +102,7 @@ def train_sae(
             "d_in": training.d_in,
             "d_sae": config.d_sae,
             "k": config.k,
-            "distinct_tokens": corpus.read.tokens,
+            "distinct_tokens": min(corpus.read.tokens, training.tokens),
             "tokens_seen": training.tokens,
             "rows": corpus.read.rows,
             "held_out_rows": corpus.read.held_out_rows,
@@ -165,10 +165,10 @@ def _check_tokens(corpus: Corpus, tokens: int, batch: int, config: SaeConfig, no
     rows = f"{counted(read.rows, 'row')} of {', '.join(config.data)}"
     if not read.rows:
         raise InputError(f"{', '.join(config.data)}: holds no row to train on; give more rows with --data")
-    if read.tokens < batch:
+    if min(read.tokens, tokens) < batch:
         raise InputError(
-            f"{rows}: {read.tokens:,} tokens, fewer than a step's {batch:,}; give more rows with --data, or a smaller "
-            "--batch"
+            f"{rows}: {min(read.tokens, tokens):,} tokens to train on, fewer than a step's {batch:,}; give more rows "
+            "with --data, more --tokens, or a smaller --batch"
         )
     if not read.held_out_tokens:
         raise InputError(f"{rows}: too few for any to be held out; give more rows with --data")
@@ -177,7 +177,7 @@ def _check_tokens(corpus: Corpus, tokens: int, batch: int, config: SaeConfig, no
             f"note: {tokens:,} tokens are trained on, but the data hold {read.tokens:,} distinct ones: each is seen "
             f"{tokens / read.tokens:.1f} times"
         )
-    if few := too_few(read.tokens, config.d_sae):
+    if few := too_few(min(read.tokens, tokens)):
         notify(f"note: {few}")
 
 
@@ -207,7 +207,7 @@ def _train(
         for part in parts[training.chunk :]:
             if x is None or not part.same:
                 x = None  # before the next ones take as much room
-                x = activations(model, corpus.train, part.windows.tolist(), course.reading)
+                x = activations(model, corpus.train, part.windows.tolist(), course.reading(part))
             if not training.tokens:
                 training.begin(x)
             course.chunk(part, x, config.seed)

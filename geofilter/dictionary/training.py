@@ -84,7 +84,7 @@ class Training:
 
     def begin(self, x: torch.Tensor) -> None:
         """Scale and centre a training that has not begun, by some of its vectors (n, d_in)."""
-        sample = x[:65_536].float()
+        sample = x[:: max(1, len(x) // 65_536)].float()  # of all lengths: short rows come first
         scale = float(self.d_in**0.5 / sample.norm(dim=-1).mean())
         self.trainer.activation_scaler.scaling_factor = scale
         self.sae.b_dec.data = (sample.mean(0) * scale).to(self.sae.b_dec)

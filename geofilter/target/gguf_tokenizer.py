@@ -1,24 +1,25 @@
-"""The tokenizer of a GGUF file, as the model's own one is: transformers builds it, and what it leaves out is added.
+"""The tokenizer of a GGUF file, made into what the model's own one is.
 
-A file holds the vocabulary, and of the rest names alone. That the results are what the models' own tokenizers give has
-been compared for Gemma 3, Llama 2, Llama 3.1 and Qwen 3, see docs/targets.md.
+A file holds the vocabulary, and of the rest names alone. It is put together here, and not by transformers: what that
+makes of a file differs between its versions, and from the models' own tokenizers. That these are met has been compared
+for Gemma 3, Llama 2, Llama 3.1 and Qwen 3, see docs/targets.md.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from geofilter.errors import TargetError, first_line
 from geofilter.target.gguf_header import Header
-from geofilter.target.hub import link
 
-_NO_VOCABULARY = ("", "no_vocab", "none")
-_USER_DEFINED = 4
-"""kind of token"""
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+"""kinds of token"""
+_MOST_CHARACTERS, _MOST_OF_A_TOKEN, _MOST_PAIRS = 1 << 24, 1 << 10, 1 << 21
+"""of a vocabulary of pieces; Gemma's has 2 million characters, 31 in a token, and 514,906 pairs"""
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA_3, _QWEN = _WORDS % r"\p{N}{1,3}", _WORDS % r"\p{N}"
 _TEKKEN = (
@@ -34,8 +35,9 @@ def _split(pattern: str) -> list[dict[str, Any]]:
     return [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}, _BYTES]
 
 
+_GPT_2 = "gpt-2"
 _SPLITS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": [_BYTES | {"use_regex": True}],
+    _GPT_2: [_BYTES | {"use_regex": True}],
     "smollm": [_DIGITS, _BYTES | {"use_regex": True}],
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "falcon3"), _split(_LLAMA_3)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _split(_QWEN)),
@@ -43,44 +45,49 @@ _SPLITS: dict[str, list[dict[str, Any]]] = {
 }
 """how text is split into words, by the file's `tokenizer.ggml.pre`"""
 _WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")
-"""of these a word that is a token is that token, whether or not merges lead to it"""
+"""of these a word that is a token is that token, whether or not merges lead to it; and BOS comes first"""
 _COMPOSED = ("qwen2",)
 """these compose characters (NFC) first"""
 
 
-def write_tokenizer(header: Header, out: Path, *, plain: bool = False) -> None:
+def write_tokenizer(header: Header, out: Path, split: str = "") -> None:
     """Write a file's tokenizer and chat template.
 
     Args:
-        plain: as transformers makes it, with nothing added.
+        split: how text is split into words, if not as the file says.
 
     Raises:
-        TargetError: it has none, or one that transformers cannot read.
+        TargetError: it has none, or one that is not read.
     """
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    if header.text("tokenizer.ggml.model") in _NO_VOCABULARY or not header.metadata.get("tokenizer.ggml.tokens"):
+    kind = header.text("tokenizer.ggml.model")
+    if kind in ("", "no_vocab", "none") or not isinstance(header.metadata.get("tokenizer.ggml.tokens"), list):
         raise TargetError(f"{header.path}: holds no tokenizer; get a file that does, or give the model's own folder")
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:  # nothing that lies beside the file is read
-        link(header.path.resolve(), Path(scratch, "model.gguf"))
-        try:
-            found = PreTrainedTokenizerFast.from_pretrained(scratch, gguf_file="model.gguf", local_files_only=True)
-            found.save_pretrained(out)
-            if not plain:
-                _change(out / "tokenizer.json", lambda made: _as_the_model_s_own(made, header))
-            if not plain and _has_no_bos(header):
-                _change(out / "tokenizer_config.json", lambda made: made.pop("bos_token", None))
-        except Exception as error:  # whatever transformers and tokenizers raise
-            raise TargetError(
-                f"{header.path}: its tokenizer cannot be read ({first_line(error)}); give the model's own folder or "
-                "hub id instead"
-            ) from None
+    if kind not in ("gpt2", "llama"):
+        raise TargetError(
+            f"{header.path}: its tokenizer is of the kind {kind[:80]!r}, and gpt2 (byte-level) and llama "
+            "(sentencepiece) are read; give the model's own folder or hub id instead"
+        )
+    try:
+        words = _Words(header)
+        made = words.byte_level(split or header.text("tokenizer.ggml.pre")) if kind == "gpt2" else words.sentencepiece()
+        core = Tokenizer.from_str(json.dumps(made))
+        found = PreTrainedTokenizerFast(tokenizer_object=core, **words.named)
+        found.chat_template = header.text("tokenizer.chat_template") or None
+        found.save_pretrained(out)
+    except Exception as error:  # whatever tokenizers and transformers raise at what cannot be
+        raise TargetError(
+            f"{header.path}: its tokenizer cannot be read ({first_line(error)}); give the model's own folder or hub id "
+            "instead"
+        ) from None
 
 
 def split_note(header: Header) -> str:
     """What a reader should know of a tokenizer that splits words in a way that is not known; else empty."""
     name = header.text("tokenizer.ggml.pre")
-    if header.text("tokenizer.ggml.model") != "gpt2" or name in _SPLITS or name in _of_transformers():
+    if header.text("tokenizer.ggml.model") != "gpt2" or name in _SPLITS:
         return ""
     return (
         f"its tokenizer splits words in a way that is not known here ({name[:80] or 'the file does not say which'}): "
@@ -88,63 +95,134 @@ def split_note(header: Header) -> str:
     )
 
 
-def _of_transformers() -> Sequence[str]:
-    try:
-        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-    except ImportError:  # earlier versions
-        return ()
-    return list(GGUF_PRE_TOKENIZER_SPLITS)
+class _Words:
+    """A file's vocabulary, and the parts of a tokenizer.json."""
+
+    def __init__(self, header: Header) -> None:
+        self._about = header
+        self._tokens: list[str] = self._get("tokens")
+        kinds = self._get("token_type")
+        known = kinds is not None and len(kinds) == len(self._tokens)
+        self._kinds: list[int] = kinds.tolist() if known else [1] * len(self._tokens)
+        qwen = header.text("general.architecture").startswith("qwen") and self._get("add_bos_token") is not True
+        # Qwen's models begin with no token, though their files name one.
+        self._ids = {
+            name: self._get(f"{key}_token_id")
+            for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+            if not (qwen and name == "bos")
+        }
+
+    def _get(self, key: str) -> Any:
+        return self._about.metadata.get(f"tokenizer.ggml.{key}")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The tokens that have a name, as transformers takes them."""
+        inside = {n: i for n, i in self._ids.items() if isinstance(i, int) and 0 <= i < len(self._tokens)}
+        return {f"{name}_token": self._tokens[number] for name, number in inside.items()}
+
+    def byte_level(self, split: str) -> dict[str, Any]:
+        """Words of bytes that are spelled as characters, merged in the order of the file."""
+        spelling = _byte_characters()
+        alphabet = set(spelling.values())
+
+        def spelled(token: str, kind: int) -> str:
+            if kind in (_CONTROL, _USER_DEFINED) or set(token) <= alphabet:
+                return token
+            return "".join(spelling[byte] for byte in token.encode())
+
+        tokens = [spelled(token, kind) for token, kind in zip(self._tokens, self._kinds, strict=True)]
+        merges = [merge.split(" ") for merge in self._get("merges") or ()]
+        words = _SPLITS.get(split, _SPLITS[_GPT_2])
+        return self._whole(
+            tokens, [kind in (_CONTROL, _USER_DEFINED) for kind in self._kinds], merges,
+            normalizer={"type": "NFC"} if split in _COMPOSED else None,
+            pre_tokenizer={"type": "Sequence", "pretokenizers": words},
+            decoder=_BYTES | {"add_prefix_space": True, "use_regex": True},
+            bos=self._get("add_bos_token") is True or (split in _WHOLE_WORDS and self._get("add_bos_token") is None),
+            ignore_merges=split in _WHOLE_WORDS,
+        )  # fmt: skip
+
+    def sentencepiece(self) -> dict[str, Any]:
+        """Pieces that are joined by their scores; what is no piece is bytes."""
+        gemma = self._about.text("general.architecture").startswith("gemma")
+        prefix = not gemma and self._get("add_space_prefix") is not False
+        runs = [kind == _USER_DEFINED and not t.strip(" ") for t, kind in zip(self._tokens, self._kinds, strict=True)]
+        tokens = ["▁" * len(t) if run else t for t, run in zip(self._tokens, runs, strict=True)]
+        scores = self._get("scores")
+        # Gemma's scores are not in the order of its merges; its tokens are.
+        by_scores = not gemma and scores is not None and len(scores) == len(tokens)
+        best = scores.tolist() if by_scores else [-float(number) for number in range(len(tokens))]
+        # What was defined and not learnt comes first: of blanks the longest run.
+        best = [math.inf if kind == _USER_DEFINED else score for score, kind in zip(best, self._kinds, strict=True)]
+        blanks = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        before = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
+        after = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
+        back = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+        added = [kind in (_UNKNOWN, _CONTROL) or (kind == _USER_DEFINED and not run)
+                 for kind, run in zip(self._kinds, runs, strict=True)]  # fmt: skip
+        return self._whole(
+            tokens, added, list(_pairs(tokens, best)),
+            normalizer={"type": "Sequence", "normalizers": [*before, blanks]}, pre_tokenizer=None,
+            decoder={"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *after]},
+            bos=self._get("add_bos_token") is not False,
+            unk_token=self.named.get("unk_token"), fuse_unk=True, byte_fallback=True,
+        )  # fmt: skip
+
+    def _whole(
+        self, tokens: Sequence[str], added: Sequence[bool], merges: list[list[str]], bos: bool, normalizer: Any,
+        pre_tokenizer: Any, decoder: Any, **model: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        first = self._ids.get("bos")
+        marks = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        vocab: dict[str, int] = {}
+        for number, token in enumerate(tokens):
+            vocab.setdefault(token, number)
+        return {
+            "version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [
+                {"id": number, "content": token, **marks, "special": self._kinds[number] != _USER_DEFINED}
+                for number, token in enumerate(tokens) if added[number] and token and vocab[token] == number
+            ],
+            "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "decoder": decoder,
+            "post_processor": _begun(self.named["bos_token"], first) if bos and "bos_token" in self.named else None,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                      "vocab": vocab, "merges": merges, **model},
+        }  # fmt: skip
 
 
-def _change(path: Path, change: Any) -> None:
-    made = json.loads(path.read_text("utf-8"))
-    change(made)
-    path.write_text(json.dumps(made, ensure_ascii=False), "utf-8")
+def _begun(token: str, number: Any) -> dict[str, Any]:
+    """A post-processor that puts a token first."""
+    mark = {"SpecialToken": {"id": token, "type_id": 0}}
+    single = [mark, {"Sequence": {"id": "A", "type_id": 0}}]
+    pair = [*single, {"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    known = {token: {"id": token, "ids": [number], "tokens": [token]}}
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known}
 
 
-def _as_the_model_s_own(made: dict[str, Any], header: Header) -> None:
-    """Change a tokenizer.json that transformers has made of a file."""
-    if header.text("tokenizer.ggml.model") == "gpt2":
-        name = header.text("tokenizer.ggml.pre")
-        if name in _SPLITS:
-            made["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": _SPLITS[name]}
-        if name in _WHOLE_WORDS:
-            made["model"]["ignore_merges"] = True
-        if name in _COMPOSED:
-            made["normalizer"] = {"type": "NFC"}
-    elif header.text("general.architecture").startswith("gemma"):
-        _user_defined_first(made, header)
-    elif header.text("tokenizer.ggml.model") == "llama":
-        _prefixed(made, header.metadata.get("tokenizer.ggml.add_space_prefix", True) is not False)
+def _pairs(tokens: Sequence[str], best: Sequence[float]) -> Iterator[list[str]]:
+    """All pairs of pieces that make a piece, those that make the best one first.
+
+    Raises:
+        ValueError: there are more than any vocabulary has.
+    """
+    if sum(map(len, tokens)) > _MOST_CHARACTERS or max(map(len, tokens)) > _MOST_OF_A_TOKEN:
+        raise ValueError("its tokens are too long")
+    known = set(tokens)
+    found = []
+    for number, token in enumerate(tokens):
+        for at in range(1, len(token)):
+            if token[:at] in known and token[at:] in known:
+                found.append((-best[number], -at, at - len(token), number))
+        if len(found) > _MOST_PAIRS:
+            raise ValueError("its tokens are made of each other in too many ways")
+    found.sort()
+    return ([tokens[number][:-at], tokens[number][-at:]] for _, at, _, number in found)
 
 
-def _user_defined_first(made: dict[str, Any], header: Header) -> None:
-    """Merge to the longest run of blanks first, as sentencepiece does to what was defined and not learnt."""
-    kinds = header.metadata.get("tokenizer.ggml.token_type")
-    tokens = header.metadata["tokenizer.ggml.tokens"]
-    if kinds is None or len(kinds) != len(tokens):
-        return
-    defined = {
-        "▁" * len(t) if not t.strip(" ") else t for t, k in zip(tokens, kinds, strict=True) if k == _USER_DEFINED
-    }
-    merges = made["model"]["merges"]
-    first = [pair for pair in merges if pair[0] + pair[1] in defined]
-    first.sort(key=lambda pair: (-len(pair[0]), -len(pair[1])))
-    made["model"]["merges"] = first + [pair for pair in merges if pair[0] + pair[1] not in defined]
-
-
-def _prefixed(made: dict[str, Any], prefix: bool) -> None:
-    """A blank before each stretch between special tokens, as Llama's tokenizer and llama.cpp put it."""
-    blanks = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    before = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
-    made["pre_tokenizer"] = None
-    made["normalizer"] = {"type": "Sequence", "normalizers": [*before, blanks]}
-    decoders = [d for d in made["decoder"]["decoders"] if d["type"] != "Strip"]
-    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    made["decoder"]["decoders"] = [*decoders, *([strip] if prefix else [])]
-
-
-def _has_no_bos(header: Header) -> bool:
-    """Qwen's models begin with no token, though their files name one."""
-    named = header.text("general.architecture").startswith("qwen")
-    return named and header.metadata.get("tokenizer.ggml.add_bos_token") is not True
+def _byte_characters() -> dict[int, str]:
+    """The character by which GPT-2 spells each byte: printable ones as they are, others from 256 on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + n) for n, byte in enumerate(others)}

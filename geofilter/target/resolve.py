@@ -83,6 +83,11 @@ def _as_adapter(
     """The target of a repository that holds an adapter and no model, or no weights of one; else raise the error."""
     cached = offline or isinstance(error, hub.Uncached)
     tuned = adapters.on_hub(choice, cached) if plan.alias is None and plan.choice.adapter is None else None
+    if tuned is None and isinstance(error, hub.Absent) and plan.model.lower().endswith("gguf"):
+        raise TargetError(
+            f"{plan.model}: a repository of GGUF files, it seems ({error}); get one of them and give it: hf download "
+            f"{plan.model} NAME.gguf --local-dir . && geofilter ... --model NAME.gguf"
+        ) from None
     if tuned is None:
         raise error
     return resolve(tuned, offline=offline, notify=notify)

@@ -1,22 +1,30 @@
 """What an SAE is trained on and in which order, without a training."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command import chat, write_rows
+import torch
+from helpers.command import chat, quiet, write_rows
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from geofilter.config import Loading
 from geofilter.dictionary.card import too_few
 from geofilter.dictionary.config import SaeConfig, size, width
 from geofilter.dictionary.corpus import is_held_out, make_corpus, open_corpus, rows_in_turn
+from geofilter.dictionary.measure import loss_recovered
 from geofilter.dictionary.order import chunks
-from geofilter.encode.model import ResidualModel
+from geofilter.encode.model import ResidualModel, pretrained
 from geofilter.encode.tokens import encode_rows
 from geofilter.errors import InputError
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import read_rows
+from geofilter.rows.shipped import background_rows
+from geofilter.target.alone import find_model
+from geofilter.target.hooks import Hook
 
 
 @pytest.mark.parametrize(
@@ -56,8 +64,8 @@ def test_the_default_batch_and_rate_follow_the_size():
 
 
 def test_few_tokens_are_said_to_be_few():
-    assert too_few(1 << 30, 4096) is None
-    assert "a wider one needs more" in str(too_few(1000, 16_384))
+    assert too_few(1 << 30) is None
+    assert "1,000 distinct tokens are few" in str(too_few(1000))
 
 
 COUNTS = np.array([5, 0, 40, 12, 30, 8, 25, 33] * 20)
@@ -132,3 +140,37 @@ def test_what_users_say_is_trained_on_too_and_the_template_is_not(model, tmp_pat
     assert model.tokenizer.decode(marked) == "the doctorthe answer"
     (plain,) = encode_rows([row], model.tokenizer, 1024)
     assert model.tokenizer.decode([i for i, keep in zip(plain.ids, plain.mask, strict=True) if keep]) == "the answer"
+
+
+def identity(path: Path, scale: float = 1) -> Path:
+    """An SAE that gives back what it reads, times a number."""
+    eye = torch.eye(32)
+    weights = {"W_enc": torch.cat([eye, -eye], 1), "W_dec": scale * torch.cat([eye, -eye]), "b_dec": torch.zeros(32)}
+    path.mkdir()
+    save_file({**weights, "b_enc": torch.zeros(64)}, path / "sae_weights.safetensors")
+    cfg = {"architecture": "standard", "d_in": 32, "d_sae": 64, "metadata": {"hook_name": "blocks.1.hook_resid_post"}}
+    (path / "cfg.json").write_text(json.dumps(cfg))
+    return path
+
+
+def test_the_loss_is_of_what_is_put_in_the_place_of_the_output(tiny, model, tmp_path: Path):
+    found = find_model(str(tiny[0]), offline=True, notify=quiet)
+    made = make_corpus(iter(background_rows()[:10]), model, tmp_path, 1 << 20, 256, "keep")
+    hook, loading = Hook(1, "hook_resid_post"), Loading("cpu", "float32")
+    whole = loss_recovered(found, hook, identity(tmp_path / "same"), made.train, loading, quiet)
+    nothing = loss_recovered(found, hook, identity(tmp_path / "none", 0), made.train, loading, quiet)
+    plain = pretrained(AutoModelForCausalLM, tiny[0], loading)
+    sums = torch.zeros(2)
+    for n in range(len(made.train)):
+        window = made.train.window(n)
+        ids, mask = torch.tensor(window.ids), torch.tensor(window.mask)
+        with torch.inference_mode():
+            logits = plain(ids[None]).logits[0]
+        each = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")[mask[1:]]
+        sums += torch.tensor([float(each.sum()), len(each)])
+    assert whole["tokens"] == nothing["tokens"] == sums[1]
+    assert whole["clean"] == pytest.approx(float(sums[0] / sums[1]), abs=1e-3)
+    assert whole["spliced"] == pytest.approx(whole["clean"], abs=1e-3)
+    assert nothing["spliced"] == pytest.approx(nothing["zero"], abs=1e-3)
+    assert whole["recovered"] == pytest.approx(1, abs=0.01)
+    assert nothing["recovered"] == pytest.approx(0, abs=0.01)

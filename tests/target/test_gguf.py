@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import time
 from itertools import pairwise
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.command import chat, geofilter, quiet, scan_one, write_rows
+from helpers.command import chat, geofilter, quiet, scan_one, use_hub, write_rows
+from helpers.families import Hub
 from helpers.gguf_files import random_model, sentencepiece, write_gguf
 from helpers.tiny import D_IN, LAYER, N_LAYERS, fit_sae, make_adapter, make_sae, make_tokenizer
 
@@ -20,8 +22,9 @@ from geofilter.encode.pair import checked_reader
 from geofilter.errors import TargetError
 from geofilter.files import cache_dir
 from geofilter.target import kept
-from geofilter.target.gguf import GgufFile
+from geofilter.target.gguf import GgufFile, widen
 from geofilter.target.gguf_header import read_header
+from geofilter.target.gguf_tokenizer import write_tokenizer
 from geofilter.target.model_names import same_model
 from geofilter.target.resolve import resolve, whole_model
 
@@ -80,6 +83,22 @@ def test_only_the_layers_needed_are_widened_in_the_precision_they_are_stored_in(
     assert ResidualModel(folder, [0, 1], CPU).layers == (0, 1)
     with pytest.raises(TargetError, match="weights are missing"):
         ResidualModel(folder, [2], CPU)
+
+
+def test_what_is_in_the_cache_already_is_not_widened_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("llama")))
+    made = [file.weights(layers, quiet) for layers in (3, 2, 3, 4, 1)]
+    assert made[1:3] == [made[0]] * 2 and made[4] == made[0] != made[3]
+    whole = file.weights(None, quiet)
+    assert file.weights(4, quiet) == made[3] and file.weights(None, quiet) == whole not in made
+    shutil.rmtree(made[3])
+    assert file.weights(4, quiet) == whole
+    ids = torch.arange(3, 30)[None]
+    first, second = (
+        ResidualModel(folder, [2], CPU).residuals(ids, torch.ones_like(ids))[2] for folder in (made[0], whole)
+    )
+    assert torch.equal(first, second)
 
 
 LLAMA = (
@@ -244,6 +263,7 @@ def test_scan_filter_and_explain(pair, tmp_path: Path):
 
 
 def test_the_file_is_the_target_s_identity_and_is_hashed_once(pair, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "m.gguf"
     file.write_bytes(pair[0].read_bytes())
     choice = TargetChoice(str(file), str(pair[1]))
@@ -317,7 +337,7 @@ def test_doctor_adapter_and_the_whole_model(pair, tmp_path: Path):
 # What is no model that can be read
 
 
-def test_files_that_are_not_read(pair, tmp_path: Path):
+def test_files_that_are_not_read(pair, tmp_path: Path, monkeypatch):
     model, sae = random_model("llama"), pair[1]
     for name, keys in [
         ("vision", {"general.type": "mmproj"}), ("lora", {"general.type": "adapter"}),
@@ -373,9 +393,22 @@ def test_files_that_are_not_read(pair, tmp_path: Path):
     assert (code, text.partition(" at least ")[0]) == (3, f"{tmp_path / 'cut.gguf'}: is cut off: it has {size:,} of")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "m.gguf").write_bytes(pair[0].read_bytes())
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two" / "config.json").write_text(json.dumps(model.config.to_dict()))
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    commit = hub.snapshot("org/tiny-GGUF").name
+    absent = hub.root / "models--org--tiny-GGUF" / ".no_exist" / commit
+    absent.mkdir(parents=True)
+    (absent / "config.json").touch()
     for args, code, text in [
         (["--model", "one", "--sae", sae], 3, "--model one: the folder holds no config.json; give the file: --model "
                                               "one/m.gguf"),
+        (["--model", "two", "--sae", sae], 3, "two: no *.safetensors weights in the model folder; give the file: "
+                                              "--model two/m.gguf"),
+        (["--model", "org/tiny-GGUF", "--sae", sae, "--offline"], 3,
+         "org/tiny-GGUF: a repository of GGUF files, it seems (org/tiny-GGUF: has no file config.json); get one of "
+         "them and give it: hf download org/tiny-GGUF NAME.gguf --local-dir . && geofilter ... --model NAME.gguf"),
         (["--model", "m.safetensors", "--sae", sae], 3, "--model m.safetensors: is a file, and no GGUF file; give its "
                                                         "folder, or a name, hub id or .gguf"),
         (["--model", "nowhere/m.gguf", "--sae", sae], 3, "--model nowhere/m.gguf: no such file"),
@@ -440,25 +473,44 @@ def test_a_header_that_lies_costs_nothing(content: bytes, tmp_path: Path):
 
 
 def test_any_byte_of_a_header_may_be_another(pair, tmp_path: Path):
-    """What is read all the same is no larger than the file, and makes a configuration or says why not."""
+    """What is read all the same makes a model, or says in a line why not."""
     whole = pair[0].read_bytes()
     file = tmp_path / "m.gguf"
     file.write_bytes(whole)
-    header = read_header(file)
-    first = min(t.start for t in header.tensors.values())
+    after = min(t.start for t in read_header(file).tensors.values())
+    before = whole.index(b"tokenizer.ggml.tokens")
     rng = np.random.default_rng(0)
-    errors = 0
-    for _ in range(300):
+    made = []
+    for i in range(240):
         changed = bytearray(whole)
-        for place in rng.integers(0, first, rng.integers(1, 4)):
-            changed[place] = rng.choice([0, 1, 255, rng.integers(256)])
+        for place in rng.integers(0, before if i % 2 else after, rng.integers(1, 4)):
+            changed[place] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
         file.write_bytes(changed)
+        out = tmp_path / f"{i}"
+        out.mkdir()
         try:
-            found = read_header(file)
-            assert all(t.start + t.size <= len(whole) for t in found.tensors.values())
-        except TargetError:
-            errors += 1
-    assert errors > 50
+            header = read_header(file)
+            write_tokenizer(header, out)
+            widen(header, 1, out)
+            made.append(True)
+        except TargetError as error:
+            assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
+            made.append(False)
+    assert 20 < sum(made) < 220
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [["a" * n for n in range(1, 1000)] * 5, ["a" * 2000, "b"], ["a" * 1000] * 20_000],
+    ids=["pairs", "token", "characters"],
+)
+def test_a_vocabulary_that_would_take_hours_is_refused(tokens: list[str], tmp_path: Path):
+    keys = sentencepiece(["the answer"] * 4)
+    for name in ("tokens", "scores", "token_type"):
+        keys[f"tokenizer.ggml.{name}"] = {"tokens": tokens, "scores": None, "token_type": None}[name]
+    file = write_gguf(tmp_path / "m.gguf", random_model("llama"), keys=keys)
+    with pytest.raises(TargetError, match=r"its tokenizer cannot be read \(its tokens are "):
+        write_tokenizer(read_header(file), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "block_count", "head_count", "freq_base", "tokens"])
