@@ -217,6 +217,28 @@ def test_llama_3_s_rotary_scaling_is_read_from_its_factors(tmp_path: Path):
         GgufFile.open(write_gguf(tmp_path / "other.gguf", model, change=other)).config(quiet)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [(None, [1, 1, 1, 1, 1, 0, 1]), (2, [1, 0, 1, 0, 1, 0, 1]), ([False, True] * 3 + [True], [0, 1, 0, 1, 0, 1, 1])],
+)
+def test_gemma_3_s_local_layers_are_every_sixth_s_others_or_as_the_file_says(pattern, wanted: list, tmp_path: Path):
+    keys = {"gemma3.attention.sliding_window_pattern": pattern, "gemma3.rope.freq_base_swa": 20_000.0}
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("gemma3"), keys=keys))
+    config = json.loads((file.config(quiet) / "config.json").read_text())
+    assert [kind == "sliding_attention" for kind in config["layer_types"]] == [bool(n) for n in wanted]
+    assert config["rope_parameters"]["sliding_attention"]["rope_theta"] == 20_000.0
+
+
+@pytest.mark.parametrize(("kind", "layers", "scalar"), [("gemma2", 46, 8), ("gemma2", 4, 4), ("gemma3", 62, 8)])
+def test_the_27b_models_divide_attention_by_another_number(kind: str, layers: int, scalar: int, tmp_path: Path):
+    """By hidden dimensions a head, not by the head's; the file does not say it."""
+    model = random_model(kind, num_hidden_layers=layers, head_dim=4)
+    config = json.loads(
+        (GgufFile.open(write_gguf(tmp_path / "m.gguf", model)).config(quiet) / "config.json").read_text()
+    )
+    assert config["query_pre_attn_scalar"] == scalar
+
+
 # As a target
 
 
