@@ -113,17 +113,21 @@ class TrainingBar:
         now = self._bar.get_time()
         if self._task is None or standing.doing != self._doing:
             self._bar.remove_task(self._waiting if self._task is None else self._task)
-            self._task = self._bar.add_task(standing.doing, total=standing.of, said="")
+            self._task = self._bar.add_task(standing.doing, total=standing.of or None, said="")
             self._doing, self._first, self._began = standing.doing, standing.tokens, now
         speed = (standing.tokens - self._first) / max(1e-6, now - self._began)
-        said = f"{standing.tokens:,} of {standing.of:,} tokens"
+        said = f"{standing.tokens:,}{f' of {standing.of:,}' if standing.of else ''} tokens"
         if speed > 0:
             said += f", {speed:,.0f} tokens/s"
         if (f := standing.figures) is not None:
             said += f", explained {f['explained_variance']:.3f}, L0 {f['l0']:.1f}, dead {f['dead']:,.0f}"
         self._bar.update(self._task, completed=standing.tokens, said=said)
         if self._note is not None and now - self._told >= LINE_EVERY:
-            left = f", {(standing.of - standing.tokens) / speed / 60:,.0f} minutes left" if speed > 0 else ""
+            left = (
+                f", {(standing.of - standing.tokens) / speed / 60:,.0f} minutes left"
+                if speed > 0 and standing.of
+                else ""
+            )
             self._note(f"{standing.doing}: {said}{left}")
             self._told = now
 

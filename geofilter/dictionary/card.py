@@ -12,8 +12,8 @@ from geofilter.text import counted
 
 CARD = "card.json"
 FORMAT = 1
-FEW_TOKENS, FEW_WIDTH = 400_000, 4096
-"""distinct tokens up to which each doubling helped much, and the width at which that was measured; see docs/sae.md"""
+FEW_SEEN, FEW_DISTINCT = 400_000, 100_000
+"""tokens below which more helped much, trained on and distinct; measured at width 4,096, see docs/sae.md"""
 FEW_ROWS = 3
 """reasons of unusable rows that are told"""
 
@@ -38,14 +38,20 @@ def read_card(folder: Path) -> Card | None:
     return found
 
 
-def too_few(distinct: int) -> str | None:
-    """What is to be said where the distinct tokens are few."""
-    if distinct >= FEW_TOKENS:
-        return None
-    return (
-        f"{distinct:,} distinct tokens are few: up to {FEW_TOKENS:,} each doubling raised held-out explained variance "
-        f"by 0.05 or more, measured at width {FEW_WIDTH:,} on smollm2-135m (docs/sae.md); give more --data"
-    )
+def too_few(seen: int, distinct: int) -> str | None:
+    """What is to be said where the tokens are few that are trained on, or the distinct ones among them."""
+    measured = "of held-out rows (smollm2-135m, width 4,096; docs/sae.md)"
+    if seen < FEW_SEEN:
+        return (
+            f"{seen:,} tokens are few to train on: up to {FEW_SEEN:,} each doubling explained at least 0.05 more of "
+            f"the variance {measured}; give more --tokens{' and --data' if distinct < FEW_DISTINCT else ''}"
+        )
+    if distinct < FEW_DISTINCT:
+        return (
+            f"{distinct:,} distinct tokens are few: 25,000 seen sixteen times explained 0.05 less of the variance than "
+            f"400,000 seen once, 100,000 seen four times 0.005 less, {measured}; give more --data"
+        )
+    return None
 
 
 def unusable_said(unusable: dict[str, int], first: dict[str, str]) -> Iterator[str]:
@@ -75,9 +81,9 @@ def in_words(card: Card) -> Iterator[str]:
             f"({found['tokens']:,} tokens)"
         )
     if "dead_features" in card:
-        yield f"  dead         {card['dead_features']:,} features ({card['dead_share']:.1%})"
+        yield f"  dead         {counted(card['dead_features'], 'feature')} ({card['dead_share']:.1%})"
     if "not_active" in card:
-        yield f"  not active   {card['not_active']:,} features on this text"
+        yield f"  not active   {counted(card['not_active'], 'feature')} on this text"
     loss = card.get("loss", {})
     if "recovered" in loss:
         yield (

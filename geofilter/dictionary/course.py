@@ -25,6 +25,7 @@ class Standing:
     doing: str
     tokens: int
     of: int
+    """0 where that is not known"""
     figures: dict[str, float] | None = None
     """explained variance, active features a token (l0) and dead features of late"""
 

@@ -146,7 +146,7 @@ def _corpus(
         wanted = config.asked or MOST_TOKENS
         found = make_corpus(
             rows, model, work, wanted, config.max_tokens, config.system,
-            told=lambda n: progress(Standing("reading rows", n, wanted)),
+            told=lambda n: progress(Standing("reading rows", n, config.asked or 0)),
         )  # fmt: skip
         for text in unusable_said(dict(found.read.unusable), found.read.first):
             notify(text)
@@ -177,7 +177,7 @@ def _check_tokens(corpus: Corpus, tokens: int, batch: int, config: SaeConfig, no
             f"note: {tokens:,} tokens are trained on, but the data hold {read.tokens:,} distinct ones: each is seen "
             f"{tokens / read.tokens:.1f} times"
         )
-    if few := too_few(min(read.tokens, tokens)):
+    if few := too_few(tokens, min(read.tokens, tokens)):
         notify(f"note: {few}")
 
 

@@ -46,6 +46,8 @@ def test_a_training_shows_how_well_tokens_are_explained_and_says_so_in_lines_whe
     display, lines = Progress(console=Console(file=io.StringIO())), []
     bar = TrainingBar(display, lines.append)
     assert shown(display) == (LOADING, None, 0, "")
+    bar(Standing("reading rows", 7, 0))
+    assert shown(display)[:3] == ("reading rows", None, 7)
     bar(Standing("running the model", 10, 500))
     assert shown(display)[:3] == ("running the model", 500, 10)
     bar(Standing("training", 100, 2000))
@@ -54,4 +56,4 @@ def test_a_training_shows_how_well_tokens_are_explained_and_says_so_in_lines_whe
     assert (name, total, completed) == ("training", 2000, 400)
     assert said.startswith("400 of 2,000 tokens, ")
     assert said.endswith("explained 0.500, L0 32.0, dead 1,200")
-    assert lines == ["running the model: 10 of 500 tokens"]  # the next one after half a minute
+    assert lines == ["reading rows: 7 tokens"]  # the next one after half a minute

@@ -64,8 +64,10 @@ def test_the_default_batch_and_rate_follow_the_size():
 
 
 def test_few_tokens_are_said_to_be_few():
-    assert too_few(1 << 30) is None
-    assert "1,000 distinct tokens are few" in str(too_few(1000))
+    assert too_few(400_000, 100_000) is None
+    assert "give more --tokens and --data" in str(too_few(5000, 1000))
+    assert str(too_few(200_000, 200_000)).endswith("give more --tokens")
+    assert "1,000 distinct tokens are few" in str(too_few(1 << 30, 1000))
 
 
 COUNTS = np.array([5, 0, 40, 12, 30, 8, 25, 33] * 20)
