@@ -29,8 +29,9 @@ from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import Linear, Shares
 from geofilter.config import Loading, ScanConfig, TargetChoice
+from geofilter.encode.blocks import decoder_layers
 from geofilter.encode.doctor import memory_needed
-from geofilter.encode.model import ResidualModel, decoder_layers
+from geofilter.encode.model import ResidualModel
 from geofilter.encode.pair import explained_variance
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded, batches, encode_row

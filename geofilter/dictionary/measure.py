@@ -12,11 +12,11 @@ import torch
 from geofilter.config import Loading
 from geofilter.dictionary.activations import activations
 from geofilter.dictionary.corpus import Windows
+from geofilter.encode.blocks import decoder_layers
 from geofilter.encode.model import (
     DTYPES,
     ResidualModel,
     choose_device,
-    decoder_layers,
     out_of_memory,
     parameters,
     resolved_dtype,

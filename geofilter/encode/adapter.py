@@ -31,12 +31,21 @@ class _Placed(torch.nn.Module):
     def __init__(self, decoder: Any, place: str) -> None:
         super().__init__()
         self.config, self.base_model_prefix = decoder.config, place.partition(".")[0]  # which peft asks for
+        self._place = place
         inner: torch.nn.Module = self
         *outer, last = place.split(".")
         for name in outer:
             inner.add_module(name, torch.nn.Module())
             inner = inner.get_submodule(name)
         inner.add_module(last, decoder)
+
+    def get_input_embeddings(self) -> Any:
+        """The table of tokens, which peft looks for where an adapter trains single tokens."""
+        decoder: Any = self.get_submodule(self._place)
+        return decoder.get_input_embeddings()
+
+    def get_output_embeddings(self) -> None:
+        """None: there is no head here."""
 
 
 def merge(model: Any, adapter: Path) -> None:
@@ -107,12 +116,26 @@ def _place(found: dict[str, torch.Tensor], decoder: Any) -> str:
     return str(decoder.base_model_prefix) if decoder.base_model_prefix in places else ""
 
 
+def _put(holder: torch.nn.Module, found: dict[str, torch.Tensor]) -> list[str]:
+    """Put an adapter's whole modules in place, where it changes none of the layers that are there besides.
+
+    peft refuses an adapter that has nothing to change but these.
+
+    Returns:
+        names of weights that have no place.
+    """
+    odd = holder.load_state_dict({key.removeprefix(_SAVED): value for key, value in found.items()}, strict=False)
+    return list(odd.unexpected_keys)
+
+
 def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
     """Names of weights that were not taken, or were not there."""
     decoder = model.base_model
     found = _weights(adapter / ADAPTER_WEIGHTS)
     if not found:
         return [ADAPTER_WEIGHTS]
+    if astray := [key for key in found if not key.startswith(_SAVED)]:
+        return astray
     place = _place(found, decoder)
     own = decoder is not model and place == decoder.base_model_prefix
     holder = model if own else _Placed(decoder, place) if place else decoder
@@ -128,9 +151,13 @@ def _merge(peft: Any, model: Any, adapter: Path) -> list[str]:
     config = peft.PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
     config.megatron_config = None  # with one, peft imports whatever module the configuration names
+    if config.layer_replication:
+        raise TargetError(f"{adapter}: it repeats layers (layer_replication), so its layers are not those of its base")
     if config.modules_to_save:
         there = {name.rsplit(".", 1)[-1] for name, _ in holder.named_modules()}
         config.modules_to_save = [name for name in config.modules_to_save if name.rsplit(".", 1)[-1] in there] or None
+    if not any(".lora_" in key for key in found):
+        return _put(holder, found)
     tuned = peft.PeftModel(holder, config)
     report = peft.set_peft_model_state_dict(tuned, found)
     missing = [key for key in report.missing_keys if ".lora_" in key]

@@ -16,6 +16,7 @@ import torch
 from geofilter import config
 from geofilter.config import Loading
 from geofilter.encode.adapter import merge
+from geofilter.encode.blocks import Runs, decoder_layers
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
@@ -136,6 +137,7 @@ class ResidualModel:
         blocks = decoder_layers(self.model, path)
         if decoder is None:
             del blocks[self.layers[-1] + 1 :]  # of a model that had to be loaded with all of them
+        self._runs = Runs(blocks[: self.layers[-1] + 1])
         for layer in self.layers:
             self._attach(blocks[layer], layer)
         # Where the highest hooked layer puts its output; with a device map that need not be the first device.
@@ -204,12 +206,18 @@ class ResidualModel:
 
     @torch.inference_mode()
     def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Vectors at the hook of each layer read, (B, T, d_in) in the model's dtype, keyed by layer."""
+        """Vectors at the hook of each layer read, (B, T, d_in) in the model's dtype, keyed by layer.
+
+        Raises:
+            TargetError: the model runs layers in loops.
+        """
+        self._runs.clear()
         self.model(
             input_ids=input_ids.to(self.device),
             attention_mask=attention_mask.to(self.device),
             use_cache=False,
         )
+        self._runs.refuse_loops(self.path)
         seen = dict(self._seen)
         self._seen.clear()
         return seen
@@ -292,28 +300,6 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(device))) from None
     return model.eval()
-
-
-def decoder_layers(model: torch.nn.Module, path: Path) -> torch.nn.ModuleList:
-    """The list of decoder blocks, by the model's own structure: of a multimodal model its text decoder's.
-
-    A vision tower can have as many blocks, so they are not told apart by their number: they are the outermost list of
-    blocks, which transformers gives a class of their own, within the module that has the text's configuration.
-
-    Raises:
-        TargetError: there is none.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer as Block
-
-    whole: Any = model.config
-    text = whole.get_text_config(decoder=True)
-    inner = next(m for m in model.modules() if isinstance(getattr(m, "config", None), type(text)))
-    lists = {name: m for name, m in inner.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
-    found = [name for name, m in lists.items() if all(isinstance(block, Block) for block in m)]
-    count = int(text.num_hidden_layers)
-    if not found or len(lists[name := min(found, key=lambda each: each.count("."))]) != count:
-        raise TargetError(f"{path}: no list of {count} decoder layers in {type(inner).__name__}; it cannot be hooked")
-    return lists[name]
 
 
 def out_of_memory(device: str) -> str:

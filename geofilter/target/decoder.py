@@ -19,16 +19,21 @@ _EMBEDDING = re.compile(r"((?:.*\.)?)(?:embed_tokens|wte|embed_in|word_embedding
 _HEAD = re.compile(r"(?:.*\.)?lm_head\.")
 
 
+_BY_ALL = ("num_kv_shared_layers", "scale_depth")
+"""options that only decoders have whose layers reckon with the number of all"""
+
+
 def layers_to_load(config: Any, layers: int) -> int:
     """How many decoder blocks have to be loaded so that the first `layers` compute what they do in the whole model.
 
     Gemma 3n and Gemma 4 can share keys and values among their last layers and give each layer an input of its own:
-    which layer does what is reckoned from the number of all, so all are loaded.
+    which layer does what is reckoned from the number of all, so all are loaded. MiniCPM 3 scales what each
+    layer adds by that number.
 
     Args:
         config: of the decoder, transformers' own.
     """
-    return int(config.num_hidden_layers) if hasattr(config, "num_kv_shared_layers") else layers
+    return int(config.num_hidden_layers) if any(hasattr(config, name) for name in _BY_ALL) else layers
 
 
 def is_nested(config: Mapping[str, Any]) -> bool:
@@ -52,7 +57,8 @@ def text_config(folder: Path) -> dict[str, Any] | None:
     if text is whole:
         return None
     found: dict[str, Any] = json.loads(text.to_json_string(use_diff=False))
-    found["tie_word_embeddings"] = whole.tie_word_embeddings  # which goes before the part's own
+    if hasattr(whole, "tie_word_embeddings"):  # it goes before the part's own
+        found["tie_word_embeddings"] = whole.tie_word_embeddings
     packed = getattr(whole, "quantization_config", None)
     return found if packed is None else {**found, "quantization_config": _renamed(packed)}
 

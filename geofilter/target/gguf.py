@@ -5,6 +5,7 @@ Tensors are taken one after the other, so that no more than one of them is held 
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import shutil
@@ -41,6 +42,8 @@ class GgufFile:
 
     path: Path
     sha256: str
+    touched: tuple[int, ...]
+    """see `kept.touched`, when it was hashed or before"""
 
     @classmethod
     def open(cls, path: Path) -> GgufFile:
@@ -50,7 +53,11 @@ class GgufFile:
             TargetError: it cannot be read.
         """
         found = path.absolute()  # a link of a Hugging Face cache names it better than the file it leads to
-        return cls(found, kept.sha256_of(found))
+        try:
+            before = kept.touched(found)
+        except OSError as error:
+            raise TargetError(f"{path}: cannot be read ({error.strerror}); get the file again") from None
+        return cls(found, kept.sha256_of(found), before)
 
     @property
     def identity(self) -> str:
@@ -70,11 +77,7 @@ class GgufFile:
         def make(out: Path) -> None:
             header = read_header(self.path)
             _write_config(header, None, out)
-            notes = [
-                f"its weights were widened from a GGUF file, {self.path.name}: {_formats(header)}",
-                split_note(header),
-            ]
-            about = {"names": _names(header), "notes": [note for note in notes if note]}
+            about = {"names": _names(header), "weights": _formats(header), "split": split_note(header)}
             (out / _ABOUT).write_text(json.dumps(about), "utf-8")
             kept.record(out)
 
@@ -90,15 +93,22 @@ class GgufFile:
         def make(out: Path) -> None:
             which = "all layers" if layers is None else f"layers 0 to {layers - 1}"
             notify(f"widening {self.path.name} ({which}), once ...")
-            before = kept.touched(self.path)
             header = read_header(self.path)
             write_tokenizer(header, out)
             widen(header, layers, out)
-            if kept.touched(self.path) != before:
+            if kept.touched(self.path) != self.touched:
                 raise TargetError(f"{self.path}: was changed while it was read; run the command again")
             kept.record(out)
 
-        return self._made("whole" if layers is None else layers, make, notify)
+        return self._made("whole" if layers is None else self._there(layers), make, notify)
+
+    def _there(self, layers: int) -> int | str:
+        """What is in the cache already and has so many layers or more, the least of it; else so many."""
+        place = self._place("")
+        found = (path.name.removeprefix(place.name) for path in place.parent.glob(f"{glob.escape(place.name)}*"))
+        more = sorted(int(name) for name in found if name.isdecimal() and int(name) >= layers)
+        known: list[int | str] = [*more, "whole"]
+        return next((what for what in known if kept.recorded(self._place(what))), layers)
 
     def _made(self, what: object, make: Any, notify: Notify) -> Path:
         made = made_once(self._place(what), lambda folder: bool(kept.recorded(folder)), make, notify)
@@ -118,7 +128,9 @@ class GgufFile:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the scores should know; once `config` is made."""
-        return tuple(self._about["notes"])
+        about = self._about
+        widened = f"its weights were widened from a GGUF file, {self.path.name}: {about['weights']}"
+        return (widened, about["split"]) if about["split"] else (widened,)
 
 
 def _names(header: Header) -> list[str]:

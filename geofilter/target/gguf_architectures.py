@@ -192,12 +192,15 @@ def _gemma_2(facts: _Facts) -> dict[str, Any]:
 
 def _gemma_3(facts: _Facts) -> dict[str, Any]:
     # Local layers keep a rotary embedding of their own, which no scaling changes.
-    every = facts.whole("attention.sliding_window_pattern", 6)
-    local = {"rope_type": "default", "rope_theta": float(facts.get("rope.freq_base_swa", 10_000.0))}
     layers = range(1, facts.whole("block_count") + 1)
+    local_layers = facts.header.metadata.get(f"{facts.name}.attention.sliding_window_pattern")
+    if not isinstance(local_layers, np.ndarray) or len(local_layers) != len(layers):
+        every = facts.whole("attention.sliding_window_pattern", 6)
+        local_layers = [n % every for n in layers]
+    local = {"rope_type": "default", "rope_theta": float(facts.get("rope.freq_base_swa", 10_000.0))}
     return {
         "rope_parameters": {"full_attention": facts.rotary(1_000_000.0), "sliding_attention": local},
-        "layer_types": ["sliding_attention" if n % every else "full_attention" for n in layers],
+        "layer_types": ["sliding_attention" if n else "full_attention" for n in local_layers],
         "sliding_window": facts.whole("attention.sliding_window"),
         "final_logit_softcapping": facts.get("final_logit_softcapping"),
         "query_pre_attn_scalar": _query_scale(facts, 62),

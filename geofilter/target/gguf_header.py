@@ -82,6 +82,11 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
+def gguf_files(folder: Path) -> list[Path]:
+    """Files of a folder that are named as GGUF files."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf" and path.is_file())
+
+
 def read_header(path: Path) -> Header:
     """Read all that stands in front of the weights, which are not touched.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from geofilter.errors import TargetError
 from geofilter.files import file_sha256, package_data
 from geofilter.target import adapters, hub
+from geofilter.target.gguf_header import gguf_files
 from geofilter.target.hooks import Hook
 from geofilter.target.sae_folder import CFG, WEIGHTS, source_of
 
@@ -24,7 +26,8 @@ def folder_hash(folder: Path) -> str:
         path for path in folder.glob("*.safetensors") if path.name != adapters.ADAPTER_WEIGHTS or path.name in named
     )
     if not files:
-        raise TargetError(f"{folder}: no *.safetensors weights in the model folder")
+        remedy = f"; give the file: --model {shlex.quote(str(found[0]))}" if (found := gguf_files(folder)) else ""
+        raise TargetError(f"{folder}: no *.safetensors weights in the model folder{remedy}")
     # The tokenizer, its template and the configuration change what is read as much as the weights do.
     # Which of several files a tensor is read from says the index.
     return "".join(map(file_sha256, files)) + hashes(folder, (hub.INDEX, hub.CONFIG, *hub.TOKENIZER))

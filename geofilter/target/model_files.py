@@ -11,6 +11,7 @@ from geofilter.files import Notify
 from geofilter.target import hub
 from geofilter.target.embedded import embedded_model
 from geofilter.target.gguf import GgufFile, is_gguf
+from geofilter.target.gguf_header import gguf_files
 from geofilter.target.identity import folder_hash, hashes
 from geofilter.target.plan import Plan
 
@@ -41,7 +42,7 @@ def find_model(plan: Plan, offline: bool, notify: Notify) -> Place:
         return Place(embedded_model(*plan.embedded, offline=offline, notify=notify))
     if (folder := Path(plan.model)).is_dir():
         if not (folder / "config.json").is_file():
-            files = sorted(path for path in folder.iterdir() if is_gguf(path))
+            files = gguf_files(folder)
             remedy = f"the file: --model {shlex.quote(str(files[0]))}" if files else "a Hugging Face model folder"
             raise TargetError(f"--model {plan.model}: the folder holds no config.json; give {remedy}")
         return Place(folder)

@@ -52,7 +52,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         folder, model_hash = weights(plan, place, pair.layers_to_load(hook.layer), offline, notify)
     except hub.Absent as error:
         return _as_adapter(plan, choice, error, offline, notify)
-    packaged = plan.embedded is not None and choice.sae is None
+    giver = known().get(choice.sae if choice.sae is not None else str(choice.model)) or {}
     mended = tokenizer.splits_wrongly(folder)
     source = source_of(sae_dir)
     gate = source.get("llama_scope_gate")
@@ -62,7 +62,7 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         name=plan.alias or (plan.model if named else place.own.stem if place.gguf else place.own.name),
         model=plan.model,
         model_dir=folder,
-        sae=plan.row["package_sae"] if plan.row and packaged else plan.sae,
+        sae=giver.get("package_sae", plan.sae),  # one that ships with geofilter: by its name, not by where it lies
         sae_model=str(cfg["metadata"].get("model_name") or "unknown"),
         sae_dir=sae_dir,
         hook=hook,
@@ -83,6 +83,11 @@ def _as_adapter(
     """The target of a repository that holds an adapter and no model, or no weights of one; else raise the error."""
     cached = offline or isinstance(error, hub.Uncached)
     tuned = adapters.on_hub(choice, cached) if plan.alias is None and plan.choice.adapter is None else None
+    if tuned is None and isinstance(error, hub.Absent) and plan.model.lower().endswith("gguf"):
+        raise TargetError(
+            f"{plan.model}: a repository of GGUF files, it seems ({error}); get one of them and give it: hf download "
+            f"{plan.model} NAME.gguf --local-dir . && geofilter ... --model NAME.gguf"
+        ) from None
     if tuned is None:
         raise error
     return resolve(tuned, offline=offline, notify=notify)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, decoder_layers
+from geofilter.encode.blocks import decoder_layers
+from geofilter.encode.model import ResidualModel
 from geofilter.encode.tokens import Window
 from geofilter.errors import InputError, TargetError
 from geofilter.target.resolve import locate, resolve
@@ -333,7 +334,7 @@ def test_an_adapter_without_an_sae_is_named_as_it_was_typed(tiny, tmp_path: Path
     code, text = scan_one(tmp_path, "--model", "lora")
     assert code == 3
     assert text.startswith(f"--model lora: an adapter of {tiny[0]}, which is not one of the named targets (")
-    assert text.endswith("), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, or --sae DIR")
+    assert "), so it needs an SAE: --sae RELEASE/SAE_ID of sae-lens, --sae DIR, " in text
 
 
 def test_an_adapter_that_moves_the_model_away_from_the_sae_is_named(tiny, tmp_path: Path):
@@ -364,3 +365,9 @@ def test_a_configuration_that_names_a_module_has_it_not_imported(tiny, tmp_path:
     ]
     torch.testing.assert_close(read[0][LAYER], read[1][LAYER], rtol=0, atol=0)
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_adapter_that_repeats_layers_is_refused(tiny, tmp_path: Path):
+    adapter = make_adapter(tmp_path, tiny[0], layer_replication=[[0, 3], [2, 4]])
+    with pytest.raises(TargetError, match="repeats layers"):
+        residual(tiny[0], adapter=adapter)

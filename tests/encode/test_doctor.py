@@ -130,6 +130,20 @@ def test_only_a_pair_that_passed_is_remembered(tiny, tmp_path: Path, monkeypatch
     require_pair(target, Loading("cpu"), quiet)
 
 
+def test_a_remembered_pair_is_judged_anew(tiny, tmp_path: Path, monkeypatch):
+    """The same weights can have passed as those of the SAE's own model, of which less is asked."""
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)
+    low = {layer: {"explained_variance": 0.3 if layer == target.layer else 0.1, "l0": 1.0} for layer in (1, 2, 3)}
+    monkeypatch.setattr(pair, "explained_variance", lambda *a: low)
+    own = replace(target, trained_on_it=True)
+    require_pair(own, Loading("cpu"), quiet)
+    with pytest.raises(TargetError, match="explains too little of it"):
+        require_pair(target, Loading("cpu"), quiet)
+    monkeypatch.setattr(pair, "explained_variance", lambda *a: pytest.fail("measured again"))
+    require_pair(own, Loading("cpu"), quiet)
+
+
 def test_a_fine_tune_that_its_base_s_sae_explains_too_little_of_is_refused(tiny):
     """Of a model's own SAE it is no fault to explain little: a narrow one does."""
     target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), notify=quiet)

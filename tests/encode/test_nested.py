@@ -12,7 +12,8 @@ from helpers.tiny import make_sae
 from safetensors.torch import load_file, save_file
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, decoder_layers, parameters
+from geofilter.encode.blocks import decoder_layers
+from geofilter.encode.model import ResidualModel, parameters
 from geofilter.errors import TargetError
 from geofilter.target.decoder import is_wanted, layer_of, prefix_of
 from geofilter.target.hub import INDEX
@@ -166,6 +167,45 @@ def test_an_adapter_of_a_multimodal_model_is_merged_into_its_text_decoder(folder
     torch.testing.assert_close(logits, tuned.base_model(input_ids=ids).logits, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6, 7]},
+        # nothing that a LoRA changes is built for layer 3
+        {"target_modules": r".*language_model\.layers\.5\..*q_proj", "modules_to_save": ["embed_tokens"]},
+    ],
+    ids=["tokens", "above the hook"],
+)
+def test_an_adapter_that_changes_the_table_of_tokens(folders, tmp_path: Path, lora: dict):
+    import peft
+
+    torch.manual_seed(0)
+    tuned = peft.get_peft_model(nested_model("gemma3", LAYERS), peft.LoraConfig(r=4, **lora))
+    for value in tuned.parameters():
+        if value.requires_grad:
+            value.data.add_(0.1 * torch.randn_like(value))
+    tuned.save_pretrained(tmp_path)
+    ids = torch.cat([some_ids(), torch.tensor([[5, 6, 7]] * 2)], 1)
+    expected = hidden_states(tuned.eval(), ids)[4]
+    plain = ResidualModel(folders["gemma3"], [3], CPU).residuals(ids, torch.ones_like(ids))[3]
+    found = ResidualModel(folders["gemma3"], [3], CPU, adapter=tmp_path).residuals(ids, torch.ones_like(ids))[3]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(plain, found, atol=1e-2)
+
+
+def test_an_adapter_whose_names_lack_what_peft_puts_before_them_is_refused(folders, tmp_path: Path):
+    """Its weights would be taken for those of another tower, and nothing be merged."""
+    import peft
+
+    peft.get_peft_model(nested_model("gemma3", LAYERS), peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        tmp_path
+    )
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}, file)
+    with pytest.raises(TargetError, match="of its weights have no place"):
+        ResidualModel(folders["gemma3"], [3], CPU, adapter=tmp_path)
+
+
 def test_layers_that_are_reckoned_from_the_number_of_all(tmp_path: Path):
     """Gemma 4: the last layers share keys and values, and each has an input of its own."""
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
@@ -208,3 +248,37 @@ def test_a_text_decoder_that_is_not_built_by_itself_is_refused(tmp_path: Path, f
         f"{tmp_path / 'm'}: its text decoder, mllama_text_model, is none that transformers builds by itself; give a "
         "text-only copy of the model",
     )
+
+
+@pytest.mark.parametrize("layer", [1, 5, 6])
+def test_a_decoder_that_runs_layers_in_loops_is_refused(tmp_path: Path, layer: int):
+    """Its first layers alone would loop over fewer, or take other ones for the last section."""
+    from transformers import DoryConfig, DoryForCausalLM
+
+    torch.manual_seed(0)
+    config = DoryConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, n_input_layers=2, n_output_layers=2,
+    )  # fmt: skip
+    DoryForCausalLM(config).eval().save_pretrained(tmp_path)
+    family_tokenizer("gemma2").save_pretrained(tmp_path)
+    ids = some_ids()
+    with pytest.raises(TargetError, match="runs some layers in loops"):
+        ResidualModel(tmp_path, [layer], CPU).residuals(ids, torch.ones_like(ids))
+
+
+def test_layers_that_are_scaled_by_the_number_of_all(tmp_path: Path):
+    from transformers import MiniCPM3Config, MiniCPM3ForCausalLM
+
+    torch.manual_seed(0)
+    config = MiniCPM3Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        initializer_range=0.2,
+    )  # fmt: skip
+    model = MiniCPM3ForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    family_tokenizer("llama").save_pretrained(tmp_path)
+    ids = some_ids()
+    found = ResidualModel(tmp_path, [2], CPU).residuals(ids, torch.ones_like(ids))[2]
+    torch.testing.assert_close(found, hidden_states(model, ids)[3], rtol=0, atol=0)

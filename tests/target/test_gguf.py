@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import time
 from itertools import pairwise
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.command import chat, geofilter, quiet, scan_one, write_rows
+from helpers.command import chat, geofilter, quiet, scan_one, use_hub, write_rows
+from helpers.families import Hub
 from helpers.gguf_files import random_model, sentencepiece, write_gguf
 from helpers.tiny import D_IN, LAYER, N_LAYERS, fit_sae, make_adapter, make_sae, make_tokenizer
 
@@ -81,6 +83,22 @@ def test_only_the_layers_needed_are_widened_in_the_precision_they_are_stored_in(
     assert ResidualModel(folder, [0, 1], CPU).layers == (0, 1)
     with pytest.raises(TargetError, match="weights are missing"):
         ResidualModel(folder, [2], CPU)
+
+
+def test_what_is_in_the_cache_already_is_not_widened_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("llama")))
+    made = [file.weights(layers, quiet) for layers in (3, 2, 3, 4, 1)]
+    assert made[1:3] == [made[0]] * 2 and made[4] == made[0] != made[3]
+    whole = file.weights(None, quiet)
+    assert file.weights(4, quiet) == made[3] and file.weights(None, quiet) == whole not in made
+    shutil.rmtree(made[3])
+    assert file.weights(4, quiet) == whole
+    ids = torch.arange(3, 30)[None]
+    first, second = (
+        ResidualModel(folder, [2], CPU).residuals(ids, torch.ones_like(ids))[2] for folder in (made[0], whole)
+    )
+    assert torch.equal(first, second)
 
 
 LLAMA = (
@@ -199,6 +217,28 @@ def test_llama_3_s_rotary_scaling_is_read_from_its_factors(tmp_path: Path):
         GgufFile.open(write_gguf(tmp_path / "other.gguf", model, change=other)).config(quiet)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [(None, [1, 1, 1, 1, 1, 0, 1]), (2, [1, 0, 1, 0, 1, 0, 1]), ([False, True] * 3 + [True], [0, 1, 0, 1, 0, 1, 1])],
+)
+def test_gemma_3_s_local_layers_are_every_sixth_s_others_or_as_the_file_says(pattern, wanted: list, tmp_path: Path):
+    keys = {"gemma3.attention.sliding_window_pattern": pattern, "gemma3.rope.freq_base_swa": 20_000.0}
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("gemma3"), keys=keys))
+    config = json.loads((file.config(quiet) / "config.json").read_text())
+    assert [kind == "sliding_attention" for kind in config["layer_types"]] == [bool(n) for n in wanted]
+    assert config["rope_parameters"]["sliding_attention"]["rope_theta"] == 20_000.0
+
+
+@pytest.mark.parametrize(("kind", "layers", "scalar"), [("gemma2", 46, 8), ("gemma2", 4, 4), ("gemma3", 62, 8)])
+def test_the_27b_models_divide_attention_by_another_number(kind: str, layers: int, scalar: int, tmp_path: Path):
+    """By hidden dimensions a head, not by the head's; the file does not say it."""
+    model = random_model(kind, num_hidden_layers=layers, head_dim=4)
+    config = json.loads(
+        (GgufFile.open(write_gguf(tmp_path / "m.gguf", model)).config(quiet) / "config.json").read_text()
+    )
+    assert config["query_pre_attn_scalar"] == scalar
+
+
 # As a target
 
 
@@ -245,6 +285,7 @@ def test_scan_filter_and_explain(pair, tmp_path: Path):
 
 
 def test_the_file_is_the_target_s_identity_and_is_hashed_once(pair, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "m.gguf"
     file.write_bytes(pair[0].read_bytes())
     choice = TargetChoice(str(file), str(pair[1]))
@@ -318,7 +359,7 @@ def test_doctor_adapter_and_the_whole_model(pair, tmp_path: Path):
 # What is no model that can be read
 
 
-def test_files_that_are_not_read(pair, tmp_path: Path):
+def test_files_that_are_not_read(pair, tmp_path: Path, monkeypatch):
     model, sae = random_model("llama"), pair[1]
     for name, keys in [
         ("vision", {"general.type": "mmproj"}), ("lora", {"general.type": "adapter"}),
@@ -374,9 +415,22 @@ def test_files_that_are_not_read(pair, tmp_path: Path):
     assert (code, text.partition(" at least ")[0]) == (3, f"{tmp_path / 'cut.gguf'}: is cut off: it has {size:,} of")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "m.gguf").write_bytes(pair[0].read_bytes())
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two" / "config.json").write_text(json.dumps(model.config.to_dict()))
+    hub = Hub(tmp_path / "hub")
+    use_hub(hub, monkeypatch)
+    commit = hub.snapshot("org/tiny-GGUF").name
+    absent = hub.root / "models--org--tiny-GGUF" / ".no_exist" / commit
+    absent.mkdir(parents=True)
+    (absent / "config.json").touch()
     for args, code, text in [
         (["--model", "one", "--sae", sae], 3, "--model one: the folder holds no config.json; give the file: --model "
                                               "one/m.gguf"),
+        (["--model", "two", "--sae", sae], 3, "two: no *.safetensors weights in the model folder; give the file: "
+                                              "--model two/m.gguf"),
+        (["--model", "org/tiny-GGUF", "--sae", sae, "--offline"], 3,
+         "org/tiny-GGUF: a repository of GGUF files, it seems (org/tiny-GGUF: has no file config.json); get one of "
+         "them and give it: hf download org/tiny-GGUF NAME.gguf --local-dir . && geofilter ... --model NAME.gguf"),
         (["--model", "m.safetensors", "--sae", sae], 3, "--model m.safetensors: is a file, and no GGUF file; give its "
                                                         "folder, or a name, hub id or .gguf"),
         (["--model", "nowhere/m.gguf", "--sae", sae], 3, "--model nowhere/m.gguf: no such file"),

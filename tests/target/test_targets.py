@@ -263,6 +263,20 @@ def test_the_sae_of_a_named_target_reads_a_fine_tune_of_it(tmp_path: Path, hub):
         resolve(replace(choice, layer=26), offline=True, notify=quiet)
 
 
+def test_the_sae_that_ships_goes_by_its_name_for_a_fine_tune_too(tmp_path: Path):
+    """Where geofilter lies is no part of a manifest or report."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=400, hidden_size=576, intermediate_size=8, num_hidden_layers=16, num_attention_heads=1,
+            num_key_value_heads=1, head_dim=8,
+        )
+    ).save_pretrained(tmp_path)  # fmt: skip
+    target = resolve(TargetChoice(str(tmp_path), "smollm2-135m"), offline=True, notify=quiet)
+    assert (target.sae, target.layer, target.choice.sae) == ("smollm2-135m-sae", 14, "smollm2-135m")
+
+
 def test_the_default_layer_does_not_change_a_pinned_choice(hub):
     target = resolve(TargetChoice("gemma-2-2b"), offline=True, notify=quiet)
     assert target.choice.to_json() == {
