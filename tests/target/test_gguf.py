@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import struct
 import time
@@ -560,3 +561,13 @@ def test_nothing_that_lies_beside_the_file_is_read(pair, tmp_path: Path):
     assert folder.parent == cache_dir() / "models"
     assert len(tokenizer_of(folder)("ask the doctor")["input_ids"]) > 1
     assert (D_IN, N_LAYERS) == (32, 4)
+
+
+def test_the_check_on_real_weights_shows_their_terms_before_it_fetches_anything(tmp_path: Path, capsys, monkeypatch):
+    script = Path(__file__).parents[2] / "examples" / "check_gemma3.py"
+    monkeypatch.setattr("sys.argv", [script.name, "--out", str(tmp_path / "gemma")])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 2
+    assert "https://ai.google.dev/gemma/terms" in capsys.readouterr().out
+    assert not (tmp_path / "gemma").exists()
