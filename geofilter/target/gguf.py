@@ -10,6 +10,8 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +28,7 @@ from geofilter.target.gguf_header import Header, Tensor, is_gguf, read_header
 from geofilter.target.gguf_tokenizer import split_note, write_tokenizer
 from geofilter.target.hub import CONFIG, INDEX
 
-__all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer"]
+__all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer", "writing"]
 
 READ_AS = 1
 """counted up when the same file comes to be read as another model"""
@@ -94,8 +96,9 @@ class GgufFile:
             which = "all layers" if layers is None else f"layers 0 to {layers - 1}"
             notify(f"widening {self.path.name} ({which}), once ...")
             header = read_header(self.path)
-            write_tokenizer(header, out)
-            widen(header, layers, out)
+            with writing(self.path.name):
+                write_tokenizer(header, out)
+                widen(header, layers, out)
             if kept.touched(self.path) != self.touched:
                 raise TargetError(f"{self.path}: was changed while it was read; run the command again")
             kept.record(out)
@@ -131,6 +134,24 @@ class GgufFile:
         about = self._about
         widened = f"its weights were widened from a GGUF file, {self.path.name}: {about['weights']}"
         return (widened, about["split"]) if about["split"] else (widened,)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Have an error of the system say that there is too little room, or the like, in the cache.
+
+    Raises:
+        TargetError: there was one.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TargetError(
+            f"{cache_dir()}: {what} cannot be widened there ({first_line(error)}); make room, or set GEOFILTER_CACHE "
+            "to another folder"
+        ) from None
 
 
 def _names(header: Header) -> list[str]:

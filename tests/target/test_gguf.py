@@ -2,12 +2,14 @@
 
 import json
 import os
+import resource
 import runpy
 import shutil
 import struct
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,6 +102,26 @@ def test_what_is_in_the_cache_already_is_not_widened_again(tmp_path: Path, monke
         ResidualModel(folder, [2], CPU).residuals(ids, torch.ones_like(ids))[2] for folder in (made[0], whole)
     )
     assert torch.equal(first, second)
+
+
+def test_too_little_room_is_an_error_of_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("llama")))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (2_000, 40_000):  # neither the tokenizer nor the embedding
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+            with pytest.raises(
+                TargetError, match=r"cache: m\.gguf cannot be widened there \(.*; make room, or set GEO"
+            ):
+                file.weights(2, quiet)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000))
+    with pytest.raises(TargetError, match=r"m\.gguf: widened it takes 0\.0 GB, and .*cache has 0\.0 GB free; set GEO"):
+        file.weights(2, quiet)
+    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
 
 
 LLAMA = (
