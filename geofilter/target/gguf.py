@@ -35,6 +35,8 @@ READ_AS = 1
 _ABOUT = "source.json"
 _CHUNK = 1 << 24
 """weights that are widened at once"""
+_MOST_FREQUENCIES = 1 << 12
+"""of a rotary embedding; half of a head's dimensions"""
 _PLAIN = ("F32", "F16", "BF16")
 
 
@@ -175,8 +177,10 @@ def _write_config(header: Header, layers: int | None, out: Path) -> dict[str, An
     from transformers import AutoConfig
 
     architecture_of(header)
-    rope = _read(header, header.tensors[ROPE]).float().numpy() if ROPE in header.tensors else None
-    facts = configuration(header, rope)
+    factors = header.tensors.get(ROPE)
+    if factors is not None and factors.count > _MOST_FREQUENCIES:
+        raise _misfit(header, f"{ROPE} is {factors.shape}")
+    facts = configuration(header, None if factors is None else _read(header, factors).float().numpy())
     if layers is not None:
         facts["num_hidden_layers"] = layers
         if "layer_types" in facts:
@@ -275,8 +279,9 @@ def _read(header: Header, tensor: Tensor) -> Any:
     wide = np.empty((len(rows), tensor.shape[-1]), np.float32)
     step = max(1, _CHUNK // tensor.shape[-1])
     try:
-        for start in range(0, len(rows), step):
-            wide[start : start + step] = gguf.dequantize(rows[start : start + step], kind)
+        with np.errstate(all="ignore"):  # at values that are not finite, which the scan names
+            for start in range(0, len(rows), step):
+                wide[start : start + step] = gguf.dequantize(rows[start : start + step], kind)
     except NotImplementedError:
         raise TargetError(
             f"{header.path}: {tensor.name[:80]!r} is stored as {tensor.kind}, which the gguf package does not widen; "

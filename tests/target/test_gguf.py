@@ -233,11 +233,18 @@ def test_llama_3_s_rotary_scaling_is_read_from_its_factors(tmp_path: Path):
     )
     assert config["rope_parameters"] == model.config.rope_parameters
 
-    def other(tensors: dict[str, np.ndarray]) -> None:
-        tensors["rope_freqs.weight"] = tensors["rope_freqs.weight"][::-1].copy()
-
-    with pytest.raises(TargetError, match=r"its rope_freqs\.weight scale the rotary embedding in another way"):
-        GgufFile.open(write_gguf(tmp_path / "other.gguf", model, change=other)).config(quiet)
+    for factors in (lambda x: x[::-1].copy(), lambda x: x * np.nan, lambda x: 0 * x, lambda x: np.ones(9, np.float32)):
+        other = write_gguf(
+            tmp_path / "other.gguf", model,
+            change=lambda t, factors=factors: t.update({"rope_freqs.weight": factors(t["rope_freqs.weight"])}),
+        )  # fmt: skip
+        with pytest.raises(TargetError, match=r"its rope_freqs\.weight scale the rotary embedding in another way"):
+            GgufFile.open(other).config(quiet)
+    huge = write_gguf(
+        tmp_path / "huge.gguf", model, change=lambda t: t.update({"rope_freqs.weight": np.ones(5_000, np.float32)})
+    )
+    with pytest.raises(TargetError, match=r"rope_freqs\.weight is \(5000,\); it is damaged"):
+        GgufFile.open(huge).config(quiet)
 
 
 @pytest.mark.parametrize(
@@ -558,12 +565,13 @@ def test_a_vocabulary_that_would_take_hours_is_refused(tokens: list[str], tmp_pa
         write_tokenizer(read_header(file), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["vocab_size", "block_count", "head_count", "freq_base", "tokens"])
+@pytest.mark.parametrize("name", ["vocab_size", "block_count", "head_count", "freq_base", "theta", "eps", "tokens"])
 def test_metadata_that_cannot_be_is_an_error_of_one_line(name: str, pair, tmp_path: Path):
     odd = {
         "vocab_size": {"llama.embedding_length": (1 << 31) - 1}, "block_count": {"llama.block_count": (1 << 31) - 1},
         "head_count": {"llama.attention.head_count": (1 << 31) - 1, "llama.attention.key_length": 1 << 30},
-        "freq_base": {"llama.rope.freq_base": "ten"}, "tokens": {"tokenizer.ggml.tokens": ["a"] * 9},
+        "freq_base": {"llama.rope.freq_base": "ten"}, "theta": {"llama.rope.freq_base": -1.0},
+        "eps": {"llama.attention.layer_norm_rms_epsilon": float("nan")}, "tokens": {"tokenizer.ggml.tokens": ["a"] * 9},
     }[name]  # fmt: skip
     file = write_gguf(tmp_path / "m.gguf", random_model("llama"), keys=odd)
     code, found = scan_one(tmp_path, "--model", file, "--sae", pair[1])
