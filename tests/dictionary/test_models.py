@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.command import chat, geofilter, write_rows
+from helpers.command import geofilter
 from helpers.gguf_files import random_model, write_gguf
 from helpers.nested import nested_folder
 
@@ -52,11 +52,9 @@ def test_a_model_without_its_head_has_no_loss_that_could_be_measured(train, tiny
 
 @pytest.mark.embedded
 def test_a_little_training_of_the_embedded_model_explains_its_own_layer_best(tmp_path: Path):
-    rows = [json.loads(line) for line in example_file().read_text("utf-8").splitlines()]
-    write_rows(tmp_path / "d.jsonl", [*rows, *(chat("again", f"{row['messages'][-1]['content']} ") for row in rows)])
     done = geofilter(
-        "sae", "train", "--model", "smollm2-135m", "--data", "d.jsonl", "--out", "sae", "--width", "512", "--k", "16",
-        "--batch", "256", "--tokens", "8k", "--weights", "float16", "--json", cwd=tmp_path,
+        "sae", "train", "--model", "smollm2-135m", "--data", example_file(), "--out", tmp_path / "sae",
+        "--width", "256", "--k", "16", "--batch", "64", "--tokens", "2k", "--weights", "float16", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
