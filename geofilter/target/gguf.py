@@ -10,6 +10,8 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +28,15 @@ from geofilter.target.gguf_header import Header, Tensor, is_gguf, read_header
 from geofilter.target.gguf_tokenizer import split_note, write_tokenizer
 from geofilter.target.hub import CONFIG, INDEX
 
-__all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer"]
+__all__ = ["GgufFile", "is_gguf", "widen", "write_tokenizer", "writing"]
 
 READ_AS = 1
 """counted up when the same file comes to be read as another model"""
 _ABOUT = "source.json"
 _CHUNK = 1 << 24
 """weights that are widened at once"""
+_MOST_FREQUENCIES = 1 << 12
+"""of a rotary embedding; half of a head's dimensions"""
 _PLAIN = ("F32", "F16", "BF16")
 
 
@@ -94,8 +98,9 @@ class GgufFile:
             which = "all layers" if layers is None else f"layers 0 to {layers - 1}"
             notify(f"widening {self.path.name} ({which}), once ...")
             header = read_header(self.path)
-            write_tokenizer(header, out)
-            widen(header, layers, out)
+            with writing(self.path.name):
+                write_tokenizer(header, out)
+                widen(header, layers, out)
             if kept.touched(self.path) != self.touched:
                 raise TargetError(f"{self.path}: was changed while it was read; run the command again")
             kept.record(out)
@@ -133,6 +138,24 @@ class GgufFile:
         return (widened, about["split"]) if about["split"] else (widened,)
 
 
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Have an error of the system say that there is too little room, or the like, in the cache.
+
+    Raises:
+        TargetError: there was one.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TargetError(
+            f"{cache_dir()}: {what} cannot be widened there ({first_line(error)}); make room, or set GEOFILTER_CACHE "
+            "to another folder"
+        ) from None
+
+
 def _names(header: Header) -> list[str]:
     """By `general.name`, and by basename, size and fine-tune."""
     parts = [header.text(f"general.{key}") for key in ("basename", "size_label", "finetune")]
@@ -154,8 +177,10 @@ def _write_config(header: Header, layers: int | None, out: Path) -> dict[str, An
     from transformers import AutoConfig
 
     architecture_of(header)
-    rope = _read(header, header.tensors[ROPE]).float().numpy() if ROPE in header.tensors else None
-    facts = configuration(header, rope)
+    factors = header.tensors.get(ROPE)
+    if factors is not None and factors.count > _MOST_FREQUENCIES:
+        raise _misfit(header, f"{ROPE} is {factors.shape}")
+    facts = configuration(header, None if factors is None else _read(header, factors).float().numpy())
     if layers is not None:
         facts["num_hidden_layers"] = layers
         if "layer_types" in facts:
@@ -254,8 +279,9 @@ def _read(header: Header, tensor: Tensor) -> Any:
     wide = np.empty((len(rows), tensor.shape[-1]), np.float32)
     step = max(1, _CHUNK // tensor.shape[-1])
     try:
-        for start in range(0, len(rows), step):
-            wide[start : start + step] = gguf.dequantize(rows[start : start + step], kind)
+        with np.errstate(all="ignore"):  # at values that are not finite, which the scan names
+            for start in range(0, len(rows), step):
+                wide[start : start + step] = gguf.dequantize(rows[start : start + step], kind)
     except NotImplementedError:
         raise TargetError(
             f"{header.path}: {tensor.name[:80]!r} is stored as {tensor.kind}, which the gguf package does not widen; "

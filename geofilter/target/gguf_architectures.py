@@ -74,10 +74,10 @@ class Architecture:
 
         Args:
             name: in the file.
-            weights: numpy array or torch tensor.
+            weights: a torch tensor.
         """
         if self.plus_one and name.endswith("norm.weight"):
-            return weights - 1
+            return weights.float() - 1
         if self.permuted and (found := re.search(r"\.attn_([qk])\.", name)):
             heads = config["num_attention_heads" if found[1] == "q" else "num_key_value_heads"]
             half = weights.shape[0] // heads // 2
@@ -102,7 +102,7 @@ class _Facts:
             if len(set(found.tolist())) != 1:
                 raise self.error(f"{self.name}.{key} differs between layers, which is not read")
             found = found.tolist()[0]
-        if not isinstance(found, int | float) and found is not default:
+        if (not isinstance(found, int | float) or not math.isfinite(found)) and found is not default:
             raise self.error(f"{self.name}.{key} is {str(found)[:80]!r}, no number")
         # Stored in single precision: the shortest decimal of that value is what the model's own configuration says.
         return float(str(np.float32(found))) if isinstance(found, float) else found
@@ -132,7 +132,10 @@ class _Facts:
         Raises:
             TargetError: of a kind that is not read.
         """
-        base = {"rope_type": "default", "rope_theta": float(self.get("rope.freq_base", theta))}
+        found = float(self.get("rope.freq_base", theta))
+        if not found > 1:
+            raise self.error(f"{self.name}.rope.freq_base is {found}, where more than 1 must stand")
+        base: dict[str, Any] = {"rope_type": "default", "rope_theta": found}
         if self.get("rope.dimension_count", self.head_dim) != self.head_dim:
             raise self.error("it rotates a part of each head only, which is not read for this architecture")
         kind = self.header.text(f"{self.name}.rope.scaling.type") or "none"
@@ -149,7 +152,8 @@ class _Facts:
 
     def _as_llama_3(self, base: dict[str, Any], rope: F32) -> dict[str, Any]:
         """Llama 3's scaling, of which the file holds what it comes to for each frequency."""
-        found = {**base, "rope_type": "llama3", "factor": float(round(float(rope.max()))), **_LLAMA_3}
+        factor = float(np.nan_to_num(rope).max().round())
+        found = {**base, "rope_type": "llama3", "factor": max(1.0, factor), **_LLAMA_3}
         waves = 2 * math.pi * base["rope_theta"] ** (np.arange(0, self.head_dim, 2) / self.head_dim)
         turns = found["original_max_position_embeddings"] / waves
         low, high = found["low_freq_factor"], found["high_freq_factor"]

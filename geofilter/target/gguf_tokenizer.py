@@ -58,6 +58,7 @@ def write_tokenizer(header: Header, out: Path, split: str = "") -> None:
 
     Raises:
         TargetError: it has none, or one that is not read.
+        OSError: it cannot be written.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -76,12 +77,15 @@ def write_tokenizer(header: Header, out: Path, split: str = "") -> None:
         core = Tokenizer.from_str(json.dumps(made))
         found = PreTrainedTokenizerFast(tokenizer_object=core, **words.named)
         found.chat_template = header.text("tokenizer.chat_template") or None
-        found.save_pretrained(out)
     except Exception as error:  # whatever tokenizers and transformers raise at what cannot be
         raise TargetError(
             f"{header.path}: its tokenizer cannot be read ({first_line(error)}); give the model's own folder or hub id "
             "instead"
         ) from None
+    try:
+        found.save_pretrained(out)
+    except Exception as error:  # tokenizers has no class of its own for this
+        raise OSError(str(error)) from None
 
 
 def split_note(header: Header) -> str:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import resource
+import runpy
 import shutil
 import struct
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +102,26 @@ def test_what_is_in_the_cache_already_is_not_widened_again(tmp_path: Path, monke
         ResidualModel(folder, [2], CPU).residuals(ids, torch.ones_like(ids))[2] for folder in (made[0], whole)
     )
     assert torch.equal(first, second)
+
+
+def test_too_little_room_is_an_error_of_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
+    file = GgufFile.open(write_gguf(tmp_path / "m.gguf", random_model("llama")))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (2_000, 40_000):  # neither the tokenizer nor the embedding
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+            with pytest.raises(
+                TargetError, match=r"cache: m\.gguf cannot be widened there \(.*; make room, or set GEO"
+            ):
+                file.weights(2, quiet)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000))
+    with pytest.raises(TargetError, match=r"m\.gguf: widened it takes 0\.0 GB, and .*cache has 0\.0 GB free; set GEO"):
+        file.weights(2, quiet)
+    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
 
 
 LLAMA = (
@@ -210,11 +233,18 @@ def test_llama_3_s_rotary_scaling_is_read_from_its_factors(tmp_path: Path):
     )
     assert config["rope_parameters"] == model.config.rope_parameters
 
-    def other(tensors: dict[str, np.ndarray]) -> None:
-        tensors["rope_freqs.weight"] = tensors["rope_freqs.weight"][::-1].copy()
-
-    with pytest.raises(TargetError, match=r"its rope_freqs\.weight scale the rotary embedding in another way"):
-        GgufFile.open(write_gguf(tmp_path / "other.gguf", model, change=other)).config(quiet)
+    for factors in (lambda x: x[::-1].copy(), lambda x: x * np.nan, lambda x: 0 * x, lambda x: np.ones(9, np.float32)):
+        other = write_gguf(
+            tmp_path / "other.gguf", model,
+            change=lambda t, factors=factors: t.update({"rope_freqs.weight": factors(t["rope_freqs.weight"])}),
+        )  # fmt: skip
+        with pytest.raises(TargetError, match=r"its rope_freqs\.weight scale the rotary embedding in another way"):
+            GgufFile.open(other).config(quiet)
+    huge = write_gguf(
+        tmp_path / "huge.gguf", model, change=lambda t: t.update({"rope_freqs.weight": np.ones(5_000, np.float32)})
+    )
+    with pytest.raises(TargetError, match=r"rope_freqs\.weight is \(5000,\); it is damaged"):
+        GgufFile.open(huge).config(quiet)
 
 
 @pytest.mark.parametrize(
@@ -535,12 +565,13 @@ def test_a_vocabulary_that_would_take_hours_is_refused(tokens: list[str], tmp_pa
         write_tokenizer(read_header(file), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["vocab_size", "block_count", "head_count", "freq_base", "tokens"])
+@pytest.mark.parametrize("name", ["vocab_size", "block_count", "head_count", "freq_base", "theta", "eps", "tokens"])
 def test_metadata_that_cannot_be_is_an_error_of_one_line(name: str, pair, tmp_path: Path):
     odd = {
         "vocab_size": {"llama.embedding_length": (1 << 31) - 1}, "block_count": {"llama.block_count": (1 << 31) - 1},
         "head_count": {"llama.attention.head_count": (1 << 31) - 1, "llama.attention.key_length": 1 << 30},
-        "freq_base": {"llama.rope.freq_base": "ten"}, "tokens": {"tokenizer.ggml.tokens": ["a"] * 9},
+        "freq_base": {"llama.rope.freq_base": "ten"}, "theta": {"llama.rope.freq_base": -1.0},
+        "eps": {"llama.attention.layer_norm_rms_epsilon": float("nan")}, "tokens": {"tokenizer.ggml.tokens": ["a"] * 9},
     }[name]  # fmt: skip
     file = write_gguf(tmp_path / "m.gguf", random_model("llama"), keys=odd)
     code, found = scan_one(tmp_path, "--model", file, "--sae", pair[1])
@@ -560,3 +591,13 @@ def test_nothing_that_lies_beside_the_file_is_read(pair, tmp_path: Path):
     assert folder.parent == cache_dir() / "models"
     assert len(tokenizer_of(folder)("ask the doctor")["input_ids"]) > 1
     assert (D_IN, N_LAYERS) == (32, 4)
+
+
+def test_the_check_on_real_weights_shows_their_terms_before_it_fetches_anything(tmp_path: Path, capsys, monkeypatch):
+    script = Path(__file__).parents[2] / "examples" / "check_gemma3.py"
+    monkeypatch.setattr("sys.argv", [script.name, "--out", str(tmp_path / "gemma")])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 2
+    assert "https://ai.google.dev/gemma/terms" in capsys.readouterr().out
+    assert not (tmp_path / "gemma").exists()
