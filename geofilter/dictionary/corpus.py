@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.encode.tokens import Encoded, Window, encode_rows
+from geofilter.encode.model import ResidualModel
+from geofilter.encode.tokens import Window, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import from_json, own_bytes, silent, write_json
 from geofilter.rows.reading import Reading
@@ -30,15 +31,6 @@ _REASONS = 100
 """kept at most, of rows that cannot be used"""
 _PARTS = ("train", "held_out")
 _ABOUT = "corpus.json"
-
-
-class Readable(Protocol):
-    """What tokenises rows, and knows which tokens it can read: a `ResidualModel`."""
-
-    tokenizer: Any
-
-    def unknown_token(self, row: Encoded) -> RowError | None:
-        """What is wrong with a row that holds a token the model has no embedding for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +131,7 @@ def _mapped(folder: Path, name: str, counts: Sequence[int]) -> Windows:
 
 def make_corpus(
     rows: Iterator[Row | Rejected],
-    model: Readable,
+    model: ResidualModel,
     folder: Path,
     wanted: int,
     max_tokens: int,
@@ -186,7 +178,7 @@ def _plain(read: Read) -> dict[str, Any]:
 
 def _add(
     batch: Sequence[Row | Rejected],
-    model: Readable,
+    model: ResidualModel,
     parts: dict[str, _Writer],
     read: Read,
     max_tokens: int,

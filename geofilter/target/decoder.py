@@ -41,8 +41,8 @@ def is_nested(config: Mapping[str, Any]) -> bool:
     return isinstance(config.get("text_config"), dict)
 
 
-def text_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of a multimodal model's text decoder, complete; None of a model that is one itself.
+def text_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a nested model's text decoder, complete.
 
     Args:
         folder: with the model's config.json.
@@ -54,8 +54,6 @@ def text_config(folder: Path) -> dict[str, Any] | None:
 
     whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     text = whole.get_text_config(decoder=True)
-    if text is whole:
-        return None
     found: dict[str, Any] = json.loads(text.to_json_string(use_diff=False))
     if hasattr(whole, "tie_word_embeddings"):  # it goes before the part's own
         found["tie_word_embeddings"] = whole.tie_word_embeddings

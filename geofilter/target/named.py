@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import re
 import tomllib
@@ -11,6 +12,7 @@ from typing import Any
 from geofilter.errors import TargetError
 
 
+@functools.cache
 def known() -> dict[str, dict[str, Any]]:
     """The table of named targets, as in targets.toml."""
     return tomllib.loads(importlib.resources.files("geofilter.target").joinpath("targets.toml").read_text("utf-8"))

@@ -10,6 +10,7 @@ from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import RESIDUAL, Hook
 from geofilter.target.model_names import same_model
 from geofilter.target.sae_folder import checked
+from geofilter.target.size import layers_needed
 from geofilter.target.staged import staged
 
 _PROCESSED = ("center_writing_weights", "fold_ln")
@@ -68,7 +69,7 @@ class ModelConfig:
 
     def layers_to_load(self, layer: int) -> int:
         """Decoder layers that the files must hold to read one: the next one too, for the check of the pair."""
-        return layers_to_load(self.config, min(layer + 2, self.layers))
+        return layers_to_load(self.config, layers_needed(layer, self.layers))
 
     def check(self, cfg: dict[str, Any], sae: str) -> tuple[Hook, tuple[str, ...]]:
         """Hook of an SAE that fits, and notes where it is not said to be of this very model.

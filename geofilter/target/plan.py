@@ -32,6 +32,8 @@ class Plan:
     """RELEASE/SAE_ID, ORG/REPO/FOLDER or folder"""
     choice: TargetChoice
     """with layer and width of a named target filled in"""
+    giver: dict[str, Any] | None = None
+    """row of the named target whose SAE it is: the model's own, or the one that --sae names"""
 
     @property
     def embedded(self) -> tuple[str, dict[str, Any]] | None:
@@ -57,21 +59,21 @@ class Plan:
         row = table.get(choice.model)
         if row is None:
             refuse_no_model(choice.model)
-        giver, source = (choice.model, row) if choice.sae is None else (choice.sae, table.get(choice.sae))
-        if source is None and (choice.layer is not None or choice.width is not None):
+        name, giver = (choice.model, row) if choice.sae is None else (choice.sae, table.get(choice.sae))
+        if giver is None and (choice.layer is not None or choice.width is not None):
             raise InputError(
                 "--layer and --width choose within a named target (geofilter targets lists them); name the SAE by --sae"
                 if row is None
                 else "--layer and --width choose the SAE, and so does --sae; give one or the other"
             )
         model = row["model"] if row else choice.model
-        if source is None:
+        if giver is None:
             if choice.sae is None:
                 raise TargetError(f"--model {choice.model}: {NEEDS_SAE}{did_you_mean(choice.model, table)}")
             return cls(choice.model if row else None, row, model, choice.sae, choice)
-        layer, width = pick(giver, source, choice.layer, choice.width)
-        sae = str(package_data(source["package_sae"])) if "package_sae" in source else sae_of(source, layer, width)
-        return cls(choice.model if row else None, row, model, sae, replace(choice, layer=layer, width=width))
+        layer, width = pick(name, giver, choice.layer, choice.width)
+        sae = str(package_data(giver["package_sae"])) if "package_sae" in giver else sae_of(giver, layer, width)
+        return cls(choice.model if row else None, row, model, sae, replace(choice, layer=layer, width=width), giver)
 
 
 def refuse_no_model(model: str) -> None:

@@ -52,7 +52,6 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         folder, model_hash = weights(plan, place, pair.layers_to_load(hook.layer), offline, notify)
     except hub.Absent as error:
         return _as_adapter(plan, choice, error, offline, notify)
-    giver = known().get(choice.sae if choice.sae is not None else str(choice.model)) or {}
     mended = tokenizer.splits_wrongly(folder)
     source = source_of(sae_dir)
     gate = source.get("llama_scope_gate")
@@ -62,7 +61,8 @@ def resolve(choice: TargetChoice, *, offline: bool = False, notify: Notify = pri
         name=plan.alias or (plan.model if named else place.own.stem if place.gguf else place.own.name),
         model=plan.model,
         model_dir=folder,
-        sae=giver.get("package_sae", plan.sae),  # one that ships with geofilter: by its name, not by where it lies
+        # One that ships with geofilter goes by its name, not by where it lies.
+        sae=(plan.giver or {}).get("package_sae", plan.sae),
         sae_model=str(cfg["metadata"].get("model_name") or "unknown"),
         sae_dir=sae_dir,
         hook=hook,
@@ -103,15 +103,15 @@ def _pinned(
         gate: that the SAE is read with, of those of Llama Scope.
     """
     sae = plan.choice.sae
-    by_name = sae is None or sae in known()  # then layer and width say which
-    if not by_name and Path(plan.sae).is_dir():
+    if plan.giver is None and Path(plan.sae).is_dir():
         sae = str(Path(plan.sae).resolve())
     model = plan.alias or (plan.model if own is None else str(own))
     pinned = replace(
         plan.choice, model=model, revision=commit, sae=sae, adapter=adapter.name if adapter else None,
         llama_scope_gate=gate,
     )  # fmt: skip
-    return pinned if by_name else replace(pinned, layer=None, width=None)
+    # Layer and width say which of a named target's SAEs it is.
+    return pinned if plan.giver is not None else replace(pinned, layer=None, width=None)
 
 
 def _checked_page(name: Any) -> str | None:

@@ -91,8 +91,8 @@ def staged(folder: Path, names: Sequence[str] = (), whole: bool = False) -> Iter
         try:
             config = without(read_json(folder / CONFIG, "get the model again"), _HOW)
             Path(scratch, CONFIG).write_text(json.dumps(config), "utf-8")
-            if not whole and (text := text_config(Path(scratch))) is not None:
-                Path(scratch, CONFIG).write_text(json.dumps(without(text, _HOW)), "utf-8")
+            if is_nested(config) and not whole:
+                Path(scratch, CONFIG).write_text(json.dumps(without(text_config(Path(scratch)), _HOW)), "utf-8")
             for name in names:
                 if not (folder / name).is_file():
                     continue
