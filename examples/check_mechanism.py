@@ -83,7 +83,9 @@ class Network:
 
     def read(self, rows: Sequence[Encoded], layer: int, masks: Sequence = ()) -> tuple[list, torch.Tensor]:
         """Masks of the kept response tokens unless they are given, and the residuals (n, d_in) there."""
-        found = [(features.outlier_free(x[layer], b.response_mask), x[layer]) for b, x in self.forward(rows, layer)]
+        found = [
+            (features.outlier_free_padded(x[layer], b.response_mask), x[layer]) for b, x in self.forward(rows, layer)
+        ]
         masks = masks or [mask for mask, _ in found]
         return masks, torch.cat([x[mask] for mask, (_, x) in zip(masks, found, strict=True)])
 
@@ -99,7 +101,7 @@ class Network:
             logits, wanted, _ = tune.response_logits(self.model, batch)
             (torch.nn.functional.cross_entropy(logits, wanted, reduction="sum") / total).backward()
             for layer, x in self.seen.items():
-                mask = features.outlier_free(x.detach(), batch.response_mask)
+                mask = features.outlier_free_padded(x.detach(), batch.response_mask)
                 parts[layer].append((mask, x.detach()[mask], x.grad[mask]))
         self.model.requires_grad_(False)
         return {k: ([p[0] for p in v], *(torch.cat([p[i] for p in v]) for i in (1, 2))) for k, v in parts.items()}
@@ -225,8 +227,10 @@ def pool_rows(net: Network, saes: dict[int, Target], rows: Sequence) -> dict[str
     found: dict[int, dict] = {layer: {} for layer in saes}
     for batch, x in net.forward([encode_row(row, net.tokenizer, TOKENS_B).cut() for row in rows], max(saes)):
         for layer, encoder in encoders.items():
-            keep = features.outlier_free(x[layer], batch.response_mask)
-            found[layer].update(zip(batch.rows, features.pool(encoder, x[layer], keep).rows(), strict=True))
+            keep = features.outlier_free_padded(x[layer], batch.response_mask)
+            found[layer].update(
+                zip(batch.rows, features.pool(encoder, x[layer][keep], keep.sum(1)).rows(), strict=True)
+            )
     pooled = {k: Pooled.of([v[i] for i in range(len(rows))], encoders[k].d_in) for k, v in found.items()}
     return {name: array for layer, p in pooled.items() for name, array in p.arrays(f"{layer}.").items()}
 

@@ -25,7 +25,7 @@ from geofilter.build import build as seeding
 from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading
 from geofilter.encode.model import ResidualModel
-from geofilter.encode.reader import outlier_free, pool
+from geofilter.encode.reader import outlier_free_padded, pool
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import batches, encode_row
 from geofilter.stats import auroc
@@ -101,7 +101,7 @@ def collect(rows: dict[str, list], layers: list[int], name: str, cache: Path) ->
         parts: dict[int, list] = {layer: [] for layer in layers}
         for batch in batches(encoded, TOKEN_BUDGET, model.pad_id):
             for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
-                keep = outlier_free(x, batch.response_mask)
+                keep = outlier_free_padded(x, batch.response_mask)
                 row_of = torch.tensor(batch.rows)[keep.nonzero(as_tuple=True)[0]]
                 parts[layer].append((x[keep].bfloat16(), row_of))
         for layer, found in parts.items():
@@ -115,7 +115,7 @@ def pool_stored(encoder: FeatureEncoder, x: torch.Tensor, row_of: torch.Tensor) 
     rows = []
     for r in range(int(row_of.max()) + 1):
         mine = x[row_of == r]
-        rows += pool(encoder, mine.unsqueeze(0), torch.ones((1, len(mine)), dtype=torch.bool)).rows()
+        rows += pool(encoder, mine, torch.tensor([len(mine)])).rows()
     return Pooled.of(rows, encoder.d_in)
 
 

@@ -24,7 +24,7 @@ from geofilter.bank.geometry import closeness, effect_sizes, strongest
 from geofilter.bank.linear import contrast
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel
-from geofilter.encode.reader import TOKEN_BUDGET, outlier_free
+from geofilter.encode.reader import TOKEN_BUDGET, outlier_free_padded
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import batches, encode_row
 from geofilter.rows.records import Row
@@ -88,7 +88,7 @@ def read(model: ResidualModel, rows: list[Row]) -> tuple[dict[int, torch.Tensor]
     keeps = max(model.layers) - 1  # the hook's layer says which tokens are outliers
     for batch in batches(encoded, TOKEN_BUDGET, model.pad_id):
         found = model.residuals(batch.input_ids, batch.attention_mask)
-        keep = outlier_free(found[keeps], batch.response_mask)
+        keep = outlier_free_padded(found[keeps], batch.response_mask)
         of.append(torch.tensor(batch.rows)[keep.nonzero(as_tuple=True)[0]])
         for layer, x in found.items():
             parts[layer].append(x[keep].float())

@@ -112,9 +112,11 @@ def test_scores_are_divided_among_tokens_as_on_the_cpu_and_the_same_way_each_tim
     sae = make_sae(tmp_path / "sae", "jumprelu")
     found = []
     for device in (torch.device("cpu"), torch.device("cuda"), torch.device("cuda")):
-        batch = pool(FeatureEncoder(sae, device), residual.to(device), keep.to(device))
+        batch = pool(FeatureEncoder(sae, device), residual[keep].to(device), keep.sum(1).to(device))
         divide = TokenShares(shares, device)
-        windows = divide.windows(batch, keep.to(device), keep, [True] * 5 + [False])
+        windows = divide.windows(
+            batch, [torch.ones(int(n), dtype=torch.bool) for n in keep.sum(1)], [True] * 5 + [False]
+        )
         found.append([divide.row([w], f) for w, f in zip(windows[:5], batch.rows(), strict=False)])
         found[-1].append(divide.row(windows[5:] * 2, batch.rows()[5]))
     for cpu, once, again in zip(*found, strict=True):

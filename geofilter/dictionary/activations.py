@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from geofilter.dictionary.corpus import Windows
-from geofilter.encode.model import ResidualModel, out_of_memory
+from geofilter.encode.memory import too_little
+from geofilter.encode.model import ResidualModel
+from geofilter.encode.passes import Passes
 from geofilter.encode.reader import outlier_free, token_budget
-from geofilter.encode.tokens import batches
 from geofilter.errors import TargetError
 
 
@@ -33,19 +34,17 @@ def activations(
     n = 0
     finite = torch.ones((), dtype=torch.bool, device=model.hook_device)  # asked back once, at the end
     try:
-        for batch in batches(read, token_budget(model.device), model.pad_id):
-            # Before the model runs: a copy to the GPU waits until all that was queued there is done.
-            mask = batch.response_mask.to(model.hook_device)
-            x = model.residuals(batch.input_ids, batch.attention_mask)[model.layers[-1]]
-            found = x[outlier_free(x, mask)]
+        for each in Passes(read, token_budget(model.device), model.pad_id, forests=model.forests):
+            x = model.responses(each)[model.layers[-1]]
+            found = x[outlier_free(x, each.counts)]
             if out is None:
                 out = torch.empty((sum(sum(w.mask) for w in read), x.shape[-1]), dtype=x.dtype, device=x.device)
             out[n : n + len(found)] = found
             finite &= found.isfinite().all()
             n += len(found)
-            told(int(batch.response_mask.sum()))
+            told(len(x))
     except torch.OutOfMemoryError:
-        raise TargetError(out_of_memory(str(model.device))) from None
+        raise too_little(model.device) from None
     assert out is not None
     if not n or not finite:
         name = str(model.dtype).removeprefix("torch.")

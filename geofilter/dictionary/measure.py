@@ -13,16 +13,16 @@ from geofilter.config import Loading
 from geofilter.dictionary.activations import activations
 from geofilter.dictionary.corpus import Windows
 from geofilter.encode.blocks import decoder_layers
+from geofilter.encode.memory import too_little
 from geofilter.encode.model import (
     DTYPES,
     ResidualModel,
     choose_device,
-    out_of_memory,
     parameters,
     resolved_dtype,
 )
 from geofilter.encode.pair import explained_variance, judge_pair
-from geofilter.encode.reader import outlier_free
+from geofilter.encode.reader import outlier_free_padded
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import batches
 from geofilter.errors import TargetError
@@ -103,7 +103,7 @@ def loss_recovered(
     try:
         return _loss_recovered(folder, hook.layer, sae_dir, windows, loading)
     except torch.OutOfMemoryError:
-        return {"not_measured": out_of_memory(loading.device)}
+        return {"not_measured": str(too_little(loading.device))}
     except TargetError as error:  # a model of which the head is not there, for instance
         return {"not_measured": str(error)}
 
@@ -136,7 +136,7 @@ def _loss_recovered(folder: Path, layer: int, sae_dir: Path, windows: Windows, l
         if state["how"] == "clean":
             return output
         x = output[0] if isinstance(output, tuple) else output
-        keep = outlier_free(x, state["mask"])
+        keep = outlier_free_padded(x, state["mask"])
         put = torch.zeros_like(x[keep])
         if state["how"] == "spliced":
             put = encoder.decode(encoder.encode(x[keep]), len(put)).to(x.dtype)

@@ -16,7 +16,11 @@ import torch
 from geofilter import config
 from geofilter.config import Loading
 from geofilter.encode.adapter import merge
+from geofilter.encode.attention import attending
 from geofilter.encode.blocks import Runs, decoder_layers
+from geofilter.encode.memory import too_little
+from geofilter.encode.passes import Pass
+from geofilter.encode.probe import reads_forests
 from geofilter.encode.tokens import Encoded
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
@@ -147,6 +151,8 @@ class ResidualModel:
                 f"{path}: --device-map {loading.device_map} found no room for all layers on the GPUs and left some on "
                 "the CPU or on disk; use more GPUs, or --device cpu"
             )
+        self.forests = self.device.type == "cpu" and reads_forests(self, embedded_tokens(self.model))
+        """whether passes may be laid out as forests, see `passes`"""
 
     def _load_parts(self, path: Path, loading: Loading) -> int:
         """Tokenizer and number of layers."""
@@ -211,12 +217,29 @@ class ResidualModel:
         Raises:
             TargetError: the model runs layers in loops.
         """
+        return self._run(input_ids=input_ids.to(self.device), attention_mask=attention_mask.to(self.device))
+
+    @torch.inference_mode()
+    def responses(self, read: Pass) -> dict[int, torch.Tensor]:
+        """Vectors (n, d_in) at the hook of each layer read, of the pass's response tokens, keyed by layer.
+
+        Raises:
+            TargetError: the model runs layers in loops.
+        """
+        # Before the model runs: a copy to the GPU waits until all that was queued there is done.
+        at, ids = read.response.to(self.hook_device), read.input_ids.to(self.device)
+        if read.forest is None:
+            assert read.attention_mask is not None
+            found = self._run(input_ids=ids, attention_mask=read.attention_mask.to(self.device))
+        else:
+            position = torch.from_numpy(read.forest.position).unsqueeze(0).to(self.device)
+            with attending(self.model.config.get_text_config(decoder=True), read.forest):
+                found = self._run(input_ids=ids, position_ids=position)
+        return {layer: x.flatten(0, 1)[at.to(x.device)] for layer, x in found.items()}
+
+    def _run(self, **inputs: torch.Tensor) -> dict[int, torch.Tensor]:
         self._runs.clear()
-        self.model(
-            input_ids=input_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device),
-            use_cache=False,
-        )
+        self.model(**inputs, use_cache=False)
         self._runs.refuse_loops(self.path)
         seen = dict(self._seen)
         self._seen.clear()
@@ -283,7 +306,7 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
                 trust_remote_code=False, output_loading_info=True, key_mapping=names_for_decoder(path), **options,
             )  # fmt: skip
     except torch.OutOfMemoryError:
-        raise TargetError(out_of_memory(str(device))) from None
+        raise too_little(device) from None
     except TargetError:
         raise
     except Exception as error:  # whatever transformers raises on files that are not what they should be
@@ -298,16 +321,8 @@ def pretrained(kind: Any, path: Path, loading: Loading, adapter: Path | None = N
         try:
             merge(model, adapter)
         except torch.OutOfMemoryError:
-            raise TargetError(out_of_memory(str(device))) from None
+            raise too_little(device) from None
     return model.eval()
-
-
-def out_of_memory(device: str) -> str:
-    """What to do about it."""
-    return (
-        f"{device}: not enough memory; free it, use --dtype bfloat16, --sae-dtype bfloat16, a smaller --max-tokens, "
-        "several GPUs (--device-map auto) or --device cpu; geofilter doctor estimates the need"
-    )
 
 
 def precision_here(loading: Loading) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from geofilter.config import Loading
-from geofilter.encode.model import DTYPES, ResidualModel, count_layers, out_of_memory, precision_here, resolved_dtype
+from geofilter.encode.memory import too_little
+from geofilter.encode.model import DTYPES, ResidualModel, count_layers, precision_here, resolved_dtype
+from geofilter.encode.passes import Passes
 from geofilter.encode.reader import FeatureReader, outlier_free, token_budget
 from geofilter.encode.sae import FeatureEncoder
-from geofilter.encode.tokens import batches, encode_row
+from geofilter.encode.tokens import encode_row
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, cache_dir, write_json
 from geofilter.rows.row_error import RowError
@@ -45,7 +47,7 @@ def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, 
     try:
         return _explained_variance(target, loading)
     except torch.OutOfMemoryError:
-        raise TargetError(out_of_memory(loading.device)) from None
+        raise too_little(loading.device) from None
 
 
 def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
@@ -70,9 +72,9 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     except RowError as error:
         raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
-    for batch in batches(rows, token_budget(model.device), model.pad_id):
-        for layer, x in model.residuals(batch.input_ids, batch.attention_mask).items():
-            vectors[layer].append(x[outlier_free(x, batch.response_mask.to(x.device))].float().to(encoder.device))
+    for read in Passes(rows, token_budget(model.device), model.pad_id, forests=model.forests):
+        for layer, x in model.responses(read).items():
+            vectors[layer].append(x[outlier_free(x, read.counts)].float().to(encoder.device))
     out = {}
     for layer, parts in vectors.items():
         x = torch.cat(parts)
@@ -173,7 +175,7 @@ def checked_reader(target: Target, loading: Loading, notify: Notify) -> FeatureR
     require_pair(target, loading, notify)
     if (text := fit(target, loading)) is not None:
         notify(f"note: {text}")
-    reader = FeatureReader(target, loading)
+    reader = FeatureReader(target, loading, notify=notify)
     if not reader.tokenizer.chat_template:
         notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")
     return reader

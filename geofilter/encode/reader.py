@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,14 @@ import torch
 
 from geofilter.bank.features import RowFeatures, RowTokens
 from geofilter.config import Loading
-from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
+from geofilter.encode.memory import is_out_of_memory, too_little
+from geofilter.encode.model import DTYPES, ResidualModel
+from geofilter.encode.passes import Pass, Passes
 from geofilter.encode.sae import Activations, FeatureEncoder
 from geofilter.encode.shares import PooledBatch, TokenShares, WindowTokens, sums
-from geofilter.encode.tokens import Batch, Encoded, Window, batches
+from geofilter.encode.tokens import Encoded, Window
 from geofilter.errors import TargetError
+from geofilter.files import Notify, silent
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.target.size import GPU_TOKEN_BUDGET, TOKEN_BUDGET
@@ -44,7 +48,7 @@ class TokenFeatures:
 
 
 def token_budget(device: torch.device) -> int:
-    """Padded tokens in one forward pass."""
+    """Tokens in one forward pass, about."""
     return TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
 
 
@@ -53,11 +57,15 @@ class FeatureReader:
 
     Args:
         decoder: read this decoder of the target's model, fine-tuned perhaps; see `ResidualModel`.
+        notify: told once when passes are made smaller for want of memory.
     """
 
-    def __init__(self, target: Target, loading: Loading | None = None, decoder: Any = None) -> None:
+    def __init__(
+        self, target: Target, loading: Loading | None = None, decoder: Any = None, notify: Notify = silent
+    ) -> None:
         loading = loading or Loading()
         self.target = target
+        self._notify = notify
         self.model = ResidualModel(
             target.model_dir, [target.layer], loading, target.hook.kind, decoder, target.adapter_dir
         )
@@ -66,7 +74,10 @@ class FeatureReader:
         try:
             self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
         except torch.OutOfMemoryError:
-            raise TargetError(out_of_memory(str(self.model.hook_device))) from None
+            raise too_little(self.model.hook_device) from None
+        self._budget = token_budget(self.model.device)
+        on_gpu = self.encoder.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.encoder.device) if on_gpu else None
 
     def readable(self, rows: Sequence[Encoded | RowError]) -> list[Encoded | RowError]:
         """The same rows, an error in the place of one that holds a token the model has no embedding for."""
@@ -82,13 +93,13 @@ class FeatureReader:
         """Row features in the order of `rows`, each the mean over the response tokens of all its windows.
 
         Raises:
-            TargetError: not enough memory on the GPU.
+            TargetError: not enough memory for a single window.
 
         Args:
-            on_batch: told the rows begun and the tokens done after each batch.
+            on_batch: told the rows begun and the tokens done after each pass.
             observe: shown every token activation, see `Observer`.
-            meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
-                the CPU does in it takes no time of its own.
+            meanwhile: called once a pass, when a GPU has been given its work: what the CPU does in it takes no time of
+                its own.
         """
         return self._read(rows, None, on_batch, observe, meanwhile)[0]
 
@@ -110,40 +121,80 @@ class FeatureReader:
         observe: Observer | None,
         meanwhile: Callable[[], None] | None,
     ) -> tuple[list[RowFeatures], list[RowTokens]]:
-        out: dict[int, RowFeatures] = {}
-        divided: dict[int, WindowTokens] = {}
-        alone = [len(row.windows) == 1 for row in rows for _ in row.windows]
         windows = [window for row in rows for window in row.windows]
         before = list(itertools.accumulate((sum(window.mask) for window in windows), initial=0))
+        alone = [len(row.windows) == 1 for row in rows for _ in row.windows]
         first = {0, *itertools.accumulate(len(row.windows) for row in rows)}
-        coming = batches(windows, token_budget(self.model.device), self.model.pad_id)
-        batch = next(coming, None)
-        while batch is not None:
+        out: dict[int, RowFeatures] = {}
+        divided: dict[int, WindowTokens] = {}
+        passes = Passes(windows, self._budget, self.model.pad_id, forests=self.model.forests)
+        for queued in self._queued(passes, meanwhile):
+            read = queued.read
             try:
-                keep, residual = self._keep(batch)
-                if meanwhile:
-                    meanwhile()
-                following = next(coming, None)
-                pooled = pool(self.encoder, residual, keep, _observed(batch, keep, before, observe))
-                out.update(zip(batch.rows, pooled.rows(), strict=True))
-                if shares is not None:
-                    found = shares.windows(pooled, keep, batch.response_mask, [alone[i] for i in batch.rows])
-                    divided.update(zip(batch.rows, found, strict=True))
-            except torch.OutOfMemoryError:
-                raise TargetError(out_of_memory(str(self.model.device))) from None
+                with queued.beside(self._stream):
+                    kept, pooled = self._pooled(queued)
+                    found = pooled.rows()
+                    parts = kept.cpu().split(read.counts.tolist())
+                    tokens = shares and shares.windows(pooled, parts, [alone[i] for i in read.windows])
+            except (RuntimeError, MemoryError) as error:
+                self._halve(passes, read, error)
+                continue
+            out.update(zip(read.windows, found, strict=True))
+            divided.update(zip(read.windows, tokens or [], strict=False))
+            if observe:
+                _show(observe, queued, kept, pooled.acts, before)
             if on_batch:
-                on_batch(len(first & set(batch.rows)), int(batch.attention_mask.sum()))
-            batch = following
+                on_batch(len(first & set(read.windows)), read.n_tokens)
         ends = list(itertools.accumulate(len(row.windows) for row in rows))
         of = [range(end - len(row.windows), end) for end, row in zip(ends, rows, strict=True)]
         features = [RowFeatures.together([out[i] for i in each]) for each in of]
         if shares is None:
             return features, []
-        try:
-            whole = zip(of, features, strict=True)
-            return features, [shares.row([divided.pop(i) for i in each], found) for each, found in whole]
-        except torch.OutOfMemoryError:
-            raise TargetError(out_of_memory(str(self.model.device))) from None
+        whole = zip(of, features, strict=True)
+        return features, [shares.row([divided.pop(i) for i in each], found) for each, found in whole]
+
+    def _queued(self, passes: Passes, meanwhile: Callable[[], None] | None = None) -> Iterator[_Queued]:
+        """Passes whose vectors have been asked for, in their order.
+
+        On a GPU the next one has been, too: it has work while the CPU waits for what it has found of this one.
+        """
+        ahead = 0 if self._stream is None else 1
+        queue: list[_Queued] = []
+        while True:
+            while len(queue) <= ahead and (read := passes.take()) is not None:
+                try:
+                    residual = self.model.responses(read)[self.target.layer].to(self.encoder.device)
+                except (RuntimeError, MemoryError) as error:
+                    self._halve(passes, read, error)
+                    continue
+                queue.append(_Queued(read, residual, self._stream and torch.cuda.current_stream().record_event()))
+                if meanwhile:
+                    meanwhile()
+            if not queue:
+                return
+            yield queue.pop(0)
+
+    @torch.inference_mode()
+    def _pooled(self, queued: _Queued) -> tuple[torch.Tensor, PooledBatch]:
+        """Which response tokens (n,) of a pass are kept, and what was found of them."""
+        kept = outlier_free(queued.residual, queued.read.counts)
+        return kept, pool(self.encoder, queued.residual[kept], _per(kept, queued.read.counts))
+
+    def _halve(self, passes: Passes, read: Pass, error: BaseException) -> None:
+        """Go on in smaller passes from now on, where memory was too little for one.
+
+        Raises:
+            TargetError: it was of one window.
+            BaseException: the error, if it is another.
+        """
+        if not is_out_of_memory(error):
+            raise error
+        if not passes.halve(read):
+            raise too_little(self.model.device) from None
+        if self._budget == token_budget(self.model.device):
+            self._notify(f"note: {self.model.device}: too little memory for {read.n_tokens} tokens at once; going on "
+                         "with fewer")  # fmt: skip
+        self._budget = passes.budget
 
     @torch.inference_mode()
     def read_tokens(self, row: Encoded) -> tuple[RowFeatures, TokenFeatures]:
@@ -158,38 +209,56 @@ class FeatureReader:
         )
 
     def _read_window(self, window: Window) -> tuple[RowFeatures, TokenFeatures]:
-        keep, residual = self._keep(next(batches([window], TOKEN_BUDGET, self.model.pad_id)))
-        seen: list[Activations] = []
-        pooled = pool(self.encoder, residual, keep, seen.append).rows()[0]
-        return pooled, TokenFeatures(
-            keep[0].nonzero().squeeze(1).cpu().numpy() - 1 + window.start,
-            seen[0].token.cpu().numpy(),
-            seen[0].feature.cpu().numpy(),
-            seen[0].value.cpu().numpy(),
-        )
-
-    def _keep(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Response tokens without outlier norms, (B, T) bool, and the residual (B, T, d_in)."""
-        # Before the model runs: a copy to the GPU waits until all that was queued there is done.
-        response = batch.response_mask.to(self.encoder.device)
-        residual = self.model.residuals(batch.input_ids, batch.attention_mask)[self.target.layer]
-        residual = residual.to(self.encoder.device)
-        return outlier_free(residual, response), residual
+        (queued,) = self._queued(Passes([window], self._budget, self.model.pad_id, forests=self.model.forests))
+        with queued.beside(self._stream):
+            kept, pooled = self._pooled(queued)
+            position = np.flatnonzero(window.mask)[kept.cpu().numpy()] - 1 + window.start
+            acts = [part.cpu().numpy() for part in (pooled.acts.token, pooled.acts.feature, pooled.acts.value)]
+            return pooled.rows()[0], TokenFeatures(position, *acts)
 
 
-def _observed(
-    batch: Batch, keep: torch.Tensor, before: Sequence[int], observe: Observer | None
-) -> Callable[[Activations], None] | None:
-    """What shows an observer the activations of a batch.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queued:
+    """A pass that the model has been given."""
+
+    read: Pass
+    residual: torch.Tensor
+    """(n, d_in) of its response tokens, on the encoder's device; on a GPU not there before `done`"""
+    done: Any = None
+    """CUDA event"""
+
+    @contextmanager
+    def beside(self, stream: Any) -> Iterator[None]:
+        """Work on the vectors while the device goes on with the next pass.
+
+        Args:
+            stream: of CUDA; None where there is no GPU.
+        """
+        if stream is None:
+            yield
+            return
+        with torch.cuda.stream(stream):
+            stream.wait_event(self.done)
+            self.residual.record_stream(stream)
+            yield
+
+
+def _per(kept: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """(windows,) how many of each one's consecutive `counts` tokens are kept."""
+    window = torch.repeat_interleave(torch.arange(len(counts)), counts).to(kept.device)
+    return torch.bincount(window[kept], minlength=len(counts))
+
+
+def _show(observe: Observer, queued: _Queued, kept: torch.Tensor, acts: Activations, before: Sequence[int]) -> None:
+    """Show an observer the activations of a pass.
 
     Args:
+        kept: (n,) of the pass's response tokens.
         before: response tokens before each window.
     """
-    if observe is None:
-        return None
-    number = batch.response_mask.cumsum(1) - 1 + torch.tensor([before[i] for i in batch.rows]).unsqueeze(1)
-    of = number.to(keep.device)[keep]
-    return lambda acts: observe(of[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
+    each = zip(queued.read.windows, queued.read.counts.tolist(), strict=True)
+    number = torch.cat([torch.arange(n) + before[i] for i, n in each])[kept.cpu()]
+    observe(number[acts.token.cpu()].numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
 
 
 def refuse_infinite(features: Sequence[RowFeatures], rows: Sequence[Row]) -> None:
@@ -203,34 +272,38 @@ def refuse_infinite(features: Sequence[RowFeatures], rows: Sequence[Row]) -> Non
             raise TargetError(f"{row.file}, line {row.line}: activations are not finite; use --dtype float32")
 
 
-def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mask (B, T) less tokens whose norm is over `OUTLIER_NORM` times the row's median masked norm."""
+def outlier_free(residual: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Which vectors (n, d) have a norm within `OUTLIER_NORM` times the median one of their row.
+
+    Args:
+        counts: (rows,) vectors of each row, one after the other.
+    """
     norm = residual.float().norm(dim=-1)
-    median = norm.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
-    kept: torch.Tensor = mask & (norm <= OUTLIER_NORM * median)
+    parts = norm.split(counts.tolist())
+    bound = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan).nanmedian(dim=1).values
+    row = torch.repeat_interleave(torch.arange(len(counts)), counts).to(norm.device)
+    kept: torch.Tensor = norm <= OUTLIER_NORM * bound[row]
+    return kept
+
+
+def outlier_free_padded(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask (B, T) less outliers of the vectors (B, T, d) that it marks, one at least in every row."""
+    kept = mask.clone()
+    kept[mask] = outlier_free(residual[mask], mask.sum(1).cpu())
     return kept
 
 
 @torch.inference_mode()
-def pool(
-    encoder: FeatureEncoder,
-    residual: torch.Tensor,
-    keep: torch.Tensor,
-    on_tokens: Callable[[Activations], None] | None = None,
-) -> PooledBatch:
-    """Encode the kept tokens and average each row's activations.
+def pool(encoder: FeatureEncoder, residual: torch.Tensor, count: torch.Tensor) -> PooledBatch:
+    """Encode vectors and average each row's activations.
 
     Args:
-        residual: (B, T, d_in), any float dtype.
-        keep: (B, T) bool, one True at least in every row.
-        on_tokens: shown the activations before pooling; `token` counts the kept tokens.
+        residual: (n, d_in) of the rows' tokens, one row after the other, any float dtype.
+        count: (rows,) tokens of each row, one at least, on the encoder's device.
     """
-    row_of, x = keep.nonzero(as_tuple=True)[0], residual[keep].float()
-    n_rows, d_sae = len(keep), encoder.d_sae
-    count = torch.bincount(row_of, minlength=n_rows)
+    d_sae, x = encoder.d_sae, residual.float()
+    row_of = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
     acts = encoder.encode(x)
-    if on_tokens:
-        on_tokens(acts)
     # Summed over runs of one (row, feature) in token order: the same bits every time, on the GPU too, and nothing
     # of the size rows x d_sae.
     key, order = torch.sort(row_of[acts.token] * d_sae + acts.feature, stable=True)

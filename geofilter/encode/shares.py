@@ -109,14 +109,11 @@ class TokenShares:
         return out
 
     @torch.inference_mode()
-    def windows(
-        self, batch: PooledBatch, keep: torch.Tensor, response: torch.Tensor, alone: Sequence[bool]
-    ) -> list[WindowTokens]:
+    def windows(self, batch: PooledBatch, kept: Sequence[torch.Tensor], alone: Sequence[bool]) -> list[WindowTokens]:
         """What is kept of the windows of a batch.
 
         Args:
-            keep: (B, T) bool, the tokens that were pooled.
-            response: (B, T) bool, those and outliers.
+            kept: of each window (n_response,) bool, which tokens were pooled, in memory of the CPU.
             alone: of each window, whether its row has no other.
         """
         acts, n_pairs, device = batch.acts, len(batch.lengths), batch.order.device
@@ -137,12 +134,11 @@ class TokenShares:
         tokens = np.concatenate([[0], np.cumsum(batch.count.cpu().numpy())])
         pairs = np.searchsorted(batch.row.cpu().numpy(), np.arange(len(alone) + 1))
         features, peaks, strongest = batch.feature.int().cpu().numpy(), peak.cpu().numpy(), most.cpu().numpy()
-        keep, response = keep.cpu(), response.cpu()
         out = []
         for b, whole in enumerate(alone):
             here, of = slice(tokens[b], tokens[b + 1]), slice(pairs[b], pairs[b + 1])
             out.append(WindowTokens(
-                keep[b][response[b]].numpy(), features[of], peaks[of], strongest[of],
+                kept[b].numpy(), features[of], peaks[of], strongest[of],
                 None if share is None or not whole else share[here],
                 None if whole else _taken(acts, here.start, here.stop),
             ))  # fmt: skip

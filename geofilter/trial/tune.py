@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from geofilter.config import Loading
+from geofilter.encode.memory import too_little
 from geofilter.encode.model import (
     choose_device,
-    out_of_memory,
     pad_id,
     pretrained,
     resolved_dtype,
@@ -209,7 +209,7 @@ def tune(
         try:
             trainer.train()
         except torch.OutOfMemoryError:
-            raise TargetError(out_of_memory(str(choose_device(loading.device)))) from None
+            raise too_little(choose_device(loading.device)) from None
     if not np.isfinite(losses).all():
         raise TargetError(f"{folder}: the loss is not finite; use a lower --learning-rate or --dtype float32")
     return adapted.merge_and_unload().eval(), tokenizer, _training(losses, plan, rows)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from geofilter.config import Loading
 from geofilter.encode.model import ResidualModel, choose_device
-from geofilter.encode.reader import outlier_free
+from geofilter.encode.reader import outlier_free_padded
 from geofilter.errors import InputError, TargetError
 
 FAMILIES = ["gemma2", "gemma3_text", "llama", "qwen3", "gpt_oss"]
@@ -230,4 +230,4 @@ def test_outlier_tokens_are_masked_by_their_row_s_median():
     residual[0, 2] *= 8  # 8 times the median
     residual[1, 1] *= 6
     mask = torch.tensor([[False, True, True, True], [True, True, True, False]])
-    assert outlier_free(residual, mask).tolist() == [[False, True, False, True], [True, True, True, False]]
+    assert outlier_free_padded(residual, mask).tolist() == [[False, True, False, True], [True, True, True, False]]

@@ -25,8 +25,8 @@ def test_pooled_activations_are_the_mean_over_kept_tokens(tmp_path: Path, archit
     residual = torch.randn(rows, 9, D_IN, generator=generator)
     keep = torch.rand(rows, 9, generator=generator) < 0.5
     keep[:, 3] = True
-    seen: list[int] = []
-    pooled = pool(encoder, residual, keep, lambda acts: seen.append(len(acts.value))).rows()
+    found = pool(encoder, residual[keep], keep.sum(1))
+    pooled = found.rows()
     assert len(pooled) == rows
     for b, row in enumerate(pooled):
         x = residual[b][keep[b]]
@@ -37,7 +37,7 @@ def test_pooled_activations_are_the_mean_over_kept_tokens(tmp_path: Path, archit
         assert row.indices.tolist() == dense.sum(0).nonzero().squeeze(1).tolist()
         np.testing.assert_allclose(row.values, dense.mean(0)[row.indices.tolist()].numpy(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(row.residual, x.mean(0).half().numpy(), atol=1e-3)
-    assert seen == [sum(len(encoder.encode(residual[b][keep[b]]).value) for b in range(rows))]
+    assert len(found.acts.value) == sum(len(encoder.encode(residual[b][keep[b]]).value) for b in range(rows))
 
 
 def test_a_row_without_an_active_feature_is_empty_and_keeps_its_place(tmp_path: Path):
@@ -45,9 +45,9 @@ def test_a_row_without_an_active_feature_is_empty_and_keeps_its_place(tmp_path: 
     encoder.b_enc = torch.full((D_SAE,), -0.5)
     residual = torch.randn(3, 4, D_IN, generator=torch.Generator().manual_seed(1)) * 3
     residual[1] = encoder.b_dec  # a pre-activation of -0.5 everywhere
-    pooled = pool(encoder, residual, torch.ones(3, 4, dtype=torch.bool)).rows()
+    pooled = pool(encoder, residual.flatten(0, 1), torch.tensor([4, 4, 4])).rows()
     assert [len(row.indices) > 0 for row in pooled] == [True, False, True]
-    silent = pool(encoder, residual[1:2], torch.ones(1, 4, dtype=torch.bool)).rows()
+    silent = pool(encoder, residual[1], torch.tensor([4])).rows()
     assert (len(silent), len(silent[0].indices), silent[0].n_tokens) == (1, 0, 4)
 
 

@@ -60,8 +60,8 @@ def test_rows_in_one_batch(tmp_path: Path, architecture: str):
     residual[2, 5] = residual[2, 4]  # equal activations: the first counts
     keep[2, 4:6] = response[2, 4:6] = True
     divide = TokenShares(BOTH, CPU)
-    batch = pool(encoder, residual, keep)
-    windows = divide.windows(batch, keep, response, [True] * 5)
+    batch = pool(encoder, residual[keep], keep.sum(1))
+    windows = divide.windows(batch, [k[r] for k, r in zip(keep, response, strict=True)], [True] * 5)
     for b, (window, features) in enumerate(zip(windows, batch.rows(), strict=True)):
         found = divide.row([window], features)
         assert found.kept.tolist() == keep[b][response[b]].tolist()
