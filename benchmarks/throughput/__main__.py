@@ -52,7 +52,7 @@ from benchmarks.throughput.plain import sparse
 from benchmarks.throughput.rows import about
 from benchmarks.throughput.sizes import SIZES
 from benchmarks.throughput.stages import stages, start_up
-from benchmarks.throughput.subject import EMBEDDED, Scores, Subject, agreement
+from benchmarks.throughput.subject import EMBEDDED, Subject, agreement
 from benchmarks.throughput.ways import Way, ways_of
 from geofilter.bank.features import RowFeatures
 from geofilter.config import Loading
@@ -91,8 +91,8 @@ def timed(subject: Subject, ways: dict[str, Way], few: int, rounds: int) -> tupl
 def measure(subject: Subject, budgets: tuple[int, ...], few: int, rounds: int) -> dict[str, Any]:
     """All there is to say of one target."""
     out: dict[str, Any] = {
-        "name": subject.name, "dtype": str(subject.dtype).removeprefix("torch."), "rows": about(subject.encoded),
-        "data": subject.data.name,
+        "name": subject.name, "dtype": str(subject.dtype).removeprefix("torch."),
+        "rows": {**about(subject.encoded), "left_out": subject.left_out},
     }  # fmt: skip
     if subject.device.type == "cuda":
         out["memory"] = memory(subject)

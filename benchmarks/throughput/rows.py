@@ -53,26 +53,28 @@ def of_files(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return [dict(row.record) for path in paths for row in usable_rows(path)]
 
 
-def write(records: Sequence[dict[str, Any]], n: int, tokenizer: Any, path: Path) -> None:
-    """Write n of the records, drawn at random and in the order drawn; those that no pass can hold are left out.
+def write(records: Sequence[dict[str, Any]], n: int, tokenizer: Any, path: Path) -> int:
+    """Write n of the records, drawn at random and in the order drawn, so that the first ones are a sample of all.
 
-    So any first part of the file is a sample of it all.
+    Returns:
+        how many were left out, since no pass can hold them or they cannot be scored.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
+    written = left_out = 0
     with path.open("w", encoding="utf-8") as out:
         for i in np.random.default_rng(0).permutation(len(records)):
             line = json.dumps(records[i], ensure_ascii=False)
             row = parse_line(line.encode(), path.name, 1)
-            if written == n or not isinstance(row, Row):
-                continue
+            if written == n:
+                break
             try:
-                fits = len(encode_row(row, tokenizer, MAX_TOKENS).windows) == 1
+                fits = isinstance(row, Row) and len(encode_row(row, tokenizer, MAX_TOKENS).windows) == 1
             except RowError:
-                continue
+                fits = False
             if fits:
                 out.write(line + "\n")
-                written += 1
+            written, left_out = written + fits, left_out + (not fits)
+    return left_out
 
 
 def parsed(path: Path) -> list[Row]:

@@ -1,6 +1,6 @@
-"""What comes before a scan's first row, step by step: `python -m benchmarks.throughput.startup JSON` of target and loading.
+"""What comes before a scan's first row, step by step; `stages.start_up` runs it as a process of its own.
 
-Run as a process of its own by `stages.start_up`.
+python -m benchmarks.throughput.startup '{"target": {"model": ..., "sae": ...}, "loading": {"device": ...}}'
 """
 
 from __future__ import annotations

@@ -97,8 +97,9 @@ class Subject:
     device: torch.device
     dtype: torch.dtype
     work: Path
-    left_out: int = 0
-    encoded: list[Encoded] = field(default_factory=list)
+    left_out: int
+    """rows that no pass can hold, or that cannot be scored"""
+    encoded: list[Encoded]
 
     @classmethod
     def prepare(
@@ -125,9 +126,9 @@ class Subject:
             whole, records = model_dir, list(data.made_up(n))
         tokenizer: Any = tokenizer_of(target.model_dir)
         path = work / f"{name}-rows.jsonl"
-        data.write(records, n, tokenizer, path)
+        left_out = data.write(records, n, tokenizer, path)
         encoded = [encode_row(row, tokenizer, data.MAX_TOKENS) for row in data.parsed(path)]
-        return cls(name, target, whole, path, loading, device, dtype, work, encoded=encoded)
+        return cls(name, target, whole, path, loading, device, dtype, work, left_out, encoded)
 
     def scores(self, reader: FeatureReader) -> Scores:
         """Those of the built-in banks of the embedded target; of random weights random ones."""

@@ -8,6 +8,11 @@ from typing import Any
 
 from benchmarks.throughput.ways import READ, SCAN
 
+COLUMNS = (
+    "", "rows", "tokens/s", "features: times as fast (of a round)", "scan: times as fast (of a round)",
+    "rank correlation", "largest difference",
+)  # fmt: skip
+
 
 def ratio(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """How many times as many tokens a second: of the medians, and the least and most of a round."""
@@ -48,13 +53,14 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"### {found['name']}, {found['dtype']}"
     yield ""
     yield (
-        f"{rows['rows']:,} rows, {rows['tokens']:,} tokens, {rows['response_tokens']:,} of responses; tokens a row: 5 % "
-        f"up to {lengths['p5']:.0f}, half up to {lengths['p50']:.0f}, 95 % up to {lengths['p95']:.0f}. "
-        f"{rows['in_prefixes_of_others']:.1%} of the tokens are in a beginning that an earlier row has too."
+        f"{rows['rows']:,} rows, {rows['tokens']:,} tokens, {rows['response_tokens']:,} of responses; tokens a row: "
+        f"5 % up to {lengths['p5']:.0f}, half up to {lengths['p50']:.0f}, 95 % up to {lengths['p95']:.0f}. "
+        f"{rows['in_prefixes_of_others']:.1%} of the tokens are in a beginning that an earlier row has too. Left out, "
+        f"since longer than a pass: {rows['left_out']} rows."
     )
     yield ""
-    yield "| | rows | tokens/s | features: times as fast (of a round) | scan: times as fast (of a round) | rank correlation | largest difference |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield "|---" + "|---:" * (len(COLUMNS) - 1) + "|"
     for name, way in ways.items():
         yield (
             f"| {name} | {way['rows']:,} | {way['tokens_per_second']:,.0f} | {_times(way['read_is_times'])} | "
