@@ -39,6 +39,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ BUDGETS = {"cpu": (512, 2048), "cuda": (2048, 8192, 16_384)}
 """padded tokens in a pass that the bound is tried with"""
 
 
+def say(text: str) -> None:
+    """How far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def timed(subject: Subject, ways: dict[str, Way], few: int, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Seconds of every way in every round, and what each gave back in the last."""
     rows = {name: subject.encoded[:few] if way.few else subject.encoded for name, way in ways.items()}
@@ -85,6 +91,7 @@ def timed(subject: Subject, ways: dict[str, Way], few: int, rounds: int) -> tupl
             gave[name] = work[name]()
             subject.wait()
             found[name]["seconds"].append(round(time.perf_counter() - began, 4))
+            say(f"{subject.name}, round {turn + 1} of {rounds}: {name}, {found[name]['seconds'][-1]:.1f} s")
     return found, gave
 
 
@@ -100,11 +107,13 @@ def measure(subject: Subject, budgets: tuple[int, ...], few: int, rounds: int) -
     scores = subject.scores(reader)
     ways, plainest = ways_of(subject, reader, scores, budgets)
     found, gave = timed(subject, ways, few, rounds)
+    say(f"{subject.name}: every row in the plainest way")
     wanted = scores.of(reference(plainest, subject))
     for name, way in ways.items():
         if way.features is not None:
             found[name]["agreement"] = agreement(scores.of(way.features(gave[name])), wanted)
     del ways, plainest, reader, gave
+    say(f"{subject.name}: stages and start-up")
     return {
         **out, "ways": table.with_ratios(found), "stages": stages(subject, scores),
         "start_up": start_up(subject, rounds),

@@ -22,7 +22,7 @@ from geofilter.bank.linear import Linear, Shares
 from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import find
 from geofilter.config import BUILT_IN, Loading, TargetChoice
-from geofilter.encode.model import precision_here, tokenizer_of
+from geofilter.encode.model import tokenizer_of
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded, encode_row
 from geofilter.target.resolve import resolve, whole_model
@@ -131,9 +131,12 @@ class Subject:
         return cls(name, target, whole, path, loading, device, dtype, work, left_out, encoded)
 
     def scores(self, reader: FeatureReader) -> Scores:
-        """Those of the built-in banks of the embedded target; of random weights random ones."""
+        """Those of the built-in banks of the embedded target, as they ship; of random weights random ones.
+
+        In bfloat16 too: scores differ by what was read alone, and no bank has to be built.
+        """
         if self.name == EMBEDDED:
-            return Scores.of_banks(find(BUILT_IN, self.target, precision_here(self.loading), lambda: reader, print))
+            return Scores.of_banks(find(BUILT_IN, self.target, "float32", lambda: reader, print))
         usual = Pooled.of(reader.read(self.encoded[:200]), reader.encoder.d_in)
         return Scores.random(usual, reader.encoder.d_sae)
 
