@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import child
+from benchmarks.child import Used
 from geofilter.files import dumps, write_json
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
@@ -122,21 +121,9 @@ def made_vectors(n: int, kinds: int = 30, width: int = 64) -> bytes:
     )
 
 
-def once(tree: Path, folder: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory in MB of one call."""
-    env = {**os.environ, "PYTHONPATH": str(tree)}
-    command = [sys.executable, "-m", "geofilter", "filter", "run", "--drop", "10%", "--quiet"]
-    start = time.monotonic()
-    pid = os.fork()
-    if not pid:
-        os.chdir(folder)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.execve(command[0], command, env)
-    _, status, used = os.wait4(pid, 0)
-    if status:
-        raise SystemExit(f"{tree}: filter failed, run it by hand in {folder}")
-    return time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+def once(tree: Path, folder: Path) -> Used:
+    """What one call by this checkout takes."""
+    return child.once(["filter", "run", "--drop", "10%", "--quiet"], folder, {"PYTHONPATH": str(tree)})
 
 
 def main() -> None:
@@ -150,7 +137,7 @@ def main() -> None:
     if not (folder / "run" / "manifest.json").is_file():
         make_run(folder, args.rows)
     trees = {"this": Path(__file__).parents[1]} | ({"other": args.other.resolve()} if args.other else {})
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in trees}
+    found: dict[str, list[Used]] = {name: [] for name in trees}
     for _ in range(args.times):
         for name, tree in trees.items():
             found[name].append(once(tree, folder))
