@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -196,10 +196,7 @@ class Run:
             raise self.damaged(name, f"cannot be read ({error.strerror or error})") from None
 
     def shards(self, *, tokens: bool = True) -> Iterator[Shard]:
-        """Every shard, one at a time.
-
-        Args:
-            tokens: see `Shard.load`.
+        """Every shard, one at a time; for `tokens` see `Shard.load`.
 
         Raises:
             RunError: one is missing, damaged, or not where it belongs.
@@ -279,8 +276,7 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        for i, line in self.score_texts(wanted):
-            yield i, self.parsed(line)
+        yield from ((i, self.parsed(line)) for i, line in self.score_texts(wanted))
 
     def parsed(self, text: bytes) -> ScoreLine:
         """A line of scores.jsonl.
@@ -289,10 +285,9 @@ class Run:
             RunError: it is none.
         """
         try:
-            found: ScoreLine = from_json(text)
+            return cast("ScoreLine", from_json(text))
         except ValueError:
             raise self.damaged(LINES) from None
-        return found
 
     def score_texts(self, wanted: Positions) -> Iterator[tuple[int, bytes]]:
         """The same lines as they are written.
@@ -300,10 +295,9 @@ class Run:
         Raises:
             RunError: see `score_lines`.
         """
-        ascending = np.unique(wanted).tolist()
-        if not ascending:
+        places = iter(np.unique(wanted).tolist())
+        if (following := next(places, -1)) < 0:
             return
-        following, places = ascending[0], iter(ascending[1:])
         # Hashed while it is read: before the last line is given it is known whether all of them can be believed.
         with ThreadPoolExecutor(1) as hashing:
             believed = hashing.submit(self.believed, LINES)
