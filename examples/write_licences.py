@@ -71,8 +71,10 @@ NOT_BESIDE = {"faiss-cpu": "faiss-gpu"}
 
 def asked() -> Iterator[tuple[Requirement, str]]:
     """Every direct dependency, and the extra that asks for it: "" for geofilter itself."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    for extra, texts in {"": project["dependencies"], **project["optional-dependencies"]}.items():
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project, always = read["project"], read["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    base = [*always["dependencies"], *always["faiss"]["gpu"]]
+    for extra, texts in {"": base, **project["optional-dependencies"]}.items():
         for requirement in map(Requirement, texts):
             if requirement.name != project["name"]:
                 yield requirement, extra

@@ -5,6 +5,7 @@ What runs in such a process may be ended at any time, even within a library's co
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -22,11 +23,38 @@ MALLOC = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 """allocators that reserve more than is asked for would soon be at the limit"""
 
 
+_AHEAD: dict[tuple[str, ...], tuple[int, subprocess.Popen[bytes]]] = {}
+"""module and arguments -> the process that was started ahead, and by which one"""
+
+
+def start_ahead(module: str, *args: str) -> None:
+    """Start what `start` is to give out once, so that it loads while this process does something else."""
+    if not _AHEAD:
+        atexit.register(end_unused)
+    if (module, *args) not in _AHEAD:
+        _AHEAD[module, *args] = os.getpid(), _started(module, *args)
+
+
+def end_unused() -> None:
+    """End what was started ahead and not asked for."""
+    while _AHEAD:
+        by, process = _AHEAD.popitem()[1]
+        if by == os.getpid():
+            end(process)
+
+
 def start(module: str, *args: str) -> subprocess.Popen[bytes]:
     """Start a module of this package with pipes to its standard input and from its standard output.
 
     It imports what this process would, from wherever that is found, and writes no messages of its own.
     """
+    by, process = _AHEAD.pop((module, *args), (0, None))
+    if process is not None and by == os.getpid() and process.poll() is None:
+        return process
+    return _started(module, *args)
+
+
+def _started(module: str, *args: str) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
     return subprocess.Popen(
         [sys.executable, "-m", f"geofilter.{module}", *args],

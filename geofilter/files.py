@@ -167,7 +167,7 @@ def from_json(text: str | bytes) -> Any:
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _no_number(text)
+    return value if -math.inf < value < math.inf else _no_number(text)
 
 
 def _no_number(text: str) -> NoReturn:

@@ -20,6 +20,9 @@ from typing import IO, Any, Self
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """not on every system"""
 
+BUFFER = 1 << 20
+"""bytes that are written, or read, at once where there are many"""
+
 
 class NotWrittenError(OSError):
     """A file that is being written could not be; what is read meanwhile fails with an OSError of its own."""
@@ -156,7 +159,7 @@ class Together:
         self._scratch[path] = scratch
         if last:
             self._last.add(path)
-        with io.BufferedWriter(_Scratch(descriptor, path)) as handle:
+        with io.BufferedWriter(_Scratch(descriptor, path), BUFFER) as handle:
             if mode is not None:
                 with _writing(path):
                     os.fchmod(descriptor, mode)

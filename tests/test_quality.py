@@ -12,8 +12,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 def asked(*extras: str) -> list[Requirement]:
     """What geofilter and these extras depend on directly."""
-    project = PROJECT["project"]
-    texts = [*project["dependencies"], *(t for extra in extras for t in project["optional-dependencies"][extra])]
+    project, always = PROJECT["project"], PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    base = [*always["dependencies"], *always["faiss"]["gpu"]]
+    texts = [*base, *(t for extra in extras for t in project["optional-dependencies"][extra])]
     return [r for r in map(Requirement, texts) if r.name != project["name"]]
 
 

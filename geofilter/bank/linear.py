@@ -193,19 +193,21 @@ class Shares:
             common: (d_sae,) features that are not named.
         """
         _, share = self.active(excess)
-        of_common = np.where(common[excess.indices], share, 0)
-        named = np.where(common[excess.indices], 0, share)
+        is_common = common[excess.indices]
+        of_common = np.where(is_common, share, 0)
+        named = np.where(is_common, 0, share)
+        least = -named
         out = []
         for (start, end), score in zip(pairwise(excess.indptr.tolist()), scores.tolist(), strict=True):
-            part, indices = named[start:end], excess.indices[start:end]
-            best = np.argpartition(-part, MOST)[:MOST] if len(part) > MOST else np.arange(len(part))
-            best = best[np.lexsort((indices[best], -part[best]))]
-            best = best[part[best] > 0]
+            indices = excess.indices[start:end]
+            best = least[start:end].argpartition(MOST)[:MOST] if end - start > MOST else np.arange(end - start)
+            # The largest first, of equal ones the lower feature.
+            ordered = sorted(zip(least[start:end][best].tolist(), indices[best].tolist(), strict=True))
+            large = [(feature, -value) for value, feature in ordered if value < 0]
             rest = float(of_common[start:end].sum())
-            carried = rest + np.cumsum(part[best])
-            best = best[: max(FEWEST, int((carried < score / 2).sum()) + 1)]
-            found = zip(indices[best].tolist(), part[best].tolist(), strict=True)
-            total = rest + float(part[best].sum())
+            carried = rest + np.cumsum([part for _, part in large])
+            found = large[: max(FEWEST, int((carried < score / 2).sum()) + 1)]
+            total = rest + float(np.sum([part for _, part in found]))
             explained = min(1.0, max(0.0, total / score)) if score > 0 else 0.0
             out.append(Carried([FeatureShare(*of_one) for of_one in found], rest, explained))
         return out

@@ -16,6 +16,8 @@ KEPT_BYTES = 1 << 20
 MOST_COLUMNS = 10_000
 CHUNK = 1 << 20
 """bytes read at once of what is not kept"""
+BLOCK = 1 << 20
+"""bytes of lines read at once, and the rest of the last one"""
 
 
 class Unreadable(bytes):
@@ -91,15 +93,48 @@ def bounded_lines(handle: IO[bytes], *, placed: bool = True) -> Iterator[bytes]:
     """
     offset = 0
     for line in iter(partial(handle.readline, MOST_BYTES + 1), b""):
-        if len(line) <= MOST_BYTES or line.endswith(b"\n"):
+        if _is_whole(line):
             offset += len(line)
             yield line
             continue
-        row, size, piece = Measured(offset if placed else None), 0, line
+        row, size = _overlong(line, handle, offset if placed else None)
         del line
-        while piece:
-            row.add(piece)
-            size += len(piece)
-            piece = b"" if piece.endswith(b"\n") else handle.readline(CHUNK)
         offset += size
-        yield row.row
+        yield row
+
+
+def bounded_blocks(handle: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file as `bounded_lines` gives them, many in one piece."""
+    offset = 0
+    while block := handle.read(min(BLOCK, MOST_BYTES)):  # so that what ends within it is not too long
+        whole = block.rfind(b"\n") + 1
+        last = block[whole:]
+        if last:
+            last += handle.readline(MOST_BYTES + 1 - len(last))
+        if _is_whole(last):
+            offset += whole + len(last)
+            yield block[:whole] + last
+            continue
+        row, size = _overlong(last, handle, offset + whole)
+        del last
+        offset += whole + size
+        yield block[:whole] + row
+
+
+def _is_whole(line: bytes) -> bool:
+    return len(line) <= MOST_BYTES or line.endswith(b"\n")
+
+
+def _overlong(piece: bytes, handle: IO[bytes], offset: int | None) -> tuple[Overlong, int]:
+    """What stands for a line that is too long, and its bytes with the line ending.
+
+    Args:
+        piece: its beginning, as far as it has been read.
+        offset: where it begins.
+    """
+    row, size = Measured(offset), 0
+    while piece:
+        row.add(piece)
+        size += len(piece)
+        piece = b"" if piece.endswith(b"\n") else handle.readline(CHUNK)
+    return row.row, size

@@ -18,7 +18,7 @@ from typing import ClassVar
 from geofilter.errors import InputError
 from geofilter.rows import arrow, parquet, table
 from geofilter.rows.arrow import Arrow
-from geofilter.rows.bounded import bounded_lines
+from geofilter.rows.bounded import bounded_blocks, bounded_lines
 from geofilter.rows.json_array import JsonArray
 from geofilter.rows.packing import named_as, packed_as, split_name, unpacked
 from geofilter.rows.parquet import Parquet
@@ -52,6 +52,15 @@ class Jsonl:
         """
         with unpacked(self.path) as handle:
             yield from bounded_lines(handle)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The same lines, many in one piece.
+
+        Raises:
+            InputError: see `unpacked`.
+        """
+        with unpacked(self.path) as handle:
+            yield from bounded_blocks(handle)
 
 
 Format = Jsonl | JsonArray | Table | Parquet | Arrow

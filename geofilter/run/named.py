@@ -18,17 +18,18 @@ class Namer:
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
         self._place = {feature: place for place, feature in enumerate(bank.toxic.tolist())}
+        self._known_near: dict[int, NearFeature | None] = {}
 
     def named(self, shares: Sequence[FeatureShare], shard: Shard, row: int) -> list[NamedFeature]:
         """What is said of some active features of a row of a shard."""
         pooled = shard.pooled
         start, end = pooled.indptr[row], pooled.indptr[row + 1]
         wanted = np.array([share.feature for share in shares], np.int32)
-        values = pooled.values[start:end][np.searchsorted(pooled.indices[start:end], wanted)]
-        out = [self.feature(share, float(value)) for share, value in zip(shares, values, strict=True)]
-        for named in out:
-            if (at := shard.peak_span(row, named["feature"])) is not None:
-                named["at"] = list(at)
+        at = start + np.searchsorted(pooled.indices[start:end], wanted)
+        out = [self.feature(share, value) for share, value in zip(shares, pooled.values[at].tolist(), strict=True)]
+        for named, span in zip(out, shard.peak_spans(row, at), strict=True):
+            if span is not None:
+                named["at"] = list(span)
         return out
 
     def feature(self, share: FeatureShare, value: float) -> NamedFeature:
@@ -45,6 +46,12 @@ class Namer:
         }
 
     def _near(self, feature: int) -> NearFeature | None:
+        """The toxic feature that a feature is near to; many rows score by the same features."""
+        if feature not in self._known_near:
+            self._known_near[feature] = self._find_near(feature)
+        return self._known_near[feature]
+
+    def _find_near(self, feature: int) -> NearFeature | None:
         bank = self._bank
         if (found := bank.closeness.near(feature, self._place.get(feature))) is None:
             return None

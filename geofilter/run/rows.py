@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from geofilter.arrays import I32, Digests, Positions
 from geofilter.errors import InputError, RunError
-from geofilter.rows.lines import read_lines
+from geofilter.rows.lines import Block, read_blocks, read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line
 from geofilter.run.manifest import InputFile
@@ -80,8 +81,24 @@ def lines_of(path: str) -> Iterator[bytes]:
     Raises:
         InputError: it cannot be read, from the start or from some row on.
     """
-    try:
+    with _readable(path):
         yield from read_lines(Path(path))
+
+
+def blocks_of(path: str) -> Iterator[Block]:
+    """The same rows, many at once, see `lines.read_blocks`.
+
+    Raises:
+        InputError: see `lines_of`.
+    """
+    with _readable(path):
+        yield from read_blocks(Path(path))
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 

@@ -53,7 +53,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
     """
     total = n_rows = n_quarantined = 0
     first = None
-    for shard in run.shards():
+    for shard in run.shards(tokens=False):
         total, n_rows = total + len(shard.pooled), n_rows + shard.span.n_lines
         for bank in banks:
             _check_fit(shard, bank)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, I32, Digests, check_array
+from geofilter.arrays import F32, I32, Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import atomic
@@ -89,13 +89,16 @@ class Shard:
         """Hex digests."""
         return [bytes(s).hex() for s in self.sha256]
 
-    def peak_span(self, row: int, feature: int) -> tuple[int, int] | None:
-        """Where in `Row.response` the token stands on which a feature is strongest, of a row of this shard.
+    def peak_spans(self, row: int, at: Positions) -> list[tuple[int, int] | None]:
+        """Where in `Row.response` the tokens stand on which some features are strongest, of a row of this shard.
+
+        Args:
+            at: places of the row's activations in `pooled`.
 
         Returns:
-            start and end in characters; None without token shares, or where the feature is silent.
+            start and end in characters; None without token shares, or where it is not known.
         """
-        return None if self.tokens is None else self.tokens.peak_span(self.pooled, row, feature)
+        return [None] * len(at) if self.tokens is None else self.tokens.peak_spans(row, at)
 
     def save(self, path: Path, mode: int | None = None) -> None:
         """Write the shard under a temporary name, then rename it into place.
@@ -116,8 +119,11 @@ class Shard:
             handle.write(packed(arrays, about))
 
     @classmethod
-    def load(cls, path: Path) -> Shard:
+    def load(cls, path: Path, *, tokens: bool = True) -> Shard:
         """Read a shard; its `rejected` are left to `rejected_of`.
+
+        Args:
+            tokens: unpack its tokens too; else they are only held against their hashes.
 
         Raises:
             RunError: the file is damaged; what of it, is said.
@@ -129,7 +135,7 @@ class Shard:
             source, pooled = tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled.")
             shard = cls(**stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=about["remarks"])
             shard._check()
-            if "shares" in about:
+            if tokens and "shares" in about:
                 shard = replace(shard, tokens=ShardTokens.from_arrays(a, about["shares"], pooled))
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from None
@@ -192,18 +198,21 @@ def rejected_of(path: Path) -> list[Quarantined]:
     return _unpacked(read_some(path, ["rejected"])[1]["rejected"])
 
 
-def checked_shards(paths: Iterable[Path], fingerprint: str) -> Iterator[tuple[Path, Shard | None, str]]:
+def checked_shards(
+    paths: Iterable[Path], fingerprint: str, *, tokens: bool = True
+) -> Iterator[tuple[Path, Shard | None, str]]:
     """The shards of a scan in order; None for one that cannot be believed, and why.
 
     Args:
         paths: of the shards, in the order of their numbers.
         fingerprint: of the scan's encoding.
+        tokens: see `Shard.load`.
     """
     first: int | None = 0
     for path in paths:
         number = int(path.stem.rpartition("-")[2])
         try:
-            shard = Shard.load(path)
+            shard = Shard.load(path, tokens=tokens)
             why = _misplaced(shard.span, fingerprint, number, first)
         except RunError as error:
             shard, why = None, str(error).removeprefix(f"{path}: ").partition("; ")[0]

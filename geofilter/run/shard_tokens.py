@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, I32, check_array
+from geofilter.arrays import F32, I32, Positions, check_array
 from geofilter.bank.features import FURTHER, Pooled, RowTokens
 
 BLOCK = 32
@@ -67,14 +67,16 @@ class ShardTokens:
             np.array([row.step for row in rows], np.float32).reshape(len(rows), banks).T,
         )
 
-    def peak_span(self, pooled: Pooled, row: int, feature: int) -> tuple[int, int] | None:
-        """Start and end of the token on which a feature is strongest in a row; None where that is not known."""
-        low, high = pooled.indptr[row : row + 2]
-        at = low + np.searchsorted(pooled.indices[low:high], feature)
-        if at == high or pooled.indices[at] != feature or self.peak[at] == FURTHER:
-            return None
-        token = self.first[row] + self.peak[at]
-        return int(self.start[token]), int(self.end[token])
+    def peak_spans(self, row: int, at: Positions) -> list[tuple[int, int] | None]:
+        """Start and end of the tokens on which features are strongest in a row; None where that is not known.
+
+        Args:
+            at: places of the row's activations in `Shard.pooled`.
+        """
+        peak = self.peak[at]
+        token = self.first[row] + np.where(peak == FURTHER, 0, peak)
+        found = zip(self.start[token].tolist(), self.end[token].tolist(), (peak != FURTHER).tolist(), strict=True)
+        return [(start, end) if known else None for start, end, known in found]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name, for a safetensors file; `keys` are not among them."""

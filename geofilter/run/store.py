@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from geofilter.run.score_arrays import check_scores
 from geofilter.run.shard import Shard, checked_shards
 from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
-from geofilter.together import mode_of
+from geofilter.together import BUFFER, mode_of
 from geofilter.typed import check_typed
 
 MANIFEST = "manifest.json"
@@ -195,8 +195,8 @@ class Run:
         except OSError as error:
             raise self.damaged(name, f"cannot be read ({error.strerror or error})") from None
 
-    def shards(self) -> Iterator[Shard]:
-        """Every shard, one at a time.
+    def shards(self, *, tokens: bool = True) -> Iterator[Shard]:
+        """Every shard, one at a time; for `tokens` see `Shard.load`.
 
         Raises:
             RunError: one is missing, damaged, or not where it belongs.
@@ -206,7 +206,7 @@ class Run:
         names = [name for name in files if name.startswith(f"{FEATURES}/")]
         # One after the other, so that each is loaded while what was hashed is still in memory.
         paths = (self.believed(name, files) for name in names) if manifest["complete"] else self.parts
-        for path, shard, why in checked_shards(paths, manifest["fingerprint"]):
+        for path, shard, why in checked_shards(paths, manifest["fingerprint"], tokens=tokens):
             if shard is None:
                 raise self.damaged(path.relative_to(self.path).as_posix(), why)
             covered += shard.span.n_lines
@@ -276,23 +276,41 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        ascending = np.unique(wanted).tolist()
-        if not ascending:
+        yield from ((i, self.parsed(line)) for i, line in self.score_texts(wanted))
+
+    def parsed(self, text: bytes) -> ScoreLine:
+        """A line of scores.jsonl.
+
+        Raises:
+            RunError: it is none.
+        """
+        try:
+            return cast("ScoreLine", from_json(text))
+        except ValueError:
+            raise self.damaged(LINES) from None
+
+    def score_texts(self, wanted: Positions) -> Iterator[tuple[int, bytes]]:
+        """The same lines as they are written.
+
+        Raises:
+            RunError: see `score_lines`.
+        """
+        places = iter(np.unique(wanted).tolist())
+        if (following := next(places, -1)) < 0:
             return
-        following, places = ascending[0], iter(ascending[1:])
         # Hashed while it is read: before the last line is given it is known whether all of them can be believed.
         with ThreadPoolExecutor(1) as hashing:
             believed = hashing.submit(self.believed, LINES)
             try:
-                with ordinary(self.path / LINES).open("rb") as handle:
+                with ordinary(self.path / LINES).open("rb", buffering=BUFFER) as handle:
                     for i, line in enumerate(handle):
                         if i != following:
                             continue
-                        found, following = from_json(line), next(places, -1)
+                        found, following = line, next(places, -1)
                         if following < 0:
                             break
                         yield i, found
-            except (OSError, ValueError):
+            except OSError:
                 believed.result()
                 raise self.damaged(LINES) from None
             believed.result()

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from geofilter.apart import end_unused, start_ahead
 from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
 from geofilter.encode.model import precision_here
 from geofilter.encode.pair import checked_reader, fit
 from geofilter.encode.reader import FeatureReader
+from geofilter.encode.template import SECONDS
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
 from geofilter.rows.gather import refuse_twice
@@ -81,6 +83,7 @@ def scan(
         clock.lap("load")
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
         tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, telling)
+        end_unused()
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there
         try:
@@ -100,6 +103,7 @@ def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], 
 
     def reader() -> FeatureReader:
         if not loaded:
+            start_ahead("encode.template_apart", str(SECONDS))  # it is ready when the model is
             loaded.append(checked_reader(target, config.loading, notify))
         return loaded[0]
 

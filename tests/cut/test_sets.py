@@ -13,6 +13,7 @@ from geofilter.cut.sets import read_set, torn
 from geofilter.errors import GeofilterError, InputError, RunError
 from geofilter.files import write_json
 from geofilter.report.write import filter_run
+from geofilter.rows.lines import Block
 from geofilter.run.store import Run
 from geofilter.sums import sealed
 from geofilter.verify.verify import verify
@@ -181,10 +182,11 @@ def test_an_input_that_cannot_be_read_is_told_as_that(base: Path, monkeypatch):
     import geofilter.run.rows as reading
 
     def broken(path: Path):
-        yield (base / "d.jsonl").read_bytes().splitlines(keepends=True)[0]
+        line = (base / "d.jsonl").read_bytes().splitlines(keepends=True)[0]
+        yield Block(line, [len(line)])
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reading, "read_lines", broken)
+    monkeypatch.setattr(reading, "read_blocks", broken)
     with pytest.raises(InputError) as caught:
         filter_run(Run.open(Path("run")), Cut.parse("50%"))
     assert str(caught.value) == "d.jsonl: cannot be read (Input/output error)"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from helpers.command import write_rows
 from helpers.runs import write_manifest
 
 from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.outputs import removed_line
 from geofilter.cut.places import planned
 from geofilter.errors import RunError
+from geofilter.files import dumps
 from geofilter.rows.records import Row
 from geofilter.rows.style import STYLE
 from geofilter.run.store import FORMAT, Run
@@ -153,3 +156,28 @@ def test_an_input_that_has_grown_past_its_limit_has_changed(run: Run):
         handle.write(LINES["a.jsonl"][0])
     with pytest.raises(RunError, match=r"a\.jsonl: has changed since the scan; scan it again, then filter"):
         Selection.of(run, Cut.parse("1")).write()
+
+
+def test_a_note_is_the_same_made_of_the_text_of_a_score_line():
+    near = {"feature": 1, "label": "a · b", "cosine": 0.5}
+    for name, said in (("b", 'c · "d"'), ("n_tokens", "é"), ("top_features", "\ud800"), ("a}, b", "like"), ("b", "\\")):
+        feature = {
+            "feature": 3,
+            "label": said,
+            "share": 1e-06,
+            "times": None,
+            "toxic": True,
+            "near": near,
+            "at": [0, 4],
+        }
+        detail: Any = {
+            "file": "d.jsonl", "line": 7, "sha256": "0" * 64, "score": -0.0, "percentile": 1.0, "bank": name,
+            "banks": {name: {"score": -0.0, "percentile": 1.0}, "n_tokens": {"score": 1e16, "percentile": 0.0}},
+            "topic": name, "topics": {name: 0.1, "windows": 1e-05}, "n_tokens": 3, "response_tokens": 3, "windows": 1,
+            "top_features": [feature, feature], "common": 0.25, "explained": 0.5,
+        }  # fmt: skip
+        for more in ({}, {"like": {"bad": None, "n_tokens": {"explained": 1}}}):
+            text = dumps({**detail, **more})
+            for line in (b'{"text": "a"}\n', b'{"geofilter": {"rank": 1}, "text": "a"}', b'{"text": "\\ud83d"}'):
+                assert removed_line(line, detail, 2, text) == removed_line(line, detail, 2)
+                assert removed_line(line, detail, 2, text[:-3]) == removed_line(line, detail, 2)

@@ -21,7 +21,7 @@ from helpers.command import geofilter
 from geofilter.errors import InputError
 from geofilter.rows import bounded, packing
 from geofilter.rows.bounded import Overlong, bounded_lines
-from geofilter.rows.lines import read_lines
+from geofilter.rows.lines import read_blocks, read_lines
 from geofilter.rows.records import Rejected, Row, parse_line, read_rows
 from geofilter.rows.strict_json import MOST_LEVELS
 
@@ -283,3 +283,28 @@ def test_how_deep_json_may_be_depends_on_no_stack():
     # Brackets in a text are none.
     assert isinstance(parse_line(json.dumps({"text": "[" * 1000 + '\\"{'}).encode(), "d.jsonl", 1), Row)
     assert bounded.MOST_BYTES > bounded.MAX_TEXT_BYTES
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
+def test_many_rows_at_once_are_the_same_rows(block: int, small: int, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("geofilter.rows.bounded.BLOCK", block)
+    long = json.dumps({"text": "a" * 2 * small}).encode()
+    lines = [
+        b'{"text": "b"}\n',
+        b"\n",
+        b'{"text": "c"}\r\n',
+        long + b"\n",
+        b'{"text": "d"}\n',
+        long + b"\r\n\n",
+        b"e\n",
+    ]
+    for ending in (b"", b'{"text": "f"}', long, b"a" * (small + 1)):
+        path = tmp_path / "d.jsonl"
+        path.write_bytes(b"".join(lines) + ending)
+        (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+        for file in (path, tmp_path / "d.jsonl.gz"):
+            rows = [found.rows(i, i + 1) for found in read_blocks(file) for i in range(len(found.ends))]
+            assert rows == list(read_lines(file))
+            assert sum(b"a row of" in row for row in rows) == 2 + (len(ending) > small)
+    (tmp_path / "d.csv").write_text('text,n\n"a\nb",1\nc,2\n')
+    assert [found.data for found in read_blocks(tmp_path / "d.csv")] == list(read_lines(tmp_path / "d.csv"))

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.tiny import random_pooled
+from scipy.stats import kurtosis, skew
 
 from geofilter.bank.bank import Bank
 from geofilter.bank.scorer import Scorer
@@ -84,6 +85,8 @@ def test_statistics_of_the_verdict_by_hand():
     assert bimodality(np.linspace(0, 1, 100_001)) == pytest.approx(5 / 9, abs=1e-4)  # uniform
     assert bimodality(np.random.default_rng(0).normal(size=200_000)) == pytest.approx(1 / 3, abs=0.01)
     assert bimodality(np.ones(5)) == 0
+    scores = np.random.default_rng(1).gamma(2, size=300) - 4
+    assert bimodality(scores) == (skew(scores) ** 2 + 1) / kurtosis(scores, fisher=False)
     assert standing_out(3.0, [1.0, 2.0, 0.0, 1.0]) == pytest.approx(2 / np.sqrt(0.5))
     assert standing_out(3.0, [1.0, 1.0]) == 0
     assert chance(3, 0.5, False) > chance(1, 0.5, False) > chance(1, 0.3, False) > chance(1, 0.3, True)

@@ -56,14 +56,12 @@ def test_where_a_feature_is_strongest():
     tokens, pooled = made(5)
     for row in range(5):
         low, high = pooled.indptr[row : row + 2]
-        for at in range(low, high):
+        for at, found in zip(range(low, high), tokens.peak_spans(row, np.arange(low, high)), strict=True):
             token = tokens.first[row] + tokens.peak[at]
-            wanted = int(tokens.start[token]), int(tokens.end[token])
-            assert tokens.peak_span(pooled, row, int(pooled.indices[at])) == wanted
-        silent = next(f for f in range(D_SAE) if f not in pooled.indices[low:high])
-        assert tokens.peak_span(pooled, row, silent) is None
+            assert found == (int(tokens.start[token]), int(tokens.end[token]))
+    second = tokens.peak_spans(0, np.array([1]))
     tokens.peak[0] = FURTHER
-    assert tokens.peak_span(pooled, 0, int(pooled.indices[0])) is None
+    assert tokens.peak_spans(0, np.arange(2)) == [None, *second]
 
 
 def test_a_strongest_token_further_on_than_can_be_said():

@@ -82,7 +82,7 @@ def test_marks_are_words_of_the_response_and_the_strongest_token_of_a_feature_is
         for i in range(len(shard.pooled)):
             spans = set(zip(found[first + i].start.tolist(), found[first + i].end.tolist(), strict=True))
             low, high = shard.pooled.indptr[i : i + 2]
-            assert {shard.peak_span(i, int(f)) for f in shard.pooled.indices[low:high]} <= spans
+            assert set(shard.peak_spans(i, np.arange(low, high))) <= spans
             marked = found[first + i].spans()
             assert all(a < b <= c for (a, b, _), (c, *_) in pairwise(marked))
             assert sum(share for *_, share in marked) == pytest.approx(found[first + i].share.sum(), abs=0.05)
@@ -95,7 +95,7 @@ def test_without_token_shares_nothing_is_kept(tiny, tiny_bank: Path, tmp_path: P
     data(tmp_path)
     run = scan(tmp_path, tiny, tiny_bank, "--no-token-shares")
     assert [shard.tokens for shard in run.shards()] == [None] * 4
-    assert next(run.shards()).peak_span(0, 0) is None
+    assert next(run.shards()).peak_spans(0, np.arange(2)) == [None, None]
     assert marks_of(run, [0, 1]) == {}
     scores = [line["score"] for line in run.scores()]
     with_shares = geofilter(*scan_args(tiny, tiny_bank, "--run", "run", "--shard-rows", 5), cwd=tmp_path)
