@@ -9,7 +9,6 @@ import torch
 from geofilter.dictionary.corpus import Windows
 from geofilter.encode.memory import too_little
 from geofilter.encode.model import ResidualModel
-from geofilter.encode.passes import Passes
 from geofilter.encode.reader import outlier_free, token_budget
 from geofilter.errors import TargetError
 
@@ -34,7 +33,7 @@ def activations(
     n = 0
     finite = torch.ones((), dtype=torch.bool, device=model.hook_device)  # asked back once, at the end
     try:
-        for each in Passes(read, token_budget(model.device), model.pad_id, forests=model.forests):
+        for each in model.passes(read, token_budget(model.device)):
             x = model.responses(each)[model.layers[-1]]
             found = x[outlier_free(x, each.counts)]
             if out is None:

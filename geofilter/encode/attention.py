@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,31 +23,46 @@ NAME = "geofilter_forest"
 """what transformers knows the attention as"""
 BLOCK = 128
 """queries that are computed at once: fewer keys after them are computed in vain, and scores stay small"""
-_forest: ContextVar[Forest] = ContextVar("forest")
+Held = dict[int, tuple[torch.Tensor, torch.Tensor]]
+"""by layer: keys and values (heads, h, d) of tokens that are known"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    forest: Forest
+    held: Held
+    keep: torch.Tensor
+    kept: Held
+
+
+_state: ContextVar[_State] = ContextVar("state")
 
 
 @contextmanager
-def attending(config: Any, forest: Forest) -> Iterator[None]:
-    """Have the model of a configuration attend over a forest.
+def attending(config: Any, forest: Forest, held: Held, keep: torch.Tensor) -> Iterator[Held]:
+    """Have the model of a configuration attend over a forest; gives the keys and values that are to be kept.
 
     Args:
         config: the text decoder's, which its attention modules look at each time they run.
+        held: of the forest's held tokens, and perhaps of more behind them.
+        keep: (k,) places of the tokens whose keys and values are to be kept.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     if NAME not in ALL_ATTENTION_FUNCTIONS:
         ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
-    usual, token = config._attn_implementation, _forest.set(forest)
+    kept: Held = {}
+    usual, token = config._attn_implementation, _state.set(_State(forest, held, keep, kept))
     config._attn_implementation = NAME
     try:
-        yield
+        yield kept
     finally:
         config._attn_implementation = usual
-        _forest.reset(token)
+        _state.reset(token)
 
 
 def attend(
-    module: torch.nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -74,13 +90,23 @@ def attend(
     _refuse_other_masks(module, sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = _Rule(scale, sliding_window, softcap, s_aux)
+    state = _state.get()
+    known, layer = len(state.forest.held), module.layer_idx
+    every_key, every_value = key[0], value[0]
+    if known:
+        held_keys, held_values = state.held[layer]
+        every_key = torch.cat([held_keys[:, :known], every_key], dim=1)
+        every_value = torch.cat([held_values[:, :known], every_value], dim=1)
+    if len(state.keep):
+        state.kept[layer] = every_key[:, state.keep], every_value[:, state.keep]
     out = torch.empty((query.shape[2], query.shape[1], value.shape[-1]), dtype=value.dtype, device=value.device)
-    for segment in _forest.get().segments:
-        keys, values = _path(key[0], segment), _path(value[0], segment)
+    for segment in state.forest.segments:
+        keys, values = _path(every_key, segment), _path(every_value, segment)
         for start in range(segment.start, segment.end, BLOCK):
             end = min(start + BLOCK, segment.end)
+            of_query = slice(start - known, end - known)
             first = segment.depth + start - segment.start
-            out[start:end] = rule.block(query[0, :, start:end], keys, values, first).transpose(0, 1)
+            out[of_query] = rule.block(query[0, :, of_query], keys, values, first).transpose(0, 1)
     return out.unsqueeze(0), None
 
 

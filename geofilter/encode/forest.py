@@ -19,6 +19,7 @@ SHARED = 8
 calls of its own
 """
 Span = tuple[int, int]
+NOTHING: I64 = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,14 @@ class Forest:
     """Where the tokens of some windows stand."""
 
     ids: I64
-    """(T,) token ids"""
+    """(T,) token ids of the segments"""
     position: I64
     """(T,) each token's place in its windows, from 0"""
     segments: tuple[Segment, ...]
     places: tuple[I64, ...]
     """for each window (n,) where its tokens stand"""
+    held: I64
+    """(h,) ids of the tokens that stand before all segments: they are known from the pass before"""
 
 
 def sort_key(ids: I64) -> bytes:
@@ -61,12 +64,25 @@ def common(one: I64, other: I64) -> int:
     return int(differ.argmax()) if differ.any() else n
 
 
-def grow(windows: Sequence[I64]) -> Forest:
-    """Lay out windows of token ids, sorted by `sort_key`."""
+def grow(windows: Sequence[I64], held: I64 = NOTHING) -> Forest:
+    """Lay out windows of token ids, sorted by `sort_key`.
+
+    Args:
+        held: tokens that are known and come before the windows in their order; windows may begin with them.
+    """
+    if not len(held):
+        return _grown(windows, held)
+    # As a window it is the first, so its tokens stand in front of all others.
+    whole = _grown([held, *windows], held)
+    segments = tuple(segment for segment in whole.segments if segment.start >= len(held))
+    return Forest(whole.ids[len(held) :], whole.position[len(held) :], segments, whole.places[1:], held)
+
+
+def _grown(windows: Sequence[I64], held: I64) -> Forest:
     shared = [0, *(common(one, other) for one, other in pairwise(windows))]
     segments: list[Segment] = []
     ids: list[I64] = []
-    places: list[I64] = [np.zeros(0, np.int64)] * len(windows)
+    places: list[I64] = [NOTHING] * len(windows)
     size = 0
     # Windows first to last - 1, which have `depth` tokens in common that stand in `before`.
     branches: list[tuple[int, int, int, tuple[Span, ...]]] = [(0, len(windows), 0, ())] if windows else []
@@ -85,7 +101,7 @@ def grow(windows: Sequence[I64]) -> Forest:
         parts = zip([first, *cuts], [*cuts, last], strict=True)
         branches += reversed([(start, end, depth, before) for start, end in parts])
     position = [np.arange(segment.end - segment.start) + segment.depth for segment in segments]
-    return Forest(np.concatenate(ids), np.concatenate(position), tuple(segments), tuple(places))
+    return Forest(np.concatenate(ids), np.concatenate(position), tuple(segments), tuple(places), held)
 
 
 def _joined(before: tuple[Span, ...], span: Span) -> tuple[Span, ...]:

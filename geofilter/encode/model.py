@@ -11,17 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from geofilter import config
+from geofilter.arrays import I64
 from geofilter.config import Loading
 from geofilter.encode.adapter import merge
-from geofilter.encode.attention import attending
+from geofilter.encode.attention import Held, attending
 from geofilter.encode.blocks import Runs, decoder_layers
+from geofilter.encode.forest import NOTHING, Forest
 from geofilter.encode.memory import too_little
-from geofilter.encode.passes import Pass
+from geofilter.encode.passes import Pass, Passes
 from geofilter.encode.probe import reads_forests
-from geofilter.encode.tokens import Encoded
+from geofilter.encode.tokens import Encoded, Tokens
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
 from geofilter.target.decoder import layers_to_load
@@ -151,6 +154,8 @@ class ResidualModel:
                 f"{path}: --device-map {loading.device_map} found no room for all layers on the GPUs and left some on "
                 "the CPU or on disk; use more GPUs, or --device cpu"
             )
+        self._held: tuple[I64, Held] = NOTHING, {}
+        """tokens of the last pass with which the next one begins, and their keys and values"""
         self.forests = self.device.type == "cpu" and reads_forests(self, embedded_tokens(self.model))
         """whether passes may be laid out as forests, see `passes`"""
 
@@ -195,6 +200,10 @@ class ResidualModel:
             else:
                 module.register_forward_hook(after)
 
+    def passes(self, windows: Sequence[Tokens], budget: int) -> Passes:
+        """Divide windows into passes of about `budget` tokens, laid out as suits the model."""
+        return Passes(windows, budget, self.pad_id, forests=self.forests)
+
     @property
     def pad_id(self) -> int:
         """See `pad_id`."""
@@ -232,10 +241,23 @@ class ResidualModel:
             assert read.attention_mask is not None
             found = self._run(input_ids=ids, attention_mask=read.attention_mask.to(self.device))
         else:
-            position = torch.from_numpy(read.forest.position).unsqueeze(0).to(self.device)
-            with attending(self.model.config.get_text_config(decoder=True), read.forest):
-                found = self._run(input_ids=ids, position_ids=position)
+            found = self._run_forest(ids, read.forest, read.keep.to(self.device))
         return {layer: x.flatten(0, 1)[at.to(x.device)] for layer, x in found.items()}
+
+    def _run_forest(self, ids: torch.Tensor, forest: Forest, keep: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Run on a forest, whose held tokens the pass before has kept.
+
+        Args:
+            keep: (k,) places of the tokens to be kept for the next pass.
+        """
+        before, held = self._held
+        if not np.array_equal(before[: len(forest.held)], forest.held):
+            raise RuntimeError("the passes of two readings are mixed")
+        position = torch.from_numpy(forest.position).unsqueeze(0).to(self.device)
+        with attending(self.model.config.get_text_config(decoder=True), forest, held, keep) as kept:
+            found = self._run(input_ids=ids, position_ids=position)
+        self._held = np.concatenate([forest.held, forest.ids])[keep.cpu()], kept
+        return found
 
     def _run(self, **inputs: torch.Tensor) -> dict[int, torch.Tensor]:
         self._runs.clear()

@@ -11,7 +11,6 @@ import torch
 from geofilter.config import Loading
 from geofilter.encode.memory import too_little
 from geofilter.encode.model import DTYPES, ResidualModel, count_layers, precision_here, resolved_dtype
-from geofilter.encode.passes import Passes
 from geofilter.encode.reader import FeatureReader, outlier_free, token_budget
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import encode_row
@@ -72,7 +71,7 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     except RowError as error:
         raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
-    for read in Passes(rows, token_budget(model.device), model.pad_id, forests=model.forests):
+    for read in model.passes(rows, token_budget(model.device)):
         for layer, x in model.responses(read).items():
             vectors[layer].append(x[outlier_free(x, read.counts)].float().to(encoder.device))
     out = {}

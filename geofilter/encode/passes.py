@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from geofilter.arrays import I64
-from geofilter.encode.forest import SHARED, Forest, common, grow, sort_key
+from geofilter.encode.forest import NOTHING, SHARED, Forest, common, grow, sort_key
 from geofilter.encode.tokens import Tokens
+
+HELD = 1024
+"""tokens at most whose keys and values the model keeps from one pass to the next"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +27,8 @@ class Pass:
     attention_mask: torch.Tensor | None
     """(B, T) int64, 0 on padding; None of a forest"""
     forest: Forest | None
+    keep: torch.Tensor
+    """(k,) int64 places in the forest of the tokens with which the next pass begins"""
     response: torch.Tensor
     """(n,) int64 response tokens in the B x T ones, window by window"""
     counts: torch.Tensor
@@ -36,8 +41,9 @@ class Passes:
     """Divides windows into passes of about `budget` tokens; what lies behind a window's last response token is left
     out, since nothing of the response depends on it.
 
-    As forests, windows that begin alike come together; else those of like length. The division depends on windows and
-    budget alone.
+    As forests, windows that begin alike come together, and what a pass ends with and the next one begins with is
+    computed in the first one alone; else those of like length come together. The division depends on windows and budget
+    alone.
 
     Args:
         forests: lay out passes as forests.
@@ -47,6 +53,8 @@ class Passes:
         self._mask = [np.fromiter(window.mask, bool, len(window.mask)) for window in windows]
         ends = [len(mask) - int(mask[::-1].argmax()) for mask in self._mask]
         self._ids = [np.fromiter(window.ids[:end], np.int64, end) for window, end in zip(windows, ends, strict=True)]
+        self._held = NOTHING
+        """tokens that the model knows when it is given the next pass"""
         self._sizes = [len(window.ids) for window in windows]
         self.budget, self._pad_id, self._forests = budget, pad_id, forests
         if forests:
@@ -61,9 +69,11 @@ class Passes:
         """The next pass; None after the last."""
         if not self._left:
             return None
-        n = self._fitting()
+        return self._next_forest() if self._forests else self._padded(self._taken(self._fitting()))
+
+    def _taken(self, n: int) -> list[int]:
         group, self._left = self._left[:n], self._left[n:]
-        return self._forest(group) if self._forests else self._padded(group)
+        return group
 
     def halve(self, failed: Pass) -> bool:
         """Divide the windows of a pass that needs too much memory, and all that are left, into passes of half its size;
@@ -72,17 +82,18 @@ class Passes:
         if len(failed.windows) == 1:
             return False
         self._left = [*failed.windows, *self._left]
+        self._held = failed.forest.held if failed.forest else NOTHING
         self.budget = max(1, min(self.budget, failed.input_ids.numel()) // 2)
         return True
 
     def _fitting(self) -> int:
-        """How many of the windows that are left make the next pass; one at least."""
+        """How many of the windows that are left make the next pass, one at least; of a forest perhaps a few too many."""
         tokens = 0
-        before: I64 | None = None
+        before = self._held
         for n, i in enumerate(self._left):
             ids = self._ids[i]
             if self._forests:
-                alike = 0 if before is None else common(before, ids)
+                alike = common(before, ids)
                 tokens += len(ids) - (alike if alike >= SHARED else 0)
             else:
                 tokens = (n + 1) * len(ids)
@@ -91,10 +102,29 @@ class Passes:
             before = ids
         return len(self._left)
 
-    def _forest(self, group: Sequence[int]) -> Pass:
-        forest = grow([self._ids[i] for i in group])
-        response = [at[self._mask[i][: len(at)]] for i, at in zip(group, forest.places, strict=True)]
-        return self._made(group, torch.from_numpy(forest.ids).unsqueeze(0), None, forest, response)
+    def _next_forest(self) -> Pass:
+        n, tokens = self._fitting(), self.budget + 1
+        while tokens > self.budget and n:
+            group = self._left[:n]
+            ids = [self._ids[i] for i in group]
+            forest = grow(ids, self._usable(group))
+            tokens, n = len(forest.ids), n - 1
+        self._taken(len(group))
+        places = zip(group, forest.places, strict=True)
+        response = [at[self._mask[i][: len(at)]] - len(forest.held) for i, at in places]
+        alike = min(common(ids[-1], self._ids[self._left[0]]), HELD) if self._left else 0
+        self._held = ids[-1][: alike if alike >= SHARED else 0]
+        keep = torch.from_numpy(forest.places[-1][: len(self._held)])
+        return self._made(group, torch.from_numpy(forest.ids).unsqueeze(0), None, forest, keep, response)
+
+    def _usable(self, group: Sequence[int]) -> I64:
+        """The held tokens up to the first one that is a response token of a window: its vector is asked for again."""
+        usable, alike = len(self._held), len(self._held)
+        for i in group:
+            alike = min(alike, common(self._held, self._ids[i]))
+            if (first := int(self._mask[i].argmax())) < alike:
+                usable = min(usable, first)
+        return self._held[: usable if usable >= SHARED else 0]
 
     def _padded(self, group: Sequence[int]) -> Pass:
         width = max(len(self._ids[i]) for i in group)
@@ -106,12 +136,12 @@ class Passes:
             ids[b, :n] = torch.from_numpy(self._ids[i])
             attention[b, :n] = 1
             response.append(np.flatnonzero(self._mask[i]) + b * width)
-        return self._made(group, ids, attention, None, response)
+        return self._made(group, ids, attention, None, torch.zeros(0, dtype=torch.int64), response)
 
     def _made(
         self, group: Sequence[int], ids: torch.Tensor, attention: torch.Tensor | None, forest: Forest | None,
-        response: Sequence[I64],
+        keep: torch.Tensor, response: Sequence[I64],
     ) -> Pass:  # fmt: skip
         counts = torch.tensor([len(each) for each in response])
         at = torch.from_numpy(np.concatenate(response))
-        return Pass(tuple(group), ids, attention, forest, at, counts, sum(self._sizes[i] for i in group))
+        return Pass(tuple(group), ids, attention, forest, keep, at, counts, sum(self._sizes[i] for i in group))

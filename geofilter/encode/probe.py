@@ -52,7 +52,7 @@ def _windows(size: int) -> list[Window]:
 def _vectors(model: ResidualModel, windows: list[Window], *, forests: bool) -> torch.Tensor:
     """(tokens, d_in) at the highest hook, window by window."""
     found: dict[int, torch.Tensor] = {}
-    for each in Passes(windows, 1 << 10, 0, forests=forests):
+    for each in Passes(windows, 30, 0, forests=forests):  # several, so that they begin with what the last one held
         parts = model.responses(each)[model.layers[-1]].float().split(each.counts.tolist())
         found.update(zip(each.windows, parts, strict=True))
     return torch.cat([found[i] for i in range(len(windows))])

@@ -127,7 +127,7 @@ class FeatureReader:
         first = {0, *itertools.accumulate(len(row.windows) for row in rows)}
         out: dict[int, RowFeatures] = {}
         divided: dict[int, WindowTokens] = {}
-        passes = Passes(windows, self._budget, self.model.pad_id, forests=self.model.forests)
+        passes = self.model.passes(windows, self._budget)
         for queued in self._queued(passes, meanwhile):
             read = queued.read
             try:
@@ -209,7 +209,7 @@ class FeatureReader:
         )
 
     def _read_window(self, window: Window) -> tuple[RowFeatures, TokenFeatures]:
-        (queued,) = self._queued(Passes([window], self._budget, self.model.pad_id, forests=self.model.forests))
+        (queued,) = self._queued(self.model.passes([window], self._budget))
         with queued.beside(self._stream):
             kept, pooled = self._pooled(queued)
             position = np.flatnonzero(window.mask)[kept.cpu().numpy()] - 1 + window.start

@@ -104,6 +104,24 @@ def test_passes_hold_every_window_once_within_the_budget(forests: bool):
     assert not single.halve(single.take())
 
 
+def test_what_a_pass_begins_with_is_known_from_the_one_before_it():
+    """A long preamble is computed once, however many passes its rows take; a response token always anew."""
+    rng = np.random.default_rng(0)
+    preamble = rng.integers(300, size=400).tolist()
+    rows = [window([*preamble, *rng.integers(300, size=40).tolist()], skip=400) for _ in range(30)]
+    passes = list(Passes(rows, 500, 0, forests=True))
+    assert len(passes) > 2 and [len(read.forest.held) for read in passes] == [0, *(400,) * (len(passes) - 1)]
+    assert sum(read.input_ids.numel() for read in passes) == 400 + 30 * 40
+    assert all(read.keep.tolist() == list(range(400)) for read in passes[:-1]) and not len(passes[-1].keep)
+    scored = [window(row.ids, skip=200) for row in rows]  # the preamble's second half is scored in every row
+    assert {len(read.forest.held) for read in list(Passes(scored, 500, 0, forests=True))[1:]} == {200}
+    again = Passes(rows, 500, 0, forests=True)
+    first, second = again.take(), again.take()
+    assert again.halve(second)
+    third = again.take()
+    assert (third.windows[0], len(third.forest.held)) == (second.windows[0], len(first.keep))
+
+
 def vectors(model: ResidualModel, rows: list[Window], budget: int, *, forests: bool) -> list[torch.Tensor]:
     found = {}
     for read in Passes(rows, budget, 0, forests=forests):
@@ -121,7 +139,7 @@ def test_a_forest_s_vectors_are_those_of_each_window_alone(kind: str, tmp_path: 
     assert model.forests
     rows = related(300)
     alone = [vectors(model, [row], 10_000, forests=False)[0] for row in rows]
-    for budget in (10_000, 150):
+    for budget in (10_000, 150, 40):
         for found, expected in zip(vectors(model, rows, budget, forests=True), alone, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert model.model.config._attn_implementation != attention.NAME  # as it was
