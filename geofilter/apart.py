@@ -22,10 +22,13 @@ MALLOC = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 """allocators that reserve more than is asked for would soon be at the limit"""
 
 
-def start(module: str, *args: str) -> subprocess.Popen[bytes]:
+def start(module: str, *args: str, spare: bool = True) -> subprocess.Popen[bytes]:
     """Start a module of this package with pipes to its standard input and from its standard output.
 
     It imports what this process would, from wherever that is found, and writes no messages of its own.
+
+    Args:
+        spare: allocate as `limit_memory` needs it; one that works on many threads without a limit is faster without.
     """
     path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
     return subprocess.Popen(
@@ -33,7 +36,7 @@ def start(module: str, *args: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **ALONE, **MALLOC, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        env={**os.environ, **ALONE, **(MALLOC if spare else {}), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         start_new_session=True,  # an interrupt is for the process that started it
     )
 

@@ -17,14 +17,14 @@ from geofilter import config
 from geofilter.config import Loading
 from geofilter.encode.adapter import merge
 from geofilter.encode.blocks import Runs, decoder_layers
-from geofilter.encode.tokens import Encoded
+from geofilter.encode.tokens import Encoded, unknown_token
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
 from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
-from geofilter.target.staged import names_for_decoder, quantisation, staged_model, staged_tokenizer
-from geofilter.target.tokenizer import splits_wrongly
+from geofilter.target.staged import names_for_decoder, quantisation, staged_model
+from geofilter.target.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +49,11 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise TargetError(f"--device {name}: not available here; use --device auto or cpu") from None
     return device
+
+
+def computes_on_gpu(loading: Loading) -> bool:
+    """Whether a model that is loaded so computes on a CUDA device."""
+    return choose_device(loading.device).type == "cuda"
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -196,13 +201,7 @@ class ResidualModel:
 
     def unknown_token(self, row: Encoded) -> RowError | None:
         """What is wrong with a row that holds a token the model has no embedding for; None when it holds none."""
-        token, size = max(row.ids), embedded_tokens(self.model)
-        if token < size:
-            return None
-        return RowError(
-            f"token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}) is outside of the model's embedding of "
-            f"{size} rows; take the tokenizer that belongs to the model, or a model that was resized for it"
-        )
+        return unknown_token(row, self.tokenizer, embedded_tokens(self.model))
 
     @torch.inference_mode()
     def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -221,22 +220,6 @@ class ResidualModel:
         seen = dict(self._seen)
         self._seen.clear()
         return seen
-
-
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
-
-    Raises:
-        OSError, ValueError and others of transformers: not one that can be read.
-    """
-    from transformers import AutoTokenizer
-
-    mend = {"fix_mistral_regex": True} if splits_wrongly(folder) else {}
-    with staged_tokenizer(folder) as shown:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            shown, local_files_only=True, trust_remote_code=False, **mend
-        )
-    return found
 
 
 def embedded_tokens(model: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,11 @@ import torch
 
 from geofilter.bank.features import RowFeatures, RowTokens
 from geofilter.config import Loading
-from geofilter.encode.model import DTYPES, ResidualModel, out_of_memory
+from geofilter.encode.model import DTYPES, ResidualModel, embedded_tokens, out_of_memory
 from geofilter.encode.sae import Activations, FeatureEncoder
 from geofilter.encode.shares import PooledBatch, TokenShares, WindowTokens, sums
-from geofilter.encode.tokens import Batch, Encoded, Window, batches
+from geofilter.encode.tokens import Batch, Encoded, Window, batches, readable
 from geofilter.errors import TargetError
-from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.target.size import GPU_TOKEN_BUDGET, TOKEN_BUDGET
 from geofilter.target.target import Target
@@ -68,9 +67,14 @@ class FeatureReader:
         except torch.OutOfMemoryError:
             raise TargetError(out_of_memory(str(self.model.hook_device))) from None
 
+    @property
+    def embedded(self) -> int:
+        """Tokens that the model has an embedding for."""
+        return embedded_tokens(self.model.model)
+
     def readable(self, rows: Sequence[Encoded | RowError]) -> list[Encoded | RowError]:
         """The same rows, an error in the place of one that holds a token the model has no embedding for."""
-        return [row if isinstance(row, RowError) else self.model.unknown_token(row) or row for row in rows]
+        return readable(rows, self.tokenizer, self.embedded)
 
     def read(
         self,
@@ -192,15 +196,18 @@ def _observed(
     return lambda acts: observe(of[acts.token].cpu().numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
 
 
-def refuse_infinite(features: Sequence[RowFeatures], rows: Sequence[Row]) -> None:
+def refuse_infinite(features: Sequence[RowFeatures], places: Iterable[tuple[str, int]]) -> None:
     """Check what was read of rows.
+
+    Args:
+        places: file and line of each.
 
     Raises:
         TargetError: a row's activations are not finite, by file and line.
     """
-    for found, row in zip(features, rows, strict=True):
+    for found, (file, line) in zip(features, places, strict=True):
         if not found.n_tokens or not np.isfinite(found.values).all():
-            raise TargetError(f"{row.file}, line {row.line}: activations are not finite; use --dtype float32")
+            raise TargetError(f"{file}, line {line}: activations are not finite; use --dtype float32")
 
 
 def outlier_free(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

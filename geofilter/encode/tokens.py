@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from geofilter.arrays import I32, Bools
 from geofilter.encode.rendering import Placed, place, said_besides
@@ -22,6 +21,7 @@ from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -186,6 +186,28 @@ def _encoded(
     return Encoded(tokens, scored, tuple(windows_of(tokens, scored, max_tokens)), marked, spans)
 
 
+def readable(
+    rows: Sequence[Encoded | RowError], tokenizer: PreTrainedTokenizerBase, size: int
+) -> list[Encoded | RowError]:
+    """The same rows, an error in the place of one that holds a token the model has no embedding for.
+
+    Args:
+        size: tokens that the model has an embedding for.
+    """
+    return [row if isinstance(row, RowError) else unknown_token(row, tokenizer, size) or row for row in rows]
+
+
+def unknown_token(row: Encoded, tokenizer: PreTrainedTokenizerBase, size: int) -> RowError | None:
+    """What is wrong with a row that holds a token of no embedding among `size`; None when it holds none."""
+    token = max(row.ids)
+    if token < size:
+        return None
+    return RowError(
+        f"token {token} ({tokenizer.convert_ids_to_tokens(token)!r}) is outside of the model's embedding of {size} "
+        "rows; take the tokenizer that belongs to the model, or a model that was resized for it"
+    )
+
+
 def spans_of(
     offsets: Sequence[tuple[int, int]] | npt.NDArray[np.int64],
     mask: Sequence[bool] | Bools,
@@ -259,6 +281,8 @@ def batches(rows: Sequence[Tokens], token_budget: int, pad_id: int) -> Iterator[
 
 def pad(rows: Sequence[Tokens], group: Sequence[int], pad_id: int) -> Batch:
     """The given windows as one right-padded batch."""
+    import torch  # here alone: rows are tokenised without it, see `scanning.ahead`
+
     width = max(len(rows[i].ids) for i in group)
     ids = torch.full((len(group), width), pad_id, dtype=torch.int64)
     attention = torch.zeros((len(group), width), dtype=torch.int64)

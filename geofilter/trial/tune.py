@@ -19,10 +19,10 @@ from geofilter.encode.model import (
     pad_id,
     pretrained,
     resolved_dtype,
-    tokenizer_of,
 )
 from geofilter.encode.tokens import Batch, Encoded, pad
 from geofilter.errors import InputError, TargetError
+from geofilter.target.tokenizer import tokenizer_of
 from geofilter.trial.config import Recipe
 from geofilter.trial.result import Training
 
