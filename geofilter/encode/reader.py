@@ -81,7 +81,6 @@ class FeatureReader:
         rows: Sequence[Encoded],
         on_batch: Callable[[int, int], None] | None = None,
         observe: Observer | None = None,
-        meanwhile: Callable[[], None] | None = None,
     ) -> list[RowFeatures]:
         """Row features in the order of `rows`, each the mean over the response tokens of all its windows.
 
@@ -91,20 +90,17 @@ class FeatureReader:
         Args:
             on_batch: told the rows begun and the tokens done after each batch.
             observe: shown every token activation, see `Observer`.
-            meanwhile: called once a batch, when a GPU has been given its work and nothing has been asked back: what
-                the CPU does in it takes no time of its own.
         """
-        return self._read(rows, None, on_batch, observe, meanwhile)[0]
+        return self._read(rows, None, on_batch, observe)[0]
 
     def read_divided(
         self,
         rows: Sequence[Encoded],
         shares: TokenShares,
         on_batch: Callable[[int, int], None] | None = None,
-        meanwhile: Callable[[], None] | None = None,
     ) -> tuple[list[RowFeatures], list[RowTokens]]:
         """`read`, and how the rows' scores are divided among their tokens."""
-        return self._read(rows, shares, on_batch, None, meanwhile)
+        return self._read(rows, shares, on_batch, None)
 
     def _read(
         self,
@@ -112,7 +108,6 @@ class FeatureReader:
         shares: TokenShares | None,
         on_batch: Callable[[int, int], None] | None,
         observe: Observer | None,
-        meanwhile: Callable[[], None] | None,
     ) -> tuple[list[RowFeatures], list[RowTokens]]:
         out: dict[int, RowFeatures] = {}
         divided: dict[int, WindowTokens] = {}
@@ -125,8 +120,6 @@ class FeatureReader:
         while batch is not None:
             try:
                 keep, residual = self._keep(batch)
-                if meanwhile:
-                    meanwhile()
                 following = next(coming, None)
                 pooled = pool(self.encoder, residual, keep, _observed(batch, keep, before, observe))
                 out.update(zip(batch.rows, pooled.rows(), strict=True))
