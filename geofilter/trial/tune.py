@@ -13,13 +13,7 @@ import numpy as np
 import torch
 
 from geofilter.config import Loading
-from geofilter.encode.model import (
-    choose_device,
-    out_of_memory,
-    pad_id,
-    pretrained,
-    resolved_dtype,
-)
+from geofilter.encode.model import choose_device, out_of_memory, pad_id, pretrained, resolved_dtype
 from geofilter.encode.tokens import Batch, Encoded, pad
 from geofilter.errors import InputError, TargetError
 from geofilter.target.tokenizer import tokenizer_of
