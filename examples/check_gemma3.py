@@ -24,12 +24,13 @@ import torch
 from safetensors.torch import save_file
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, pretrained, tokenizer_of
+from geofilter.encode.model import ResidualModel, pretrained
 from geofilter.files import file_sha256
 from geofilter.target.gguf_header import read_header
 from geofilter.target.pairing import model_config
 from geofilter.target.resolve import resolve, whole_model
 from geofilter.target.target import Target
+from geofilter.target.tokenizer import tokenizer_of
 
 TERMS = """The weights of Gemma 3 270M are Google's, and are used under the Gemma Terms of Use:
   https://ai.google.dev/gemma/terms

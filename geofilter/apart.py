@@ -43,25 +43,28 @@ def end_unused() -> None:
             end(process)
 
 
-def start(module: str, *args: str) -> subprocess.Popen[bytes]:
+def start(module: str, *args: str, spare: bool = True) -> subprocess.Popen[bytes]:
     """Start a module of this package with pipes to its standard input and from its standard output.
 
     It imports what this process would, from wherever that is found, and writes no messages of its own.
+
+    Args:
+        spare: allocate as `limit_memory` needs it; one that works on many threads without a limit is faster without.
     """
     by, process = _AHEAD.pop((module, *args), (0, None))
     if process is not None and by == os.getpid() and process.poll() is None:
         return process
-    return _started(module, *args)
+    return _started(module, *args, spare=spare)
 
 
-def _started(module: str, *args: str) -> subprocess.Popen[bytes]:
+def _started(module: str, *args: str, spare: bool = True) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
     return subprocess.Popen(
         [sys.executable, "-m", f"geofilter.{module}", *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **ALONE, **MALLOC, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        env={**os.environ, **ALONE, **(MALLOC if spare else {}), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         start_new_session=True,  # an interrupt is for the process that started it
     )
 

@@ -13,8 +13,6 @@ from helpers.tiny import D_IN, D_SAE, make_sae, random_pooled
 from geofilter.bank.geometry import max_cosine
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import ResidualModel
-from geofilter.encode.reader import FeatureReader
-from geofilter.encode.tokens import Encoded, Window
 from geofilter.target.resolve import resolve
 
 pytestmark = [
@@ -82,19 +80,6 @@ def test_the_default_on_a_gpu_is_bfloat16(hub):
     assert (model.dtype, model.device.type, model.hook_device.type) == (torch.bfloat16, "cuda", "cuda")
 
 
-def test_rows_can_be_made_ready_while_the_gpu_works(hub):
-    target = resolve(TargetChoice("llama-3.1-8b"), offline=True)
-    reader = FeatureReader(target, Loading("cuda"))
-    reader.model.model.layers[target.layer].register_forward_hook(lambda *_: torch.cuda._sleep(10**9))
-    still_busy = []
-    found = reader.read(
-        [Encoded((1, 2, 3), (False, True, True), (Window((1, 2, 3), (False, True, True)),))] * 2,
-        meanwhile=lambda: still_busy.append(not torch.cuda.current_stream().query()),
-    )
-    assert still_busy == [True]
-    assert [f.n_tokens for f in found] == [2, 2]
-
-
 def test_scores_are_divided_among_tokens_as_on_the_cpu_and_the_same_way_each_time(tmp_path: Path):
     from geofilter.bank.background import Background
     from geofilter.bank.linear import Linear, Shares
@@ -146,8 +131,8 @@ def test_doctor_compares_the_estimate_with_the_free_memory(hub):
 
 
 def test_fine_tuning_on_the_gpu_lowers_the_loss(tiny):
-    from geofilter.encode.model import tokenizer_of
     from geofilter.rows.records import parse_line
+    from geofilter.target.tokenizer import tokenizer_of
     from geofilter.trial.config import Recipe
     from geofilter.trial.measures import encode_all, log_probabilities
     from geofilter.trial.tune import Budget, tune, whole

@@ -153,5 +153,5 @@ def encode(
     if words is not None:
         words.start(rows, encoded)
     features = reader.read(encoded, observe=words.observe if words is not None else None)
-    refuse_infinite(features, rows)
+    refuse_infinite(features, ((row.file, row.line) for row in rows))
     return Pooled.of(features, reader.encoder.d_in)

@@ -24,14 +24,14 @@ from geofilter.encode.forest import NOTHING, Forest
 from geofilter.encode.memory import too_little
 from geofilter.encode.passes import Pass, Passes
 from geofilter.encode.probe import reads_forests
-from geofilter.encode.tokens import Encoded, Tokens
+from geofilter.encode.tokens import Encoded, Tokens, unknown_token
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
 from geofilter.target.decoder import layers_to_load
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
-from geofilter.target.staged import names_for_decoder, quantisation, staged_model, staged_tokenizer
-from geofilter.target.tokenizer import splits_wrongly
+from geofilter.target.staged import names_for_decoder, quantisation, staged_model
+from geofilter.target.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +56,11 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise TargetError(f"--device {name}: not available here; use --device auto or cpu") from None
     return device
+
+
+def computes_on_gpu(loading: Loading) -> bool:
+    """Whether a model that is loaded so computes on a CUDA device."""
+    return choose_device(loading.device).type == "cuda"
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -156,7 +161,9 @@ class ResidualModel:
             )
         self._held: tuple[I64, Held] = NOTHING, {}
         """tokens of the last pass with which the next one begins, and their keys and values"""
-        self.forests = self.device.type == "cpu" and reads_forests(self, embedded_tokens(self.model))
+        self.forests = self.device.type == "cpu" and reads_forests(
+            lambda read: self.responses(read)[self.layers[-1]], embedded_tokens(self.model)
+        )
         """whether passes may be laid out as forests, see `passes`"""
 
     def _load_parts(self, path: Path, loading: Loading) -> int:
@@ -211,13 +218,7 @@ class ResidualModel:
 
     def unknown_token(self, row: Encoded) -> RowError | None:
         """What is wrong with a row that holds a token the model has no embedding for; None when it holds none."""
-        token, size = max(row.ids), embedded_tokens(self.model)
-        if token < size:
-            return None
-        return RowError(
-            f"token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}) is outside of the model's embedding of "
-            f"{size} rows; take the tokenizer that belongs to the model, or a model that was resized for it"
-        )
+        return unknown_token(row, self.tokenizer, embedded_tokens(self.model))
 
     @torch.inference_mode()
     def residuals(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -266,22 +267,6 @@ class ResidualModel:
         seen = dict(self._seen)
         self._seen.clear()
         return seen
-
-
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
-
-    Raises:
-        OSError, ValueError and others of transformers: not one that can be read.
-    """
-    from transformers import AutoTokenizer
-
-    mend = {"fix_mistral_regex": True} if splits_wrongly(folder) else {}
-    with staged_tokenizer(folder) as shown:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            shown, local_files_only=True, trust_remote_code=False, **mend
-        )
-    return found
 
 
 def embedded_tokens(model: Any) -> int:

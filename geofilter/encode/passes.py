@@ -87,7 +87,7 @@ class Passes:
         return True
 
     def _fitting(self) -> int:
-        """How many of the windows that are left make the next pass, one at least; of a forest perhaps a few too many."""
+        """How many of the windows left make the next pass, one at least; of a forest perhaps a few too many."""
         tokens = 0
         before = self._held
         for n, i in enumerate(self._left):

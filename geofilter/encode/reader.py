@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +15,13 @@ import torch
 from geofilter.bank.features import RowFeatures, RowTokens
 from geofilter.config import Loading
 from geofilter.encode.memory import is_out_of_memory, too_little
-from geofilter.encode.model import DTYPES, ResidualModel
+from geofilter.encode.model import DTYPES, ResidualModel, embedded_tokens
 from geofilter.encode.passes import Pass, Passes
 from geofilter.encode.sae import Activations, FeatureEncoder
 from geofilter.encode.shares import PooledBatch, TokenShares, WindowTokens, sums
-from geofilter.encode.tokens import Encoded, Window
+from geofilter.encode.tokens import Encoded, Window, readable
 from geofilter.errors import TargetError
 from geofilter.files import Notify, silent
-from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.target.size import GPU_TOKEN_BUDGET, TOKEN_BUDGET
 from geofilter.target.target import Target
@@ -79,16 +78,20 @@ class FeatureReader:
         on_gpu = self.encoder.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.encoder.device) if on_gpu else None
 
+    @property
+    def embedded(self) -> int:
+        """Tokens that the model has an embedding for."""
+        return embedded_tokens(self.model.model)
+
     def readable(self, rows: Sequence[Encoded | RowError]) -> list[Encoded | RowError]:
         """The same rows, an error in the place of one that holds a token the model has no embedding for."""
-        return [row if isinstance(row, RowError) else self.model.unknown_token(row) or row for row in rows]
+        return readable(rows, self.tokenizer, self.embedded)
 
     def read(
         self,
         rows: Sequence[Encoded],
         on_batch: Callable[[int, int], None] | None = None,
         observe: Observer | None = None,
-        meanwhile: Callable[[], None] | None = None,
     ) -> list[RowFeatures]:
         """Row features in the order of `rows`, each the mean over the response tokens of all its windows.
 
@@ -98,20 +101,33 @@ class FeatureReader:
         Args:
             on_batch: told the rows begun and the tokens done after each pass.
             observe: shown every token activation, see `Observer`.
-            meanwhile: called once a pass, when a GPU has been given its work: what the CPU does in it takes no time of
-                its own.
         """
-        return self._read(rows, None, on_batch, observe, meanwhile)[0]
+        each = self._read(rows, None, on_batch, observe) if observe else self._read_once(rows, None, on_batch)
+        return each[0]
 
     def read_divided(
         self,
         rows: Sequence[Encoded],
         shares: TokenShares,
         on_batch: Callable[[int, int], None] | None = None,
-        meanwhile: Callable[[], None] | None = None,
     ) -> tuple[list[RowFeatures], list[RowTokens]]:
         """`read`, and how the rows' scores are divided among their tokens."""
-        return self._read(rows, shares, on_batch, None, meanwhile)
+        return self._read_once(rows, shares, on_batch)
+
+    def _read_once(
+        self, rows: Sequence[Encoded], shares: TokenShares | None, on_batch: Callable[[int, int], None] | None
+    ) -> tuple[list[RowFeatures], list[RowTokens]]:
+        """`_read`, of rows with the same tokens once."""
+        place: dict[tuple[tuple[int, ...], tuple[bool, ...]], int] = {}
+        of = [place.setdefault((row.ids, row.mask), len(place)) for row in rows]
+        if len(place) == len(rows):
+            return self._read(rows, shares, on_batch, None)
+        first = [of.index(n) for n in range(len(place))]
+        again = [row for i, row in enumerate(rows) if first[of[i]] != i]
+        features, tokens = self._read([rows[i] for i in first], shares, on_batch, None)
+        if on_batch:
+            on_batch(len(again), sum(len(window.ids) for row in again for window in row.windows))
+        return [features[n] for n in of], [tokens[n] for n in of] if tokens else []
 
     def _read(
         self,
@@ -119,7 +135,6 @@ class FeatureReader:
         shares: TokenShares | None,
         on_batch: Callable[[int, int], None] | None,
         observe: Observer | None,
-        meanwhile: Callable[[], None] | None,
     ) -> tuple[list[RowFeatures], list[RowTokens]]:
         windows = [window for row in rows for window in row.windows]
         before = list(itertools.accumulate((sum(window.mask) for window in windows), initial=0))
@@ -128,7 +143,7 @@ class FeatureReader:
         out: dict[int, RowFeatures] = {}
         divided: dict[int, WindowTokens] = {}
         passes = self.model.passes(windows, self._budget)
-        for queued in self._queued(passes, meanwhile):
+        for queued in self._queued(passes):
             read = queued.read
             try:
                 with queued.beside(self._stream):
@@ -153,7 +168,7 @@ class FeatureReader:
         whole = zip(of, features, strict=True)
         return features, [shares.row([divided.pop(i) for i in each], found) for each, found in whole]
 
-    def _queued(self, passes: Passes, meanwhile: Callable[[], None] | None = None) -> Iterator[_Queued]:
+    def _queued(self, passes: Passes) -> Iterator[_Queued]:
         """Passes whose vectors have been asked for, in their order.
 
         On a GPU the next one has been, too: it has work while the CPU waits for what it has found of this one.
@@ -168,8 +183,6 @@ class FeatureReader:
                     self._halve(passes, read, error)
                     continue
                 queue.append(_Queued(read, residual, self._stream and torch.cuda.current_stream().record_event()))
-                if meanwhile:
-                    meanwhile()
             if not queue:
                 return
             yield queue.pop(0)
@@ -261,15 +274,18 @@ def _show(observe: Observer, queued: _Queued, kept: torch.Tensor, acts: Activati
     observe(number[acts.token.cpu()].numpy(), acts.feature.cpu().numpy(), acts.value.cpu().numpy())
 
 
-def refuse_infinite(features: Sequence[RowFeatures], rows: Sequence[Row]) -> None:
+def refuse_infinite(features: Sequence[RowFeatures], places: Iterable[tuple[str, int]]) -> None:
     """Check what was read of rows.
+
+    Args:
+        places: file and line of each.
 
     Raises:
         TargetError: a row's activations are not finite, by file and line.
     """
-    for found, row in zip(features, rows, strict=True):
+    for found, (file, line) in zip(features, places, strict=True):
         if not found.n_tokens or not np.isfinite(found.values).all():
-            raise TargetError(f"{row.file}, line {row.line}: activations are not finite; use --dtype float32")
+            raise TargetError(f"{file}, line {line}: activations are not finite; use --dtype float32")
 
 
 def outlier_free(residual: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

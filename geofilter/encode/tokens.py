@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
-from geofilter.arrays import I32
+from geofilter.arrays import I32, Bools
 from geofilter.encode.rendering import Placed, place, said_besides
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -132,47 +134,95 @@ def encode_rows(
         special = set(tokenizer.all_special_ids)
         marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
         for i, ids, offsets in zip(texts, coded["input_ids"], coded["offset_mapping"], strict=True):
-            mask = [
-                token not in special and any(part.start < end and start < part.end for part in parts[i])
-                for token, (start, end) in zip(ids, offsets, strict=True)
-            ]
+            at = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(ids)).reshape(-1, 2)
+            mask = _inside(at, parts[i]) & ~np.fromiter(map(special.__contains__, ids), bool, len(ids))
+            marked = any(marks.search(turn.content) for turn in rows[i].turns)
             try:
-                marked = any(marks.search(turn.content) for turn in rows[i].turns)
-                found = _encoded(rows[i], ids, mask, marked, tokenizer, max_tokens)
-                # BOS, put in front, has no characters.
-                out[i] = replace(found, spans=spans_of(offsets, found.mask[len(found.ids) - len(ids) :], parts[i]))
+                out[i] = _encoded(rows[i], ids, mask, (at, parts[i]), marked, tokenizer, max_tokens)
             except RowError as error:
                 out[i] = error
     return [out[i] for i in range(len(rows))]
 
 
+def _inside(at: npt.NDArray[np.int64], parts: Sequence[Placed]) -> Bools:
+    """Which tokens (n,) share a character with a part of the text.
+
+    Args:
+        at: (n, 2) start and end of each token.
+    """
+    out = np.zeros(len(at), bool)
+    for part in parts:
+        out |= (at[:, 1] > part.start) & (at[:, 0] < part.end)
+    return out
+
+
 def _encoded(
-    row: Row, ids: list[int], mask: list[bool], marked: bool, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    row: Row,
+    ids: list[int],
+    mask: Bools,
+    placed: tuple[npt.NDArray[np.int64], Sequence[Placed]],
+    marked: bool,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
 ) -> Encoded:
-    """A row's tokens after BOS where no template has put it, and the windows they are read in."""
+    """A row's tokens after BOS where no template has put it, and the windows they are read in.
+
+    Args:
+        placed: start and end (n, 2) of each token in the rendered text, and the row's scored parts in it.
+
+    Raises:
+        RowError: no response token is left.
+    """
     templated = row.turns[0].role != "text" and bool(tokenizer.chat_template)
     bos = tokenizer.bos_token_id
-    if not templated and bos is not None and ids[:1] != [bos]:
-        # The first position is an attention sink whose norm is far outside the rest; BOS takes it.
-        ids, mask = [int(bos), *ids], [False, *mask]
-    if mask:
-        mask[0] = False
-    if not any(mask):
+    # The first position is an attention sink whose norm is far outside the rest; BOS takes it.
+    front = () if templated or bos is None or ids[:1] == [bos] else (int(bos),)
+    if not front:
+        mask[:1] = False
+    if not mask.any():
         raise RowError("no response token is left after masking special tokens; lengthen or remove the row")
-    return Encoded(tuple(ids), tuple(mask), tuple(windows_of(ids, mask, max_tokens)), marked)
+    spans = spans_of(placed[0], mask, placed[1])
+    tokens, scored = (*front, *ids), (*(False for _ in front), *mask.tolist())
+    return Encoded(tokens, scored, tuple(windows_of(tokens, scored, max_tokens)), marked, spans)
 
 
-def spans_of(offsets: Sequence[tuple[int, int]], mask: Sequence[bool], parts: Sequence[Placed]) -> I32:
+def readable(
+    rows: Sequence[Encoded | RowError], tokenizer: PreTrainedTokenizerBase, size: int
+) -> list[Encoded | RowError]:
+    """The same rows, an error in the place of one that holds a token the model has no embedding for.
+
+    Args:
+        size: tokens that the model has an embedding for.
+    """
+    return [row if isinstance(row, RowError) else unknown_token(row, tokenizer, size) or row for row in rows]
+
+
+def unknown_token(row: Encoded, tokenizer: PreTrainedTokenizerBase, size: int) -> RowError | None:
+    """What is wrong with a row that holds a token of no embedding among `size`; None when it holds none."""
+    token = max(row.ids)
+    if token < size:
+        return None
+    return RowError(
+        f"token {token} ({tokenizer.convert_ids_to_tokens(token)!r}) is outside of the model's embedding of {size} "
+        "rows; take the tokenizer that belongs to the model, or a model that was resized for it"
+    )
+
+
+def spans_of(
+    offsets: Sequence[tuple[int, int]] | npt.NDArray[np.int64],
+    mask: Sequence[bool] | Bools,
+    parts: Sequence[Placed],
+) -> I32:
     """Where response tokens stand in the response, see `Encoded.spans`.
 
     A token over the edge of a part is cut there; of one in two parts that touch, the larger piece counts.
 
     Args:
-        offsets: start and end of every token in the rendered text.
-        mask: which of them are response tokens.
+        offsets: (n, 2) start and end of every token in the rendered text.
+        mask: (n,) which of them are response tokens.
         parts: the row's scored parts.
     """
-    at = np.array(offsets, np.int64).reshape(-1, 2)[np.array(mask, bool)]
+    at = np.asarray(offsets, np.int64).reshape(-1, 2)[np.asarray(mask, bool)]
     start, end = at.T
     for i in range(len(at) - 2, -1, -1) if (start == end).any() else ():
         # Some tokenizers give the first bytes of a character its place without a width.
@@ -184,7 +234,7 @@ def spans_of(offsets: Sequence[tuple[int, int]], mask: Sequence[bool], parts: Se
         shared = np.minimum(end, part.end) - np.maximum(start, part.start)
         here = shared > most
         most[here] = shared[here]
-        out[here] = np.clip(at[here] + part.shift, part.low, part.high)
+        out[here] = np.minimum(np.maximum(at[here] + part.shift, part.low), part.high)
     return out.astype(np.int32)
 
 
@@ -231,6 +281,8 @@ def batches(rows: Sequence[Tokens], token_budget: int, pad_id: int) -> Iterator[
 
 def pad(rows: Sequence[Tokens], group: Sequence[int], pad_id: int) -> Batch:
     """The given windows as one right-padded batch."""
+    import torch  # here alone: rows are tokenised without it, see `scanning.ahead`
+
     width = max(len(rows[i].ids) for i in group)
     ids = torch.full((len(group), width), pad_id, dtype=torch.int64)
     attention = torch.zeros((len(group), width), dtype=torch.int64)

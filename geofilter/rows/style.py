@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,10 @@ SHOWN = ("length", "bullets", "digits", "code")
 """the columns that reports compare a score with"""
 
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
-_CODE_MARKS = re.compile(r"[{}()\[\]=;<>_`\\|$#]")
+_CODE_MARKS = rb"{}()[]=;<>_`\|$#"
+_PUNCTUATION = b".,;:!?'\"-"
+_DIGITS, _CAPITALS = string.digits.encode(), string.ascii_uppercase.encode()
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def style_features(text: str) -> npt.NDArray[np.float32]:
@@ -26,17 +30,24 @@ def style_features(text: str) -> npt.NDArray[np.float32]:
     n = max(1, len(text))
     lines = text.count("\n") + 1
     words = text.split()
+    ascii_bytes = text.encode("ascii", "ignore")
+    further = "".join(_NOT_ASCII.findall(text))
     return np.array(
         [
             np.log1p(len(text)),
             np.log(lines),
             len(_BULLET.findall(text)) / lines,
-            sum(c.isdigit() for c in text) / n,
-            len(_CODE_MARKS.findall(text)) / n,
-            sum(c.isupper() for c in text) / n,
-            sum(c in ".,;:!?'\"-" for c in text) / n,
+            (_count(ascii_bytes, _DIGITS) + sum(map(str.isdigit, further))) / n,
+            _count(ascii_bytes, _CODE_MARKS) / n,
+            (_count(ascii_bytes, _CAPITALS) + sum(map(str.isupper, further))) / n,
+            _count(ascii_bytes, _PUNCTUATION) / n,
             sum(map(len, words)) / max(1, len(words)),
-            len({w.lower() for w in words}) / max(1, len(words)),
+            len(set(text.lower().split())) / max(1, len(words)),
         ],
         dtype=np.float32,
     )
+
+
+def _count(text: bytes, among: bytes) -> int:
+    """How many bytes of a text are among some."""
+    return len(text) - len(text.translate(None, among))

@@ -9,7 +9,7 @@ from pathlib import Path
 from geofilter.apart import end_unused, start_ahead
 from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
-from geofilter.encode.model import precision_here
+from geofilter.encode.model import computes_on_gpu, precision_here
 from geofilter.encode.pair import checked_reader, fit
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.template import SECONDS
@@ -82,7 +82,8 @@ def scan(
             begun["target"]["notes"].append(fits)
         clock.lap("load")
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
-        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, telling)
+        apart = target.model_dir if computes_on_gpu(config.loading) else None
+        tokens = encode_shards(config, run, files, begun["fingerprint"], reader, shares, telling, apart)
         end_unused()
         clock.lap("encode")
         run.write_manifest(begun)  # not complete until all of what scoring writes is there

@@ -40,6 +40,6 @@ def text_vector(run: Run, vectors: Vectors, text: str, notify: Notify) -> F32:
     if isinstance(found, RowError):
         raise InputError(f"{OPTION}: {found}")
     features = reader.read([found])
-    refuse_infinite(features, [row])
+    refuse_infinite(features, [(row.file, row.line)])
     vector: F32 = vectors.content.of(Pooled.of(features, reader.encoder.d_in))[0]
     return vector

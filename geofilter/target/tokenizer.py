@@ -1,10 +1,15 @@
-"""Tokenizers that transformers reads as they are meant only when it is asked to: those of some Mistral models."""
+"""The tokenizer of a model folder; those of some Mistral models transformers reads rightly only when it is asked to."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from geofilter.target.staged import staged_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NOTE = "its tokenizer splits words by the pattern that transformers mends for Mistral's models (fix_mistral_regex)"
 _TYPES = ("mistral", "mistral3", "voxtral", "ministral", "pixtral")
@@ -12,6 +17,22 @@ _LEAST = 100_000
 """entries of a vocabulary; Mistral's smaller ones split words in another way, and rightly"""
 _MENDED_IN = 5
 """major version of transformers whose saved tokenizers need no mending"""
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        OSError, ValueError and others of transformers: not one that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    mend = {"fix_mistral_regex": True} if splits_wrongly(folder) else {}
+    with staged_tokenizer(folder) as shown:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            shown, local_files_only=True, trust_remote_code=False, **mend
+        )
+    return found
 
 
 def splits_wrongly(folder: Path) -> bool:

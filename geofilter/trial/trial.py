@@ -20,7 +20,7 @@ import numpy as np
 
 from geofilter.bank.bank import Bank
 from geofilter.config import Loading
-from geofilter.encode.model import pad_id, resolved_dtype, tokenizer_of
+from geofilter.encode.model import pad_id, resolved_dtype
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded
@@ -34,6 +34,7 @@ from geofilter.run.store import SCORES, Run
 from geofilter.scanning.reopen import banks_of, target_of
 from geofilter.target.resolve import whole_model
 from geofilter.target.target import Target
+from geofilter.target.tokenizer import tokenizer_of
 from geofilter.trial.arms import REMOVING, Arm, Removals, judged, planned, scores_under
 from geofilter.trial.config import SCORED, TrialConfig
 from geofilter.trial.freeform import FreeForm

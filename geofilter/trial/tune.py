@@ -14,15 +14,10 @@ import torch
 
 from geofilter.config import Loading
 from geofilter.encode.memory import too_little
-from geofilter.encode.model import (
-    choose_device,
-    pad_id,
-    pretrained,
-    resolved_dtype,
-    tokenizer_of,
-)
+from geofilter.encode.model import choose_device, pad_id, pretrained, resolved_dtype
 from geofilter.encode.tokens import Batch, Encoded, pad
 from geofilter.errors import InputError, TargetError
+from geofilter.target.tokenizer import tokenizer_of
 from geofilter.trial.config import Recipe
 from geofilter.trial.result import Training
 

@@ -222,3 +222,20 @@ def test_too_little_memory_makes_passes_smaller_and_is_told_once(tiny, monkeypat
     monkeypatch.setattr(ResidualModel, "responses", lambda *_: (_ for _ in ()).throw(RuntimeError("another")))
     with pytest.raises(RuntimeError, match="another"):
         reader.read(rows)
+
+
+def test_rows_with_the_same_tokens_are_read_once(tiny, monkeypatch):
+    target = resolve(TargetChoice(str(tiny[0]), str(tiny[1])), offline=True, notify=quiet)
+    reader = FeatureReader(target, Loading("cpu"))
+    one, other = (as_row(row) for row in related(300)[:2])
+    half = Encoded(one.ids, (*(False,) * 20, *one.mask[20:]), (Window(one.ids, (*(False,) * 20, *one.mask[20:])),))
+    read: list[int] = []
+    once = ResidualModel.responses
+    monkeypatch.setattr(ResidualModel, "responses", lambda self, p: (read.extend(p.windows), once(self, p))[1])
+    done: list[tuple[int, int]] = []
+    found = reader.read([one, other, one, half, one, other], lambda *of: done.append(of))
+    assert sorted(read) == [0, 1, 2]
+    assert [sum(of) for of in zip(*done, strict=True)] == [6, 4 * len(one.ids) + 2 * len(other.ids)]
+    for i, row in enumerate((one, other, one, half, one, other)):
+        np.testing.assert_allclose(found[i].values, reader.read([row])[0].values, rtol=1e-4)
+    assert found[0].n_tokens > found[3].n_tokens

@@ -102,3 +102,22 @@ def test_small_statistics_by_hand():
     low, high = auroc_interval(np.arange(40.0), np.arange(40) >= 20)
     assert low == high == 1.0
     assert style_features("- a 1\n- B")[STYLE.index("bullets")] == 1.0
+
+
+@pytest.mark.parametrize("text", [
+    "", "\n", "- a 1\n- B", "Σ ΟΔΟΣ ὁδός ΟΔΟΣ", "Straße STRASSE \N{CLOWN FACE} ²३ Éa\u2028éA\x85B",
+    "if (x[1] == 2) { y_z = `#`; }", "half a pair \ud800 X", "".join(map(chr, range(0x250))),
+])  # fmt: skip
+def test_the_style_of_any_text_counted_character_by_character(text: str):
+    words, lines, n = text.split(), text.count("\n") + 1, max(1, len(text))
+    expected = {
+        "length": np.log1p(len(text)), "lines": np.log(lines),
+        "digits": sum(c.isdigit() for c in text) / n,
+        "code": sum(c in "{}()[]=;<>_`\\|$#" for c in text) / n,
+        "capitals": sum(c.isupper() for c in text) / n,
+        "punctuation": sum(c in ".,;:!?'\"-" for c in text) / n,
+        "word length": sum(map(len, words)) / max(1, len(words)),
+        "variety": len({w.lower() for w in words}) / max(1, len(words)),
+    }  # fmt: skip
+    found = dict(zip(STYLE, style_features(text).tolist(), strict=True))
+    assert {name: found[name] for name in expected} == {k: float(np.float32(v)) for k, v in expected.items()}

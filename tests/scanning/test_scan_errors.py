@@ -7,15 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from helpers.command import geofilter, write_rows
 from helpers.scanning import errors_of, only_run, rows, scan_args
 from helpers.tiny import make_sae
 
 from geofilter.config import TargetChoice
-from geofilter.errors import InputError
-from geofilter.run.shard import Span
-from geofilter.scanning.shards import Ahead, Ready
 from geofilter.target.plan import NEEDS_SAE
 from geofilter.target.resolve import resolve
 
@@ -205,19 +201,3 @@ def test_a_huge_line_is_quarantined_by_its_place_and_a_damaged_shard_is_named(ti
     assert done.returncode == 0, done.stderr
     assert f"note: {named}: damaged (" in done.stderr
     assert (part.read_bytes(), (run / "scores.jsonl").read_bytes()) == (before, scores)
-
-
-def test_an_error_in_the_next_shard_leaves_this_one():
-    made = Ready(Path("part"), Span("f", 0, 0, 1), n_bytes=9, left=0)
-
-    def prepared():
-        yield made
-        yield None
-        raise InputError("d.jsonl: cannot be read to its end")
-
-    ahead = Ahead(prepared())
-    assert ahead.take() is made
-    ahead.step()
-    ahead.step()  # while the first is encoded
-    with pytest.raises(InputError):
-        ahead.take()

@@ -20,7 +20,7 @@ from helpers.gguf_files import random_model, sentencepiece, write_gguf
 from helpers.tiny import D_IN, LAYER, N_LAYERS, fit_sae, make_adapter, make_sae, make_tokenizer
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, pretrained, tokenizer_of
+from geofilter.encode.model import ResidualModel, pretrained
 from geofilter.encode.pair import checked_reader
 from geofilter.errors import TargetError
 from geofilter.files import cache_dir
@@ -30,6 +30,7 @@ from geofilter.target.gguf_header import read_header
 from geofilter.target.gguf_tokenizer import write_tokenizer
 from geofilter.target.model_names import same_model
 from geofilter.target.resolve import resolve, whole_model
+from geofilter.target.tokenizer import tokenizer_of
 
 CPU = Loading("cpu", "float32")
 

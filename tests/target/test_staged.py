@@ -11,9 +11,10 @@ from helpers.command import quiet
 from safetensors.torch import load_file, save_file
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import ResidualModel, tokenizer_of
+from geofilter.encode.model import ResidualModel
 from geofilter.errors import TargetError
 from geofilter.target.resolve import resolve
+from geofilter.target.tokenizer import tokenizer_of
 
 IDS = torch.randint(0, 400, (2, 9), generator=torch.Generator().manual_seed(1))
 

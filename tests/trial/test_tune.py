@@ -12,11 +12,12 @@ from helpers.tiny import make_model
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import pad_id, tokenizer_of
+from geofilter.encode.model import pad_id
 from geofilter.encode.reader import FeatureReader
 from geofilter.errors import InputError, TargetError
 from geofilter.rows.records import parse_line
 from geofilter.target.resolve import resolve
+from geofilter.target.tokenizer import tokenizer_of
 from geofilter.trial.config import Recipe
 from geofilter.trial.measures import (
     QUESTION,
