@@ -127,8 +127,9 @@ def make_sae(size: Size, model_dir: Path, folder: Path, device: torch.device) ->
     directions = torch.randn(size.hidden, size.d_sae, generator=generator, device=x.device)
     directions = torch.nn.functional.normalize(directions, dim=0)
     often = max(1, round(len(x) * min(L0, size.d_sae / 16) / size.d_sae))
-    threshold = torch.cat([(x @ part).topk(often, dim=0).values[-1] for part in directions.split(2048, dim=1)])
-    weights = {"W_enc": directions, "W_dec": directions.T, "threshold": threshold}
+    # Between two tokens, not at one: there the order of additions would decide whether it fires.
+    parts = [(x @ part).topk(often + 1, dim=0).values[-2:].mean(0) for part in directions.split(2048, dim=1)]
+    weights = {"W_enc": directions, "W_dec": directions.T, "threshold": torch.cat(parts)}
     save_sae(folder, size, model_dir.name, weights, {"architecture": "jumprelu", "apply_b_dec_to_input": False})
 
 

@@ -136,7 +136,7 @@ class Subject:
         In bfloat16 too: scores differ by what was read alone, and no bank has to be built.
         """
         if self.name == EMBEDDED:
-            return Scores.of_banks(find(BUILT_IN, self.target, "float32", lambda: reader, print))
+            return Scores.of_banks(find(list(BUILT_IN), self.target, "float32", lambda: reader, print))
         usual = Pooled.of(reader.read(self.encoded[:200]), reader.encoder.d_in)
         return Scores.random(usual, reader.encoder.d_sae)
 
