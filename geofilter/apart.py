@@ -21,20 +21,17 @@ ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS":
 """threads reserve memory, which counts"""
 MALLOC = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 """allocators that reserve more than is asked for would soon be at the limit"""
-
-
 _AHEAD: dict[tuple[str, ...], tuple[int, subprocess.Popen[bytes]]] = {}
 """module and arguments -> the process that was started ahead, and by which one"""
 
 
 def start_ahead(module: str, *args: str) -> None:
     """Start what `start` is to give out once, so that it loads while this process does something else."""
-    if not _AHEAD:
-        atexit.register(end_unused)
     if (module, *args) not in _AHEAD:
         _AHEAD[module, *args] = os.getpid(), _started(module, *args)
 
 
+@atexit.register
 def end_unused() -> None:
     """End what was started ahead and not asked for."""
     while _AHEAD:

@@ -36,9 +36,9 @@ _Noted = Literal["score", "percentile", "bank", "banks", "topic", "topics", "top
 _NOTED: tuple[_Noted, ...] = get_args(_Noted)
 """what of a score line is in a removed row's note, in this order"""
 _SCORE_LINE = re.compile(
-    rb'\{"file": .*, "line": \d+, "sha256": "[0-9a-f]{64}"'
-    rb', ("score": [^,]+, "percentile": [^,]+, "bank": "[^"]*", "banks": \{.*\}, "topic": (?:null|"[^"]*")'
-    rb', "topics": \{[^{}]*\}), "n_tokens": \d+, "response_tokens": \d+, "windows": \d+'
+    rb'\{"file": "[^"]*", "line": \d+, "sha256": "[0-9a-f]{64}"'
+    rb', ("score": [^,]+, "percentile": [^,]+, "bank": "[^"]*", "banks": \{(?:[^{}]*\{[^{}]*\})*\}'
+    rb', "topic": (?:null|"[^"]*"), "topics": \{[^{}]*\}), "n_tokens": \d+, "response_tokens": \d+, "windows": \d+'
     rb'(, "top_features": \[.*\], "common": [^,]+, "explained": [^,}]+)(?:, "like": \{.*\})?\}\n'
 )
 """a line of scores.jsonl as scoring writes it; its groups are these fields"""
