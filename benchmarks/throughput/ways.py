@@ -15,6 +15,7 @@ from benchmarks.throughput.saelens import SAELens
 from benchmarks.throughput.subject import Scores, Subject
 from geofilter.bank.features import RowFeatures
 from geofilter.config import ScanConfig
+from geofilter.encode.model import computes_on_gpu
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded, batches
 from geofilter.run.store import Run
@@ -57,7 +58,8 @@ def scan_run(subject: Subject, reader: FeatureReader, scores: Scores, n: int) ->
     begun = begin(config, encoding, files, subject.target, where)
     run.write_manifest(begun)
     telling = Telling(quiet, quiet, quiet, quiet)
-    encode_shards(config, run, files, begun["fingerprint"], lambda: reader, scores.shares, telling)
+    apart = subject.target.model_dir if computes_on_gpu(subject.loading) else None
+    encode_shards(config, run, files, begun["fingerprint"], lambda: reader, scores.shares, telling, apart)
     return run, [f["path"] for f in files]
 
 
