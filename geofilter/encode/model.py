@@ -36,7 +36,6 @@ from geofilter.target.tokenizer import tokenizer_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
 _OVERFLOWING = ("gemma3_text", "gemma3n_text")
 """types of models whose activations float16 cannot hold"""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
