@@ -40,7 +40,8 @@ _state: ContextVar[_State] = ContextVar("state")
 
 @contextmanager
 def attending(config: Any, forest: Forest, held: Held, keep: torch.Tensor) -> Iterator[Held]:
-    """Have the model of a configuration attend over a forest; gives the keys and values that are to be kept.
+    """Have the model of a configuration attend over a forest; gives the keys and values that are to be kept, of every
+    layer that attended so, when it has run.
 
     Args:
         config: the text decoder's, which its attention modules look at each time they run.
@@ -97,8 +98,7 @@ def attend(
         held_keys, held_values = state.held[layer]
         every_key = torch.cat([held_keys[:, :known], every_key], dim=1)
         every_value = torch.cat([held_values[:, :known], every_value], dim=1)
-    if len(state.keep):
-        state.kept[layer] = every_key[:, state.keep], every_value[:, state.keep]
+    state.kept[layer] = every_key[:, state.keep], every_value[:, state.keep]
     out = torch.empty((query.shape[2], query.shape[1], value.shape[-1]), dtype=value.dtype, device=value.device)
     for segment in state.forest.segments:
         keys, values = _path(every_key, segment), _path(every_value, segment)

@@ -27,7 +27,7 @@ from geofilter.encode.probe import reads_forests
 from geofilter.encode.tokens import Encoded, Tokens, unknown_token
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
-from geofilter.target.decoder import layers_to_load
+from geofilter.target.decoder import layers_to_load, steady_length
 from geofilter.target.hooks import Hook
 from geofilter.target.pairing import model_config
 from geofilter.target.staged import names_for_decoder, quantisation, staged_model
@@ -35,7 +35,6 @@ from geofilter.target.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
 
 _OVERFLOWING = ("gemma3_text", "gemma3n_text")
 """types of models whose activations float16 cannot hold"""
@@ -159,6 +158,7 @@ class ResidualModel:
                 f"{path}: --device-map {loading.device_map} found no room for all layers on the GPUs and left some on "
                 "the CPU or on disk; use more GPUs, or --device cpu"
             )
+        self._steady = steady_length(self.model.config.get_text_config(decoder=True))
         self._held: tuple[I64, Held] = NOTHING, {}
         """tokens of the last pass with which the next one begins, and their keys and values"""
         self.forests = self.device.type == "cpu" and reads_forests(
@@ -209,7 +209,7 @@ class ResidualModel:
 
     def passes(self, windows: Sequence[Tokens], budget: int) -> Passes:
         """Divide windows into passes of about `budget` tokens, laid out as suits the model."""
-        return Passes(windows, budget, self.pad_id, forests=self.forests)
+        return Passes(windows, budget, self.pad_id, forests=self.forests, steady=self._steady)
 
     @property
     def pad_id(self) -> int:
@@ -257,11 +257,14 @@ class ResidualModel:
         position = torch.from_numpy(forest.position).unsqueeze(0).to(self.device)
         with attending(self.model.config.get_text_config(decoder=True), forest, held, keep) as kept:
             found = self._run(input_ids=ids, position_ids=position)
+        if not kept.keys() >= set(range(self.layers[-1] + 1)):
+            raise RuntimeError("a layer mixes tokens by other means than the attention that was given")
         self._held = np.concatenate([forest.held, forest.ids])[keep.cpu()], kept
         return found
 
     def _run(self, **inputs: torch.Tensor) -> dict[int, torch.Tensor]:
         self._runs.clear()
+        self._seen.clear()  # of a pass that failed
         self.model(**inputs, use_cache=False)
         self._runs.refuse_loops(self.path)
         seen = dict(self._seen)

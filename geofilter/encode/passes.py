@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,17 +48,22 @@ class Passes:
 
     Args:
         forests: lay out passes as forests.
+        steady: what the model computes of a longer window depends on the window's length: see
+            `decoder.steady_length`. Such ones come together with those of the same length alone.
     """
 
-    def __init__(self, windows: Sequence[Tokens], budget: int, pad_id: int, *, forests: bool) -> None:
+    def __init__(
+        self, windows: Sequence[Tokens], budget: int, pad_id: int, *, forests: bool, steady: float = math.inf
+    ) -> None:
         self._mask = [np.fromiter(window.mask, bool, len(window.mask)) for window in windows]
         ends = [len(mask) - int(mask[::-1].argmax()) for mask in self._mask]
         self._ids = [np.fromiter(window.ids[:end], np.int64, end) for window, end in zip(windows, ends, strict=True)]
         self._held = NOTHING
         """tokens that the model knows when it is given the next pass"""
         self._sizes = [len(window.ids) for window in windows]
-        self.budget, self._pad_id, self._forests = budget, pad_id, forests
-        if forests:
+        self.budget, self._pad_id, self._steady = budget, pad_id, steady
+        self._forests = forests and max(map(len, self._ids), default=0) <= steady
+        if self._forests:
             self._left = sorted(range(len(windows)), key=lambda i: (sort_key(self._ids[i]), i))
         else:
             self._left = sorted(range(len(windows)), key=lambda i: (len(self._ids[i]), i))
@@ -82,7 +88,7 @@ class Passes:
         if len(failed.windows) == 1:
             return False
         self._left = [*failed.windows, *self._left]
-        self._held = failed.forest.held if failed.forest else NOTHING
+        self._held = NOTHING  # the model has gone on perhaps, and holds what this pass was to keep
         self.budget = max(1, min(self.budget, failed.input_ids.numel()) // 2)
         return True
 
@@ -97,7 +103,8 @@ class Passes:
                 tokens += len(ids) - (alike if alike >= SHARED else 0)
             else:
                 tokens = (n + 1) * len(ids)
-            if n and tokens > self.budget:
+            unlike = len(ids) > self._steady and len(ids) != len(before)
+            if n and (tokens > self.budget or unlike):
                 return n
             before = ids
         return len(self._left)
@@ -108,7 +115,8 @@ class Passes:
             group = self._left[:n]
             ids = [self._ids[i] for i in group]
             forest = grow(ids, self._usable(group))
-            tokens, n = len(forest.ids), n - 1
+            tokens = len(forest.ids)
+            n = min(n - 1, max(1, n * self.budget // max(1, tokens)))
         self._taken(len(group))
         places = zip(group, forest.places, strict=True)
         response = [at[self._mask[i][: len(at)]] - len(forest.held) for i, at in places]

@@ -182,10 +182,16 @@ class FeatureReader:
                 except (RuntimeError, MemoryError) as error:
                     self._halve(passes, read, error)
                     continue
-                queue.append(_Queued(read, residual, self._stream and torch.cuda.current_stream().record_event()))
+                queue.append(_Queued(read, residual, self._given()))
             if not queue:
                 return
             yield queue.pop(0)
+
+    def _given(self) -> Any:
+        """A CUDA event that comes when the device that holds the vectors, which need not be the current one, is done
+        with what it has been given; None where there is no GPU.
+        """
+        return self._stream and torch.cuda.current_stream(self.encoder.device).record_event()
 
     @torch.inference_mode()
     def _pooled(self, queued: _Queued) -> tuple[torch.Tensor, PooledBatch]:

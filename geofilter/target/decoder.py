@@ -7,6 +7,7 @@ the decoder alone is fetched, built and read, as if it had been published by its
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,6 +35,24 @@ def layers_to_load(config: Any, layers: int) -> int:
         config: of the decoder, transformers' own.
     """
     return int(config.num_hidden_layers) if any(hasattr(config, name) for name in _BY_ALL) else layers
+
+
+def steady_length(config: Any) -> float:
+    """Tokens up to which what a decoder computes of a window does not depend on how many come after; infinity where it
+    never does.
+
+    Beyond it, dynamic and LongRoPE positions are turned by other angles, all of them, those before it too.
+
+    Args:
+        config: of the decoder, transformers' own.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]  # one for all layers, or by their type
+    most = [
+        each.get("original_max_position_embeddings") or config.max_position_embeddings
+        for each in kinds if each.get("rope_type") in ("dynamic", "longrope")
+    ]  # fmt: skip
+    return min(most, default=math.inf)
 
 
 def is_nested(config: Mapping[str, Any]) -> bool:
