@@ -97,7 +97,9 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
     ours, theirs = (Scorer(bank, "ridge").standard(shipped.reference, shas) for bank in (again, shipped))
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.003
     assert np.corrcoef(again.shuffled.ravel(), shipped.shuffled.ravel())[0, 1] > 0.999
-    np.testing.assert_allclose(again.background.mean, shipped.background.mean, atol=1e-6)
+    off = np.abs(again.background.mean - shipped.background.mean)
+    # Of two features at the edge of a token's top 32, another order of additions may take the other.
+    assert (off > 1e-6).sum() <= 10 and off.max() < 5e-4
     assert again.rows.texts == shipped.rows.texts
     np.testing.assert_array_equal(again.rows.content, shipped.rows.content)
     cosine = (again.rows.vectors.astype(np.float32) * shipped.rows.vectors.astype(np.float32)).sum(1)
