@@ -52,7 +52,7 @@ def steady_length(config: Any) -> float:
         each.get("original_max_position_embeddings") or config.max_position_embeddings
         for each in kinds if each.get("rope_type") in ("dynamic", "longrope")
     ]  # fmt: skip
-    return min(most, default=math.inf)
+    return float(min(most, default=math.inf))
 
 
 def is_nested(config: Mapping[str, Any]) -> bool:
