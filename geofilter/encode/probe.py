@@ -44,7 +44,8 @@ def reads_forests(read: Callable[[Pass], torch.Tensor], size: int) -> bool:
 
 def _differences(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """(n,) relative ones of vectors (n, d)."""
-    return (found - expected).float().norm(dim=1) / expected.float().norm(dim=1)
+    off: torch.Tensor = (found - expected).float().norm(dim=1) / expected.float().norm(dim=1)
+    return off
 
 
 def _leak(read: Callable[[Pass], torch.Tensor], windows: list[Window], size: int) -> torch.Tensor:
