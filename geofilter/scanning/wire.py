@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import traceback
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +48,7 @@ def send(pipe: IO[bytes], said: Any, arrays: Mapping[str, npt.NDArray[Any]] | No
     Raises:
         BrokenPipeError: nobody reads it.
     """
-    tight = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    tight = {name: np.ascontiguousarray(found) for name, found in (arrays or {}).items()}
     for frame in (json.dumps(said).encode(), save(tight)):
         pipe.write(len(frame).to_bytes(_SIZE, "big"))
         pipe.write(frame)
@@ -129,7 +130,7 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         n_bytes=said["n_bytes"],
         left=said["left"],
         encoded=_rows(arrays),
-        columns={n.removeprefix(_COLUMN): array for n, array in arrays.items() if n.startswith(_COLUMN)},
+        columns={n.removeprefix(_COLUMN): found for n, found in arrays.items() if n.startswith(_COLUMN)},
         source=tuple(said["source"]),
         remarks=Counter(said["remarks"]),
         rejected=tuple(rejected),
@@ -143,8 +144,8 @@ def _arrays(rows: Sequence[Encoded]) -> Arrays:
     pieces: list[Tokens] = [*rows, *windows]
     lengths = [len(piece.ids) for piece in pieces]
     return {
-        "ids": np.fromiter(chain.from_iterable(piece.ids for piece in pieces), np.int32, sum(lengths)),
-        "mask": np.fromiter(chain.from_iterable(piece.mask for piece in pieces), np.bool_, sum(lengths)),
+        "ids": np.frombuffer(b"".join(array("i", piece.ids) for piece in pieces), np.intc),
+        "mask": np.frombuffer(b"".join(bytes(piece.mask) for piece in pieces), np.bool_),
         "lengths": np.array(lengths, np.int64),
         "windows": np.array([len(row) for row in own], np.int64),
         "starts": np.array([window.start for window in windows], np.int64),
@@ -160,8 +161,10 @@ def _whole(row: Encoded) -> bool:
 
 
 def _rows(arrays: Arrays) -> list[Encoded]:
-    ids, mask = arrays["ids"].tolist(), arrays["mask"].tolist()
-    pieces = [(tuple(ids[start:end]), tuple(mask[start:end])) for start, end in _places(arrays["lengths"])]
+    ids, mask = arrays["ids"], arrays["mask"]
+    pieces = [
+        (tuple(ids[start:end].tolist()), tuple(mask[start:end].tolist())) for start, end in _places(arrays["lengths"])
+    ]
     counts = arrays["windows"].tolist()
     starts = arrays["starts"].tolist()
     own = (Window(*piece, start) for piece, start in zip(pieces[len(counts) :], starts, strict=True))
