@@ -1,4 +1,4 @@
-"""What goes between a scan and the process that makes its rows ready: JSON and arrays, never pickle, which runs code.
+"""What goes between a scan and the process that makes its rows ready: JSON and arrays; unpickling would run code.
 
 A message is two frames, each behind its length: what it says as JSON, and its arrays as a safetensors file has them.
 """
@@ -196,7 +196,7 @@ def _plain(error: Exception) -> tuple[str, list[Any]]:
         return "OSError", [error.errno, error.strerror, os.fsdecode(name) if _is_name(name) else None]
     if isinstance(error, MemoryError):
         return "MemoryError", [str(error)]
-    return "RuntimeError", [f"{type(error).__name__}: {error}"]
+    return "RuntimeError", [str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"]
 
 
 def _is_name(name: object) -> bool:
