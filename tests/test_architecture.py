@@ -1,4 +1,4 @@
-"""The plan of the package: which package may import which, and what may load torch."""
+"""The plan of the package: which package may import which, and what may load torch; nothing pickles."""
 
 import ast
 import tomllib
@@ -46,6 +46,9 @@ MAY_IMPORT = {
 """a package may import the ground, itself and these, which all stand above it"""
 
 LOADS_TORCH = ("encode", "build", "scanning", "trial", "dictionary")
+
+RUN_CODE = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "multiprocessing"}
+"""libraries that read what they are given as a program, or send it so"""
 
 MOST_LINES = 340
 
@@ -105,6 +108,31 @@ def test_no_circle_of_modules():
     for name in MODULES:
         if name:
             visit(name, ())
+
+
+def pickled(text: str) -> set[str]:
+    """What a module takes of libraries that run code as they read, less the error of one that is held to plain data."""
+    tree, found = ast.parse(text), set()
+    names = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree) if isinstance(node, ast.Import)
+        for alias in node.names if alias.name.split(".")[0] in RUN_CODE
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in RUN_CODE:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            found.add(f"{names[node.value.id]}.{node.attr}")
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            found.add("allow_pickle")
+    return found - {"pickle.UnpicklingError"}
+
+
+def test_no_module_pickles():
+    assert {name: found for name, path in MODULES.items() if (found := pickled(path.read_text("utf-8")))} == {}
+    assert pickled("import pickle as p\ntry:\n    p.load(h)\nexcept p.UnpicklingError: ...") == {"pickle.load"}
+    assert pickled("from pickle import dumps\nimport marshal\nmarshal.loads(b'')") == {"pickle.dumps", "marshal.loads"}
+    assert pickled("np.load(p, allow_pickle=True)\nnp.load(p, allow_pickle=False)") == {"allow_pickle"}
 
 
 @pytest.mark.parametrize("name", MODULES)

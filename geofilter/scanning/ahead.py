@@ -5,9 +5,7 @@ The pipe between the two holds that process back: when it has made a shard ready
 
 from __future__ import annotations
 
-import pickle
 import subprocess
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +15,17 @@ from typing import IO, Any
 from geofilter.apart import end, start
 from geofilter.errors import RunError
 from geofilter.scanning.ready import Job, Ready, prepared
+from geofilter.scanning.wire import (
+    Arrays,
+    error_of,
+    error_said,
+    job_of,
+    job_said,
+    ready_of,
+    ready_said,
+    receive,
+    send,
+)
 from geofilter.target.tokenizer import tokenizer_of
 
 PATIENCE = 10.0
@@ -36,7 +45,7 @@ def ahead(job: Job, folder: Path) -> Iterator[Callable[[Callable[[], int]], Iter
     """
     process = start("scanning.ready_apart", spare=False)
     try:
-        _send(process, (job, folder))
+        _tell(process, job_said(job, folder))
         yield lambda embedded: _received(process, embedded)
     finally:
         end(process)
@@ -44,24 +53,23 @@ def ahead(job: Job, folder: Path) -> Iterator[Callable[[Callable[[], int]], Iter
 
 def _received(process: subprocess.Popen[bytes], embedded: Callable[[], int]) -> Iterator[Ready]:
     assert process.stdout is not None
-    _send(process, embedded())
+    _tell(process, embedded())
     while True:
         try:
-            found = pickle.load(process.stdout)  # of our own process
-        except (EOFError, pickle.UnpicklingError):
+            said, arrays = receive(process.stdout)
+        except EOFError:
             raise _ended(process) from None
-        if found is None:
+        if said is None:
             return
-        if isinstance(found, _Failed):
-            raise found.error from _InProcess(found.trace)
-        yield found
+        if "error" in said:
+            raise error_of(said) from _InProcess(said["trace"])
+        yield ready_of(said, arrays)
 
 
-def _send(process: subprocess.Popen[bytes], what: Any) -> None:
+def _tell(process: subprocess.Popen[bytes], said: Any) -> None:
     assert process.stdin is not None
     try:
-        pickle.dump(what, process.stdin)
-        process.stdin.flush()
+        send(process.stdin, said)
     except BrokenPipeError:
         raise _ended(process) from None
 
@@ -85,17 +93,6 @@ class _InProcess(Exception):
         return f"\n{self.args[0]}"
 
 
-class _Failed:
-    """An error that has come instead of the next shard."""
-
-    def __init__(self, error: Exception) -> None:
-        self.trace = "".join(traceback.format_exception(error))
-        try:
-            self.error: Exception = pickle.loads(pickle.dumps(error))
-        except Exception:  # another library's, which cannot be sent
-            self.error = RuntimeError(f"{type(error).__name__}: {error}")
-
-
 class _Gone(Exception):
     """Says that nobody waits for shards any more."""
 
@@ -103,29 +100,28 @@ class _Gone(Exception):
 def serve(asked: IO[bytes], answers: IO[bytes]) -> None:
     """Make shards ready for `ahead`, in a process that may be ended; return when there are no more, or no one asks."""
 
-    def receive() -> Any:
+    def asked_for() -> Any:
         try:
-            return pickle.load(asked)
-        except (EOFError, pickle.UnpicklingError):
+            return receive(asked)[0]
+        except EOFError:
             raise _Gone from None
 
-    def send(what: Any) -> None:
+    def answer(said: Any, arrays: Arrays | None = None) -> None:
         try:
-            pickle.dump(what, answers, pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+            send(answers, said, arrays)
         except BrokenPipeError:
             raise _Gone from None
 
     try:
-        job, folder = receive()
+        job, folder = job_of(asked_for())
         try:
             tokenizer = tokenizer_of(folder)
-            for ready in prepared(job, lambda: tokenizer, cache(receive)):
-                send(ready)
-            send(None)
+            for ready in prepared(job, lambda: tokenizer, cache(asked_for)):
+                answer(*ready_said(ready))
+            answer(None)
         except _Gone:
             raise
         except Exception as error:
-            send(_Failed(error))
+            answer(error_said(error))
     except _Gone:
         return

@@ -17,6 +17,7 @@ from geofilter.config import ScanConfig
 from geofilter.encode.tokens import Encoded, encode_rows, readable
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.lines import read_lines
+from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
@@ -37,14 +38,22 @@ Line = tuple[int, int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Which shards are to be made ready."""
+    """Which shards are to be made ready, and how."""
 
-    config: ScanConfig
+    reading: Reading
+    shard_rows: int
+    max_tokens: int
+    system: str
     files: Sequence[InputFile]
     present: Mapping[int, int]
     """the shards that are there, and the lines that each covers"""
     fingerprint: str
     """of the encoding"""
+
+    @classmethod
+    def of(cls, config: ScanConfig, files: Sequence[InputFile], present: Mapping[int, int], fingerprint: str) -> Job:
+        """What a scan asks for, less all that only the model needs."""
+        return cls(config.reading, config.shard_rows, config.max_tokens, config.system, files, present, fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,7 @@ def prepared(
         if number in job.present:
             first += sum(1 for _ in itertools.islice(lines, job.present[number]))
             continue
-        chunk = _next_chunk(lines, job.config.shard_rows)
+        chunk = _next_chunk(lines, job.shard_rows)
         if not chunk:
             return
         span = Span(job.fingerprint, number, first, len(chunk))
@@ -138,14 +147,13 @@ def _ready(
     embedded: Callable[[], int],
 ) -> Ready:
     """Parse and tokenise the lines of a shard."""
-    config, parsed = job.config, [
-        (index, line, parse_line(line, job.files[index]["path"], number, job.config.reading))
-        for index, number, line in chunk
-    ]  # fmt: skip
+    parsed = [
+        (index, line, parse_line(line, job.files[index]["path"], number, job.reading)) for index, number, line in chunk
+    ]
     usable = [row for _, _, row in parsed if isinstance(row, Row)]
     coded: list[Encoded | RowError] = []
     for start in range(0, len(usable), SLICE):
-        coded += encode_rows(usable[start : start + SLICE], tokenizer, config.max_tokens, config.system)
+        coded += encode_rows(usable[start : start + SLICE], tokenizer, job.max_tokens, job.system)
     found = iter(readable(coded, tokenizer, embedded()))
     rows: list[tuple[int, Row]] = []
     encoded: list[Encoded] = []

@@ -104,7 +104,8 @@ def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], 
 
     def reader() -> FeatureReader:
         if not loaded:
-            start_ahead("encode.template_apart", str(SECONDS))  # it is ready when the model is
+            if not computes_on_gpu(config.loading):  # rows are rendered in this process: it is ready when the model is
+                start_ahead("encode.template_apart", str(SECONDS))
             loaded.append(checked_reader(target, config.loading, notify))
         return loaded[0]
 

@@ -81,7 +81,7 @@ def encode_shards(
     mode = run.mode
     tokens = n_bytes = 0
     divided: TokenShares | None = None
-    job = Job(config, files, present, fingerprint)
+    job = Job.of(config, files, present, fingerprint)
     with _way(job, reader, apart if done < rows else None) as (shards, write):
         for ready in shards:
             if config.on_error == "fail" and ready.rejected:

@@ -54,7 +54,9 @@ def wait(until: Callable[[], object], seconds: float = 120) -> bool:
     return done
 
 
-def test_of_rows_of_every_kind(tiny, tiny_bank: Path, tmp_path: Path, apart):
+def test_of_rows_of_every_kind(tiny, tiny_bank: Path, tmp_path: Path, apart, monkeypatch):
+    begun: list[str] = []
+    monkeypatch.setattr("geofilter.scanning.scan.start_ahead", lambda module, *args: begun.append(module))
     odd = [
         {"nothing": 1},
         chat("q", "the answer " * 90),
@@ -75,6 +77,7 @@ def test_of_rows_of_every_kind(tiny, tiny_bank: Path, tmp_path: Path, apart):
         assert not makers(os.getpid())
     assert found[0] == found[1]
     assert len(found[0]) == 2 + 5
+    assert begun == ["encode.template_apart"]  # only where rows are rendered in this process
     # A shard that is gone is made again, and the others stay.
     gone = tmp_path / "runTrue" / "features" / "part-00002.safetensors"
     gone.unlink()
@@ -148,7 +151,7 @@ def test_the_process_ends_when_the_one_that_started_it_is_killed(tiny, tmp_path:
         "from pathlib import Path\nfrom geofilter.config import ScanConfig\n"
         "from geofilter.scanning.ahead import ahead\n"
         "from geofilter.scanning.ready import Job\n"
-        "job = Job(ScanConfig(shard_rows=5), [{'path': 'd.jsonl', 'rows': 600}], {}, 'f')\n"
+        "job = Job.of(ScanConfig(shard_rows=5), [{'path': 'd.jsonl', 'rows': 600}], {}, 'f')\n"
         f"with ahead(job, Path({str(tiny[0])!r})) as shards:\n"
         "    next(shards(lambda: 400))\n    print(flush=True)\n    input()"
     )
@@ -166,7 +169,7 @@ def test_the_process_ends_when_the_one_that_started_it_is_killed(tiny, tmp_path:
 def test_an_error_comes_behind_the_shards_before_it_wherever_they_are_made(tiny, tmp_path: Path):
     first = write_rows(tmp_path / "a.jsonl", [*rows(6), chat("q", "yes")])
     files = [{"path": str(path), "rows": 7, "bytes": 0} for path in (first, tmp_path / "b.jsonl")]
-    job = Job(ScanConfig(shard_rows=7), files, {}, "f")
+    job = Job.of(ScanConfig(shard_rows=7), files, {}, "f")
     tokenizer = tokenizer_of(tiny[0])
     size = max(tokenizer("the answer").input_ids)
     here, there = [], []
@@ -187,13 +190,14 @@ def test_an_error_comes_behind_the_shards_before_it_wherever_they_are_made(tiny,
 
 
 def test_an_error_that_is_not_foreseen_shows_where_it_came_from(tiny):
-    with pytest.raises(AttributeError) as found, ahead(Job(None, [], {}, "f"), tiny[0]) as shards:
+    job = Job.of(ScanConfig(), [{"path": "d.jsonl"}], {}, "f")
+    with pytest.raises(RuntimeError, match=r"^KeyError: 'rows'$") as found, ahead(job, tiny[0]) as shards:
         list(shards(lambda: 400))
     assert "in prepared" in str(found.value.__cause__)
 
 
 def test_a_folder_without_a_tokenizer_is_an_error_and_no_waiting(tmp_path: Path):
-    with pytest.raises(Exception, match=r"config\.json"), ahead(Job(ScanConfig(), [], {}, "f"), tmp_path) as shards:
+    with pytest.raises(Exception, match=r"config\.json"), ahead(Job.of(ScanConfig(), [], {}, "f"), tmp_path) as shards:
         list(shards(lambda: 400))
 
 
