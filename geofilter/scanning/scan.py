@@ -100,7 +100,7 @@ def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], 
 
     def reader() -> FeatureReader:
         if not loaded:
-            loaded.append(checked_reader(target, config.loading, notify))
+            loaded.append(checked_reader(target, config.loading, notify, config.max_tokens))
         return loaded[0]
 
     return reader
