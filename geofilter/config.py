@@ -147,13 +147,9 @@ class Loading:
             values=DEVICE_MAPS,
         ),
     )  # fmt: skip
-    max_memory: str | None = field(
-        default=None,
-        metadata=option(
-            "That a scan may take, 12GB for instance, of the GPU or else of the machine: it then reads less at once.",
-            MEMORY, metavar="SIZE",
-        ),
-    )  # fmt: skip
+    max_memory: str | None = field(default=None, metadata=option(
+        "That a scan may take, 12GB for instance, of the GPU or else of the machine: it then reads less at once.",
+        MEMORY, metavar="SIZE"))  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check choices.

@@ -36,6 +36,8 @@ TOKENIZER = 16
 """bytes that a tokenizer takes for each of its file's"""
 LIBRARIES = 24 << 20
 """what libraries still take when they are first used"""
+HELD = 100 << 20
+"""what the check of the pair leaves behind when the scan's own model is loaded"""
 UNKNOWN = 450 << 20
 """of interpreter and libraries, where the system does not say"""
 _ITEMS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -75,7 +77,7 @@ def memory_needed(
     beside = n * kept if kept != item else 0
     tokenizer = target_dir / "tokenizer.json"
     libraries = _resident() + LIBRARIES + (TOKENIZER * tokenizer.stat().st_size if tokenizer.is_file() else 0)
-    return Memory(layers, n * item, encoder, max(busy, beside - encoder), libraries)
+    return Memory(layers, n * item, encoder, max(busy, beside + HELD - encoder), libraries)
 
 
 def _dimensions(config: Any, d_in: int, d_sae: int, item: int, stored: int, columns: int) -> Dimensions:

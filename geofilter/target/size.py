@@ -20,6 +20,8 @@ PAIR_TOKENS = 4096
 """response tokens that the check of the pair reads, about: 3,000 with ordinary tokenizers"""
 FOUND = 100 * 80
 """bytes of the activations of a token and of what is computed of them: 100 of them, 80 bytes each"""
+LEFT, LEFT_BY_HALVES = 64 << 20, 48 << 20
+"""what the check of the pair leaves behind on the CPU, and what it leaves more in half precision; as measured"""
 REST = 32 << 20
 """what the CPU's allocator and libraries keep beside what is counted"""
 MAX_TOKENS = 1024
@@ -121,7 +123,8 @@ def working_on_cpu(of: Dimensions, at_once: AtOnce, max_tokens: int) -> int:
     read = 3 * PAIR_TOKENS * vectors + a_pass
     decoder = of.d_in * of.d_sae * (of.stored + FLOAT32 + (0 if of.stored == FLOAT32 else FLOAT32))
     rebuilt = 5 * PAIR_TOKENS * vectors + PAIR_TOKENS * FOUND + max(pre, decoder)
-    return REST + max(a_pass, encoding, read, rebuilt)
+    left = LEFT + (0 if of.item == FLOAT32 else LEFT_BY_HALVES)
+    return REST + max(left + max(a_pass, encoding), read, rebuilt)
 
 
 def parameters(row: Mapping[str, Any], layers: int) -> int:
