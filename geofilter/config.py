@@ -11,6 +11,7 @@ from typing import Any
 from geofilter.errors import InputError
 from geofilter.rows.fields import Fields, check, parse, written
 from geofilter.rows.reading import TRAIN, Reading, parse_only
+from geofilter.text import size
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAE_DTYPES = ("float32", "bfloat16")
@@ -146,19 +147,31 @@ class Loading:
             values=DEVICE_MAPS,
         ),
     )  # fmt: skip
+    max_memory: str | None = field(default=None, metadata=option(
+        "That a scan may take, 12GB for instance, of the GPU or else of the machine: it then reads less at once.",
+        MEMORY, metavar="SIZE"))  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check choices.
 
         Raises:
-            InputError: a value that is not offered.
+            InputError: a value that is not offered, or no size.
         """
+        _ = self.most_bytes
         _one_of("--dtype", self.dtype, DTYPES)
         _one_of("--sae-dtype", self.sae_dtype, SAE_DTYPES)
         if self.device_map is not None:
             _one_of("--device-map", self.device_map, DEVICE_MAPS)
             if self.device != "auto":
                 raise InputError(f"--device {self.device}: --device-map chooses the devices; leave one of them out")
+
+    @property
+    def most_bytes(self) -> int | None:
+        """Bytes of `max_memory`."""
+        found = None if self.max_memory is None else size(self.max_memory)
+        if self.max_memory is not None and found is None:
+            raise InputError(f"--max-memory {self.max_memory}: not a size; write 12GB or 800MB for instance")
+        return found
 
 
 def precision(dtype: str, sae_dtype: str) -> str:

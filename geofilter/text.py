@@ -135,3 +135,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     folded = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), folded, n=1)
     return f"; did you mean {folded[near[0]]}?" if near else ""
+
+
+def size(text: str) -> int | None:
+    """Bytes of a size as a person types it: `12GB`, `1.5 gb`, `800M`, `16GiB`; None for anything else."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:[.][0-9]{1,6})?) *([KMGT])(I?)B?", text.strip().upper())
+    if found is None or not float(found[1]):
+        return None
+    unit: int = (1024 if found[3] else 1000) ** ("KMGT".index(found[2]) + 1)
+    return round(float(found[1]) * unit)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 from geofilter.dictionary.corpus import Windows
-from geofilter.encode.memory import too_little
+from geofilter.encode.memory import each_pass, too_little
 from geofilter.encode.model import ResidualModel
-from geofilter.encode.reader import outlier_free, token_budget
+from geofilter.encode.need import token_budget
+from geofilter.encode.passes import Pass
+from geofilter.encode.reader import outlier_free
 from geofilter.errors import TargetError
 
 
@@ -32,16 +34,21 @@ def activations(
     out: torch.Tensor | None = None
     n = 0
     finite = torch.ones((), dtype=torch.bool, device=model.hook_device)  # asked back once, at the end
+
+    def kept(each: Pass) -> tuple[int, torch.Tensor]:
+        x = model.responses(each)[model.layers[-1]]
+        return len(x), x[outlier_free(x, each.counts)]
+
+    passes = model.passes(read, token_budget(model.device))
     try:
-        for each in model.passes(read, token_budget(model.device)):
-            x = model.responses(each)[model.layers[-1]]
-            found = x[outlier_free(x, each.counts)]
+        for n_read, found in each_pass(passes, kept, model.device):
             if out is None:
-                out = torch.empty((sum(sum(w.mask) for w in read), x.shape[-1]), dtype=x.dtype, device=x.device)
+                n_all = sum(sum(w.mask) for w in read)
+                out = torch.empty((n_all, found.shape[-1]), dtype=found.dtype, device=found.device)
             out[n : n + len(found)] = found
             finite &= found.isfinite().all()
             n += len(found)
-            told(len(x))
+            told(n_read)
     except torch.OutOfMemoryError:
         raise too_little(model.device) from None
     assert out is not None

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
 from geofilter.config import Loading, TargetChoice
-from geofilter.encode.model import DTYPES, choose_device, parameters, resolved_dtype
+from geofilter.encode.model import choose_device
+from geofilter.encode.need import fitting, memory_needed, said
 from geofilter.encode.pair import Check, explained_variance, judge_pair
-from geofilter.encode.reader import token_budget
 from geofilter.errors import TargetError
 from geofilter.files import Notify, cache_dir
 from geofilter.target.kept import check_target
-from geofilter.target.pairing import model_config
 from geofilter.target.resolve import cached_targets, locate
 from geofilter.target.sae_folder import decoder_shape
-from geofilter.target.size import MAX_TOKENS, Memory, layers_needed, working
+from geofilter.target.size import MAX_TOKENS
+from geofilter.target.target import Target
 
 
 def faiss_builds() -> list[str]:
@@ -62,32 +61,20 @@ def check_cache() -> Check:
     return Check("cache", ok, f"{folder}" + ("" if ok else ": not writable; set GEOFILTER_CACHE to a folder that is"))
 
 
-def memory_needed(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading, max_tokens: int) -> Memory:
-    """What a scan will hold on its device, reckoned from the configurations before anything is loaded.
-
-    Parameters are counted on torch's meta device. See `size` for the rest.
-    """
-    config = model_config(target_dir)
-    layers = layers_needed(layer, int(config.num_hidden_layers))
-    item = DTYPES[resolved_dtype(loading)].itemsize
-    tokens = token_budget(choose_device(loading.device))
-    return Memory(
-        layers,
-        parameters(target_dir, layers) * item,
-        d_in * d_sae * DTYPES[loading.sae_dtype].itemsize,
-        working(d_in, d_sae, int(config.num_attention_heads), tokens, max_tokens),
-    )
-
-
-def check_memory(target_dir: Path, layer: int, d_in: int, d_sae: int, loading: Loading) -> Check:
-    """Does the estimate fit the GPU? On the CPU it is only told."""
+def check_memory(target: Target, loading: Loading) -> Check:
+    """Does the estimate fit the GPU, and --max-memory? What the machine has free is not asked."""
+    d_in, d_sae = decoder_shape(target.sae_dir)
+    try:
+        at_once = fitting(target, loading)
+    except TargetError as error:
+        return Check("memory", False, str(error))
+    need = memory_needed(
+        target.model_dir, target.layer, d_in, d_sae, loading, MAX_TOKENS, at_once, target.sae_dir
+    )  # fmt: skip
+    text = said(need, loading)
+    if loading.max_memory is not None:
+        text += f"; {at_once.tokens:,} tokens at once to keep within {loading.max_memory}"
     device = choose_device(loading.device)
-    need = memory_needed(target_dir, layer, d_in, d_sae, loading, MAX_TOKENS)
-    text = (
-        f"about {need.total / 1e9:.1f} GB: model {need.model / 1e9:.1f} ({need.layers} layers in "
-        f"{resolved_dtype(loading)}), encoder {need.encoder / 1e9:.1f} ({loading.sae_dtype}), "
-        f"working memory {need.working / 1e9:.1f}"
-    )
     if device.type != "cuda":
         return Check("memory", True, text)
     numbers = range(torch.cuda.device_count()) if loading.device_map else [device.index or 0]
@@ -129,8 +116,7 @@ def examine_target(choice: TargetChoice, loading: Loading, notify: Notify) -> li
         checks = [Check("files", True, where)]
         checks += [Check("note", True, text) for text in target.notes]
         check_target(target)
-        d_in, d_sae = decoder_shape(target.sae_dir)
-        checks.append(check_memory(target.model_dir, target.layer, d_in, d_sae, loading))
+        checks.append(check_memory(target, loading))
         if not checks[-1].ok:
             return checks
         return [*checks, judge_pair(target, explained_variance(target, loading))]

@@ -9,15 +9,18 @@ from pathlib import Path
 import torch
 
 from geofilter.config import Loading
-from geofilter.encode.memory import too_little
-from geofilter.encode.model import DTYPES, ResidualModel, count_layers, precision_here, resolved_dtype
-from geofilter.encode.reader import FeatureReader, outlier_free, token_budget
+from geofilter.encode.memory import each_pass, give_back, is_out_of_memory, too_little
+from geofilter.encode.model import DTYPES, ResidualModel, choose_device, count_layers, precision_here, resolved_dtype
+from geofilter.encode.need import fitting
+from geofilter.encode.passes import Pass
+from geofilter.encode.reader import FeatureReader, outlier_free
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import encode_row
 from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, cache_dir, write_json
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shipped import background_rows
+from geofilter.target.size import MAX_TOKENS
 from geofilter.target.target import Target
 
 PAIR_ROWS = 40
@@ -45,8 +48,12 @@ def explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, 
     """
     try:
         return _explained_variance(target, loading)
-    except torch.OutOfMemoryError:
-        raise too_little(loading.device) from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise too_little(choose_device(loading.device)) from None
+    finally:
+        give_back()
 
 
 def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str, float]]:
@@ -58,9 +65,11 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     Returns:
         per layer `explained_variance` and `l0` (active features a token).
     """
+    at_once = fitting(target, loading)
     near = range(max(0, target.layer - 1), min(target.layer + 2, count_layers(target.model_dir)))
     model = ResidualModel(target.model_dir, near, loading, target.hook.kind, adapter=target.adapter_dir)
     encoder = FeatureEncoder(target.sae_dir, model.hook_device, DTYPES[loading.sae_dtype])
+    encoder.chunk = min(encoder.chunk, at_once.chunk)
     rows = []
     try:
         for row in background_rows()[:PAIR_ROWS]:
@@ -71,19 +80,27 @@ def _explained_variance(target: Target, loading: Loading) -> dict[int, dict[str,
     except RowError as error:
         raise TargetError(f"{target.name}: cannot read ordinary chat: {error}") from None
     vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in model.layers}
-    for read in model.passes(rows, token_budget(model.device)):
-        for layer, x in model.responses(read).items():
-            vectors[layer].append(x[outlier_free(x, read.counts)].float().to(encoder.device))
+
+    def kept(read: Pass) -> dict[int, torch.Tensor]:
+        found = model.responses(read).items()
+        return {layer: x[outlier_free(x, read.counts)].float().to(encoder.device) for layer, x in found}
+
+    passes = model.passes(rows, at_once.tokens)
+    for found in each_pass(passes, kept, model.device):
+        for layer, x in found.items():
+            vectors[layer].append(x)
+        del found, x
     out = {}
-    for layer, parts in vectors.items():
-        x = torch.cat(parts)
+    for layer in model.layers:
+        x = torch.cat(vectors.pop(layer))
         if not len(x) or not x.isfinite().all():
             raise TargetError(
                 f"{target.name}: layer {layer} is not finite in {resolved_dtype(loading)}; use --dtype float32"
             )
         acts = encoder.encode(x)
-        left = (x - encoder.decode(acts, len(x))).square().sum()
-        variance = (x - x.mean(0)).square().sum()
+        with torch.inference_mode():
+            left = encoder.decode(acts, len(x)).sub_(x).square_().sum()
+            variance = (x - x.mean(0)).square_().sum()
         out[layer] = {"explained_variance": 1 - float(left / variance), "l0": len(acts.value) / len(x)}
     return out
 
@@ -165,16 +182,20 @@ def require_pair(target: Target, loading: Loading, notify: Notify) -> None:
         notify(f"note: {memory.parent} cannot be written, so the next start checks this pair again")
 
 
-def checked_reader(target: Target, loading: Loading, notify: Notify) -> FeatureReader:
+def checked_reader(target: Target, loading: Loading, notify: Notify, max_tokens: int = MAX_TOKENS) -> FeatureReader:
     """Model and SAE of a target, loaded after its pair has been checked.
+
+    Args:
+        max_tokens: of the longest window that will be read, by which --max-memory is reckoned.
 
     Raises:
         TargetError: see `require_pair` and `reader.FeatureReader`.
     """
+    fitting(target, loading, max_tokens)
     require_pair(target, loading, notify)
     if (text := fit(target, loading)) is not None:
         notify(f"note: {text}")
-    reader = FeatureReader(target, loading, notify=notify)
+    reader = FeatureReader(target, loading, notify=notify, max_tokens=max_tokens)
     if not reader.tokenizer.chat_template:
         notify(f"note: {target.model} has no chat template; the turns of a row are joined by blank lines")
     return reader

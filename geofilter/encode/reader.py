@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 
 from geofilter.bank.features import RowFeatures, RowTokens
 from geofilter.config import Loading
-from geofilter.encode.memory import is_out_of_memory, too_little
+from geofilter.encode.memory import halve, too_little
 from geofilter.encode.model import DTYPES, ResidualModel, embedded_tokens
+from geofilter.encode.need import fitting
 from geofilter.encode.passes import Pass, Passes
 from geofilter.encode.sae import Activations, FeatureEncoder
 from geofilter.encode.shares import PooledBatch, TokenShares, WindowTokens, sums
@@ -23,7 +24,7 @@ from geofilter.encode.tokens import Encoded, Window, readable
 from geofilter.errors import TargetError
 from geofilter.files import Notify, silent
 from geofilter.rows.row_error import RowError
-from geofilter.target.size import GPU_TOKEN_BUDGET, TOKEN_BUDGET
+from geofilter.target.size import MAX_TOKENS
 from geofilter.target.target import Target
 
 OUTLIER_NORM = 7.0
@@ -46,23 +47,22 @@ class TokenFeatures:
     value: npt.NDArray[np.float32]
 
 
-def token_budget(device: torch.device) -> int:
-    """Tokens in one forward pass, about."""
-    return TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
-
-
 class FeatureReader:
     """Model and SAE of one target, loaded and ready to read rows.
 
     Args:
         decoder: read this decoder of the target's model, fine-tuned perhaps; see `ResidualModel`.
         notify: told once when passes are made smaller for want of memory.
+        max_tokens: of the longest window that will be read, by which --max-memory is reckoned.
     """
 
     def __init__(
-        self, target: Target, loading: Loading | None = None, decoder: Any = None, notify: Notify = silent
-    ) -> None:
+        self, target: Target, loading: Loading | None = None, decoder: Any = None, notify: Notify = silent,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:  # fmt: skip
         loading = loading or Loading()
+        # A decoder that is there already is in no estimate.
+        at_once = fitting(target, loading if decoder is None else replace(loading, max_memory=None), max_tokens)
         self.target = target
         self._notify = notify
         self.model = ResidualModel(
@@ -74,7 +74,8 @@ class FeatureReader:
             self.encoder = FeatureEncoder(target.sae_dir, self.model.hook_device, DTYPES[loading.sae_dtype])
         except torch.OutOfMemoryError:
             raise too_little(self.model.hook_device) from None
-        self._budget = token_budget(self.model.device)
+        self._budget = self._first_budget = at_once.tokens
+        self.encoder.chunk = min(self.encoder.chunk, at_once.chunk)
         on_gpu = self.encoder.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.encoder.device) if on_gpu else None
 
@@ -206,11 +207,8 @@ class FeatureReader:
             TargetError: it was of one window.
             BaseException: the error, if it is another.
         """
-        if not is_out_of_memory(error):
-            raise error
-        if not passes.halve(read):
-            raise too_little(self.model.device) from None
-        if self._budget == token_budget(self.model.device):
+        halve(passes, read, error, self.model.device)
+        if self._budget == self._first_budget:
             self._notify(f"note: {self.model.device}: too little memory for {read.n_tokens} tokens at once; going on "
                          "with fewer")  # fmt: skip
         self._budget = passes.budget

@@ -89,7 +89,8 @@ class FeatureEncoder:
         """
         with open_weights(self.path, "pt") as file:
             found: torch.Tensor = file.get_tensor(name)
-        if not found.is_floating_point() or not found.isfinite().all():
+        # The least and the greatest are not finite where a number is not, and take no copy of them all.
+        if not found.is_floating_point() or (found.numel() and not torch.stack(found.aminmax()).isfinite().all()):
             raise TargetError(f"{self.path / WEIGHTS}: {name} is not finite throughout; get the folder again")
         return found.to(device or self.device, dtype)
 

@@ -86,6 +86,8 @@ class LoadingAbout(TypedDict):
     dtype: str
     sae_dtype: str
     device_map: str | None
+    max_memory: NotRequired[str | None]
+    """absent from runs of versions that had no such option"""
 
 
 class Counts(TypedDict):

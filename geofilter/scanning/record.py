@@ -14,7 +14,7 @@ from typing import cast
 from geofilter.bank.bank import Bank
 from geofilter.config import BUILT_IN, ScanConfig, fingerprint, typed
 from geofilter.encode.model import choose_device, resolved_dtype
-from geofilter.encode.reader import token_budget
+from geofilter.encode.need import token_budget
 from geofilter.errors import InputError, RunError
 from geofilter.files import RUNS, Notify
 from geofilter.rows.lines import read_lines

@@ -106,7 +106,7 @@ def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], 
         if not loaded:
             if not computes_on_gpu(config.loading):  # rows are rendered in this process: it is ready when the model is
                 start_ahead("encode.template_apart", str(SECONDS))
-            loaded.append(checked_reader(target, config.loading, notify))
+            loaded.append(checked_reader(target, config.loading, notify, config.max_tokens))
         return loaded[0]
 
     return reader

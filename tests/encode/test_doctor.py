@@ -12,8 +12,8 @@ from helpers.families import fitted, put_native
 
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode import pair
-from geofilter.encode.doctor import memory_needed
 from geofilter.encode.model import ResidualModel, parameters
+from geofilter.encode.need import memory_needed
 from geofilter.encode.pair import FLOOR, judge_pair, require_pair
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.sae import FeatureEncoder
@@ -72,7 +72,7 @@ def test_doctor_on_a_named_target(hub):
     assert [c["name"] for c in checks[5:]] == ["files", "note", "memory", "pair"]
     assert all(c["ok"] for c in checks), checks
     assert "another training stage of the same model" in checks[6]["text"]
-    assert "GB: model 0.0 (14 layers in float32)" in checks[7]["text"]
+    assert "GB: model 0.00 (14 layers in float32)" in checks[7]["text"]
     assert checks[8]["text"].startswith("gemma-2-2b-it: explained variance layer 11: 0.")
     assert "; L0 " in checks[8]["text"]
 

@@ -10,7 +10,7 @@ import torch
 from helpers.command import geofilter
 
 from geofilter.config import Loading
-from geofilter.encode.doctor import memory_needed
+from geofilter.encode.need import memory_needed
 from geofilter.target.named import known
 from geofilter.target.size import at_default, layers_needed, parameters
 
@@ -80,7 +80,7 @@ def test_parameters_layers_and_heads_are_those_of_the_published_dimensions(name:
 @pytest.mark.parametrize("name", ["gemma-2-2b", "qwen3.5-9b"])
 def test_it_is_what_doctor_reckons_with_the_model_s_own_files(name: str, tmp_path: Path, monkeypatch):
     config_of(name).save_pretrained(tmp_path)
-    monkeypatch.setattr("geofilter.encode.doctor.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("geofilter.encode.need.choose_device", lambda _: torch.device("cuda"))
     row = known()[name]
     need = memory_needed(tmp_path, row["layer"], row["d_in"], row["features"], Loading("cpu", "bfloat16"), 1024)
     assert need == at_default(row)
@@ -89,7 +89,7 @@ def test_it_is_what_doctor_reckons_with_the_model_s_own_files(name: str, tmp_pat
 def test_targets_hold_the_share_of_the_layers_and_the_memory():
     found = json.loads(geofilter("targets", "--json").stdout)
     gemma = found["gemma-2-2b"]["at_default"]
-    assert gemma == {"layers": 14, "model": 3359900160, "encoder": 150994944, "working": 805306368}
+    assert gemma == {"layers": 14, "model": 3359900160, "encoder": 150994944, "working": 805306368, "libraries": 0}
 
 
 def test_features_are_those_of_the_default_width():
