@@ -7,7 +7,7 @@ import torch
 from benchmarks.throughput.rows import MAX_TOKENS
 from benchmarks.throughput.subject import Subject
 from benchmarks.throughput.ways import scan_run
-from geofilter.encode.doctor import memory_needed
+from geofilter.encode.need import memory_needed
 from geofilter.encode.pair import explained_variance
 from geofilter.encode.reader import FeatureReader
 from geofilter.target.sae_folder import decoder_shape

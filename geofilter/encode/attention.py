@@ -153,7 +153,8 @@ class _Rule:
         groups = len(keys)
         start = 0 if self.window is None else max(0, first - self.window + 1)
         keys, values = keys[:, start : first + n], values[:, start : first + n]
-        scaled = (query * self.scale).reshape(groups, -1, d)
+        # Of a cap, scores are divided by it before tanh: with the scale, in one product.
+        scaled = (query * (self.scale / (self.cap or 1))).reshape(groups, -1, d)
         scores = self._capped(torch.bmm(scaled, keys.transpose(1, 2)).view(heads, n, -1))
         # Adding is several times as fast as filling in.
         scores[..., first - start :] += _minus_infinity(_later(n, query.device), scores.dtype)
@@ -163,7 +164,7 @@ class _Rule:
         return torch.bmm(weights.view(groups, -1, weights.shape[-1]), values).view(heads, n, -1)
 
     def _capped(self, scores: torch.Tensor) -> torch.Tensor:
-        return scores if self.cap is None else scores.div_(self.cap).tanh_().mul_(self.cap)
+        return scores if self.cap is None else scores.tanh_().mul_(self.cap)
 
     def _too_early(self, n: int, first: int, start: int, device: torch.device) -> torch.Tensor:
         """(n, m) True for keys that are out of the window."""
