@@ -6,6 +6,7 @@ read from there ever after, offline too.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from geofilter.files import Notify, cache_dir, file_sha256, made_once
 from geofilter.target import kept
 from geofilter.target.gguf import widen, write_tokenizer, writing
 from geofilter.target.gguf_header import read_header
+from geofilter.target.hub import CONFIG
 
 
 def _model_folder(name: str, row: dict[str, Any], whole: bool = False) -> Path:
@@ -32,6 +34,11 @@ def embedded_cached(name: str, row: dict[str, Any]) -> bool:
 
 def _is_model(folder: Path) -> bool:
     return bool(kept.recorded(folder))
+
+
+def _is_whole(folder: Path) -> bool:
+    """True for one that names its class; those of an earlier version do not."""
+    return _is_model(folder) and "architectures" in json.loads((folder / CONFIG).read_text("utf-8"))
 
 
 def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Notify, whole: bool = False) -> Path:
@@ -56,7 +63,7 @@ def embedded_model(name: str, row: dict[str, Any], *, offline: bool, notify: Not
                 widen(header, None if whole else row["kept_layers"], out, truncated=True)
         kept.record(out)
 
-    made = made_once(_model_folder(name, row, whole), _is_model, make, notify)
+    made = made_once(_model_folder(name, row, whole), _is_whole if whole else _is_model, make, notify)
     kept.check(made, kept.recorded(made))
     return made
 

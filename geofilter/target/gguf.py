@@ -175,6 +175,7 @@ def _formats(header: Header) -> str:
 def _write_config(header: Header, layers: int | None, out: Path) -> dict[str, Any]:
     """Write a file's configuration, of the first `layers` layers if not None; returns its facts."""
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     architecture_of(header)
     factors = header.tensors.get(ROPE)
@@ -186,7 +187,10 @@ def _write_config(header: Header, layers: int | None, out: Path) -> dict[str, An
         if "layer_types" in facts:
             facts["layer_types"] = facts["layer_types"][:layers]
     try:
-        AutoConfig.for_model(**facts).save_pretrained(out)
+        config = AutoConfig.for_model(**facts)
+        if layers is None:  # a language model by itself: other programs ask which class
+            config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+        config.save_pretrained(out)
     except Exception as error:  # whatever transformers raises at values it does not take
         raise TargetError(
             f"{header.path}: its metadata are no configuration of a model ({first_line(error)}); get the file again"
