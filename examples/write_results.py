@@ -3,8 +3,8 @@
     python examples/write_results.py WORK...
 
 Each of the measuring scripts leaves PART.json and PART.md in its WORK folder: removal (`measure_removal.py`),
-mechanism (`check_mechanism.py`), judge (`measure_judge.py`), power (`python -m benchmarks.score`); speed is put together
-by hand from `python -m benchmarks.throughput`. A part that is in none of the folders stays as it is.
+mechanism (`check_mechanism.py`), judge (`measure_judge.py`), power (`python -m benchmarks.score`); speed is put
+together by hand from `python -m benchmarks.throughput`. A part that is in none of the folders stays as it is.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -157,7 +158,7 @@ class _Rule:
         scaled = (query * (self.scale / (self.cap or 1))).reshape(groups, -1, d)
         scores = self._capped(torch.bmm(scaled, keys.transpose(1, 2)).view(heads, n, -1))
         # Adding is several times as fast as filling in.
-        scores[..., first - start :] += _minus_infinity(_later(n, query.device), scores.dtype)
+        scores[..., first - start :] += _later(scores.dtype, scores.device)[:n, :n]
         if self.window is not None and first + n - start > self.window:
             scores += _minus_infinity(self._too_early(n, first, start, query.device), scores.dtype)
         weights = self._weights(scores)
@@ -183,6 +184,7 @@ def _minus_infinity(where: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(where.shape, dtype=dtype, device=where.device).masked_fill_(where, -torch.inf)
 
 
-def _later(n: int, device: torch.device) -> torch.Tensor:
-    """(n, n) True for keys after the query."""
-    return torch.ones((n, n), dtype=torch.bool, device=device).triu(1)
+@cache
+def _later(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(BLOCK, BLOCK) minus infinity for keys after the query; the same in every block, layer and pass."""
+    return _minus_infinity(torch.ones((BLOCK, BLOCK), dtype=torch.bool, device=device).triu(1), dtype)

@@ -14,7 +14,7 @@ import torch
 
 from geofilter.errors import TargetError
 from geofilter.target.sae_folder import CFG, WEIGHTS, decoder_shape, open_weights, read_computed, refuse_more_than_all
-from geofilter.target.size import MAX_CHUNK, PRE_ACTIVATIONS
+from geofilter.target.size import usual_chunk
 
 BLOCK = 1 << 14
 """encoder columns widened to float32 at once when they are stored in bfloat16"""
@@ -65,7 +65,7 @@ class FeatureEncoder:
         self.threshold = self.tensor("threshold") if self.architecture == "jumprelu" else None
         self.d_in, self.d_sae = decoder_shape(path)
         self._check_shapes(cfg)
-        self.chunk = max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // self.d_sae))
+        self.chunk = usual_chunk(self.d_sae)
 
     def _check_shapes(self, cfg: dict[str, Any]) -> None:
         d_in, d_sae = cfg["d_in"], cfg.get("d_sae") or self.d_sae

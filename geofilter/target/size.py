@@ -11,7 +11,9 @@ PRE_ACTIVATIONS = 1 << 25
 MAX_CHUNK = 2048
 """tokens encoded at once at most"""
 TOKEN_BUDGET = 2048
-"""padded tokens in one forward pass on the CPU; part of what a bfloat16 result depends on, so it is fixed"""
+"""tokens in one forward pass on the CPU, with the padding of rows that are padded; part of what a bfloat16 result
+depends on, so it is fixed
+"""
 GPU_TOKEN_BUDGET = 8192
 """the same on a GPU: fewer tokens are done before the CPU has handed them over"""
 LEAST_TOKENS = 8
@@ -94,7 +96,12 @@ def usual(tokens: int, d_sae: int) -> AtOnce:
     Args:
         tokens: in a pass.
     """
-    return AtOnce(tokens, max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // d_sae)))
+    return AtOnce(tokens, usual_chunk(d_sae))
+
+
+def usual_chunk(d_sae: int) -> int:
+    """Tokens that an SAE encodes at once where memory is not limited."""
+    return max(1, min(MAX_CHUNK, PRE_ACTIVATIONS // d_sae))
 
 
 def working(d_in: int, d_sae: int, heads: int, at_once: AtOnce, max_tokens: int) -> int:

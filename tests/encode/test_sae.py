@@ -126,7 +126,7 @@ def test_wide_saes_are_encoded_in_smaller_chunks(tmp_path: Path, monkeypatch):
     folder = make_sae(tmp_path / "sae", "jumprelu")
     x = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(3))
     whole = FeatureEncoder(folder, CPU)
-    monkeypatch.setattr("geofilter.encode.sae.PRE_ACTIVATIONS", 7 * D_SAE)
+    monkeypatch.setattr("geofilter.target.size.PRE_ACTIVATIONS", 7 * D_SAE)
     small = FeatureEncoder(folder, CPU)
     assert (whole.chunk, small.chunk) == (2048, 7)
     torch.testing.assert_close(dense(small, x), dense(whole, x))
