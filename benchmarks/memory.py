@@ -119,7 +119,9 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
     from geofilter.encode.pair import explained_variance
     from geofilter.encode.reader import FeatureReader
     from geofilter.run.store import Run
-    from geofilter.scanning.shards import Telling, encode_shards
+    from geofilter.scanning.plan import drafted
+    from geofilter.scanning.ready import Job
+    from geofilter.scanning.shards import Encoder, Telling, encode_shards
     from geofilter.target.resolve import resolve
 
     class Shards(Run):
@@ -144,8 +146,11 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
     for old in run.parts:
         old.unlink()
     config = ScanConfig((str(folder / "rows.jsonl"),), target.choice, loading)
-    files: list[Any] = [{"path": config.data[0], "rows": case.rows}]
-    encode_shards(config, run, files, "f", lambda: reader, [], Telling(quiet, quiet, quiet, quiet))
+    draft = drafted(config)
+    plan = draft.write(run.path)
+    job = Job.of(config, draft.files, plan.path, [(0, plan.n_shards)], "f")
+    encoder = Encoder(draft.files, lambda: reader, [])
+    encode_shards(job, run, encoder, lambda: reader, Telling(quiet, quiet, quiet, quiet))
     return {
         "model": need.model, "encoder": need.encoder, "working": need.working, "libraries": need.libraries,
         "estimate": need.total, "pair": pair, "peak": peak(), "tokens": at_once.tokens,

@@ -19,8 +19,10 @@ from geofilter.encode.model import computes_on_gpu
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded, batches
 from geofilter.run.store import Run
-from geofilter.scanning.record import begin, claim, describe, encoding_of
-from geofilter.scanning.shards import Telling, encode_shards
+from geofilter.scanning.begun import claimed
+from geofilter.scanning.plan import drafted
+from geofilter.scanning.ready import Job
+from geofilter.scanning.shards import Encoder, Telling, encode_shards
 
 READ, SCAN = "geofilter, tokenised rows", "geofilter, a scan's encoding"
 FLOOR, BOUND = "floor: linear layers + encoder only", "bound: same layers + encoder, {} a pass"
@@ -52,15 +54,15 @@ def scan_run(subject: Subject, reader: FeatureReader, scores: Scores, n: int) ->
     )  # fmt: skip
     where = subject.work / f"{subject.name}-run"
     shutil.rmtree(where, ignore_errors=True)
-    files = [describe(path, config) for path in config.data]
-    encoding = encoding_of(config, files, subject.target)
-    run = claim(config, encoding, subject.target, where, quiet)
-    begun = begin(config, encoding, files, subject.target, where)
-    run.write_manifest(begun)
+    draft = drafted(config)
+    begun = claimed(config, draft.files, where, offline=True, notify=quiet)
+    run, plan = begun.run, draft.write(begun.run.path)
+    run.write_manifest(begun.manifest)
     telling = Telling(quiet, quiet, quiet, quiet)
     apart = subject.target.model_dir if computes_on_gpu(subject.loading) else None
-    encode_shards(config, run, files, begun["fingerprint"], lambda: reader, scores.shares, telling, apart)
-    return run, [f["path"] for f in files]
+    job = Job.of(config, begun.files, plan.path, [(0, plan.n_shards)], begun.fingerprint)
+    encode_shards(job, run, Encoder(begun.files, lambda: reader, scores.shares), lambda: reader, telling, apart)
+    return run, [f["path"] for f in begun.files]
 
 
 def features_of(run: Run) -> list[RowFeatures]:

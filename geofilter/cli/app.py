@@ -16,6 +16,7 @@ from geofilter.cli import (
     gate,
     judge,
     label,
+    merge,
     report,
     runs,
     sae,
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 for module in (
     scan,
+    merge,
     filter,
     demo,
     explain,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, Command, Offline, Quiet, Verbose
+from geofilter.cli.options import PER_CALL, AsJson, Command, Offline, Quiet, Verbose
 from geofilter.cli.output import note, notifier, paragraph, print_json, say
 from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
-from geofilter.errors import RunError
+from geofilter.errors import InputError, RunError
+from geofilter.scanning.spread import HERE, LOCAL, Part, Spread
 
 if TYPE_CHECKING:
     from geofilter.report.document import Verdict
@@ -35,9 +37,20 @@ def scan(
         ),
     ],
     config: ScanConfig,
+    spread: Spread,
     run: Annotated[
         Path | None,
         typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.", rich_help_panel=RUN),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Make only this part, 3/8 for the third of eight, of a run that several processes share; see "
+            "`geofilter merge`.",
+            metavar="K/N",
+            rich_help_panel=RUN,
+        ),
+        PER_CALL,
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Of a data set; of the hub train when left out.", rich_help_panel=ROWS)
@@ -63,11 +76,8 @@ def scan(
     Other data: geofilter scan org/name --split test, or geofilter scan 'part-*.jsonl.zst' more.parquet --fields
     prompt=question,response=answer
     """
-    from geofilter.cli.filtered import STYLE
     from geofilter.places import refuse_output
     from geofilter.rows.gather import gather
-    from geofilter.run.banks import exclusions_said
-    from geofilter.run.told import reading_said
 
     if run is not None:
         refuse_output(run, "--run", kind="run")
@@ -76,8 +86,43 @@ def scan(
     if check:
         show_rows(config, as_json)
         return
-    done = run_scan(config, run, offline, quiet)
+    part = None if shard is None else _part(shard, run, spread)
+    done = run_scan(config, run, offline, quiet, spread, part)
+    say_scanned(done, named=run is not None, verbose=verbose, as_json=as_json)
+
+
+def _part(text: str, run: Path | None, spread: Spread) -> Part:
+    """The part that --shard names.
+
+    Raises:
+        InputError: it is none, or does not go with the other options.
+    """
+    if run is None:
+        raise InputError(f"--shard {text}: its run is shared by all parts; name its folder with --run")
+    if spread.engine != LOCAL:
+        raise InputError(f"--shard {text}: --engine {spread.engine} divides the shards itself; leave one of them out")
+    return Part.parse(text)
+
+
+def say_scanned(done: Run, *, named: bool, verbose: bool, as_json: bool) -> None:
+    """Print what a scan has found.
+
+    Args:
+        named: the run's folder was given.
+    """
     manifest = done.manifest
+    if not manifest["complete"]:
+        if as_json:
+            print_json({"run": str(done.path), **manifest})
+        note(f"run: {done.path}")
+        note(
+            f"this part is done, others are missing; when they are there: geofilter merge {shlex.quote(str(done.path))}"
+        )
+        return
+    from geofilter.cli.filtered import STYLE
+    from geofilter.run.banks import exclusions_said
+    from geofilter.run.told import reading_said
+
     if as_json:
         print_json({"run": str(done.path), **manifest})
         return
@@ -96,7 +141,7 @@ def scan(
         paragraph(f"next: {found['action']}")
         if found["command"]:
             note(f"      {found['command']}")
-    note(f"to cut: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
+    note(f"to cut: geofilter filter {shlex.quote(str(done.path)) + ' ' if named else ''}--drop 10%")
 
 
 def _found(run: Run) -> Verdict | None:
@@ -128,18 +173,33 @@ def show_rows(config: ScanConfig, as_json: bool) -> None:
         say(line)
 
 
-def run_scan(config: ScanConfig, run: Path | None, offline: bool, quiet: bool) -> Run:
-    """Scan with a progress bar; an interrupt ends the command."""
+def run_scan(
+    config: ScanConfig,
+    run: Path | None,
+    offline: bool,
+    quiet: bool,
+    spread: Spread = HERE,
+    part: Part | None = None,
+) -> Run:
+    """Scan with a progress bar; an interrupt ends the command.
+
+    Args:
+        part: make only this part; then `run` is given.
+    """
     notify = notifier(quiet)
     try:
         with progress("scanning", quiet) as bar:
+            from geofilter.scanning.parts import scan_part
             from geofilter.scanning.scan import scan as encode_and_score
 
             bar.waiting("loading the model")
-            return encode_and_score(
-                config, run, offline=offline, notify=notify, started=bar.started, progress=bar.advance,
-                expected=bar.expect,
-            )  # fmt: skip
+            if part is None or run is None:
+                scan_it = partial(encode_and_score, config, run, spread=spread)
+            else:
+                scan_it = partial(scan_part, config, run, part)
+            return scan_it(
+                offline=offline, notify=notify, started=bar.started, progress=bar.advance, expected=bar.expect
+            )
     except KeyboardInterrupt:
         note("geofilter: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None

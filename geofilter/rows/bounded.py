@@ -47,6 +47,8 @@ class Overlong(Unreadable):
     """Stands for a row of over `MOST_BYTES`; its own bytes are a line that says which, and differ as the rows do."""
 
     extent: Extent
+    length: int = 0
+    """bytes of the line, its ending included; 0 where the row is no line of a file"""
 
     @classmethod
     def at(cls, extent: Extent) -> Overlong:
@@ -55,6 +57,11 @@ class Overlong(Unreadable):
         made = cls(note, over_limit(extent.size))
         made.extent = extent
         return made
+
+
+def length_of(line: bytes) -> int:
+    """Bytes that a line takes in its file, its ending included."""
+    return line.length if isinstance(line, Overlong) else len(line)
 
 
 def over_limit(size: int) -> str:
@@ -85,21 +92,22 @@ class Measured:
         return Overlong.at(Extent(self._size, self._digest.hexdigest(), self._offset))
 
 
-def bounded_lines(handle: IO[bytes], *, placed: bool = True) -> Iterator[bytes]:
+def bounded_lines(handle: IO[bytes], offset: int | None = 0) -> Iterator[bytes]:
     """Every line with its line ending; of one that is too long only what stands for it.
 
     Args:
-        placed: whether the lines are those of a file.
+        offset: of the first one in its file; None where the lines are those of none.
     """
-    offset = 0
+    read = 0
     for line in iter(partial(handle.readline, MOST_BYTES + 1), b""):
         if _is_whole(line):
-            offset += len(line)
+            read += len(line)
             yield line
             continue
-        row, size = _overlong(line, handle, offset if placed else None)
+        row, size = _overlong(line, handle, None if offset is None else offset + read)
+        row.length = size
         del line
-        offset += size
+        read += size
         yield row
 
 

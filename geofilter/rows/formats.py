@@ -44,14 +44,19 @@ class Jsonl:
     """see `packing.packed_as`"""
     endings: ClassVar = (".jsonl",)
 
-    def rows(self) -> Iterator[bytes]:
+    def rows(self, at: int = 0) -> Iterator[bytes]:
         """Every line, with its line ending; one that is too long as `Overlong`.
+
+        Args:
+            at: byte at which the first one begins; of a file that is not packed.
 
         Raises:
             InputError: see `unpacked`.
         """
         with unpacked(self.path) as handle:
-            yield from bounded_lines(handle)
+            if at:
+                handle.seek(at)
+            yield from bounded_lines(handle, at)
 
     def blocks(self) -> Iterator[bytes]:
         """The same lines, many in one piece.

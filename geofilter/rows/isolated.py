@@ -19,20 +19,21 @@ _REFUSED = b"!"
 """begins the line that says why a file is refused; rows begin with a bracket"""
 
 
-def isolated(path: Path, kind: str) -> Iterator[bytes]:
+def isolated(path: Path, kind: str, group: int = 0) -> Iterator[bytes]:
     """The rows of a file as JSON lines, one that is too long as `Overlong`.
 
     Args:
-        kind: `Parquet` or `Arrow`.
+        kind: of `decode.KINDS`.
+        group: the row group of a Parquet file to begin with.
 
     Raises:
         InputError: it is refused, see the `decoded` of its format, or it takes too much memory or time.
     """
-    process = start("rows.decode", kind, str(path))
+    process = start("rows.decode", kind, str(path), str(group))
     try:
         assert process.stdout is not None
         most = max(FREE, MOST_TIMES * path.stat().st_size)
-        for line in bounded_lines(process.stdout, placed=False):
+        for line in bounded_lines(process.stdout, None):
             if line.startswith(_REFUSED):
                 raise InputError(json.loads(line[1:]))
             most -= len(line)

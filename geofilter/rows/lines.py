@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,18 @@ import numpy as np
 
 from geofilter.errors import InputError
 from geofilter.rows.formats import Jsonl, format_of
+from geofilter.rows.parquet import Parquet
 
 _NEWLINE = ord("\n")
+
+
+class Entry(NamedTuple):
+    """Where the rows of a data file may be read from, without what stands before them."""
+
+    row: int = 0
+    """rows before it"""
+    at: int = 0
+    """its byte in a file of lines, its row group in a Parquet file"""
 
 
 class Block(NamedTuple):
@@ -40,6 +51,38 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise no_rows(path)
     yield first
     yield from rows
+
+
+def read_from(path: Path, entry: Entry) -> Iterator[bytes]:
+    """The rows of `read_lines` from an entry on, see `entries_of`.
+
+    Raises:
+        InputError: see `read_lines`.
+    """
+    found = format_of(path)
+    return found.rows(entry.at) if isinstance(found, Jsonl | Parquet) else found.rows()
+
+
+def entries_of(path: Path) -> Callable[[int, int], Entry]:
+    """What gives the last entry at or before a row, of the rows before it and their bytes.
+
+    A file of lines can be entered at each of them, a Parquet file at its row groups, any other at its beginning.
+
+    Raises:
+        InputError: see `read_lines`.
+    """
+    found = format_of(path)
+    if isinstance(found, Jsonl) and not found.packed:
+        return Entry
+    if isinstance(found, Parquet):
+        groups = found.groups()
+
+        def of_group(row: int, _: int) -> Entry:
+            group = bisect_right(groups, row) - 1
+            return Entry(groups[group], group)
+
+        return of_group
+    return lambda row, at: Entry()
 
 
 def no_rows(path: Path) -> InputError:

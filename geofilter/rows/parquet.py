@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,12 +35,41 @@ class Parquet:
     packed: ClassVar = ""
     endings: ClassVar = (ENDING,)
 
-    def rows(self) -> Iterator[bytes]:
-        """Every row as a JSON line, see `decoded`, in a process of its own."""
-        return isolated(self.path, "Parquet")
+    def rows(self, group: int = 0) -> Iterator[bytes]:
+        """Every row as a JSON line, see `decoded`, in a process of its own.
 
-    def decoded(self) -> Iterator[bytes]:
+        Args:
+            group: the row group to begin with.
+        """
+        return isolated(self.path, "Parquet", group)
+
+    def groups(self) -> list[int]:
+        """How many rows stand before each row group; read in a process of its own.
+
+        Raises:
+            InputError: no Parquet file, or a damaged one.
+        """
+        rows, starts = 0, list[int]()
+        for line in isolated(self.path, "Parquet groups"):
+            starts.append(rows)
+            rows += json.loads(line)
+        return starts
+
+    def counted(self) -> Iterator[bytes]:
+        """The rows of each row group, a number a line.
+
+        Raises:
+            InputError: no Parquet file, or a damaged one.
+        """
+        with reading(self.path, "Parquet"), _opened(self.path) as file:
+            for group in range(file.num_row_groups):
+                yield b"%d\n" % file.metadata.row_group(group).num_rows
+
+    def decoded(self, first: int = 0) -> Iterator[bytes]:
         """Every row as a JSON line, see `columns.json_lines`.
+
+        Args:
+            first: the row group to begin with.
 
         Raises:
             InputError: no Parquet file, or a damaged one; a column that cannot be read, or not be written again; two
@@ -49,7 +79,7 @@ class Parquet:
             refuse_twins(self.path, file.schema_arrow)
             refuse_more_rows(self.path, file.metadata.num_rows)
             rows = 0
-            for group in range(file.num_row_groups):
+            for group in range(first, file.num_row_groups):
                 for i, batch in enumerate(_batches(file, group)):
                     if group == i == 0:
                         self._refuse_unwritable(converted(batch.slice(0, 1), without_views(batch.schema)))

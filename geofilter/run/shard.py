@@ -213,7 +213,7 @@ def checked_shards(
         number = int(path.stem.rpartition("-")[2])
         try:
             shard = Shard.load(path, tokens=tokens)
-            why = _misplaced(shard.span, fingerprint, number, first)
+            why = misplaced(shard.span, fingerprint, number, first)
         except RunError as error:
             shard, why = None, str(error).removeprefix(f"{path}: ").partition("; ")[0]
         if shard is None or why:
@@ -224,7 +224,14 @@ def checked_shards(
             yield path, shard, ""
 
 
-def _misplaced(span: Span, fingerprint: str, number: int, first: int | None) -> str:
+def misplaced(span: Span, fingerprint: str, number: int, first: int | None) -> str:
+    """Why a shard is not the one that belongs in its place; empty where it is.
+
+    Args:
+        fingerprint: of the scan's encoding.
+        number: that its file's name has.
+        first: lines before it; None where that is not known.
+    """
     if span.fingerprint != fingerprint:
         return "of another scan"
     if span.number != number:

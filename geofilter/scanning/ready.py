@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,24 +15,19 @@ from geofilter.arrays import digests
 from geofilter.config import ScanConfig
 from geofilter.encode.tokens import Encoded, encode_rows, readable
 from geofilter.rows.keys import SHAPES
-from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
 from geofilter.run.shard import Span
+from geofilter.scanning.plan import Line, Lines, Plan, Ranges, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SHARD_BYTES = 1 << 20
-"""a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""
 SLICE = 256
 """lines tokenised in one call: what that takes besides its result is many times the text"""
-
-Line = tuple[int, int, bytes]
-"""position of its file, 1-based number, and the bytes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +35,18 @@ class Job:
     """Which shards are to be made ready, and how."""
 
     reading: Reading
-    shard_rows: int
     max_tokens: int
     system: str
     files: Sequence[InputFile]
-    present: Mapping[int, int]
-    """the shards that are there, and the lines that each covers"""
+    plan: Path
+    todo: Ranges
     fingerprint: str
     """of the encoding"""
 
     @classmethod
-    def of(cls, config: ScanConfig, files: Sequence[InputFile], present: Mapping[int, int], fingerprint: str) -> Job:
+    def of(cls, config: ScanConfig, files: Sequence[InputFile], plan: Path, todo: Ranges, fingerprint: str) -> Job:
         """What a scan asks for, less all that only the model needs."""
-        return cls(config.reading, config.shard_rows, config.max_tokens, config.system, files, present, fingerprint)
+        return cls(config.reading, config.max_tokens, config.system, files, plan, todo, fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ class Ready:
     n_bytes: int
     """of its input lines"""
     left: int
-    """bytes of all input lines behind them"""
+    """bytes of the lines of the shards that are still to come"""
     encoded: Sequence[Encoded]
     """(n,)"""
     columns: Mapping[str, npt.NDArray[Any]]
@@ -83,7 +76,7 @@ class Ready:
 def prepared(
     job: Job, tokenizer: Callable[[], PreTrainedTokenizerBase], embedded: Callable[[], int]
 ) -> Iterator[Ready]:
-    """Every shard that is not there yet, made ready.
+    """Every shard of a job, made ready.
 
     Args:
         tokenizer: gives the model's.
@@ -91,62 +84,32 @@ def prepared(
 
     Raises:
         InputError, TargetError: a file cannot be read, or the chat template goes over its limits.
+        RunError: a file has changed, or the plan is damaged.
     """
-    lines, first = _Lines(job.files), 0
-    for number in itertools.count():
-        if number in job.present:
-            first += sum(1 for _ in itertools.islice(lines, job.present[number]))
-            continue
-        chunk = _next_chunk(lines, job.shard_rows)
-        if not chunk:
-            return
-        span = Span(job.fingerprint, number, first, len(chunk))
-        first += len(chunk)
-        yield _ready(job, span, chunk, lines.left, tokenizer(), embedded)
+    plan, lines = Plan(job.plan), Lines(job.files)
+    left = plan.n_bytes(job.todo)
+    for work in plan.read(job.todo):
+        left -= work.n_bytes
+        yield made_ready(job, work, lines.of(work), tokenizer(), embedded, left)
 
 
-class _Lines:
-    """Everything to scan, in input order; `left` bytes are still to come."""
-
-    def __init__(self, files: Sequence[InputFile]) -> None:
-        self.left = sum(info.get("bytes", 0) for info in files)
-        self._lines = self._of(files)
-
-    @staticmethod
-    def _of(files: Sequence[InputFile]) -> Iterator[Line]:
-        for i, info in enumerate(files):
-            for number, line in enumerate(itertools.islice(read_lines(Path(info["path"])), info["rows"]), start=1):
-                yield i, number, line
-
-    def __iter__(self) -> Iterator[Line]:
-        return self
-
-    def __next__(self) -> Line:
-        line = next(self._lines)
-        self.left -= len(line[2])
-        return line
-
-
-def _next_chunk(lines: Iterator[Line], shard_rows: int) -> list[Line]:
-    chunk: list[Line] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += len(line[2])
-        if len(chunk) >= shard_rows or size >= SHARD_BYTES:
-            break
-    return chunk
-
-
-def _ready(
+def made_ready(
     job: Job,
-    span: Span,
+    work: Work,
     chunk: Sequence[Line],
-    left: int,
     tokenizer: PreTrainedTokenizerBase,
     embedded: Callable[[], int],
+    left: int = 0,
 ) -> Ready:
-    """Parse and tokenise the lines of a shard."""
+    """Parse and tokenise the lines of a shard.
+
+    Args:
+        embedded: see `prepared`.
+        left: see `Ready.left`.
+
+    Raises:
+        TargetError: the chat template goes over its limits.
+    """
     parsed = [
         (index, line, parse_line(line, job.files[index]["path"], number, job.reading)) for index, number, line in chunk
     ]
@@ -171,9 +134,9 @@ def _ready(
         rows.append((index, row))
         encoded.append(one)
         remarks.update((*row.remarks, *(["special"] if one.marked else [])))
-    size = sum(len(line) for _, _, line in chunk)
+    span = Span(job.fingerprint, work.number, work.first, work.n_lines)
     source = tuple(source_of(row.record) for _, row in rows)
-    return Ready(span, size, left, encoded, _columns(rows, encoded), source, remarks, tuple(rejected))
+    return Ready(span, work.n_bytes, left, encoded, _columns(rows, encoded), source, remarks, tuple(rejected))
 
 
 def _columns(rows: Sequence[tuple[int, Row]], encoded: Sequence[Encoded]) -> dict[str, npt.NDArray[Any]]:

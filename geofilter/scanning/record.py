@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.need import token_budget
 from geofilter.errors import InputError, RunError
 from geofilter.files import RUNS, Notify
-from geofilter.rows.lines import read_lines
 from geofilter.rows.packing import split_name
 from geofilter.run.manifest import (
     Encoding,
@@ -35,25 +33,6 @@ from geofilter.target.sae_folder import source_of
 from geofilter.target.target import Target
 from geofilter.text import shorten
 from geofilter.version import __version__
-
-
-def describe(path: str, config: ScanConfig) -> InputFile:
-    """Count the lines of an input and hash them.
-
-    Raises:
-        InputError: it cannot be read, or has no rows.
-    """
-    digest, lines, size = hashlib.sha256(), 0, 0
-    for line in read_lines(Path(path)):
-        digest.update(line)
-        lines += 1
-        if config.limit is None or lines <= config.limit:
-            size += len(line)
-    rows = lines if config.limit is None else min(config.limit, lines)
-    about: InputFile = {"path": path, "sha256": digest.hexdigest(), "lines": lines, "rows": rows, "bytes": size}
-    if path in config.origins:
-        about["origin"] = dict(config.origins[path])
-    return about
 
 
 def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) -> Encoding:

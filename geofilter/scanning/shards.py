@@ -12,16 +12,16 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import Shares
 from geofilter.bank.scorer import Scorer
-from geofilter.config import ScanConfig
 from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.shares import TokenShares
 from geofilter.errors import InputError
-from geofilter.files import Notify
+from geofilter.files import Notify, silent
 from geofilter.run.manifest import InputFile
-from geofilter.run.shard import Shard, checked_shards, rejected_of
+from geofilter.run.shard import Shard
 from geofilter.run.shard_tokens import ShardTokens
 from geofilter.run.store import Run
 from geofilter.scanning.ahead import ahead
+from geofilter.scanning.present import failing
 from geofilter.scanning.ready import Job, Ready, prepared
 from geofilter.scanning.writer import Writer
 
@@ -43,65 +43,92 @@ class Telling:
     """the tokens of all shards that are made now, judged by those that are ready"""
 
 
+class Encoder:
+    """Makes shards of rows that are ready.
+
+    Args:
+        reader: loads model and SAE when it is first called.
+        shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
+        fail: rows that cannot be scored are an error.
+        progress: told rows and tokens, after each batch.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        reader: Callable[[], FeatureReader],
+        shares: Sequence[Shares] | None,
+        *,
+        fail: bool = False,
+        progress: Progress = silent,
+    ) -> None:
+        self._files, self._reader, self._shares = files, reader, shares
+        self._fail, self._progress = fail, progress
+        self._divided: TokenShares | None = None
+
+    def encoded(self, ready: Ready) -> Shard:
+        """Read the rows' features, and what each token adds to their scores.
+
+        Raises:
+            InputError: a row cannot be scored, where such rows are an error.
+            TargetError: features are not finite.
+        """
+        if self._fail and ready.rejected:
+            first = ready.rejected[0]
+            raise InputError(failing(first.file, first.line, first.error))
+        reader, tokens = self._reader(), None
+        self._progress(ready.span.n_lines - len(ready.encoded), 0)
+        if self._shares is None:
+            features = reader.read(ready.encoded, self._progress)
+        else:
+            self._divided = self._divided or TokenShares(self._shares, reader.encoder.device)
+            features, divided = reader.read_divided(ready.encoded, self._divided, self._progress)
+            tokens = ShardTokens.of(divided, [e.spans for e in ready.encoded], self._divided.keys)
+        where = zip(ready.columns["file"].tolist(), ready.columns["line"].tolist(), strict=True)
+        refuse_infinite(features, ((self._files[file]["path"], line) for file, line in where))
+        return Shard(
+            **ready.columns,
+            source=ready.source,
+            pooled=Pooled.of(features, reader.encoder.d_in),
+            span=ready.span,
+            d_sae=reader.encoder.d_sae,
+            remarks=ready.remarks,
+            rejected=ready.rejected,
+            tokens=tokens,
+        )
+
+
 def encode_shards(
-    config: ScanConfig,
+    job: Job,
     run: Run,
-    files: Sequence[InputFile],
-    fingerprint: str,
+    encoder: Encoder,
     reader: Callable[[], FeatureReader],
-    shares: Sequence[Shares] | None,
     telling: Telling,
     apart: Path | None = None,
 ) -> int:
-    """Make every shard that is not there yet, or cannot be believed; return the tokens encoded now.
+    """Make the shards of a job; return the tokens encoded.
 
     Args:
-        fingerprint: of the encoding.
         reader: loads model and SAE when it is first called.
-        shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
         apart: folder of the model: rows are tokenised in a process of its own and shards written behind, so that
             neither keeps a GPU waiting. None where the model computes on the CPU, which all of it would share.
 
     Raises:
-        InputError: a row cannot be scored, where such rows are an error.
-        RunError: the process that tokenises is killed.
+        InputError: a file cannot be read, or a row cannot be scored, where such rows are an error.
+        RunError: a file has changed, or the process that tokenises is killed.
     """
-    present: dict[int, int] = {}
-    done, rows = 0, sum(f["rows"] for f in files)
-    for path, shard, why in checked_shards(run.parts, fingerprint):
-        if shard is None or done >= rows:
-            telling.notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
-            path.unlink()
-            continue
-        present[shard.span.number] = shard.span.n_lines
-        done += shard.span.n_lines
-        if config.on_error == "fail" and (found := rejected_of(path)):
-            raise InputError(_failing(found[0]["file"], found[0]["line"], found[0]["error"]))
-    telling.started(rows, done)
-    mode = run.mode
-    tokens = n_bytes = 0
-    divided: TokenShares | None = None
-    job = Job.of(config, files, present, fingerprint)
-    with _way(job, reader, apart if done < rows else None) as (shards, write):
+    mode, tokens, n_bytes = run.mode, 0, 0
+    with _way(job, reader, apart if job.todo else None) as (shards, write):
         for ready in shards:
-            if config.on_error == "fail" and ready.rejected:
-                raise InputError(_failing(ready.rejected[0].file, ready.rejected[0].line, ready.rejected[0].error))
-            if shares is not None and divided is None:
-                divided = TokenShares(shares, reader().encoder.device)
             tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
             telling.expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
-            shard = _encoded(ready, files, reader(), divided, telling.progress)
-            write(partial(shard.save, run.part(ready.span.number), mode))
+            write(partial(encoder.encoded(ready).save, run.part(ready.span.number), mode))
     return tokens
 
 
 def shares_of(banks: Sequence[Bank], scorer: str) -> list[Shares]:
     """What divides the banks' scores; empty under a scorer whose scores are no sums over features."""
     return [shares for bank in banks if (shares := Scorer(bank, scorer).shares) is not None]
-
-
-def _failing(file: str, line: int, error: str) -> str:
-    return f"{file}, line {line}: {error} (--on-error quarantine sets such rows aside)"
 
 
 @contextmanager
@@ -112,32 +139,3 @@ def _way(job: Job, reader: Callable[[], FeatureReader], apart: Path | None) -> I
         return
     with ahead(job, apart) as shards, Writer() as write:
         yield shards(lambda: reader().embedded), write
-
-
-def _encoded(
-    ready: Ready, files: Sequence[InputFile], reader: FeatureReader, shares: TokenShares | None, progress: Progress
-) -> Shard:
-    """Read the rows' features, and what each token adds to their scores.
-
-    Raises:
-        TargetError: features are not finite.
-    """
-    progress(ready.span.n_lines - len(ready.encoded), 0)
-    tokens = None
-    if shares is None:
-        features = reader.read(ready.encoded, progress)
-    else:
-        features, divided = reader.read_divided(ready.encoded, shares, progress)
-        tokens = ShardTokens.of(divided, [e.spans for e in ready.encoded], shares.keys)
-    where = zip(ready.columns["file"].tolist(), ready.columns["line"].tolist(), strict=True)
-    refuse_infinite(features, ((files[file]["path"], line) for file, line in where))
-    return Shard(
-        **ready.columns,
-        source=ready.source,
-        pooled=Pooled.of(features, reader.encoder.d_in),
-        span=ready.span,
-        d_sae=reader.encoder.d_sae,
-        remarks=ready.remarks,
-        rejected=ready.rejected,
-        tokens=tokens,
-    )

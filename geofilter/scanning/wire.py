@@ -84,11 +84,11 @@ def job_said(job: Job, folder: Path) -> dict[str, Any]:
     reading = job.reading
     return {
         "reading": [dict(reading.fields), reading.train, reading.thinking, reading.only],
-        "shard_rows": job.shard_rows,
         "max_tokens": job.max_tokens,
         "system": job.system,
         "files": list(job.files),
-        "present": list(job.present.items()),
+        "plan": str(job.plan),
+        "todo": list(job.todo),
         "fingerprint": job.fingerprint,
         "folder": str(folder),
     }
@@ -99,8 +99,9 @@ def job_of(said: Mapping[str, Any]) -> tuple[Job, Path]:
     plain = dict(said)
     fields, train, thinking, only = plain.pop("reading")
     reading = Reading(fields, train, thinking, tuple((column, value) for column, value in only))
-    folder, present = Path(plain.pop("folder")), dict(plain.pop("present"))
-    return Job(reading=reading, present=present, **plain), folder
+    folder, plan = Path(plain.pop("folder")), Path(plain.pop("plan"))
+    todo = [(start, stop) for start, stop in plain.pop("todo")]
+    return Job(reading=reading, plan=plan, todo=todo, **plain), folder
 
 
 def ready_said(ready: Ready) -> tuple[dict[str, Any], Arrays]:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from geofilter.config import ScanConfig
+from geofilter.scanning.plan import drafted
+from geofilter.scanning.ready import Job
 from helpers.command import Done, chat
 
 
@@ -11,6 +14,13 @@ def rows(n: int) -> list[dict]:
 
 def scan_args(tiny, bank: Path, *extra: object) -> list[object]:
     return ["scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", bank, *extra]
+
+
+def planned(folder: Path, config: ScanConfig) -> Job:
+    """All shards of some inputs, their plan in a folder."""
+    draft = drafted(config)
+    plan = draft.write(folder)
+    return Job.of(config, draft.files, plan.path, [(0, plan.n_shards)], "f")
 
 
 def only_run(folder: Path) -> Path:

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.processes import loaded
-from helpers.scanning import errors_of, rows, scan_args
+from helpers.scanning import errors_of, planned, rows, scan_args
 
 from geofilter.config import ScanConfig
 from geofilter.errors import InputError
@@ -25,7 +26,11 @@ from geofilter.target.tokenizer import tokenizer_of
 
 @pytest.fixture
 def apart(monkeypatch) -> Callable[[bool], None]:
-    return lambda on: monkeypatch.setattr("geofilter.scanning.scan.computes_on_gpu", lambda loading: on)
+    def turn(on: bool) -> None:
+        for name in ("scan", "begun"):
+            monkeypatch.setattr(f"geofilter.scanning.{name}.computes_on_gpu", lambda loading: on)
+
+    return turn
 
 
 def written(run: Path) -> dict[str, bytes]:
@@ -56,7 +61,7 @@ def wait(until: Callable[[], object], seconds: float = 120) -> bool:
 
 def test_of_rows_of_every_kind(tiny, tiny_bank: Path, tmp_path: Path, apart, monkeypatch):
     begun: list[str] = []
-    monkeypatch.setattr("geofilter.scanning.scan.start_ahead", lambda module, *args: begun.append(module))
+    monkeypatch.setattr("geofilter.scanning.begun.start_ahead", lambda module, *args: begun.append(module))
     odd = [
         {"nothing": 1},
         chat("q", "the answer " * 90),
@@ -150,8 +155,9 @@ def test_the_process_ends_when_the_one_that_started_it_is_killed(tiny, tmp_path:
     code = (
         "from pathlib import Path\nfrom geofilter.config import ScanConfig\n"
         "from geofilter.scanning.ahead import ahead\n"
-        "from geofilter.scanning.ready import Job\n"
-        "job = Job.of(ScanConfig(shard_rows=5), [{'path': 'd.jsonl', 'rows': 600}], {}, 'f')\n"
+        "from geofilter.scanning.plan import drafted\nfrom geofilter.scanning.ready import Job\n"
+        "config = ScanConfig(('d.jsonl',), shard_rows=5)\ndraft = drafted(config)\n"
+        "job = Job.of(config, draft.files, draft.write(Path()).path, [(0, 120)], 'f')\n"
         f"with ahead(job, Path({str(tiny[0])!r})) as shards:\n"
         "    next(shards(lambda: 400))\n    print(flush=True)\n    input()"
     )
@@ -168,8 +174,9 @@ def test_the_process_ends_when_the_one_that_started_it_is_killed(tiny, tmp_path:
 
 def test_an_error_comes_behind_the_shards_before_it_wherever_they_are_made(tiny, tmp_path: Path):
     first = write_rows(tmp_path / "a.jsonl", [*rows(6), chat("q", "yes")])
-    files = [{"path": str(path), "rows": 7, "bytes": 0} for path in (first, tmp_path / "b.jsonl")]
-    job = Job.of(ScanConfig(shard_rows=7), files, {}, "f")
+    second = write_rows(tmp_path / "b.jsonl", rows(7))
+    job = planned(tmp_path, ScanConfig((str(first), str(second)), shard_rows=7))
+    second.unlink()
     tokenizer = tokenizer_of(tiny[0])
     size = max(tokenizer("the answer").input_ids)
     here, there = [], []
@@ -189,15 +196,17 @@ def test_an_error_comes_behind_the_shards_before_it_wherever_they_are_made(tiny,
     }
 
 
-def test_an_error_that_is_not_foreseen_shows_where_it_came_from(tiny):
-    job = Job.of(ScanConfig(), [{"path": "d.jsonl"}], {}, "f")
+def test_an_error_that_is_not_foreseen_shows_where_it_came_from(tiny, tmp_path: Path):
+    job = planned(tmp_path, ScanConfig((str(write_rows(tmp_path / "d.jsonl", rows(3))),)))
+    job = replace(job, files=[{"path": "d.jsonl"}])
     with pytest.raises(RuntimeError, match=r"^KeyError: 'rows'$") as found, ahead(job, tiny[0]) as shards:
         list(shards(lambda: 400))
     assert "in prepared" in str(found.value.__cause__)
 
 
 def test_a_folder_without_a_tokenizer_is_an_error_and_no_waiting(tmp_path: Path):
-    with pytest.raises(Exception, match=r"config\.json"), ahead(Job.of(ScanConfig(), [], {}, "f"), tmp_path) as shards:
+    job = Job.of(ScanConfig(), [], tmp_path, [], "f")
+    with pytest.raises(Exception, match=r"config\.json"), ahead(job, tmp_path) as shards:
         list(shards(lambda: 400))
 
 

@@ -12,7 +12,7 @@ from subprocess import PIPE, Popen
 import numpy as np
 import pytest
 from helpers.command import chat, write_rows
-from helpers.scanning import rows
+from helpers.scanning import planned, rows
 
 from geofilter import errors
 from geofilter.config import ScanConfig
@@ -60,7 +60,7 @@ def shards(tiny, tmp_path: Path, monkeypatch) -> list[Ready]:
     with path.open("ab") as handle:
         handle.write(b'{"text": "the answer", "source": "here \\ud800"}\n{"text": "\xff\x00"}\r\n')
         handle.write(b'\n{"text": "' + b"x" * 4000 + b'"}\n[]\n\xfe')
-    job = Job.of(ScanConfig(shard_rows=5, max_tokens=64), [{"path": str(path), "rows": 15, "bytes": 9000}], {}, "f")
+    job = planned(tmp_path, ScanConfig((str(path),), shard_rows=5, max_tokens=64))
     tokenizer = tokenizer_of(tiny[0])
     return list(prepared(job, lambda: tokenizer, lambda: len(tokenizer)))
 
@@ -84,7 +84,8 @@ def test_a_job_comes_out_equal():
         fields={"prompt": "question", "response": "meta.answer"},
     )  # fmt: skip
     files = [{"path": "d\udcff.jsonl", "rows": 7, "bytes": 9, "origin": {"id": "a/b"}}]
-    for job in (Job.of(config, files, {0: 7, 3: 5}, "f"), Job.of(ScanConfig(), [], {}, "")):
+    plan = Path("p\udcff")
+    for job in (Job.of(config, files, plan, [(0, 7), (9, 12)], "f"), Job.of(ScanConfig(), [], plan, [], "")):
         assert job_of(sent(job_said(job, Path("here")))[0]) == (job, Path("here"))
 
 
@@ -113,7 +114,7 @@ def test_a_process_killed_within_a_message_is_told_of(shards: list[Ready], tmp_p
     )
     begin = partial(Popen, [sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, cwd=tmp_path)
     monkeypatch.setattr("geofilter.scanning.ahead.start", lambda module, spare: begin())
-    found, job = [], Job.of(ScanConfig(), [], {}, "f")
+    found, job = [], Job.of(ScanConfig(), [], tmp_path, [], "f")
     with pytest.raises(RunError, match="process that tokenises the rows was killed"), ahead(job, tmp_path) as made:
         found.extend(made(lambda: 400))
     assert len(found) == 1 and same(found[0], shards[0])
