@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Command, Offline, Quiet, Verbose
+from geofilter.cli.options import PER_CALL, AsJson, Command, Offline, Quiet, Verbose, one_of
 from geofilter.cli.output import note, notifier, paragraph, print_json, say
 from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import ROWS, RUN, ScanConfig
 from geofilter.errors import InputError, RunError
-from geofilter.scanning.spread import HERE, LOCAL, Part, Spread
+from geofilter.scanning.spread import ENGINES, HERE, LOCAL, Part, Spread
 
 if TYPE_CHECKING:
     from geofilter.report.document import Verdict
@@ -37,7 +37,6 @@ def scan(
         ),
     ],
     config: ScanConfig,
-    spread: Spread,
     run: Annotated[
         Path | None,
         typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.", rich_help_panel=RUN),
@@ -49,6 +48,27 @@ def scan(
             "`geofilter merge`.",
             metavar="K/N",
             rich_help_panel=RUN,
+        ),
+        PER_CALL,
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local, or ray: workers on one machine or many, a model in each. The results are the same.",
+            autocompletion=one_of(*ENGINES),
+            rich_help_panel=RUN,
+        ),
+        PER_CALL,
+    ] = LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Of --engine ray; by default one for each GPU, or else one.", rich_help_panel=RUN),
+        PER_CALL,
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --engine ray: a cluster, auto or ray://HOST:PORT; by default this machine.", rich_help_panel=RUN
         ),
         PER_CALL,
     ] = None,
@@ -86,6 +106,7 @@ def scan(
     if check:
         show_rows(config, as_json)
         return
+    spread = Spread(engine, workers, address)
     part = None if shard is None else _part(shard, run, spread)
     done = run_scan(config, run, offline, quiet, spread, part)
     say_scanned(done, named=run is not None, verbose=verbose, as_json=as_json)

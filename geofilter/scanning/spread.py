@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from geofilter.config import RUN, option
 from geofilter.errors import InputError
 
 LOCAL, RAY = ENGINES = ("local", "ray")
@@ -15,17 +14,11 @@ LOCAL, RAY = ENGINES = ("local", "ray")
 class Spread:
     """The engine of a scan. The results are the same bytes under each, so a run may go on under another."""
 
-    engine: str = field(
-        default=LOCAL,
-        metadata=option("local, or ray: workers on one machine or many, a model in each.", RUN, values=ENGINES),
-    )
-    workers: int | None = field(
-        default=None, metadata=option("Of --engine ray; by default as many as there are GPUs, without any one.", RUN)
-    )
-    address: str | None = field(
-        default=None,
-        metadata=option("Of --engine ray: a cluster, auto or ray://HOST:PORT; by default this machine.", RUN),
-    )
+    engine: str = LOCAL
+    workers: int | None = None
+    """of Ray; None for as many as there are GPUs, and for one without any"""
+    address: str | None = None
+    """of a Ray cluster; None for one on this machine, which ends with the scan"""
 
     def __post_init__(self) -> None:
         """Check choices.

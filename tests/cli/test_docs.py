@@ -147,7 +147,7 @@ def test_the_settings_example_is_read_by_every_command(example: dict):
 
 def test_a_command_s_table_bears_its_name():
     assert set(settings.SETTINGS) == {"_".join(w) for w in COMMANDS} - {
-        "demo", "targets", "bank_list", "runs", "settings_trust",
+        "demo", "merge", "targets", "bank_list", "runs", "settings_trust",
     }  # fmt: skip
 
 
