@@ -11,6 +11,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
+import socket
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,11 +34,14 @@ if TYPE_CHECKING:
 
 WAVE = 20_000
 """shards that make a data set: at its end workers are started anew, which takes less than they have worked for"""
+LOOK, MISSED = 1.0, 5
+"""seconds between two looks at the head of the cluster; looks without an answer, after which it is gone"""
 AT_ONCE = 256
 """shards that are looked up in the plan and sent together"""
+CLIENT = "ray://"
 INSTALL = "pip install 'geofilter[ray]'"
-USAGE = "RAY_USAGE_STATS_ENABLED"
-"""told not to: a Ray that is started here reports to nobody"""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""a Ray that is started here reports to nobody, and warns of nothing that the scan sees to itself"""
 
 
 def encode_on_ray(run: Run, plan: Plan, todo: Ranges, order: Order, spread: Spread, telling: Telling) -> int:
@@ -53,7 +59,7 @@ def encode_on_ray(run: Run, plan: Plan, todo: Ranges, order: Order, spread: Spre
     tokens = n_bytes = 0
     left, died = plan.n_bytes(todo), list[str]()
     on_gpu = order.device == "cuda"
-    with _cluster(spread, on_gpu) as (workers, cpus):
+    with _cluster(spread, on_gpu) as (workers, cpus), _watched(spread.address):
         for wave in _waves(todo, WAVE):
             for said in _made(run, plan, wave, workers, cpus, on_gpu):
                 if "error" in said:
@@ -77,7 +83,8 @@ def _cluster(spread: Spread, on_gpu: bool) -> Iterator[tuple[int, int]]:
     Raises:
         InputError: see `encode_on_ray`.
     """
-    os.environ.setdefault(USAGE, "0")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
@@ -86,7 +93,9 @@ def _cluster(spread: Spread, on_gpu: bool) -> Iterator[tuple[int, int]]:
     mine = not ray.is_initialized()
     try:
         if mine:
-            ray.init(address=spread.address, log_to_driver=False, logging_level=logging.ERROR)
+            with _hushed():
+                own = {"include_dashboard": False} if spread.address is None else {}
+                ray.init(address=spread.address, log_to_driver=False, logging_level=logging.ERROR, **own)
         # What it logs stays in its own files.
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -103,9 +112,73 @@ def _cluster(spread: Spread, on_gpu: bool) -> Iterator[tuple[int, int]]:
         if workers > cpus:
             raise InputError(f"--workers {workers}: the cluster has {cpus} CPUs; a worker takes one at least")
         yield workers, max(1, cpus // workers)
+    except _GoneError:
+        mine = False  # there is nobody left to say goodbye to, and Ray would wait for an answer
+        raise
     finally:
         if mine:
             ray.shutdown()
+
+
+class _GoneError(RunError):
+    """The head of the cluster does not answer any more."""
+
+
+@contextmanager
+def _watched(address: str | None) -> Iterator[None]:
+    """Look after the head of the cluster; without it Ray ends this process after a while, and says nothing.
+
+    Args:
+        address: of the cluster, as it was given.
+
+    Raises:
+        RunError: it is gone.
+    """
+    import ray
+
+    by_client = address is not None and address.startswith(CLIENT)
+    head = str(address).removeprefix(CLIENT) if by_client else ray.get_runtime_context().gcs_address
+    host, port = head.rsplit(":", 1)
+    done, gone = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        missed = 0
+        while not done.wait(LOOK):
+            try:
+                socket.create_connection((host, int(port)), LOOK).close()
+                missed = 0
+            except OSError:
+                missed += 1
+            if missed == MISSED:
+                gone.set()
+                os.kill(os.getpid(), signal.SIGINT)  # which ends the main thread's waiting, too
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except (KeyboardInterrupt, RunError):
+        if not gone.is_set():
+            raise
+        raise _GoneError(
+            "the Ray cluster is gone; the same geofilter scan goes on where it stopped, with either engine"
+        ) from None
+    finally:
+        done.set()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep off standard error what Ray's core writes there as it starts; its errors are raised besides."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _waves(todo: Ranges, size: int) -> Iterator[Ranges]:
