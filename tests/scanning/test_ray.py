@@ -12,7 +12,7 @@ import pytest
 from helpers.command import geofilter, write_rows
 from helpers.scanning import errors_of, rows, scan_args
 
-from geofilter.run.store import Run
+from geofilter.scanning.worker import TRIES
 
 RAY = ("--engine", "ray", "--workers", 2)
 SHARDS = 60
@@ -53,42 +53,57 @@ def begun(run: Path) -> list[tuple[int, str]]:
     return [(int(mark.name.split("-")[-2]), mark.parent.name) for mark in run.glob("work/attempts/*/*")]
 
 
+def kill_head(of: int) -> None:
+    """Kill what a cluster that a process has started cannot be without."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        if parent == of and b"gcs_server" in (stat.parent / "cmdline").read_bytes():
+            os.kill(int(stat.parent.name), signal.SIGKILL)
+
+
 def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object], tmp_path: Path):
     one = geofilter(*args, "--run", "one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     wanted, run = written(tmp_path / "one"), tmp_path / "run"
-    # A worker: its shard is lost and no other.
-    process = started(tmp_path, *args, "--run", "run", *RAY)
-    assert wait(process, lambda: len(parts(run)) >= 4 and begun(run))
-    pid, _ = begun(run)[0]
-    os.kill(pid, signal.SIGSTOP)
-    held = [number for of, number in begun(run) if of == pid]
-    os.kill(pid, signal.SIGKILL)
-    before = parts(run)
-    assert len(held) <= 1
     # The whole cluster.
-    assert wait(process, lambda: len(parts(run)) >= len(before) + 4)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        fields = stat.read_text().rsplit(")", 1)[1].split()
-        if int(fields[1]) == process.pid and b"gcs_server" in (stat.parent / "cmdline").read_bytes():
-            os.kill(int(stat.parent.name), signal.SIGKILL)
+    process = started(tmp_path, *args, "--run", "run", *RAY)
+    assert wait(process, lambda: len(parts(run)) >= 4)
+    kill_head(process.pid)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 4, said
-    assert "the same geofilter scan goes on where it stopped" in said
-    middle = parts(run)
-    assert before.items() <= middle.items()
-    assert len(before) + 4 <= len(middle) < SHARDS
-    # What started it, and then it goes on in one process.
+    assert "the Ray cluster is gone; the same geofilter scan goes on where it stopped" in said
+    after_cluster = parts(run)
+    assert 4 <= len(after_cluster) < SHARDS
+    # What has started it.
     process = started(tmp_path, *args, "--run", "run", *RAY)
-    assert wait(process, lambda: len(parts(run)) >= len(middle) + 2)
+    assert wait(process, lambda: len(parts(run)) >= len(after_cluster) + 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert len(parts(run)) < SHARDS
+    # Each worker that begins one of the shards: it costs that shard, and no other.
+    process = started(tmp_path, *args, "--run", "run", *RAY)
+    assert wait(process, lambda: begun(run))
+    _, shard = begun(run)[0]
+    killed: list[int] = []
+    for _ in range(TRIES):
+        mine = lambda: [pid for pid, number in begun(run) if number == shard and pid not in killed]  # noqa: E731
+        assert wait(process, mine)
+        (pid,) = mine()
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 4, said
+    assert (
+        f"d.jsonl, line {int(shard) * 5 + 1}: the worker died 3 times on the 5 rows from here on (shard {shard})"
+        in said
+    )
+    after_workers = parts(run)
+    assert len(after_workers) == SHARDS - 1
+    assert after_cluster.items() <= after_workers.items()
+    # One process makes what is missing, and nothing else.
     done = geofilter(*args, "--run", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert middle.items() <= parts(run).items()
+    assert after_workers.items() <= parts(run).items()
     assert written(run) == wanted
-    assert Run.open(run).manifest["tokens_encoded_now"] < Run.open(tmp_path / "one").manifest["tokens_encoded_now"]
     assert not (run / "work").exists()
 
 
