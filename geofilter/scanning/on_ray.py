@@ -1,9 +1,9 @@
 """The Ray engine: shards made by workers of a Ray cluster, each an actor with a model of its own.
 
 Ray Data is sent where each shard's lines stand, a shard a block, and gives back what was made of it; lines and features
-do not go through it. The plan is read as the workers ask for more, and some tens of thousands of shards at a time make
-a data set of their own, since what Ray Data keeps of each block in this process would add up. Ray's own checkpoints are
-not used: a part in the run's folder is one.
+do not go through it. Some tens of thousands of shards at a time are read from the plan and make a data set of their
+own, since what Ray Data keeps of each block in this process would add up. Ray's own checkpoints are not used: a part in
+the run's folder is one.
 """
 
 from __future__ import annotations

@@ -67,8 +67,11 @@ class Order:
         make_folder(work / ATTEMPTS)
         for bank, name in zip(banks, self.banks, strict=True):
             _copy(bank, work / "banks" / name)
-        said = {**asdict(self), "files": list(self.files), "banks": list(self.banks)}
-        write_json(work / ORDER, sealed(said))
+        write_json(work / ORDER, sealed(self.said()))
+
+    def said(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return {**asdict(self), "files": list(self.files), "banks": list(self.banks)}
 
     @classmethod
     def read(cls, run: Run) -> Order:
