@@ -36,8 +36,8 @@ WAVE = 20_000
 """shards that make a data set: at its end workers are started anew, which takes less than they have worked for"""
 LOOK, MISSED = 1.0, 5
 """seconds between two looks at the head of the cluster; looks without an answer, after which it is gone"""
-AT_ONCE = 256
-"""shards that are looked up in the plan and sent together"""
+AT_ONCE = 2000
+"""shards that are sent together to where they become blocks"""
 CLIENT = "ray://"
 INSTALL = "pip install 'geofilter[ray]'"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -241,7 +241,8 @@ def _planned(plan: Plan, wave: Ranges) -> Dataset:
     # What Ray Data gathers to blocks of this many bytes is then one row.
     context.target_max_block_size = 1
     n = sum(stop - start for start, stop in wave)
-    return ray.data.read_datasource(Works(), override_num_blocks=-(-n // AT_ONCE), num_cpus=0)
+    # One after the other: they take no CPU from the workers, so that nothing else would bound how many there are.
+    return ray.data.read_datasource(Works(), override_num_blocks=-(-n // AT_ONCE), num_cpus=0, concurrency=1)
 
 
 def _mapped(data: Dataset, run: str, workers: int, cpus: int, on_gpu: bool) -> Dataset:
