@@ -28,7 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from geofilter.scanning.plan import COLUMNS, PLAN, WIDTH, Plan, Work
+from geofilter.run.store import PLAN
+from geofilter.scanning.plan import COLUMNS, WIDTH, Plan, Work
 
 
 class Nothing:

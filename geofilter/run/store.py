@@ -1,6 +1,7 @@
 """The run folder: shards of row features, scores, quarantine and manifest; every write is atomic.
 
     manifest.json            what was scanned, with what, and the counts
+    plan.jsonl               which input lines each shard covers, and where they stand
     features/part-00000.safetensors
     scores.jsonl             one line per scored row, input order
     scores.safetensors       the same numbers as arrays, for fast cuts
@@ -36,6 +37,7 @@ from geofilter.together import BUFFER, mode_of
 from geofilter.typed import check_typed
 
 MANIFEST = "manifest.json"
+PLAN = "plan.jsonl"
 FEATURES = "features"
 LINES = "scores.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -155,7 +157,8 @@ class Run:
 
     def sums(self) -> dict[str, FileSum]:
         """Size and hash of every file that the run consists of now, but for the manifest."""
-        paths = [*self.parts, self.path / LINES, self.path / SCORES, self.path / VECTORS, self.path / QUARANTINE]
+        plan = [PLAN] if (self.path / PLAN).is_file() else []  # an earlier version made none
+        paths = [*self.parts, *(self.path / name for name in (LINES, SCORES, VECTORS, QUARANTINE, *plan))]
         return {path.relative_to(self.path).as_posix(): sum_of(path) for path in paths}
 
     def believed(self, name: str, files: Mapping[str, FileSum] | None = None) -> Path:

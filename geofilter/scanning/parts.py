@@ -18,10 +18,10 @@ from geofilter.config import ScanConfig
 from geofilter.errors import RunError
 from geofilter.files import Notify, atomic, locked, make_folder, silent
 from geofilter.run.banks import exclude
-from geofilter.run.store import MANIFEST, Run
+from geofilter.run.store import MANIFEST, PLAN, Run
 from geofilter.scanning.begun import Claimed, Clock, Loader, check, claimed, complete
 from geofilter.scanning.order import WORK, Order
-from geofilter.scanning.plan import PLAN, Plan, drafted
+from geofilter.scanning.plan import Plan, drafted
 from geofilter.scanning.present import present, ranges
 from geofilter.scanning.scan import encode_here
 from geofilter.scanning.shards import Progress, Telling

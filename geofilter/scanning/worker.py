@@ -24,9 +24,9 @@ from geofilter.errors import RunError, TargetError
 from geofilter.files import silent
 from geofilter.run.banks import exclude
 from geofilter.run.shard import Shard, Span
-from geofilter.run.store import Run
+from geofilter.run.store import PLAN, Run
 from geofilter.scanning.order import ATTEMPTS, WORK, Order
-from geofilter.scanning.plan import PLAN, Lines, Work
+from geofilter.scanning.plan import Lines, Work
 from geofilter.scanning.ready import Job, made_ready
 from geofilter.scanning.shards import Encoder, shares_of
 from geofilter.scanning.wire import error_said
