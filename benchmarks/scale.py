@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, nargs="+", default=[1000, 1_000_000])
     parser.add_argument("--stop", type=int, default=3000)
-    parser.add_argument("--wave", type=int, default=20_000)
+    parser.add_argument("--wave", type=int, default=1000, help="shards for each worker in a data set")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

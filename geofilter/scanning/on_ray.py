@@ -1,7 +1,7 @@
 """The Ray engine: shards made by workers of a Ray cluster, each an actor with a model of its own.
 
 Ray Data is sent where each shard's lines stand, a shard a block, and gives back what was made of it; lines and features
-do not go through it. Some tens of thousands of shards at a time are read from the plan and make a data set of their
+do not go through it. Some thousand shards for each worker at a time are read from the plan and make a data set of their
 own, since what Ray Data keeps of each block in this process would add up. Ray's own checkpoints are not used: a part in
 the run's folder is one.
 """
@@ -32,8 +32,9 @@ from geofilter.scanning.worker import Worker, told
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-WAVE = 20_000
-"""shards that make a data set: at its end workers are started anew, which takes less than they have worked for"""
+WAVE = 1000
+"""shards for each worker that make a data set: at its end workers are started anew, which takes a fiftieth at most of
+what they have worked for"""
 LOOK, MISSED = 1.0, 5
 """seconds between two looks at the head of the cluster; looks without an answer, after which it is gone"""
 AT_ONCE = 2000
@@ -60,7 +61,7 @@ def encode_on_ray(run: Run, plan: Plan, todo: Ranges, order: Order, spread: Spre
     left, died = plan.n_bytes(todo), list[str]()
     on_gpu = order.device == "cuda"
     with _cluster(spread, on_gpu) as (workers, cpus), _watched(spread.address):
-        for wave in _waves(todo, WAVE):
+        for wave in _waves(todo, WAVE * workers):
             for said in _made(run, plan, wave, workers, cpus, on_gpu):
                 if "error" in said:
                     raise error_of(said)
