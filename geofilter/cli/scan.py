@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, Command, Offline, Quiet, Verbose
+from geofilter.cli.options import AsJson, Command, Offline, Quiet, Verbose, run_place
 from geofilter.cli.output import note, notifier, paragraph, print_json, say
 from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
@@ -30,14 +30,19 @@ def scan(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL, a JSON array, CSV or TSV, also packed, Parquet or Arrow; patterns; - for standard input; a "
-            "folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
+            help="JSONL, a JSON array, CSV or TSV, also packed, Parquet or Arrow; patterns; URLs; - for standard "
+            "input; a folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
         ),
     ],
     config: ScanConfig,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.", rich_help_panel=RUN),
+        typer.Option(
+            help="Run folder, or a URL of one; by default .geofilter/<data>-<fingerprint>.",
+            parser=run_place,
+            metavar="PATH",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Of a data set; of the hub train when left out.", rich_help_panel=ROWS)
@@ -79,7 +84,7 @@ def scan(
     done = run_scan(config, run, offline, quiet)
     manifest = done.manifest
     if as_json:
-        print_json({"run": str(done.path), **manifest})
+        print_json({"run": done.called, **manifest})
         return
     c = manifest["counts"]
     found = _found(done)
@@ -91,12 +96,12 @@ def scan(
     note(f"{c['rows']:,} rows: {c['scored']:,} scored, {c['quarantined']:,} quarantined{passed}")
     for text in (*reading_said(c, manifest["remarks"], manifest["encoding"]), *exclusions_said(manifest["banks"])):
         note(text)
-    note(f"run: {done.path}")
+    note(f"run: {done.called}")
     if found:
         paragraph(f"next: {found['action']}")
         if found["command"]:
             note(f"      {found['command']}")
-    note(f"to cut: geofilter filter {shlex.quote(str(done.path)) + ' ' if run else ''}--drop 10%")
+    note(f"to cut: geofilter filter {shlex.quote(done.called) + ' ' if run else ''}--drop 10%")
 
 
 def _found(run: Run) -> Verdict | None:

@@ -58,7 +58,7 @@ class OutputSet(TypedDict):
     input: InputFile
     cut: CutAbout
     run: str
-    """its folder, as it was called"""
+    """its folder, as it was called, or its URL"""
     fingerprint: str
     """of the run's encoding"""
     scores: str
@@ -83,7 +83,7 @@ def described(
         "format": FORMAT,
         "input": manifest["data"][written.index],
         "cut": cut,
-        "run": str(run.path),
+        "run": run.called,
         "fingerprint": manifest["fingerprint"],
         "scores": manifest["files"][SCORES]["sha256"],
         "counts": {

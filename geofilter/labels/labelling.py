@@ -86,9 +86,9 @@ class Labelling:
         self._manifest = run.manifest
         self.scorer: str = self._manifest["scorer"]
         if self.scorer in CONTROLS:
-            raise InputError(f"{run.path}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
+            raise InputError(f"{run.called}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
         if "sae_folder" not in self._manifest:
-            raise RunError(f"{run.path}: scanned by an earlier version; run the same geofilter scan again")
+            raise RunError(f"{run.called}: scanned by an earlier version; run the same geofilter scan again")
         banks, gone = find_banks(run, scanned=True)
         if gone:
             raise BankError(f"{gone[0]}; scan again, then label")

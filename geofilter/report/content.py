@@ -112,7 +112,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "quarantine": list(islice(run.quarantine(), TOP_ROWS)),
         "made_with": {
             "geofilter": __version__,
-            "run": str(run.path),
+            "run": run.called,
             "scores": manifest["files"][SCORES]["sha256"],
             "scored_on": datetime.fromtimestamp((run.path / SCORES).stat().st_mtime, UTC).date().isoformat(),
             "target": manifest["target"],
@@ -145,7 +145,7 @@ def _facts(
     manifest, free = run.manifest, ~a["learnt"].any(axis=1)
     flagged = (a["percentile"] >= FLAGGED) & free
     return Facts(
-        run=str(run.path),
+        run=run.called,
         scorer=manifest["scorer"],
         cut=str(selection.cut),
         power=manifest["power"],

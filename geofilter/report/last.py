@@ -54,7 +54,7 @@ def cut_record(run: Run) -> CutRecord | None:
         RunError: an interrupted filter has left files of two cuts, or the record is damaged.
     """
     path = run.path / CUT
-    again = f"run geofilter filter {shlex.quote(str(run.path))} again"
+    again = f"run geofilter filter {shlex.quote(run.called)} again"
     try:
         found: Any = from_json(own_bytes(path))
         if not isinstance(found, dict):
@@ -73,7 +73,7 @@ def cut_record(run: Run) -> CutRecord | None:
     record: CutRecord = found  # type: ignore[assignment]
     if not record["whole"]:
         raise RunError(
-            f"{run.path}: a filter ({cut_of(record)}) was stopped before all of its files were in place, some may be "
+            f"{run.called}: a filter ({cut_of(record)}) was stopped before all of its files were in place, some may be "
             f"those of an earlier one; {again}"
         )
     return record
@@ -97,7 +97,7 @@ def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:
         why = "is not what was written"
     except OSError as error:
         why = f"cannot be read ({error.strerror or error})"
-    raise RunError(f"{path}: {why}; run geofilter filter {shlex.quote(str(run.path))} again")
+    raise RunError(f"{path}: {why}; run geofilter filter {shlex.quote(run.called)} again")
 
 
 def sets_of(run: Run, record: CutRecord) -> list[Path]:

@@ -124,7 +124,7 @@ def learnt_by(run: Run) -> dict[str, Bools]:
     """
     learnt = run.arrays().get("learnt")
     if learnt is None:
-        raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
+        raise RunError(f"{run.called}: scored by an earlier version; run the same geofilter scan again")
     banks = [bank["name"] for bank in run.manifest["banks"]]
     return {name: learnt[:, i] for i, name in enumerate(banks) if learnt[:, i].any()}
 

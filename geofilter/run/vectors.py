@@ -105,5 +105,5 @@ def required(run: Run) -> Vectors:
     """
     found = Vectors.of(run)
     if found is None:
-        raise RunError(f"{run.path}: has no vectors of its rows; the same geofilter scan makes them without a model")
+        raise RunError(f"{run.called}: has no vectors of its rows; the same geofilter scan makes them without a model")
     return found

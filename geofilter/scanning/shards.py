@@ -71,7 +71,7 @@ def encode_shards(
     for path, shard, why in checked_shards(run.parts, fingerprint):
         if shard is None or done >= rows:
             telling.notify(f"note: {path}: {why or 'beyond the last row'}; {'it is made again' if why else 'removed'}")
-            path.unlink()
+            run.discard(path)
             continue
         present[shard.span.number] = shard.span.n_lines
         done += shard.span.n_lines
@@ -91,7 +91,7 @@ def encode_shards(
             tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
             telling.expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
             shard = _encoded(ready, files, reader(), divided, telling.progress)
-            write(partial(shard.save, run.part(ready.span.number), mode))
+            write(partial(run.keep, shard, mode))
     return tokens
 
 
