@@ -28,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from geofilter.run.store import PLAN
+from geofilter.run.names import PLAN
 from geofilter.scanning.plan import COLUMNS, WIDTH, Plan, Work
 
 

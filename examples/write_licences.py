@@ -31,7 +31,7 @@ its own. Written by `python examples/write_licences.py` from what the installed 
 BROUGHT = """
 ## What is brought along
 
-Everything that `pip install 'geofilter[trial,judge]'` installs on Linux, x86_64, with the CPU build of torch:
+Everything that `pip install 'geofilter[trial,judge,s3]'` installs on Linux, x86_64, with the CPU build of torch:
 
 | licence | packages |
 |---|---|
@@ -93,7 +93,8 @@ def licence(about: Message) -> str:
 def home(about: Message) -> str:
     """The address of a package's home page, or of its source."""
     links = {name.lower(): url for name, url in (link.split(", ", 1) for link in about.get_all("Project-URL", []))}
-    return about["Home-page"] or next(links[name] for name in HOME if name in links)
+    found = about["Home-page"] or next(links[name] for name in HOME if name in links)
+    return re.sub("^http:", "https:", found)
 
 
 def brought(requirement: Requirement, found: dict[str, str]) -> None:
@@ -126,7 +127,7 @@ def page() -> str:
             f"| {requirement.name} | {needed} | {requirement.specifier}{where} | {licence(about)} | {home(about)} |\n"
         )
     found: dict[str, str] = {}
-    brought(Requirement("geofilter[trial,judge]"), found)
+    brought(Requirement("geofilter[trial,judge,s3]"), found)
     groups: dict[str, list[str]] = {}
     for key, stated in sorted(found.items()):
         if "[" not in key and key != "geofilter":

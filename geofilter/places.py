@@ -12,6 +12,7 @@ from typing import Literal
 
 from geofilter.errors import InputError
 from geofilter.files import RUNS
+from geofilter.stores import was_url
 
 Kind = Literal["file", "folder", "any", "run", "bank"]
 """what is going to be at a place: a file, a folder of files, either, or a folder that is a run or a bank"""
@@ -51,6 +52,8 @@ def refuse_output(
         InputError: it is refused; the message says what else to give.
     """
     said = f"{option} {path}".strip()
+    if was_url(path):
+        raise InputError(f"{said}: is a URL, and this is written to files only; give a file or folder")
     if "\0" in str(path):
         raise InputError(f"{said}: no name can hold a NUL character; give another place")
     try:

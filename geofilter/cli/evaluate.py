@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, AsJson, Command, Key, Quiet, RunArg, open_run
+from geofilter.cli.options import OWN_TABLE, AsJson, Command, Key, Quiet, RunArg, open_run, publish
 from geofilter.cli.output import note, notifier, print_json, print_table, say
 from geofilter.cli.settings import key_for, with_settings
 
@@ -62,6 +62,7 @@ def evaluate(
         notify=notifier(quiet),
     )
     write(result, folder)
+    publish(opened)
     if as_json:
         print_json(result)
     else:

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, Quiet, RunArg, StepSummary, Verbose, open_run
+from geofilter.cli.options import (
+    OWN_TABLE,
+    PER_CALL,
+    AsJson,
+    Command,
+    Quiet,
+    RunArg,
+    StepSummary,
+    Verbose,
+    open_run,
+    publish,
+)
 from geofilter.cli.output import print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
@@ -23,7 +34,13 @@ app = typer.Typer()
 
 
 def _place(text: str) -> Path:
-    """What `--out` names; a path would not tell that the text ends in a slash."""
+    """What `--out` names; a path would not tell that the text ends in a slash, or is a URL: of one its mirror."""
+    from geofilter.stores import is_url
+
+    if is_url(text):
+        from geofilter.run.mirror import mirror_of
+
+        return mirror_of(text)
     if text.endswith("/") and not Path(text).is_dir():
         raise InputError(f"--out {text}: no such folder; make it first: mkdir -p {shlex.quote(text)}")
     return Path(text)
@@ -52,7 +69,7 @@ def filter(  # noqa: A001 (the command's name)
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File for the kept rows, a folder for all outputs, or - for standard output.",
+            help="File for the kept rows, a folder or URL for all outputs, or - for standard output.",
             parser=_place,
             metavar="PATH",
         ),
@@ -66,16 +83,24 @@ def filter(  # noqa: A001 (the command's name)
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
     from geofilter.files import append
+    from geofilter.report.published import publish_sets
     from geofilter.report.write import filter_run
+    from geofilter.run.mirror import behind
 
     cut, _ = _parse_cut(drop, keep, threshold), summary_file(step_summary)
     opened, piped = open_run(run), str(out) == "-"
     summary = summary_file(step_summary, opened.manifest["data"])
     if piped:
         _refuse_piped(opened, as_json)
+    store = None if out is None else behind(out)
+    if store is not None and removed is not None:
+        raise InputError(f"--removed {removed}: leave it out; --out {store.url} takes the removed rows too")
     filtered = filter_run(
         opened, cut, opened.path if piped else out, removed, keep_groups=keep_group or (), drop_groups=drop_group or ()
     )
+    publish(opened)
+    if store is not None:
+        publish_sets(filtered.outputs, store.url)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
@@ -83,7 +108,7 @@ def filter(  # noqa: A001 (the command's name)
         return
     from geofilter.cli.filtered import say_filtered
 
-    say_filtered(filtered, quiet, verbose)
+    say_filtered(filtered, quiet, verbose, "" if store is None else store.url)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)

@@ -13,6 +13,8 @@ from geofilter.report.plain import details
 from geofilter.text import counted, inert
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.text import Text
 
     from geofilter.report.document import ReportDocument, ShownRow
@@ -30,11 +32,12 @@ STYLE = {"confirmed": "bold green", "read": "bold yellow", "few": "bold yellow",
 """of a verdict's level"""
 
 
-def say_filtered(filtered: Filtered, quiet: bool, verbose: bool = False) -> None:
+def say_filtered(filtered: Filtered, quiet: bool, verbose: bool = False, url: str = "") -> None:
     """Say on stderr what a cut came to.
 
     Args:
         verbose: the statistics too.
+        url: of the folder in a store that the files are in.
     """
     from rich.console import Console
 
@@ -53,8 +56,12 @@ def say_filtered(filtered: Filtered, quiet: bool, verbose: bool = False) -> None
     for o in filtered.outputs:
         for kind in ("kept", "removed", "quarantined"):
             if not quiet or kind != "quarantined" or o.n_quarantined:
-                note(f"{kind}: {getattr(o, kind)}")
-    note(f"report: {filtered.pages[0]}")
+                note(f"{kind}: {_where_is(getattr(o, kind), url)}")
+    note(f"report: {_where_is(filtered.pages[0], url)}")
+
+
+def _where_is(path: Path, url: str) -> str:
+    return f"{url}/{path.name}" if url else str(path)
 
 
 def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:

@@ -106,7 +106,7 @@ def label(
     if check is not None:
         check_labels(labelling, check, key_for(ctx, key, check, source))  # before any work is put in
     if sheet is not None:
-        n, where = write_sheet(labelling, sheet, count), quoted(labelling.run.path)
+        n, where = write_sheet(labelling, sheet, count), quoted(labelling.run.called)
         note(f"{n} rows to label: {sheet}")
         note(f'next: put "bad" or "good" for each null label, then geofilter label {where} --from {sheet}')
         return
@@ -120,7 +120,7 @@ def label(
             text = f"{bad} bad and {good} good labels are kept; the run keeps its scores. Filter it again as before."
             if as_json:
                 labels = {"bad": bad, "good": good}
-                print_json({"run": str(labelling.run.path), "labels": labels, "applied": False, "text": [text]})
+                print_json({"run": labelling.run.called, "labels": labels, "applied": False, "text": [text]})
             else:
                 note(text)
             return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, Command, Quiet, Verbose
+from geofilter.cli.options import AsJson, Command, Quiet, Verbose, run_place
 from geofilter.cli.output import notifier
 from geofilter.cli.scan import say_scanned
 
@@ -16,7 +16,10 @@ app = typer.Typer()
 
 @app.command(cls=Command, epilog="Example: geofilter merge runs/a")
 def merge(
-    run: Annotated[Path, typer.Argument(help="The folder that --run has named for each part.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="The folder or URL that --run has named for each part.", parser=run_place, metavar="RUN"),
+    ],
     others: Annotated[
         list[Path] | None,
         typer.Argument(help="Further folders of the same scan, of parts that had none in common; shards are copied."),

@@ -60,11 +60,30 @@ def declared(group: type, name: str) -> Option:
 
 OUTPUT = "Output"
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=RUN)]
+
+
+def run_place(text: str) -> Path:
+    """The run folder that a text names; of a URL its mirror, because a path would not keep the URL.
+
+    Raises:
+        InputError: no such URL, or the cache cannot be written.
+    """
+    from geofilter.stores import is_url
+
+    if not is_url(text):
+        return Path(text)
+    from geofilter.run.mirror import mirror_of
+
+    return mirror_of(text)
+
+
 RunArg = Annotated[
     Path | None,
     typer.Argument(
-        help="Run: its folder, the beginning of its name, or its data file; by default the newest finished one under "
-        ".geofilter/."
+        help="Run: its folder or URL, the beginning of its name, or its data file; by default the newest finished one "
+        "under .geofilter/.",
+        parser=run_place,
+        metavar="RUN",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=OUTPUT), PER_CALL]
@@ -98,11 +117,20 @@ class Command(TyperCommand):
         return found
 
 
-def open_run(given: Path | None, scoring: str = "") -> Run:
+def publish(run: Run) -> None:
+    """Publish what a command wrote into a run in a store; where that may only be read, it stays here."""
+    try:
+        run.publish()
+    except RunError as error:
+        note(f"note: {error}; what was written of the run is in {run.path} alone")
+
+
+def open_run(given: Path | None, scoring: str = "", *, inputs: bool = True) -> Run:
     """The run a command is given, or the newest finished one here; named on stderr where it was not given as a folder.
 
     Args:
         scoring: the command, where it goes on with a run whose scoring by it was stopped.
+        inputs: the command reads them: where they and the run are in stores, they are fetched if need be.
 
     Raises:
         RunError: no such run, several, one that is not complete, or one of another working folder.
@@ -118,4 +146,8 @@ def open_run(given: Path | None, scoring: str = "") -> Run:
                        f"cd {shlex.quote(str(home.parent))}")  # fmt: skip
     if run.path != given:
         note(f"run: {run.path}")
+    if inputs and run.mirror is not None:
+        from geofilter.rows.stored import fetch_again
+
+        fetch_again(run.manifest["data"], note)
     return run

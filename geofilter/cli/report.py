@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run
+from geofilter.cli.options import PER_CALL, AsJson, Command, Quiet, RunArg, open_run, publish
 from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import with_settings
@@ -39,15 +39,16 @@ def report(
     """
     from geofilter.report.last import cut_record, doubts, report_of, scored_anew
 
-    opened = open_run(run)
+    opened = open_run(run, inputs=shade > 0)
     record = cut_record(opened)
     if record is None:
-        again = f"geofilter filter {shlex.quote(str(opened.path))} --drop 10%"
-        raise InputError(f"{opened.path}: not cut yet; run {again} first")
+        again = f"geofilter filter {shlex.quote(opened.called)} --drop 10%"
+        raise InputError(f"{opened.called}: not cut yet; run {again} first")
     if shade < 0:
         raise InputError(f"--shade {shade}: give the number of rows to shade")
     if shade:
         shaded(opened, shade, quiet)
+        publish(opened)
         record = cut_record(opened) or record
     if scored_anew(opened, record):
         note("the run has been scored anew since this report; geofilter filter writes one of its scores now")

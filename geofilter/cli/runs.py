@@ -53,7 +53,7 @@ def _about(f: Found) -> dict[str, Any]:
         rows = sum(d["rows"] for d in f.data) if f.error else f.manifest["counts"]["rows"]
     return {
         "name": f.name,
-        "run": str(f.run.path),
+        "run": f.run.called,
         "data": [given_as(d) for d in f.data],
         "target": f.manifest["target"]["name"] if f.manifest else None,
         "rows": rows,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import PER_CALL, AsJson, Command, Offline, Quiet, Verbose, one_of
+from geofilter.cli.options import PER_CALL, AsJson, Command, Offline, Quiet, Verbose, one_of, run_place
 from geofilter.cli.output import note, notifier, paragraph, print_json, say
 from geofilter.cli.progress import progress
 from geofilter.cli.settings import typed_options, with_settings
@@ -32,14 +32,19 @@ def scan(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL, a JSON array, CSV or TSV, also packed, Parquet or Arrow; patterns; - for standard input; a "
-            "folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
+            help="JSONL, a JSON array, CSV or TSV, also packed, Parquet or Arrow; patterns; URLs; - for standard "
+            "input; a folder of save_to_disk; org/name or org/name@revision for a data set of the Hugging Face hub."
         ),
     ],
     config: ScanConfig,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run folder; by default .geofilter/<data>-<fingerprint>.", rich_help_panel=RUN),
+        typer.Option(
+            help="Run folder, or a URL of one; by default .geofilter/<data>-<fingerprint>.",
+            parser=run_place,
+            metavar="PATH",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     shard: Annotated[
         str | None,
@@ -134,18 +139,16 @@ def say_scanned(done: Run, *, named: bool, verbose: bool, as_json: bool) -> None
     manifest = done.manifest
     if not manifest["complete"]:
         if as_json:
-            print_json({"run": str(done.path), **manifest})
-        note(f"run: {done.path}")
-        note(
-            f"this part is done, others are missing; when they are there: geofilter merge {shlex.quote(str(done.path))}"
-        )
+            print_json({"run": done.called, **manifest})
+        note(f"run: {done.called}")
+        note(f"this part is done, others are missing; when they are there: geofilter merge {shlex.quote(done.called)}")
         return
     from geofilter.cli.filtered import STYLE
     from geofilter.run.banks import exclusions_said
     from geofilter.run.told import reading_said
 
     if as_json:
-        print_json({"run": str(done.path), **manifest})
+        print_json({"run": done.called, **manifest})
         return
     c = manifest["counts"]
     found = _found(done)
@@ -157,12 +160,12 @@ def say_scanned(done: Run, *, named: bool, verbose: bool, as_json: bool) -> None
     note(f"{c['rows']:,} rows: {c['scored']:,} scored, {c['quarantined']:,} quarantined{passed}")
     for text in (*reading_said(c, manifest["remarks"], manifest["encoding"]), *exclusions_said(manifest["banks"])):
         note(text)
-    note(f"run: {done.path}")
+    note(f"run: {done.called}")
     if found:
         paragraph(f"next: {found['action']}")
         if found["command"]:
             note(f"      {found['command']}")
-    note(f"to cut: geofilter filter {shlex.quote(str(done.path)) + ' ' if named else ''}--drop 10%")
+    note(f"to cut: geofilter filter {shlex.quote(done.called) + ' ' if named else ''}--drop 10%")
 
 
 def _found(run: Run) -> Verdict | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.errors import InputError, first_line
+from geofilter.stores import is_url
 from geofilter.text import shorten
 
 NAMES = ("geofilter.toml", "pyproject.toml")
@@ -121,10 +122,10 @@ def refuse_outside(name: str, key: str, value: str) -> None:
         key: the option as it is typed.
 
     Raises:
-        InputError: it is absolute, or climbs out by `..` or through a symbolic link.
+        InputError: it is absolute or a URL, or climbs out by `..` or through a symbolic link.
     """
     path = Path(value)
-    outside = path.is_absolute() or ".." in path.parts or value.startswith("~")
+    outside = is_url(value) or path.is_absolute() or ".." in path.parts or value.startswith("~")
     try:
         outside = outside or not path.resolve().is_relative_to(Path().resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, or no name that a file can have

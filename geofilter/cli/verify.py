@@ -69,5 +69,5 @@ def verify(
     for doubt in found.doubts:
         note(f"doubt: {doubt['file']}{', ' if doubt['place'] else ''}{doubt['place']}: {doubt['text']}")
     if found.doubts:
-        raise RunError(f"{opened.path}: {counted(len(found.doubts), 'doubt')}; what is in doubt is named above")
-    note(f"verified: {opened.path}")
+        raise RunError(f"{opened.called}: {counted(len(found.doubts), 'doubt')}; what is in doubt is named above")
+    note(f"verified: {opened.called}")

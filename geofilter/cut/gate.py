@@ -144,7 +144,7 @@ def check(
         "not_scanned": sum(f["lines"] - f["rows"] for f in manifest["data"]),
         "power": [{"bank": v["bank"], "verdict": v["verdict"], "chance": v["chance"]} for v in manifest["power"]],
         "required": require_power,
-        "run": str(run.path),
+        "run": run.called,
         "data": [f["path"] for f in manifest["data"]],
         "scorer": manifest["scorer"],
         "passed_over": int(manifest["counts"]["passed_over"]),

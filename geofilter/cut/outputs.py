@@ -25,9 +25,10 @@ from geofilter.rows.lines import Block, on_one_line
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
+from geofilter.run.names import LINES, QUARANTINE
 from geofilter.run.reasons import reason
 from geofilter.run.rows import blocks_of
-from geofilter.run.store import LINES, QUARANTINE, Run
+from geofilter.run.store import Run
 from geofilter.together import Together, mode_of
 
 _NOTE = b', "geofilter": '

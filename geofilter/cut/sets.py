@@ -20,7 +20,8 @@ from geofilter.cut.places import Outputs
 from geofilter.errors import InputError, RunError
 from geofilter.files import folders_locked, from_json, json_text, own_bytes
 from geofilter.run.manifest import InputFile
-from geofilter.run.store import SCORES, Run
+from geofilter.run.names import SCORES
+from geofilter.run.store import Run
 from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import NotWrittenError, Together, mode_of
 from geofilter.typed import check_typed
@@ -58,7 +59,7 @@ class OutputSet(TypedDict):
     input: InputFile
     cut: CutAbout
     run: str
-    """its folder, as it was called"""
+    """its folder, as it was called, or its URL"""
     fingerprint: str
     """of the run's encoding"""
     scores: str
@@ -83,7 +84,7 @@ def described(
         "format": FORMAT,
         "input": manifest["data"][written.index],
         "cut": cut,
-        "run": str(run.path),
+        "run": run.called,
         "fingerprint": manifest["fingerprint"],
         "scores": manifest["files"][SCORES]["sha256"],
         "counts": {

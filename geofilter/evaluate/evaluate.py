@@ -79,7 +79,7 @@ def evaluate(
     return {
         "format": FORMAT,
         "verdict": verdict(out),
-        "run": str(run.path),
+        "run": run.called,
         "target": manifest["target"]["name"],
         "scorer": manifest["scorer"],
         "data": [f["path"] for f in manifest["data"]],

@@ -8,8 +8,9 @@ from pathlib import Path
 from geofilter.errors import RunError
 from geofilter.files import atomic, dumps, locked
 from geofilter.run.labelled import Label, given_labels, label_line
+from geofilter.run.names import LABELLED, LABELS
 from geofilter.run.rows import RowPlaces
-from geofilter.run.store import LABELLED, LABELS, Run
+from geofilter.run.store import Run
 
 
 class LabelFile:
@@ -59,8 +60,10 @@ class LabelFile:
             RunError: the run folder cannot be written, or another session holds the file for long.
         """
         places, files = self._places, [f["path"] for f in self._run.manifest["data"]]
-        taken = f"{self._run.path}: another geofilter label is writing its labels; try again"
+        taken = f"{self._run.called}: another geofilter label is writing its labels; try again"
         with locked(self._run.path / f"{LABELS}.lock", taken, wait=30):
+            if self._run.mirror is not None:
+                self._run.mirror.latest(LABELS)
             self.labels = self._stored()
             for sha, label in self._changed.items():
                 self.labels.pop(sha, None)
@@ -71,6 +74,7 @@ class LabelFile:
                 for sha, label in self.labels.items():
                     i = self._first[sha]
                     handle.write(dumps(label_line(sha, label, files[places.file[i]], int(places.line[i]))))
+            self._run.publish()
 
 
 def bank_path(run: Run) -> str:

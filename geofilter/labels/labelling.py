@@ -34,9 +34,10 @@ from geofilter.rows.records import Row
 from geofilter.run.banks import find_banks
 from geofilter.run.labelled import MIN_SIDE, Label
 from geofilter.run.manifest import Manifest
+from geofilter.run.names import LABELLED
 from geofilter.run.rows import RowPlaces, reread
 from geofilter.run.score import score
-from geofilter.run.store import LABELLED, Run
+from geofilter.run.store import Run
 from geofilter.stats import auroc
 from geofilter.target.sae_folder import unit_decoder
 
@@ -86,9 +87,9 @@ class Labelling:
         self._manifest = run.manifest
         self.scorer: str = self._manifest["scorer"]
         if self.scorer in CONTROLS:
-            raise InputError(f"{run.path}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
+            raise InputError(f"{run.called}: scored with {self.scorer}, which knows no bank; scan with --scorer ridge")
         if "sae_folder" not in self._manifest:
-            raise RunError(f"{run.path}: scanned by an earlier version; run the same geofilter scan again")
+            raise RunError(f"{run.called}: scanned by an earlier version; run the same geofilter scan again")
         banks, gone = find_banks(run, scanned=True)
         if gone:
             raise BankError(f"{gone[0]}; scan again, then label")

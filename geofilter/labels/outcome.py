@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from geofilter.bank.about import BankCheck
@@ -18,7 +17,7 @@ from geofilter.text import inert
 class Outcome:
     """What `conclude` did."""
 
-    run: Path
+    run: str
     bad: int
     good: int
     check: BankCheck | None = None
@@ -39,7 +38,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         out: dict[str, Any] = {
-            "run": str(self.run), "labels": {"bad": self.bad, "good": self.good}, "applied": self.applied
+            "run": self.run, "labels": {"bad": self.bad, "good": self.good}, "applied": self.applied
         }  # fmt: skip
         if self.check is not None:
             out |= {"check": self.check, "before": round(self.before, 4)}
@@ -92,7 +91,7 @@ def conclude(labelling: Labelling) -> Outcome:
     Raises:
         RunError: the run is in use.
     """
-    run, (bad, good), learnt = labelling.run.path, labelling.counts(), labelling.learnt
+    run, (bad, good), learnt = labelling.run.called, labelling.counts(), labelling.learnt
     if learnt is None:
         return Outcome(run, bad, good)
     known = int(labelling.known[labelling.labelled(said=True)].sum())
@@ -103,6 +102,6 @@ def conclude(labelling: Labelling) -> Outcome:
     return Outcome(run, bad, good, learnt.check, learnt.before, True, removed, same, labelling.cut_now(), known)
 
 
-def quoted(path: Path) -> str:
-    """A path as a shell takes it."""
-    return inert(shlex.quote(str(path)))
+def quoted(run: str) -> str:
+    """What a run is called, as a shell takes it."""
+    return inert(shlex.quote(run))

@@ -20,7 +20,7 @@ def write_sheet(labelling: Labelling, sheet: Path, count: int) -> int:
     labelling.learn()  # from what earlier calls have left
     picked = labelling.next(count)
     if not picked:
-        raise InputError(f"{labelling.run.path}: every row has a label already; see labels.jsonl there")
+        raise InputError(f"{labelling.run.called}: every row has a label already; see labels.jsonl there")
     with atomic(sheet) as handle:
         for _, row in picked:
             handle.write(

@@ -39,7 +39,8 @@ from geofilter.report.verdict import verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import InputFile, Manifest
-from geofilter.run.store import SCORES, Run
+from geofilter.run.names import SCORES
+from geofilter.run.store import Run
 from geofilter.run.told import reading_said
 from geofilter.version import __version__
 
@@ -112,7 +113,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "quarantine": list(islice(run.quarantine(), TOP_ROWS)),
         "made_with": {
             "geofilter": __version__,
-            "run": str(run.path),
+            "run": run.called,
             "scores": manifest["files"][SCORES]["sha256"],
             "scored_on": datetime.fromtimestamp((run.path / SCORES).stat().st_mtime, UTC).date().isoformat(),
             "target": manifest["target"],
@@ -145,7 +146,7 @@ def _facts(
     manifest, free = run.manifest, ~a["learnt"].any(axis=1)
     flagged = (a["percentile"] >= FLAGGED) & free
     return Facts(
-        run=str(run.path),
+        run=run.called,
         scorer=manifest["scorer"],
         cut=str(selection.cut),
         power=manifest["power"],

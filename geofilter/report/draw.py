@@ -6,7 +6,7 @@ import numpy as np
 
 from geofilter.arrays import Bools
 from geofilter.cut.cut import Selection
-from geofilter.run.store import SCORES
+from geofilter.run.names import SCORES
 
 DRAWN = {"removed": 200, "kept": 100}
 """rows drawn at random from each side"""

@@ -83,7 +83,7 @@ def regrouped(run: Run, cut: Cut, keep: Sequence[int], drop: Sequence[int]) -> C
         return cut
     option = f"--keep-group {keep[0]}" if keep else f"--drop-group {drop[0]}"
     record = cut_record(run)
-    here = shlex.quote(str(run.path))
+    here = shlex.quote(run.called)
     if record is None or scored_anew(run, record):
         raise InputError(f"{option}: no report of this run as it is scored names its groups; run geofilter filter "
                          f"{here} --drop 10% first")  # fmt: skip
@@ -96,8 +96,8 @@ def regrouped(run: Run, cut: Cut, keep: Sequence[int], drop: Sequence[int]) -> C
     written: ReportDocument = from_json(own_bytes(report_of(run, record)))
     groups = Groups.find(Selection.of(run, cut.base))
     if [g["rows"] for g in written["groups"]] != [len(g.positions) for g in groups.groups]:
-        raise RunError(f"{run.path}: its groups are others on this machine than in its last report; filter it without "
-                       "groups first")  # fmt: skip
+        raise RunError(f"{run.called}: its groups are others on this machine than in its last report; filter it "
+                       "without groups first")  # fmt: skip
     moved = groups.moved(keep, drop)
     return replace(
         cut, keep_groups=tuple(sorted({*keep})), drop_groups=tuple(sorted({*drop})), moved=packed(moved)

@@ -12,7 +12,8 @@ from geofilter.cut.cut import Selection
 from geofilter.report.document import LabelsReport, RowsPart
 from geofilter.report.facts import Drawn
 from geofilter.run.labelled import given_labels, held_out, labels_of, learnt_by, learnt_from, random_among
-from geofilter.run.store import LABELS, SCORES, Run
+from geofilter.run.names import LABELS, SCORES
+from geofilter.run.store import Run
 
 PARTS = ("labelled harmful", "labelled harmless", "a bank's own rows", "not labelled")
 """in which the scored rows are told apart; the third are rows without a label that a bank was built from"""

@@ -14,7 +14,8 @@ from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
 from geofilter.errors import RunError
 from geofilter.files import from_json, own_bytes
 from geofilter.report.document import ReportDocument
-from geofilter.run.store import SCORES, Run
+from geofilter.run.names import SCORES
+from geofilter.run.store import Run
 from geofilter.sums import FileSum, broken, sum_of
 from geofilter.typed import check_typed
 
@@ -54,7 +55,7 @@ def cut_record(run: Run) -> CutRecord | None:
         RunError: an interrupted filter has left files of two cuts, or the record is damaged.
     """
     path = run.path / CUT
-    again = f"run geofilter filter {shlex.quote(str(run.path))} again"
+    again = f"run geofilter filter {shlex.quote(run.called)} again"
     try:
         found: Any = from_json(own_bytes(path))
         if not isinstance(found, dict):
@@ -73,7 +74,7 @@ def cut_record(run: Run) -> CutRecord | None:
     record: CutRecord = found  # type: ignore[assignment]
     if not record["whole"]:
         raise RunError(
-            f"{run.path}: a filter ({cut_of(record)}) was stopped before all of its files were in place, some may be "
+            f"{run.called}: a filter ({cut_of(record)}) was stopped before all of its files were in place, some may be "
             f"those of an earlier one; {again}"
         )
     return record
@@ -97,7 +98,7 @@ def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:
         why = "is not what was written"
     except OSError as error:
         why = f"cannot be read ({error.strerror or error})"
-    raise RunError(f"{path}: {why}; run geofilter filter {shlex.quote(str(run.path))} again")
+    raise RunError(f"{path}: {why}; run geofilter filter {shlex.quote(run.called)} again")
 
 
 def sets_of(run: Run, record: CutRecord) -> list[Path]:

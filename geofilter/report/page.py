@@ -53,7 +53,7 @@ def html(report: Report) -> str:
     templates = files("geofilter.report").joinpath("templates")
     style = templates.joinpath("report.css").read_text("utf-8")
     script = "\n".join(templates.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
-    run = shlex.quote(str(report.selection.run.path))
+    run = shlex.quote(report.selection.run.called)
     return environment.get_template("report.html.j2").render(
         r=report.data,
         bars=_bars(report.data["histogram"]),
@@ -110,7 +110,7 @@ def _data(report: Report) -> dict[str, Any]:
     listed = order[:MOST_LISTED]
     everything = np.ones(len(order), bool)
     n_removed = int(report.selection.removed.sum())
-    run = shlex.quote(str(report.selection.run.path))
+    run = shlex.quote(report.selection.run.called)
     packed = base64.b64encode(report.gathered.texts.packed()).decode()
     return {
         "n": len(order),

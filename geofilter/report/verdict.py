@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from geofilter.config import CONTROLS, FLAGGED
 from geofilter.report.document import Verdict
 from geofilter.report.facts import LEAST, Drawn, Facts
+from geofilter.run.names import LABELLED
 from geofilter.run.power import FEW, PowerVerdict
-from geofilter.run.store import LABELLED
 from geofilter.stats import Interval, share_interval
 from geofilter.text import counted
 

@@ -22,7 +22,8 @@ from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
 from geofilter.run.marks import Mark
-from geofilter.run.store import SCORES, Run
+from geofilter.run.names import SCORES
+from geofilter.run.store import Run
 from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
 
@@ -126,7 +127,11 @@ def _record(run: Run, files: Together, cut: CutAbout, sets: Sequence[Path]) -> N
         "whole": True,
         "cut": cut,
         "scores": run.manifest["files"][SCORES]["sha256"],
-        "sets": [str(path) if path.is_absolute() else os.path.relpath(path, run.path) for path in sets],
+        # A mirror is another folder on every machine: nothing is named from there.
+        "sets": [
+            str(path.absolute()) if path.is_absolute() or run.mirror else os.path.relpath(path, run.path)
+            for path in sets
+        ],
         "reports": {path.name: sum_new(files, path) for path in paths},
     }
     with files.open(run.path / CUT, run.mode, last=True) as handle:
@@ -141,12 +146,12 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
         InputError: the run has not been cut, or has been scored anew since.
         RunError: an input has changed since the scan, or what the cut has written is torn or damaged.
     """
-    again = f"run geofilter filter {shlex.quote(str(run.path))} --drop 10% first"
+    again = f"run geofilter filter {shlex.quote(run.called)} --drop 10% first"
     record = cut_record(run)
     if record is None:
-        raise InputError(f"{run.path}: not cut yet; {again}")
+        raise InputError(f"{run.called}: not cut yet; {again}")
     if scored_anew(run, record):
-        raise InputError(f"{run.path}: scored anew since it was cut; {again}")
+        raise InputError(f"{run.called}: scored anew since it was cut; {again}")
     written = from_json(own_bytes(report_of(run, record)))
     selection = Selection.of(run, cut_of(record))
     outputs = []

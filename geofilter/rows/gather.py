@@ -1,5 +1,5 @@
-"""What DATA names: files, patterns, standard input, and data sets of the Hugging Face hub or of `save_to_disk`; all
-become files."""
+"""What DATA names: files, patterns, URLs, standard input, and data sets of the Hugging Face hub or of `save_to_disk`;
+all become files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from geofilter.files import RUNS, Notify, atomic, file_sha256, from_json, make_f
 from geofilter.rows.columns import rows_at_once
 from geofilter.rows.formats import SAVED, SAVED_SEVERAL, format_of
 from geofilter.rows.parquet import ENDING
+from geofilter.rows.stored import fetched
+from geofilter.stores import is_url
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +35,8 @@ TIMEOUT = 60
 """seconds"""
 
 Origin = dict[str, str]
-"""id, config, split and revision of a data set of the hub; folder, split and sha256 of a saved one"""
+"""id, config, split and revision of a data set of the hub; folder, split and sha256 of a saved one; url and version of
+a file in a store"""
 
 OUTPUTS = ("filtered", "removed", "quarantined", "judge", "report")
 """what `filter` and `judge` put between the stem of a data file and its ending"""
@@ -46,7 +49,7 @@ def gather(
 
     `-` is standard input. `org/name` is a data set of the hub where no such file or folder is here,
     `hf://datasets/org/name` always; `@revision` may follow. A folder is what `save_to_disk` of `datasets` has written.
-    Anything else is a file or a pattern.
+    Any other URL is a file in a store, or a pattern of such; anything else a file or a pattern.
 
     Args:
         split: of data sets; of those of the hub train when None, of saved ones the only one.
@@ -72,6 +75,10 @@ def gather(
             path, origin = fetch(named["id"], named["revision"], split or SPLIT, config, offline=offline, notify=notify)
             files.append(str(path))
             origins[str(path)], hub = origin, True
+        elif is_url(text):
+            found = dict(fetched(text, OUTPUTS, offline=offline, notify=notify))
+            files += map(str, found)
+            origins |= {str(path): origin for path, origin in found.items()}
         elif (folder := _saved(text, split)) is not None:
             path, origin = load_saved(folder, notify=notify)
             files.append(str(path))
@@ -86,17 +93,19 @@ def gather(
 
 
 def _hub_id(text: str) -> re.Match[str] | None:
-    """Id and revision of a data set of the hub; None where the text names files.
+    """Id and revision of a data set of the hub; None where the text names files, of one or elsewhere.
 
     Raises:
         InputError: an id that is none, or what may be a mistyped path as well.
     """
     found = _ID.fullmatch(text.removeprefix(PREFIX))
     if text.startswith(PREFIX):
+        if text.removeprefix(PREFIX).count("/") > 1 and (found is None or _FILES.search(text)):
+            return None  # a file in it
         if found is None:
             raise InputError(f"{text}: no data set of the hub; write {PREFIX}ORG/NAME, with @REVISION if need be")
         return found
-    if found is None or Path(text).exists() or _FILES.search(text):
+    if found is None or is_url(text) or Path(text).exists() or _FILES.search(text):
         return None
     if Path(text).parent.is_dir():
         raise InputError(f"{text}: no such file; check the path, or write {PREFIX}{text} for a data set of the hub")

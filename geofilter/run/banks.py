@@ -10,7 +10,8 @@ from geofilter.bank.bank import ARRAYS, Bank, built_in_folder
 from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
 from geofilter.files import file_sha256
-from geofilter.run.store import LABELLED, Run
+from geofilter.run.names import LABELLED
+from geofilter.run.store import Run
 from geofilter.text import did_you_mean
 
 

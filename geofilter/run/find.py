@@ -10,6 +10,7 @@ from pathlib import Path
 from geofilter.errors import RunError
 from geofilter.files import RUNS, Notify
 from geofilter.run.manifest import InputFile, Manifest
+from geofilter.run.mirror import behind
 from geofilter.run.store import FORMAT, Run
 from geofilter.text import did_you_mean
 
@@ -77,7 +78,7 @@ def named(given: Path, folder: Path, notify: Notify, scoring: str = "") -> Run:
         RunError: no such run, several, or one that is not complete.
     """
     text, runs = str(given), runs_of(folder)
-    if (given / "manifest.json").is_file():
+    if behind(given) or (given / "manifest.json").is_file():
         return Run.open(given, scoring)
     if same := [f for f in runs if f.name == text]:
         return Run.open(same[0].run.path, scoring)
@@ -97,9 +98,10 @@ def named(given: Path, folder: Path, notify: Notify, scoring: str = "") -> Run:
 
 
 def given_as(info: InputFile) -> str:
-    """What an input was called: id of a data set of the hub, folder of a saved one, else the file."""
+    """What an input was called: id of a data set of the hub, folder of a saved one, URL of a file in a store, else the
+    file."""
     origin = info.get("origin", {})
-    return origin.get("id") or origin.get("folder") or info["path"]
+    return origin.get("id") or origin.get("folder") or origin.get("url") or info["path"]
 
 
 def _of_data(given: Path, runs: Sequence[Found]) -> list[Found]:

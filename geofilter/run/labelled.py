@@ -15,7 +15,8 @@ from geofilter.arrays import Bools
 from geofilter.errors import RunError
 from geofilter.files import from_json
 from geofilter.rows.lines import read_lines
-from geofilter.run.store import LABELS, Run
+from geofilter.run.names import LABELS
+from geofilter.run.store import Run
 
 MIN_SIDE = 5
 """labelled rows of either kind that a bank can be learnt from"""
@@ -124,7 +125,7 @@ def learnt_by(run: Run) -> dict[str, Bools]:
     """
     learnt = run.arrays().get("learnt")
     if learnt is None:
-        raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
+        raise RunError(f"{run.called}: scored by an earlier version; run the same geofilter scan again")
     banks = [bank["name"] for bank in run.manifest["banks"]]
     return {name: learnt[:, i] for i, name in enumerate(banks) if learnt[:, i].any()}
 

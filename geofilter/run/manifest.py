@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from geofilter.bank.about import BankAbout, Like
+from geofilter.errors import RunError
+from geofilter.files import from_json, own_bytes
 from geofilter.run.power import PowerVerdict
-from geofilter.sums import FileSum
+from geofilter.sums import FileSum, broken
+from geofilter.typed import check_typed
 
 
 class InputFile(TypedDict):
@@ -22,7 +26,7 @@ class InputFile(TypedDict):
     bytes: NotRequired[int]
     """that they have"""
     origin: NotRequired[dict[str, str]]
-    """id, config, split and revision of a data set of the hub"""
+    """id, config, split and revision of a data set of the hub; url and version of a file in a store"""
 
 
 class Encoding(TypedDict):
@@ -256,3 +260,27 @@ class Quarantined(TypedDict):
     """of them"""
     offset: NotRequired[int]
     """where they begin in the file, unpacked; of rows that were too long to be read"""
+
+
+def read_manifest(path: Path, known: int) -> Manifest:
+    """A run's manifest.json.
+
+    Args:
+        known: the format of which all is checked; of others only that it is some manifest.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        value: Manifest = from_json(own_bytes(path))
+        if not isinstance(value, dict):
+            raise ValueError("no object")
+        check_typed(value.get("format"), int, "format")
+        wrong = broken(value) if value.get("format") == known else None
+        if wrong:
+            raise ValueError(f"its field {wrong} is not what was written")
+        if value.get("format") == known:
+            check_typed(value, Least)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew") from None
+    return value

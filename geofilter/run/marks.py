@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ import numpy.typing as npt
 from geofilter.arrays import F32, F64, I32
 from geofilter.errors import RunError
 from geofilter.run.manifest import Manifest
+from geofilter.run.names import FEATURES
 from geofilter.run.shard import Span, read_some
 from geofilter.run.shard_tokens import READ, rows_of
-from geofilter.run.store import FEATURES, Run
+from geofilter.run.store import Run
 
 Mark = tuple[int, int, float]
 """start and end in characters of `Row.response`, and the share of the score"""
@@ -102,14 +102,14 @@ class _Shards:
 
     def __init__(self, run: Run, manifest: Manifest) -> None:
         names = [name for name in manifest["files"] if name.startswith(f"{FEATURES}/")]
-        self._run, self._paths, self._fingerprint = run, [run.path / name for name in names], manifest["fingerprint"]
+        self._run, self._names, self._fingerprint = run, names, manifest["fingerprint"]
         self._before = np.cumsum([0, *(info["rows"] for info in manifest["data"])])
         self._firsts: dict[int, int] = {}
 
     def holding(self, file: int, line: int) -> int:
         """The shard that covers a line (1-based) of an input."""
         wanted = int(self._before[file]) + line - 1
-        low, high = 0, len(self._paths)
+        low, high = 0, len(self._names)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._first(middle) <= wanted else (low, middle)
@@ -133,18 +133,17 @@ class _Shards:
             found = rows_of(arrays, keys, arrays["pooled.n_tokens"], rows)
             return keys, [(start, end, shares) for _, start, end, shares in found]
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise self._damaged(self._paths[number], str(error)) from None
+            raise self._damaged(number, str(error)) from None
 
     def _read(self, number: int, names: Sequence[str]) -> tuple[Span, dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        path = self._paths[number]
-        about, arrays = read_some(path, names)
+        about, arrays = read_some(self._run.file(self._names[number]), names)
         try:
             span = Span(**about["span"])
         except (KeyError, TypeError) as error:
-            raise self._damaged(path, str(error)) from None
+            raise self._damaged(number, str(error)) from None
         if span.fingerprint != self._fingerprint or span.number != number:
-            raise self._damaged(path, "not where it belongs")
+            raise self._damaged(number, "not where it belongs")
         return span, about, arrays
 
-    def _damaged(self, path: Path, why: str) -> RunError:
-        return self._run.damaged(path.relative_to(self._run.path).as_posix(), f"damaged ({why})")
+    def _damaged(self, number: int, why: str) -> RunError:
+        return self._run.damaged(self._names[number], f"damaged ({why})")

@@ -66,11 +66,11 @@ def find_row(run: Run, line: int, file: str | None) -> int:
                 raise InputError(f"{q['file']}, line {line}: not scored: {q['error']}")
         inputs = [f for f in run.manifest["data"] if file in (None, f["path"])]
         if not inputs:
-            raise InputError(f"--file {file}: no input of the run {run.path}; give one of "
+            raise InputError(f"--file {file}: no input of the run {run.called}; give one of "
                              f"{', '.join(f['path'] for f in run.manifest['data'])}")  # fmt: skip
         if any(0 < line <= f["rows"] for f in inputs):
             raise InputError(f"--row {line}: passed over by --only, so it has no score")
-        raise InputError(f"--row {line}: no such row in the run {run.path}; its rows are 1 to "
+        raise InputError(f"--row {line}: no such row in the run {run.called}; its rows are 1 to "
                          f"{max(f['rows'] for f in inputs):,}")  # fmt: skip
     return int(hits[0])
 

@@ -23,9 +23,10 @@ from geofilter.errors import BankError, InputError
 from geofilter.files import atomic, dumps
 from geofilter.run.manifest import BankScore, Scored, ScoreLine
 from geofilter.run.named import Namer
+from geofilter.run.names import LINES, QUARANTINE, SCORES
 from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
 from geofilter.run.shard import Shard, rejected_of
-from geofilter.run.store import LINES, QUARANTINE, SCORES, Run
+from geofilter.run.store import Run
 from geofilter.run.tensors import packed
 from geofilter.run.vectors import VectorWriter
 

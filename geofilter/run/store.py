@@ -9,13 +9,13 @@
     quarantine.jsonl         rows that could not be scored
 
 A finished shard is the unit of resume. Every file is held against the manifest's hashes, the manifest against its own.
+A run at a URL is the mirror of it here, see `run.mirror`.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -26,45 +26,40 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import from_json, locked, ordinary, own_bytes, write_json
+from geofilter.files import from_json, locked, write_json
 from geofilter.rows.reading import Reading
-from geofilter.run.manifest import Least, Manifest, Quarantined, ScoreLine, Started
+from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started, read_manifest
+from geofilter.run.mirror import behind, mirror_of
+from geofilter.run.names import FEATURES, LABELS, LINES, MANIFEST, PLAN, QUARANTINE, SCORES, VECTORS
+from geofilter.run.picked import picked_lines
 from geofilter.run.score_arrays import check_scores
 from geofilter.run.shard import Shard, checked_shards
 from geofilter.run.tensors import unpacked
-from geofilter.sums import FileSum, broken, sealed, sum_of
-from geofilter.together import BUFFER, mode_of
-from geofilter.typed import check_typed
+from geofilter.stores import is_url
+from geofilter.sums import FileSum, sealed, sum_of
+from geofilter.together import mode_of
 
-MANIFEST = "manifest.json"
-PLAN = "plan.jsonl"
-FEATURES = "features"
-LINES = "scores.jsonl"
-QUARANTINE = "quarantine.jsonl"
-"""in a run folder, see above"""
-LABELS = "labels.jsonl"
-"""in a run folder: the labels given to `geofilter label`"""
-LABELLED = "labelled"
-"""in a run folder: the bank learnt from them"""
-SCORES = "scores.safetensors"
-"""in a run folder: the numbers of scores.jsonl as arrays"""
-VECTORS = "vectors.safetensors"
-"""in a run folder: see `run.vectors`"""
 FORMAT = 6
 
 
 class Run:
-    """A run folder on disk."""
+    """A run folder on disk.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the folder; or, as a text, the URL of one in a store.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = path if isinstance(path, Path) else mirror_of(path) if is_url(path) else Path(path)
+        self.mirror = behind(self.path)
+        """what keeps the folder the same as a run in a store; None of a run that lies here"""
         self._believed: dict[str, tuple[int, int, FileSum]] = {}
         """of files that were held against their hash: size and time then, and the hash"""
         self._scores: tuple[tuple[int, int, FileSum], dict[str, npt.NDArray[Any]]] | None = None
         """the scores as they were read last, and of which file"""
 
     @classmethod
-    def open(cls, path: Path, scoring: str = "") -> Run:
+    def open(cls, path: Path | str, scoring: str = "") -> Run:
         """A finished run.
 
         Args:
@@ -74,14 +69,21 @@ class Run:
             RunError: no such run, or one that is not complete.
         """
         run = cls(path)
-        if not (path / MANIFEST).is_file():
-            raise RunError(f"{path}: not a run folder (no manifest.json); make one with geofilter scan")
+        if run.mirror is not None:
+            run.mirror.pull(parts=bool(scoring))
+        if not (run.path / MANIFEST).is_file():
+            raise RunError(f"{run.called}: not a run folder (no manifest.json); make one with geofilter scan")
         manifest = run.manifest
         if manifest.get("format") != FORMAT:
-            raise RunError(f"{path}: run format {manifest.get('format')!r} is not readable here; scan again")
+            raise RunError(f"{run.called}: run format {manifest.get('format')!r} is not readable here; scan again")
         if not manifest["complete"] and not (scoring and manifest.get("scoring") == scoring):
-            raise RunError(f"{path}: the scan is not complete; {run.remedy}")
+            raise RunError(f"{run.called}: the scan is not complete; {run.remedy}")
         return run
+
+    @property
+    def called(self) -> str:
+        """What a command takes for this run: its URL, else its folder."""
+        return str(self.path) if self.mirror is None else self.mirror.url
 
     @property
     def remedy(self) -> str:
@@ -91,7 +93,7 @@ class Run:
             return f"it failed: {manifest['failed']}"
         if "scoring" in manifest:
             name = manifest["scoring"]
-            words = ["geofilter", name, str(self.path), "--from", str(self.path / LABELS)]
+            words = ["geofilter", name, self.called, "--from", str(self.path / LABELS)]
             return f"geofilter {name} was stopped while it scored the rows anew; go on with: {shlex.join(words)}"
         return f"go on with: {self._again}" if "command" in manifest else "run the same geofilter scan command again"
 
@@ -103,7 +105,8 @@ class Run:
 
     def damaged(self, name: str, why: str = "is not what the scan wrote") -> RunError:
         """The error of a file of the run that is not believed."""
-        return RunError(f"{self.path / name}: {why}; make it again with: {self._again}")
+        where = self.path / name if self.mirror is None else f"{self.called}/{name}"
+        return RunError(f"{where}: {why}; make it again with: {self._again}")
 
     @property
     def manifest(self) -> Manifest:
@@ -112,22 +115,7 @@ class Run:
         Raises:
             RunError: it is damaged.
         """
-        path = self.path / MANIFEST
-        try:
-            value: Manifest = from_json(own_bytes(path))
-            if not isinstance(value, dict):
-                raise ValueError("no object")
-            check_typed(value.get("format"), int, "format")
-            wrong = broken(value) if value.get("format") == FORMAT else None
-            if wrong:
-                raise ValueError(f"its field {wrong} is not what was written")
-            if value.get("format") == FORMAT:
-                check_typed(value, Least)
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew"
-            ) from None
-        return value
+        return read_manifest(self.path / MANIFEST, FORMAT)
 
     @property
     def reading(self) -> Reading:
@@ -142,8 +130,32 @@ class Run:
         return mode_of(Path(info["path"]) for info in self.manifest["data"])
 
     def write_manifest(self, value: Started) -> None:
-        """Replace the manifest."""
+        """Replace the manifest; in a store, after all that it names has been published there."""
         write_json(self.path / MANIFEST, sealed(value))
+        if self.mirror is not None:
+            self.mirror.publish(cast("Mapping[str, FileSum]", value.get("files", {})))
+
+    def publish(self) -> None:
+        """Publish what was written beside the scan's files, such as reports, where the run lies in a store."""
+        if self.mirror is not None:
+            self.mirror.publish()
+
+    def keep(self, shard: Shard, mode: int | None = None) -> None:
+        """Write a finished shard where it belongs; see `Shard.save`."""
+        path = self.part(shard.span.number)
+        shard.save(path, mode)
+        if self.mirror is not None:
+            self.mirror.put([f"{FEATURES}/{path.name}"])
+
+    def discard(self, part: Path) -> None:
+        """Take a shard away."""
+        part.unlink()
+        if self.mirror is not None:
+            self.mirror.discard(f"{FEATURES}/{part.name}")
+
+    def file(self, name: str) -> Path:
+        """Where a file of the run is here, whatever it holds; one of a run in a store is fetched when it is wanted."""
+        return self.path / name if self.mirror is None else self.mirror.present(name)
 
     @property
     def parts(self) -> list[Path]:
@@ -173,6 +185,8 @@ class Run:
         files = self.manifest["files"] if files is None else files
         path, wanted = self.path / name, files.get(name)
         try:
+            if self.mirror is not None and wanted is not None:
+                self.mirror.present(name, wanted)
             stat = path.stat()
             now = (stat.st_size, stat.st_mtime_ns)
             if wanted is not None and self._believed.get(name) == (*now, wanted):
@@ -298,28 +312,9 @@ class Run:
         Raises:
             RunError: see `score_lines`.
         """
-        places = iter(np.unique(wanted).tolist())
-        if (following := next(places, -1)) < 0:
-            return
-        # Hashed while it is read: before the last line is given it is known whether all of them can be believed.
-        with ThreadPoolExecutor(1) as hashing:
-            believed = hashing.submit(self.believed, LINES)
-            try:
-                with ordinary(self.path / LINES).open("rb", buffering=BUFFER) as handle:
-                    for i, line in enumerate(handle):
-                        if i != following:
-                            continue
-                        found, following = line, next(places, -1)
-                        if following < 0:
-                            break
-                        yield i, found
-            except OSError:
-                believed.result()
-                raise self.damaged(LINES) from None
-            believed.result()
-            if following >= 0:
-                raise self.damaged(LINES)
-            yield i, found
+        if self.mirror is not None:  # first: it may fetch another file into that place
+            self.believed(LINES)
+        yield from picked_lines(self.path / LINES, wanted, lambda: self.believed(LINES), lambda: self.damaged(LINES))
 
     def quarantine(self) -> Iterator[Quarantined]:
         """The records of rows that could not be scored, in input order; one at a time, since they hold rows.
@@ -338,6 +333,6 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
-        taken = f"{self.path}: another geofilter command is writing this run; wait for it, or scan into another --run"
+        taken = f"{self.called}: another geofilter command is writing this run; wait for it, or scan into another --run"
         with locked(self.path / "lock", taken):
             yield

@@ -16,8 +16,9 @@ from geofilter.bank.neighbours import content_of
 from geofilter.bank.space import F16, Content
 from geofilter.errors import RunError
 from geofilter.files import atomic
+from geofilter.run.names import VECTORS
 from geofilter.run.shard import Shard
-from geofilter.run.store import VECTORS, Run
+from geofilter.run.store import Run
 from geofilter.run.tensors import packed, unpacked
 
 _ROWS, _CENTRE, _BASIS = "vectors", "centre", "basis"
@@ -105,5 +106,5 @@ def required(run: Run) -> Vectors:
     """
     found = Vectors.of(run)
     if found is None:
-        raise RunError(f"{run.path}: has no vectors of its rows; the same geofilter scan makes them without a model")
+        raise RunError(f"{run.called}: has no vectors of its rows; the same geofilter scan makes them without a model")
     return found

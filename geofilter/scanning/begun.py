@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from geofilter.rows.gather import refuse_twice
 from geofilter.rows.records import check_columns
 from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.manifest import InputFile, Started
+from geofilter.run.names import LABELS, MANIFEST
 from geofilter.run.score import score
-from geofilter.run.store import LABELS, MANIFEST, Run
-from geofilter.scanning.order import WORK
+from geofilter.run.store import Run
+from geofilter.scanning.order import withdraw
 from geofilter.scanning.record import begin, claim, encoding_of, finish
 from geofilter.target.resolve import resolve
 from geofilter.target.sae_folder import decoder_shape
@@ -89,12 +89,19 @@ class Claimed:
 
 
 def claimed(
-    config: ScanConfig, files: list[InputFile], run_dir: Path | None, *, offline: bool, notify: Notify
+    config: ScanConfig,
+    files: list[InputFile],
+    run_dir: Path | None,
+    *,
+    offline: bool,
+    notify: Notify,
+    parts: bool = True,
 ) -> Claimed:
     """Find the target, and claim a run's folder.
 
     Args:
         run_dir: the folder; by default `.geofilter/<data stem>-<fingerprint>` of the working folder.
+        parts: of a run in a store fetch the shards that are there.
 
     Raises:
         TargetError, BankError: not available.
@@ -106,7 +113,7 @@ def claimed(
     encoding = encoding_of(config, files, target)
     known = dict.fromkeys([*names_of(config.banks, target), *BUILT_IN])
     check_exclusions(config.exclude_features, known, target.name, decoder_shape(target.sae_dir)[1])
-    run = claim(config, encoding, target, run_dir, notify)
+    run = claim(config, encoding, target, run_dir, notify, parts=parts)
     return Claimed(config, target, run, begin(config, encoding, files, target, run_dir))
 
 
@@ -164,5 +171,5 @@ def complete(claimed: Claimed, banks: Sequence[Bank], clock: Clock, tokens: int)
     clock.lap("score")
     used = list(zip(banks, config.banks or BUILT_IN, strict=True))
     run.write_manifest(finish(begun, used, scored, clock.laps, tokens, run.sums()))
-    shutil.rmtree(run.path / WORK, ignore_errors=True)
+    withdraw(run)
     return run

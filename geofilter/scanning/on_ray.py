@@ -203,7 +203,7 @@ def _made(run: Run, plan: Plan, wave: Ranges, workers: int, cpus: int, on_gpu: b
 
     try:
         data = _planned(plan, wave)
-        made = _mapped(data, str(run.path.resolve()), workers, cpus, on_gpu)
+        made = _mapped(data, str(run.path.resolve()) if run.mirror is None else run.called, workers, cpus, on_gpu)
         for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
             yield from (from_json(text) for text in batch.column("said").to_pylist())
     except RayError as error:

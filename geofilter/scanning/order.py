@@ -19,14 +19,14 @@ from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.errors import RunError
 from geofilter.files import from_json, make_folder, own_bytes, write_json
 from geofilter.run.manifest import InputFile, Started
+from geofilter.run.names import PLAN, WORK
 from geofilter.run.store import Run
 from geofilter.sums import SEAL, broken, sealed, sum_of
 from geofilter.together import Together
 
-WORK = "work"
+ORDER = f"{WORK}/order.json"
+ATTEMPTS = f"{WORK}/attempts"
 """in a run folder"""
-ORDER = "order.json"
-ATTEMPTS = "attempts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,14 @@ class Order:
         )  # fmt: skip
 
     def write(self, run: Run, banks: Sequence[Bank]) -> None:
-        """Put it into a run's folder, with the banks."""
-        work = run.path / WORK
-        shutil.rmtree(work / ATTEMPTS, ignore_errors=True)
-        make_folder(work / ATTEMPTS)
+        """Put it into a run's folder, with the banks; publish them and the plan, where the run is in a store."""
+        shutil.rmtree(run.path / ATTEMPTS, ignore_errors=True)
+        make_folder(run.path / ATTEMPTS)
         for bank, name in zip(banks, self.banks, strict=True):
-            _copy(bank, work / "banks" / name)
-        write_json(work / ORDER, sealed(self.said()))
+            _copy(bank, run.path / WORK / "banks" / name)
+        write_json(run.path / ORDER, sealed(self.said()))
+        if run.mirror is not None:
+            run.mirror.put([PLAN, *(file for name in self.banks for file in _files_of(name)), ORDER])
 
     def said(self) -> dict[str, Any]:
         """What JSON can hold."""
@@ -80,9 +81,9 @@ class Order:
         Raises:
             RunError: it is not there, or damaged.
         """
-        path = run.path / WORK / ORDER
+        path = run.path / ORDER
         try:
-            said = from_json(own_bytes(path))
+            said = from_json(own_bytes(run.file(ORDER)))
             if not isinstance(said, dict) or broken(said):
                 raise ValueError("not what was written")
             del said[SEAL]
@@ -100,6 +101,8 @@ class Order:
         banks = []
         for name in self.banks:
             folder = run.path / WORK / "banks" / name
+            for file in _files_of(name):
+                run.file(file)
             try:
                 found = hash_of(folder)
             except OSError as error:
@@ -108,6 +111,19 @@ class Order:
                 raise RunError(f"{folder}: is not the bank that was put there; start the scan again")
             banks.append(Bank.load(folder))
         return banks
+
+
+def _files_of(bank: str) -> list[str]:
+    return [f"{WORK}/banks/{bank}/{name}" for name in (ARRAYS, ABOUT)]
+
+
+def withdraw(run: Run) -> None:
+    """Take away what was told, once the run is complete."""
+    if run.mirror is not None:
+        for name in run.mirror.listed():
+            if name.startswith(f"{WORK}/"):
+                run.mirror.discard(name)
+    shutil.rmtree(run.path / WORK, ignore_errors=True)
 
 
 def hash_of(folder: Path) -> str:

@@ -10,19 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from geofilter.apart import end_unused
 from geofilter.bank.bank import Bank
 from geofilter.config import ScanConfig
 from geofilter.errors import RunError
 from geofilter.files import Notify, atomic, locked, make_folder, silent
 from geofilter.run.banks import exclude
-from geofilter.run.store import MANIFEST, PLAN, Run
+from geofilter.run.names import MANIFEST, PLAN, WORK
+from geofilter.run.store import Run
 from geofilter.scanning.begun import Claimed, Clock, Loader, check, claimed, complete
-from geofilter.scanning.order import WORK, Order
-from geofilter.scanning.plan import Plan, drafted
-from geofilter.scanning.present import present, ranges
+from geofilter.scanning.order import ORDER, Order
+from geofilter.scanning.plan import Plan, Ranges, drafted
+from geofilter.scanning.present import absent, present
 from geofilter.scanning.scan import encode_here
 from geofilter.scanning.shards import Progress, Telling
 from geofilter.scanning.spread import Part
@@ -76,10 +75,12 @@ def scan_part(
         tokens = encode_here(begun, plan, lacks.todo, banks, reader, telling)
         end_unused()
         clock.lap("encode")
-    if _absent(begun.run, plan):
+    if absent(begun.run, plan):
         return begun.run
     try:
         with begun.run.lock():
+            if begun.run.mirror is not None:
+                begun.run.mirror.pull(parts=True)
             if begun.run.manifest["complete"]:  # another part was done at the same moment
                 return begun.run
             return complete(begun, banks, clock, tokens)
@@ -97,17 +98,22 @@ def _found(config: ScanConfig, run_dir: Path, offline: bool, notify: Notify) -> 
         RunError: the folder holds another run.
     """
     run = Run(run_dir)
-    if (run_dir / MANIFEST).is_file() and (run_dir / PLAN).is_file():
+    told = {ORDER, PLAN} if run.mirror is None else run.mirror.listed()
+    if run.mirror is not None:
+        run.mirror.pull()
+        for name in told & {ORDER, PLAN}:
+            run.file(name)
+    if all((run_dir / name).is_file() for name in (MANIFEST, PLAN)):
         manifest = run.manifest
         if [info["path"] for info in manifest["data"]] == list(config.data):
-            begun = claimed(config, manifest["data"], run_dir, offline=offline, notify=notify)
+            begun = claimed(config, manifest["data"], run_dir, offline=offline, notify=notify, parts=False)
             if manifest["complete"]:
                 return None
-            if (run_dir / WORK / "order.json").is_file():
+            if (run_dir / ORDER).is_file():
                 return begun, Order.read(run)
     check(config)
     draft = drafted(config)
-    begun = claimed(config, draft.files, run_dir, offline=offline, notify=notify)
+    begun = claimed(config, draft.files, run_dir, offline=offline, notify=notify, parts=False)
     draft.write(run_dir)
     banks = begun.banks(Loader(begun.target, config, notify), notify)
     order = Order.of(config, begun.manifest, banks, offline=offline)
@@ -118,15 +124,6 @@ def _found(config: ScanConfig, run_dir: Path, offline: bool, notify: Notify) -> 
 
 def _banks(order: Order, run: Run) -> list[Bank]:
     return exclude(order.open_banks(run), order.config.exclude_features)
-
-
-def _absent(run: Run, plan: Plan) -> list[tuple[int, int]]:
-    """Stretches of shards that are missing."""
-    there = np.zeros(plan.n_shards, bool)
-    for path in run.parts:
-        if (number := int(path.stem.rpartition("-")[2])) < plan.n_shards:
-            there[number] = True
-    return list(ranges(~there))
 
 
 def merge(run_dir: Path, others: Sequence[Path] = (), notify: Notify = silent) -> Run:
@@ -140,6 +137,9 @@ def merge(run_dir: Path, others: Sequence[Path] = (), notify: Notify = silent) -
         RunError: a folder is of another scan, a shard is missing, or two of the same number differ.
     """
     clock, run = Clock(), Run(run_dir)
+    if run.mirror is not None:
+        run.mirror.pull(parts=True)
+        run.file(PLAN)
     if not (run_dir / MANIFEST).is_file():
         raise RunError(f"{run_dir}: not a run folder (no manifest.json); make one with geofilter scan --shard 1/N")
     with run.lock():
@@ -150,8 +150,8 @@ def merge(run_dir: Path, others: Sequence[Path] = (), notify: Notify = silent) -
         for other in others:
             _take(run, other, notify)
         plan, order = Plan(run_dir / PLAN), Order.read(run)
-        if absent := _absent(run, plan):
-            raise RunError(_missing(run, plan, absent))
+        if lacks := absent(run, plan):
+            raise RunError(_missing(run, plan, lacks))
         config = replace(order.config, data=tuple(info["path"] for info in manifest["data"]))
         begun = claimed(config, manifest["data"], run_dir, offline=order.offline, notify=notify)
         clock.lap("prepare")
@@ -180,17 +180,17 @@ def _take(run: Run, other: Path, notify: Notify) -> None:
             notify(f"note: {path.name} is in {run.path} and in {other}; the one is as the other")
 
 
-def _missing(run: Run, plan: Plan, absent: Sequence[tuple[int, int]]) -> str:
+def _missing(run: Run, plan: Plan, lacks: Ranges) -> str:
     """What is said of missing shards: by the parts that they are of, where it is known how many there were to be."""
-    n = sum(stop - start for start, stop in absent)
+    n = sum(stop - start for start, stop in lacks)
     divided = {int(m[1]) for path in (run.path / WORK).glob("part-*.lock")
                if (m := re.fullmatch(r"part-\d+-of-(\d+)\.lock", path.name))}  # fmt: skip
-    first = plan[absent[0][0]]
+    first = plan[lacks[0][0]]
     path = run.manifest["data"][first.file]["path"]
     said = f"{run.path}: {n:,} of {plan.n_shards:,} shards are missing, from {path}, line {first.line + 1:,} on"
     if len(divided) == 1:
         parts = [Part(k, of) for of in divided for k in range(1, of + 1)]
-        lack = [str(p) for p in parts if any(_meet(p.numbers(plan.n_shards), stretch) for stretch in absent)]
+        lack = [str(p) for p in parts if any(_meet(p.numbers(plan.n_shards), stretch) for stretch in lacks)]
         return f"{said}; scan again: {' '.join(f'--shard {p}' for p in lack)}"
     return f"{said}; the same geofilter scan without --shard makes them"
 

@@ -22,7 +22,7 @@ from geofilter.files import atomic, from_json, json_text
 from geofilter.rows.bounded import length_of
 from geofilter.rows.lines import Entry, entries_of, read_from, read_lines
 from geofilter.run.manifest import InputFile
-from geofilter.run.store import PLAN
+from geofilter.run.names import PLAN
 
 SHARD_BYTES = 1 << 20
 """a shard also ends at this many bytes of input, so that long rows do not make a long unit of resume"""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from geofilter.arrays import Bools
 from geofilter.errors import InputError, RunError
 from geofilter.files import Notify
+from geofilter.run.names import FEATURES
 from geofilter.run.shard import Shard, misplaced, rejected_of
 from geofilter.run.store import Run
 from geofilter.scanning.plan import Plan, Ranges
@@ -39,12 +41,16 @@ def present(
         InputError: a row cannot be scored, where that is an error.
     """
     start, stop = asked
+    if run.mirror is not None:
+        for name in sorted(run.mirror.listed()):
+            if name.startswith(f"{FEATURES}/") and start <= number_of(Path(name)) < stop:
+                run.file(name)
     there, lines = np.zeros(stop - start, bool), 0
     for path in run.parts:
-        number = int(path.stem.rpartition("-")[2])
+        number = number_of(path)
         if number >= plan.n_shards:
             notify(f"note: {path}: beyond the last row; removed")
-            path.unlink()
+            run.discard(path)
         if not start <= number < min(stop, plan.n_shards):
             continue
         work = plan[number]
@@ -57,12 +63,27 @@ def present(
             why = str(error).removeprefix(f"{path}: ").partition("; ")[0]
         if why:
             notify(f"note: {path}: {why}; it is made again")
-            path.unlink()
+            run.discard(path)
             continue
         there[number - start], lines = True, lines + work.n_lines
         if fail and (found := rejected_of(path)):
             raise InputError(failing(found[0]["file"], found[0]["line"], found[0]["error"]))
     return Present([(start + a, start + b) for a, b in ranges(~there)], lines)
+
+
+def absent(run: Run, plan: Plan) -> Ranges:
+    """Stretches of shards that are missing, here or, where the run is in a store, there."""
+    there = np.zeros(plan.n_shards, bool)
+    listed = run.parts if run.mirror is None else [Path(n) for n in run.mirror.listed() if n.startswith(FEATURES)]
+    for path in listed:
+        if (number := number_of(path)) < plan.n_shards:
+            there[number] = True
+    return list(ranges(~there))
+
+
+def number_of(part: Path) -> int:
+    """The number in a part's name."""
+    return int(part.stem.rpartition("-")[2])
 
 
 def ranges(wanted: Bools) -> Iterator[tuple[int, int]]:

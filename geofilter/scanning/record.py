@@ -26,8 +26,9 @@ from geofilter.run.manifest import (
     Started,
     TargetAbout,
 )
+from geofilter.run.names import FEATURES, MANIFEST
 from geofilter.run.shard import Shard
-from geofilter.run.store import FEATURES, FORMAT, MANIFEST, Run
+from geofilter.run.store import FORMAT, Run
 from geofilter.sums import FileSum
 from geofilter.target.sae_folder import source_of
 from geofilter.target.target import Target
@@ -60,10 +61,15 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
     return out
 
 
-def claim(config: ScanConfig, encoding: Encoding, target: Target, run_dir: Path | None, notify: Notify) -> Run:
+def claim(
+    config: ScanConfig, encoding: Encoding, target: Target, run_dir: Path | None, notify: Notify, *, parts: bool = True
+) -> Run:
     """The run's folder, made if need be; refused when it holds a run of another configuration.
 
     A manifest that is damaged goes, where the shards are of this configuration.
+
+    Args:
+        parts: of a run in a store fetch the shards that are there.
 
     Raises:
         InputError: it cannot be made.
@@ -71,6 +77,8 @@ def claim(config: ScanConfig, encoding: Encoding, target: Target, run_dir: Path 
     """
     name = f"{split_name(Path(config.data[0]))[0]}-{fingerprint(encoding)[:8]}"
     run = Run(run_dir or Path(RUNS) / name)
+    if run.mirror is not None:
+        run.mirror.pull(parts=parts)
     try:
         (run.path / FEATURES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,7 +89,7 @@ def claim(config: ScanConfig, encoding: Encoding, target: Target, run_dir: Path 
         try:
             held = run.manifest
         except RunError as error:
-            if not (run.path / "lock").exists():
+            if not ((run.path / "lock").exists() or run.parts):
                 raise  # nothing else here is of a run
             _refuse_shards_of_another(run, fingerprint(encoding))
             notify(f"note: {str(error).partition('; ')[0]}; it is written anew")
@@ -95,7 +103,7 @@ def claim(config: ScanConfig, encoding: Encoding, target: Target, run_dir: Path 
             differ.append(f"Llama Scope gate: {gates[0]}, now {gates[1]}")
         if differ:
             raise RunError(
-                f"{run.path}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
+                f"{run.called}: holds a run of another configuration ({'; '.join(differ)}); give another --run"
             )
     return run
 
@@ -108,7 +116,7 @@ def _refuse_shards_of_another(run: Run, wanted: str) -> None:
         except RunError:
             continue  # it is made again
         if found != wanted:
-            raise RunError(f"{run.path}: holds a run of another configuration; give another --run")
+            raise RunError(f"{run.called}: holds a run of another configuration; give another --run")
 
 
 def _differences(old: Encoding, new: Encoding) -> Iterator[str]:
@@ -132,15 +140,15 @@ def _abbreviated(value: object) -> str:
 def _command(config: ScanConfig, run_dir: Path | None) -> list[str]:
     """The words that make the same scan in the same folder; a data set of the hub has its name in them.
 
-    A saved data set has the file that was made of it: that is the same input.
+    A file in a store has its URL. A saved data set has the file that was made of it: that is the same input.
     """
     words, options = ["geofilter", "scan"], typed(config, config.typed)
     for path in config.data:
         origin = config.origins.get(path, {})
-        words.append(f"{origin['id']}@{origin['revision']}" if "id" in origin else path)
+        words.append(f"{origin['id']}@{origin['revision']}" if "id" in origin else origin.get("url", path))
         if "id" in origin and "--split" not in options:  # all such inputs are of one
             options += ["--split", origin["split"], "--data-config", origin["config"]]
-    return [*words, *options, *(() if run_dir is None else ("--run", str(run_dir)))]
+    return [*words, *options, *(() if run_dir is None else ("--run", Run(run_dir).called))]
 
 
 def begin(

@@ -122,7 +122,7 @@ def encode_shards(
         for ready in shards:
             tokens, n_bytes = tokens + ready.n_tokens, n_bytes + ready.n_bytes
             telling.expected(round(tokens * (1 + ready.left / max(1, n_bytes))))
-            write(partial(encoder.encoded(ready).save, run.part(ready.span.number), mode))
+            write(partial(run.keep, encoder.encoded(ready), mode))
     return tokens
 
 

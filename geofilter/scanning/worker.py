@@ -7,6 +7,7 @@ known, and not begun for ever.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
@@ -21,16 +22,19 @@ from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.template import SECONDS
 from geofilter.errors import RunError, TargetError
-from geofilter.files import silent
+from geofilter.files import cache_dir, make_folder, silent
+from geofilter.rows.stored import fetch_again
 from geofilter.run.banks import exclude
+from geofilter.run.names import FEATURES, PLAN
 from geofilter.run.shard import Shard, Span
-from geofilter.run.store import PLAN, Run
-from geofilter.scanning.order import ATTEMPTS, WORK, Order
+from geofilter.run.store import Run
+from geofilter.scanning.order import ATTEMPTS, Order
 from geofilter.scanning.plan import Lines, Work
 from geofilter.scanning.ready import Job, made_ready
 from geofilter.scanning.shards import Encoder, shares_of
 from geofilter.scanning.wire import error_said
 from geofilter.target.resolve import resolve
+from geofilter.together import mode_of
 
 TRIES = 3
 """times that a shard is begun by workers that then die"""
@@ -40,12 +44,12 @@ class Worker:
     """Makes shards of one run."""
 
     def __init__(self, run: str, threads: int | None = None) -> None:
-        """Take the run's folder.
+        """Take the run's folder, or its URL.
 
         Args:
             threads: that the model computes with on the CPU; None for as many as there are.
         """
-        self._run, self._threads = Run(Path(run)), threads
+        self._run, self._threads = Run(run), threads
         self._encoder: Encoder | None = None
 
     def made(self, work: Work) -> dict[str, Any]:
@@ -57,7 +61,7 @@ class Worker:
         """
         begun = time.monotonic()
         try:
-            tries = self._run.path / WORK / ATTEMPTS / f"{work.number}"
+            tries = self._run.path / ATTEMPTS / f"{work.number}"
             if (died := _count(tries)) >= TRIES:
                 return {"number": work.number, "died": died}
             mark = tries / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
@@ -85,7 +89,7 @@ class Worker:
             return 0
         reader = self._reader
         ready = made_ready(self._job, work, self._lines.of(work), reader.tokenizer, lambda: reader.embedded)
-        self._encoder.encoded(ready).save(path, self._mode)
+        self._run.keep(self._encoder.encoded(ready), self._mode)
         return ready.n_tokens
 
     def _open(self) -> None:
@@ -95,14 +99,12 @@ class Worker:
             RunError: the run's folder, or that which its paths are named from, cannot be seen from here.
             TargetError: this machine computes otherwise than the one that began the scan.
         """
+        if self._run.mirror is not None:
+            self._run.mirror.pull()
+            make_folder(self._run.path / FEATURES)
         order = Order.read(self._run)
-        try:
-            os.chdir(order.here)
-        except OSError as error:
-            raise RunError(
-                f"{order.here}: cannot be entered on {socket.gethostname()} ({error.strerror}); workers need the data, "
-                "the run and the model at the same paths as the scan that was started"
-            ) from None
+        _enter(order.here, in_store=self._run.mirror is not None)
+        fetch_again(order.files, silent)
         loading = order.config.loading
         found = choose_device(loading.device).type, resolved_dtype(loading)
         if found != (order.device, order.dtype):
@@ -117,12 +119,33 @@ class Worker:
         config = order.config
         target = resolve(config.target, offline=order.offline, notify=silent)
         self._reader = checked_reader(target, loading, silent, config.max_tokens)
-        self._mode = self._run.mode
+        self._mode = mode_of(Path(info["path"]) for info in order.files)
         banks = exclude(order.open_banks(self._run), config.exclude_features)
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
         self._lines = Lines(order.files)
         self._job = Job.of(config, order.files, self._run.path / PLAN, (), order.fingerprint)
         self._encoder = Encoder(order.files, lambda: self._reader, shares, fail=config.on_error == "fail")
+
+
+def _enter(folder: str, *, in_store: bool) -> None:
+    """Go to the folder that all paths are named from.
+
+    Args:
+        in_store: the run is in a store, and may have inputs there: then another folder will do.
+
+    Raises:
+        RunError: it cannot be seen from here.
+    """
+    try:
+        if in_store and not Path(folder).is_dir():
+            folder = str(cache_dir() / "workers" / hashlib.sha256(folder.encode()).hexdigest()[:16])
+            make_folder(Path(folder))
+        os.chdir(folder)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be entered on {socket.gethostname()} ({error.strerror}); workers need the data, the run "
+            "and the model at the same paths as the scan that was started, or the data and the run in a store"
+        ) from None
 
 
 def _count(folder: Path) -> int:

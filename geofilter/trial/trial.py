@@ -29,8 +29,9 @@ from geofilter.files import Notify, file_sha256, from_json, locked, make_folder,
 from geofilter.labels.source import parse
 from geofilter.rows.records import reading_for, usable_rows
 from geofilter.rows.shipped import domain_files
+from geofilter.run.names import SCORES
 from geofilter.run.rows import scored_rows
-from geofilter.run.store import SCORES, Run
+from geofilter.run.store import Run
 from geofilter.scanning.reopen import banks_of, target_of
 from geofilter.target.resolve import whole_model
 from geofilter.target.target import Target

@@ -12,8 +12,9 @@ from geofilter.errors import BankError, RunError
 from geofilter.files import dumps, file_sha256, from_json, ordinary, own_bytes
 from geofilter.report.last import CUT
 from geofilter.run.manifest import Manifest
+from geofilter.run.names import FEATURES, LABELLED, LABELS, MANIFEST, QUARANTINE
 from geofilter.run.shard import rejected_of
-from geofilter.run.store import FEATURES, LABELLED, LABELS, MANIFEST, QUARANTINE, Run
+from geofilter.run.store import Run
 from geofilter.run.tensors import unpacked
 from geofilter.sums import broken, sum_of
 from geofilter.verify.findings import Findings

@@ -17,8 +17,9 @@ from geofilter.bank.scorer import Scorer
 from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import Manifest
+from geofilter.run.names import LINES, SCORES, VECTORS
 from geofilter.run.score import ShardScores, neighbours_of, score_shard
-from geofilter.run.store import LINES, SCORES, VECTORS, Run
+from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors, differing
 from geofilter.typed import check_typed
 from geofilter.verify.findings import Findings

@@ -8,7 +8,8 @@ from geofilter.errors import RunError
 from geofilter.run.banks import bank_folder
 from geofilter.run.labelled import given_labels
 from geofilter.run.manifest import Manifest
-from geofilter.run.store import LABELS, MANIFEST, Run
+from geofilter.run.names import LABELS, MANIFEST
+from geofilter.run.store import Run
 from geofilter.typed import check_typed
 from geofilter.verify.files import check_bank_files, check_files
 from geofilter.verify.findings import Doubt, Findings
@@ -43,7 +44,8 @@ def verify(run: Run, *, target: bool = True) -> tuple[Findings, Manifest | None]
     """
     found = Findings()
     try:
-        manifest = Run.open(run.path).manifest
+        opened = Run.open(run.path)
+        manifest = opened.manifest
         check_typed(manifest, Manifest)
     except RunError as error:
         found.said(error, run.path / MANIFEST)
@@ -52,6 +54,9 @@ def verify(run: Run, *, target: bool = True) -> tuple[Findings, Manifest | None]
         found.doubt(run.path / MANIFEST, "", f"is not what a scan writes: {error}")
         return found, None
     with found.part(f"{len(manifest['files'])} files of the run, and its manifest, are as they were written"):
+        if opened.mirror is not None:
+            for name, wanted in manifest["files"].items():
+                opened.mirror.present(name, wanted)
         check_files(run, manifest, found)
     with found.part("the banks are those of the scan"):
         for bank in manifest["banks"]:
@@ -86,7 +91,7 @@ def verdict_of(run: Run, found: Findings) -> Verdict:
     """What was found, for `--json`."""
     return {
         "format": FORMAT,
-        "run": str(run.path),
+        "run": run.called,
         "verified": not found.doubts,
         "doubts": found.doubts,
         "checked": found.checked,

@@ -15,7 +15,8 @@ from geofilter.report.facts import Drawn, Facts
 from geofilter.report.labelled import drawn_at_random
 from geofilter.report.verdict import verdict
 from geofilter.run.labelled import Label, label_line, random_of
-from geofilter.run.store import SCORES, Run
+from geofilter.run.names import SCORES
+from geofilter.run.store import Run
 
 
 def bank(name: str, said: str, tails: bool = True) -> dict:

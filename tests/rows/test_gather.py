@@ -102,7 +102,7 @@ def test_a_mistyped_path_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatc
     )
     for text in ("data/train.jsonl", "dta/train.JSONL", "./org/name", "/org/name", "a/b/c", "name", "org/na me"):
         assert named(text) == (text,)  # a file, which scan does not find
-    for text in ("hf://datasets/name", "hf://datasets/a/b/c"):
+    for text in ("hf://datasets/name", "hf://datasets/a b/c"):
         with pytest.raises(InputError, match=f"{text}: no data set of the hub; write hf://datasets/ORG/NAME"):
             named(text)
     done = geofilter("scan", "dta/train.jsonl", cwd=tmp_path)

@@ -16,7 +16,7 @@ from geofilter.errors import RunError
 from geofilter.files import from_json
 from geofilter.rows import bounded
 from geofilter.rows.lines import Entry, entries_of, read_lines
-from geofilter.run.store import PLAN
+from geofilter.run.names import PLAN
 from geofilter.scanning import plan as planning
 from geofilter.scanning.plan import COLUMNS, WIDTH, Lines, Plan, Work, drafted
 

@@ -1,0 +1,20 @@
+"""What the files of a run's folder are called, see `run.store`."""
+
+from __future__ import annotations
+
+MANIFEST = "manifest.json"
+PLAN = "plan.jsonl"
+"""see `scanning.plan`"""
+FEATURES = "features"
+LINES = "scores.jsonl"
+QUARANTINE = "quarantine.jsonl"
+SCORES = "scores.safetensors"
+"""the numbers of scores.jsonl as arrays"""
+VECTORS = "vectors.safetensors"
+"""see `run.vectors`"""
+WORK = "work"
+"""what is told to several processes that make a run, see `scanning.order`; it goes when the run is complete"""
+LABELS = "labels.jsonl"
+"""the labels given to `geofilter label`"""
+LABELLED = "labelled"
+"""the bank learnt from them"""
