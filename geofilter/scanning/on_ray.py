@@ -28,6 +28,7 @@ from geofilter.scanning.shards import Telling
 from geofilter.scanning.spread import Spread
 from geofilter.scanning.wire import error_of
 from geofilter.scanning.worker import Worker, told
+from geofilter.text import one_line, shorten
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -98,7 +99,7 @@ def _cluster(spread: Spread, on_gpu: bool) -> Iterator[tuple[int, int]]:
                 own = {"include_dashboard": False} if spread.address is None else {}
                 ray.init(address=spread.address, log_to_driver=False, logging_level=logging.ERROR, **own)
         # What it logs stays in its own files.
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--address {spread.address}: no Ray cluster can be reached ({first_line(error)}); start one with ray "
@@ -208,8 +209,8 @@ def _made(run: Run, plan: Plan, wave: Ranges, workers: int, cpus: int, on_gpu: b
             yield from (from_json(text) for text in batch.column("said").to_pylist())
     except RayError as error:
         raise RunError(
-            f"the Ray cluster failed ({first_line(error)}); the same geofilter scan goes on where it stopped, with "
-            "either engine"
+            f"Ray failed ({shorten(one_line(str(error).strip().splitlines()[-1]), 200)}); see that the workers have "
+            "the same packages as this machine; the same geofilter scan goes on where it stopped, with either engine"
         ) from None
 
 
