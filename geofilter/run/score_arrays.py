@@ -30,6 +30,13 @@ _SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
 """the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
 
 
+def score_kinds(banks: int) -> dict[str, tuple[type, list[int]]]:
+    """Element type of each array, and its sizes after the first, of a run that is scored under so many banks."""
+    return {
+        name: (kind, [banks if size is None else size for size in sizes]) for name, (kind, sizes) in _SCORES.items()
+    }
+
+
 def check_scores(arrays: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> None:
     """Refuse arrays of scores that nothing may be computed with.
 

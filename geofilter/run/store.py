@@ -13,9 +13,11 @@ A finished shard is the unit of resume. Every file is held against the manifest'
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -29,7 +31,7 @@ from geofilter.files import from_json, locked, ordinary, own_bytes, write_json
 from geofilter.rows.reading import Reading
 from geofilter.run.manifest import Least, Manifest, Quarantined, ScoreLine, Started
 from geofilter.run.score_arrays import check_scores
-from geofilter.run.shard import Shard, checked_shards
+from geofilter.run.shard import Outline, Read, Shard, checked
 from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import BUFFER, mode_of
@@ -48,6 +50,8 @@ SCORES = "scores.safetensors"
 """in a run folder: the numbers of scores.jsonl as arrays"""
 VECTORS = "vectors.safetensors"
 """in a run folder: see `run.vectors`"""
+SCORING = "scoring"
+"""in the folder of a run that is being scored: see `run.scoring`"""
 FORMAT = 6
 
 
@@ -140,8 +144,10 @@ class Run:
         return mode_of(Path(info["path"]) for info in self.manifest["data"])
 
     def write_manifest(self, value: Started) -> None:
-        """Replace the manifest."""
+        """Replace the manifest; once the run is complete, what it was put together from goes."""
         write_json(self.path / MANIFEST, sealed(value))
+        if value["complete"]:
+            shutil.rmtree(self.path / SCORING, ignore_errors=True)
 
     @property
     def parts(self) -> list[Path]:
@@ -201,12 +207,23 @@ class Run:
         Raises:
             RunError: one is missing, damaged, or not where it belongs.
         """
+        return self._each_shard(partial(Shard.load, tokens=tokens))
+
+    def outlines(self) -> Iterator[Outline]:
+        """The same without the rows, whose hashes stay to be looked at.
+
+        Raises:
+            RunError: see `shards`.
+        """
+        return self._each_shard(Outline.read)
+
+    def _each_shard(self, load: Callable[[Path], Read]) -> Iterator[Read]:
         manifest, covered = self.manifest, 0
         files = manifest.get("files", {})
         names = [name for name in files if name.startswith(f"{FEATURES}/")]
         # One after the other, so that each is loaded while what was hashed is still in memory.
         paths = (self.believed(name, files) for name in names) if manifest["complete"] else self.parts
-        for path, shard, why in checked_shards(paths, manifest["fingerprint"], tokens=tokens):
+        for path, shard, why in checked(paths, manifest["fingerprint"], load):
             if shard is None:
                 raise self.damaged(path.relative_to(self.path).as_posix(), why)
             covered += shard.span.n_lines
