@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.noted import begun_ahead
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
 from geofilter.errors import InputError, RunError
@@ -65,7 +66,7 @@ def filter_run(
         RunError: the run is in use, or an input has changed since the scan.
     """
     own = out is None or os.access(run.path, os.W_OK)
-    with run.lock() if own else nullcontext():
+    with run.lock() if own else nullcontext(), begun_ahead(run):
         selection = Selection.of(run, regrouped(run, cut, keep_groups, drop_groups))
         plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
         gathered = GatheredRows(selection)

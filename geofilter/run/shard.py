@@ -280,3 +280,21 @@ def _misplaced(span: Span, fingerprint: str, number: int, first: int | None) -> 
     if first is not None and span.first != first:
         return f"begins after {span.first:,} lines, not {first:,}"
     return ""
+
+
+def features_of(shards: Iterable[Shard], position: Positions) -> tuple[Pooled, list[str]]:
+    """Features of the given rows (0-based over all shards), in the order they are given, and their hashes."""
+    order = np.argsort(position, kind="stable")
+    ascending = position[order]
+    parts: list[Pooled] = []
+    shas: list[str] = []
+    start = 0
+    for shard in shards:
+        n = len(shard.pooled)
+        here = ascending[(ascending >= start) & (ascending < start + n)] - start
+        start += n
+        if len(here) or not parts:  # of no rows the first shard tells the width
+            parts.append(shard.pooled.take(here))
+            shas += [bytes(shard.sha256[i]).hex() for i in here]
+    back = np.argsort(order)
+    return Pooled.concat(parts).take(back), [shas[i] for i in back]

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,14 +26,15 @@ import numpy.typing as npt
 from geofilter.arrays import Digests, Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
-from geofilter.files import from_json, locked, ordinary, own_bytes, write_json
+from geofilter.files import from_json, locked, own_bytes, write_json
 from geofilter.rows.reading import Reading
+from geofilter.run.lines_at import believed_lines
 from geofilter.run.manifest import Least, Manifest, Quarantined, ScoreLine, Started
 from geofilter.run.score_arrays import check_scores
-from geofilter.run.shard import Outline, Read, Shard, checked
+from geofilter.run.shard import Outline, Read, Shard, checked, features_of
 from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
-from geofilter.together import BUFFER, mode_of
+from geofilter.together import mode_of
 from geofilter.typed import check_typed
 
 MANIFEST = "manifest.json"
@@ -187,6 +187,19 @@ class Run:
         self._believed[name] = (*now, wanted)
         return path
 
+    def believe(self, name: str, stat: Sequence[int], found: FileSum) -> None:
+        """Take a file that has been hashed elsewhere for what the scan wrote.
+
+        Args:
+            stat: its size and time before that.
+
+        Raises:
+            RunError: it is not.
+        """
+        if found != self.manifest["files"].get(name):
+            raise self.damaged(name)
+        self._believed[name] = (stat[0], stat[1], found)
+
     @contextmanager
     def _opened(self, name: str) -> Iterator[IO[bytes]]:
         """A file of the run that is believed, open for reading.
@@ -242,20 +255,7 @@ class Run:
 
     def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
-        order = np.argsort(position, kind="stable")
-        ascending = position[order]
-        parts: list[Pooled] = []
-        shas: list[str] = []
-        start = 0
-        for shard in self.shards():
-            n = len(shard.pooled)
-            here = ascending[(ascending >= start) & (ascending < start + n)] - start
-            start += n
-            if len(here) or not parts:  # of no rows the first shard tells the width
-                parts.append(shard.pooled.take(here))
-                shas += [bytes(shard.sha256[i]).hex() for i in here]
-        back = np.argsort(order)
-        return Pooled.concat(parts).take(back), [shas[i] for i in back]
+        return features_of(self.shards(), position)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Scores as arrays over the scored rows in input order: file, line, score, percentile, bank, ...
@@ -312,28 +312,9 @@ class Run:
         Raises:
             RunError: see `score_lines`.
         """
-        places = iter(np.unique(wanted).tolist())
-        if (following := next(places, -1)) < 0:
-            return
-        # Hashed while it is read: before the last line is given it is known whether all of them can be believed.
-        with ThreadPoolExecutor(1) as hashing:
-            believed = hashing.submit(self.believed, LINES)
-            try:
-                with ordinary(self.path / LINES).open("rb", buffering=BUFFER) as handle:
-                    for i, line in enumerate(handle):
-                        if i != following:
-                            continue
-                        found, following = line, next(places, -1)
-                        if following < 0:
-                            break
-                        yield i, found
-            except OSError:
-                believed.result()
-                raise self.damaged(LINES) from None
-            believed.result()
-            if following >= 0:
-                raise self.damaged(LINES)
-            yield i, found
+        yield from believed_lines(
+            self.path / LINES, np.unique(wanted), lambda: self.believed(LINES), lambda: self.damaged(LINES)
+        )
 
     def quarantine(self) -> Iterator[Quarantined]:
         """The records of rows that could not be scored, in input order; one at a time, since they hold rows.
