@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from geofilter.files import dumps, from_json
 from geofilter.rows.json_array import BOM
 from geofilter.rows.lines import on_one_line
-from geofilter.run.feature_sums import FeatureSums, Named
+from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.manifest import ScoreLine
 from geofilter.run.reasons import reason
 
@@ -86,14 +86,14 @@ class Notes:
             row["top_features"],
         )
         for _, feature, label, share, times in features:
-            of = Named(int(feature), float(share), None if times == "null" else float(times))
-            total += of.share + (of.times or 0.0)
-            named.append(of)
-            said.append({"feature": of.feature, "label": label, "times": of.times})
+            number, part, ratio = int(feature), float(share), None if times == "null" else float(times)
+            total += part + (ratio or 0.0)
+            named.append((number, part, ratio))
+            said.append({"feature": number, "label": label, "times": ratio})
         if not isfinite(total):
             raise ValueError("a number that is none")
         for place in self.sums.take(bank, row["explained"], named):
-            self.sums.totals[bank, named[place].feature].first = from_json(features[place][0])
+            self.sums.totals[bank, named[place][0]].first = from_json(features[place][0])
         note = f'{{{before}{after}, "rank": {rank}, "reason": {encode_basestring(reason(row))}}}'
         return Note(int(line), sha256, note.encode())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,11 @@ def filter_run(
         torn_before = list(_torn_before(run, plans))
         with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
-            report = build(selection, written, gathered)
-            pages = _write(report, files, [*written, None] if own else written)
-            sets = selection.sets(files, written, reports=True)
+            with ThreadPoolExecutor(1) as hashing:
+                known = hashing.submit(selection.sums_of_rows, files, written)
+                report = build(selection, written, gathered)
+                pages = _write(report, files, [*written, None] if own else written)
+                sets = selection.sets(files, written, reports=True, known=known.result())
             for plan, of in zip(plans, sets, strict=True):
                 add(files, plan, of)
             if own:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from geofilter.run.manifest import NamedFeature, ScoreLine
 
-
-class Named(NamedTuple):
-    """A feature that a row names, as far as it is summed up."""
-
-    feature: int
-    share: float
-    times: float | None
+Named = tuple[int, float, float | None]
+"""a feature that a row names, as far as it is summed up: its number, share and times, see `NamedFeature`"""
 
 
 @dataclass(slots=True)
@@ -41,7 +36,7 @@ class FeatureSums:
     def add(self, line: ScoreLine) -> None:
         """Take a row's line of scores.jsonl."""
         features = line["top_features"]
-        named = (Named(of["feature"], of["share"], of["times"]) for of in features)
+        named = ((of["feature"], of["share"], of["times"]) for of in features)
         missing = self.take(line["bank"], line["explained"], named)
         for place in missing:
             self.totals[line["bank"], features[place]["feature"]].first = features[place]
