@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from geofilter.run.shard import Shard
 from geofilter.run.store import FEATURES, Run
 
 ONCE = """

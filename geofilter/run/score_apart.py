@@ -12,6 +12,8 @@ from geofilter.run.part import PartMaker
 from geofilter.run.scoring import Answer, Job, Task
 from geofilter.run.shard import Shard
 
+_DONE: Answer = {"shard": "", "bank": "", "disk": ""}
+
 
 def main() -> None:
     """Score what comes on standard input until it ends."""
@@ -28,10 +30,12 @@ def _scored(maker: PartMaker, task: Task) -> Answer:
     try:
         maker.of(Shard.load(path), task["before"]).save(Path(task["part"]), task["key"])
     except RunError as error:
-        return {"shard": str(error).removeprefix(f"{path}: ").partition("; ")[0], "bank": ""}
+        return {**_DONE, "shard": str(error).removeprefix(f"{path}: ").partition("; ")[0]}
     except BankError as error:
-        return {"shard": "", "bank": str(error)}
-    return {"shard": "", "bank": ""}
+        return {**_DONE, "bank": str(error)}
+    except OSError as error:
+        return {**_DONE, "disk": error.strerror or str(error)}
+    return _DONE
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any, TypedDict
 
 from geofilter.apart import end, start
 from geofilter.bank.bank import ABOUT, ARRAYS, Bank
-from geofilter.errors import BankError, RunError
+from geofilter.errors import BankError, InputError, RunError
 from geofilter.files import file_sha256, make_folder
 from geofilter.run.part import Part, PartMaker
 from geofilter.run.shard import Outline
@@ -66,10 +66,11 @@ class Task(TypedDict):
 
 
 class Answer(TypedDict):
-    """What came of a task: why the shard or the bank is not usable, or nothing."""
+    """What came of a task: why the shard or the bank is not usable, or the file cannot be written, or nothing."""
 
     shard: str
     bank: str
+    disk: str
 
 
 def scored_apart(run: Run, shards: Sequence[Outline], banks: Sequence[Bank], maker: PartMaker) -> Iterator[Part]:
@@ -120,8 +121,15 @@ def _part(processes: _Processes, task: Task, future: Future[None] | None) -> Par
     return part
 
 
+def _not_written(path: Path, why: str) -> InputError:
+    return InputError(f"{path}: cannot be written ({why}); choose another place")
+
+
 def _placed(bank: Bank, folder: Path, mode: int | None) -> BankPlace:
-    bank.save(folder, mode)
+    try:
+        bank.save(folder, mode)
+    except BankError as error:
+        raise _not_written(folder, str(error.__context__)) from None
     return {"folder": str(folder), "excluded": list(bank.excluded)}
 
 
@@ -166,6 +174,8 @@ class _Processes:
             raise self._run.damaged(Path(task["shard"]).relative_to(self._run.path).as_posix(), answer["shard"])
         if answer["bank"]:
             raise BankError(answer["bank"])
+        if answer["disk"]:
+            raise _not_written(Path(task["part"]), answer["disk"])
         self._free.put(process)
 
     def _process(self) -> subprocess.Popen[bytes]:
