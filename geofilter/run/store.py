@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,8 @@ from geofilter.files import from_json, locked, own_bytes, write_json
 from geofilter.rows.reading import Reading
 from geofilter.run.lines_at import believed_lines
 from geofilter.run.manifest import Least, Manifest, Quarantined, ScoreLine, Started
-from geofilter.run.score_arrays import check_scores
+from geofilter.run.score_arrays import SCORE_ARRAYS, read_scores
 from geofilter.run.shard import Outline, Read, Shard, checked, features_of
-from geofilter.run.tensors import unpacked
 from geofilter.sums import FileSum, broken, sealed, sum_of
 from geofilter.together import mode_of
 from geofilter.typed import check_typed
@@ -250,15 +249,18 @@ class Run:
         Raises:
             RunError: the scores are missing or damaged.
         """
-        found: Digests = self.arrays()["sha256"]
+        found: Digests = self.arrays(["sha256"])["sha256"]
         return found
 
     def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
         return features_of(self.shards(), position)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self, names: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Scores as arrays over the scored rows in input order: file, line, score, percentile, bank, ...
+
+        Args:
+            names: of those that are wanted, which saves reading the others; all if None.
 
         Raises:
             RunError: they are missing or damaged.
@@ -267,15 +269,14 @@ class Run:
 
         path = self.believed(SCORES)
         if self._scores is None or self._scores[0] != self._believed[SCORES]:
+            self._scores = self._believed[SCORES], {}
+        known = self._scores[1]
+        if missing := [name for name in names or SCORE_ARRAYS if name not in known]:
             try:
-                arrays = unpacked(path)[1]
-                check_scores(arrays, self.manifest)
+                known |= read_scores(path, self.manifest, missing if names or known else None, known)
             except (OSError, KeyError, ValueError, SafetensorError) as error:
                 raise self.damaged(SCORES, f"damaged ({error})") from None
-            for array in arrays.values():
-                array.setflags(write=False)  # they are given out again
-            self._scores = self._believed[SCORES], arrays
-        return dict(self._scores[1])
+        return {name: known[name] for name in names} if names else dict(known)
 
     def scores(self) -> Iterator[ScoreLine]:
         """The lines of scores.jsonl.
