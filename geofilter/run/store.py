@@ -6,6 +6,7 @@
     scores.safetensors       the same numbers as arrays, for fast cuts
     vectors.safetensors      what each row is about, to compare rows by
     quarantine.jsonl         rows that could not be scored
+    scoring/                 while many rows are scored: what is scored already, see `scoring`
 
 A finished shard is the unit of resume. Every file is held against the manifest's hashes, the manifest against its own.
 """

@@ -16,7 +16,9 @@ from helpers.command import chat, geofilter, write_rows
 from helpers.scanning import rows, scan_args
 
 from geofilter.bank.bank import Bank
+from geofilter.bank.topics import Topics
 from geofilter.errors import BankError, InputError, RunError
+from geofilter.files import dumps, from_json
 from geofilter.run import score as scoring_here
 from geofilter.run import scoring
 from geofilter.run.banks import find_banks
@@ -117,6 +119,28 @@ def test_what_is_there_is_not_scored_again_but_where_it_is_damaged_or_of_somethi
     assert all(after[path] == before[path] for path in others)
     score(run, [banks_of(scanned)[0].excluding([3])], "contrast", ["d.jsonl"])
     assert all(made != after[path] for path, made in parts(run).items())
+
+
+def test_lines_are_what_json_makes_of_them(scanned: Run, run: Run):
+    """Of banks, topics, labels and files with whatever is in their names, half a surrogate pair too."""
+    first, second = banks_of(scanned)
+    rng = np.random.default_rng(0)
+    labels = ['say "no"', "100 % \\", "\ud83d", "\n é"]
+    topics = Topics(("50%", 'a "%s"', "\u2028"), rng.normal(size=(first.d_sae, 3)).astype(np.float32), 0 * first.rate)
+    odd = replace(first, name="%r é", labels=[labels[i % 4] for i in range(first.d_sae)], topics=topics, rows=None)
+    score(run, [odd, second], "ridge", ["d\ud83d%.jsonl"])
+    lines = (run.path / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    found = [from_json(line) for line in lines]
+    assert len(found) == 25
+    assert [dumps(line) for line in found] == lines
+    assert {line["file"] for line in found} == {"d\ud83d%.jsonl"}
+    assert {line["bank"] for line in found} == {"%r é", "other"}
+    assert {line["topic"] for line in found} <= {*topics.names, None}
+    for line in found:
+        assert line["topic"] is None or line["topics"][line["topic"]] == max(line["topics"].values())
+        assert (
+            line["score"] == line["banks"][line["bank"]]["score"] == max(of["score"] for of in line["banks"].values())
+        )
 
 
 def test_the_key_is_another_for_all_that_scores_depend_on(tmp_path: Path, monkeypatch):
