@@ -83,9 +83,10 @@ class Pooled:
             raise ValueError(f"{prefix}indptr does not ascend from 0 to {nnz}")
         if nnz and not (self.indices.min() >= 0 and self.indices.max() < d_sae):
             raise ValueError(f"{prefix}indices has features other than 0 to {d_sae - 1}")
-        starts = np.zeros(nnz, bool)
-        starts[self.indptr[:-1][self.indptr[:-1] < nnz]] = True
-        if nnz and not (np.diff(self.indices, prepend=-1)[~starts] > 0).all():
+        ascends = self.indices[1:] > self.indices[:-1]
+        begins = self.indptr[:-1][(self.indptr[:-1] > 0) & (self.indptr[:-1] < nnz)]
+        ascends[begins - 1] = True  # from one row to the next
+        if not ascends.all():
             raise ValueError(f"{prefix}indices does not ascend within a row")
         if nnz and self.values.min() < 0:
             raise ValueError(f"{prefix}values has an activation below 0")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from geofilter.arrays import F32, F64, I32, Bools, array_sum
+from geofilter.arrays import F32, F64, I32, Bools, Positions, array_sum
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
+from geofilter.bank.strongest import strongest
 from geofilter.stats import spread
 
 if TYPE_CHECKING:
@@ -123,18 +124,21 @@ class FeatureShare:
     """in units of the score; over all features the shares sum to it"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Carried:
-    """What carries a row's score, as far as it is named."""
+    """What carries the scores of n rows, as far as it is named."""
 
-    features: list[FeatureShare]
-    """the largest positive shares, largest first, none of them of a common feature"""
-    common: float
-    """summed share of the common features"""
-    explained: float
-    """part, in [0, 1], of the score that both carry together: how far the row would fall towards the mean of ordinary
-    chat, whose score is 0, if all of these were as there. What speaks against the row is not taken off it: it is in
-    the remainder, with all that is not named"""
+    at: Positions
+    """(n, MOST) places, among the rows' activations, of the largest positive shares, largest first, none of them of a
+    common feature; -1 for none"""
+    share: F64
+    """(n, MOST) in units of the score; 0 for none"""
+    common: F64
+    """(n,) summed share of the common features"""
+    explained: F64
+    """(n,) part, in [0, 1], of the score that both carry together: how far the row would fall towards the mean of
+    ordinary chat, whose score is 0, if all of these were as there. What speaks against the row is not taken off it: it
+    is in the remainder, with all that is not named"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +178,7 @@ class Shares:
 
     def active(self, excess: sp.csr_matrix) -> tuple[F64, F64]:
         """x and share (nnz,) of every stored activation of the rows, given as `Linear.excess`."""
-        x = excess.data + self.linear.absent()[excess.indices]
+        x = excess.data if self.linear.of == "log" else excess.data + self.linear.absent()[excess.indices]
         return x, (x - self.centre[excess.indices]) * self.linear.weights[excess.indices] / self.sd
 
     def absent(self, indices: I32) -> float:
@@ -183,7 +187,7 @@ class Shares:
         silent[indices] = False
         return float(((self.linear.absent() - self.centre) * self.linear.weights)[silent].sum() / self.sd)
 
-    def carried(self, excess: sp.csr_matrix, scores: F64, common: Bools) -> list[Carried]:
+    def carried(self, excess: sp.csr_matrix, scores: F64, common: Bools) -> Carried:
         """What carries the scores (n,) of the rows of `Linear.excess`.
 
         Of each row as many active features are named as carry half of its score together with the common ones, at
@@ -195,19 +199,22 @@ class Shares:
         _, share = self.active(excess)
         is_common = common[excess.indices]
         of_common = np.where(is_common, share, 0)
-        named = np.where(is_common, 0, share)
-        least = -named
-        out = []
-        for (start, end), score in zip(pairwise(excess.indptr.tolist()), scores.tolist(), strict=True):
-            indices = excess.indices[start:end]
-            best = least[start:end].argpartition(MOST)[:MOST] if end - start > MOST else np.arange(end - start)
-            # The largest first, of equal ones the lower feature.
-            ordered = sorted(zip(least[start:end][best].tolist(), indices[best].tolist(), strict=True))
-            large = [(feature, -value) for value, feature in ordered if value < 0]
-            rest = float(of_common[start:end].sum())
-            carried = rest + np.cumsum([part for _, part in large])
-            found = large[: max(FEWEST, int((carried < score / 2).sum()) + 1)]
-            total = rest + float(np.sum([part for _, part in found]))
-            explained = min(1.0, max(0.0, total / score)) if score > 0 else 0.0
-            out.append(Carried([FeatureShare(*of_one) for of_one in found], rest, explained))
-        return out
+        # One by one, since the sum of a part of an array is rounded in another way than that of many parts at once.
+        rest = np.array([np.add.reduce(of_common[start:end]) for start, end in pairwise(excess.indptr.tolist())])
+        at = strongest(np.where(is_common, 0, share), excess.indices, excess.indptr, MOST)
+        large = np.where(at < 0, 0, share[at]) if len(share) else np.zeros(at.shape)
+        short = (rest[:, None] + np.cumsum(large, axis=1) < scores[:, None] / 2) & (at >= 0)
+        named = np.minimum((at >= 0).sum(1), np.maximum(FEWEST, short.sum(1) + 1))
+        total = rest + _sums_of_first(large, named)
+        part = np.divide(total, scores, out=np.zeros(len(scores)), where=scores > 0)
+        other = np.arange(MOST) >= named[:, None]
+        return Carried(np.where(other, -1, at), np.where(other, 0, large), rest, np.clip(part, 0, 1))
+
+
+def _sums_of_first(values: F64, n: Positions) -> F64:
+    """(rows,) sum of the first n (rows,) of each row's values."""
+    out = np.zeros(len(values))
+    for count in np.unique(n).tolist():
+        rows = np.flatnonzero(n == count)
+        out[rows] = np.ascontiguousarray(values[rows, :count]).sum(1)
+    return out

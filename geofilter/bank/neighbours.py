@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geofilter.arrays import F32, Digests, Positions
+from geofilter.arrays import F32, F64, Digests, Positions
 from geofilter.bank.about import Like, Near
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
@@ -47,18 +47,19 @@ class Neighbours:
             if len(found := np.flatnonzero(bad == side))
         ]
 
-    def like(self, pooled: Pooled, logs: sp.csr_matrix, content: Digests) -> list[Like]:
+    def like(self, pooled: Pooled, logs: sp.csr_matrix, content: Digests, lean: F64 | None = None) -> list[Like]:
         """Of each row the nearest labelled rows, one a side; a row is not like itself.
 
         Args:
             pooled: n rows.
             logs: (n, d_sae) their log activations, see `Background.log_matrix`.
             content: (n, 32) hashes of what is read of them.
+            lean: (n, topics) sums of the bank's topics, where they are known, see `Scorer.topics`.
         """
         out: list[Like] = [{} for _ in content]
         if not out:
             return out
-        vectors = self._place.of(pooled, logs)
+        vectors = self._place.of(pooled, logs, lean)
         for name, positions, search in self._sides:
             # Of a content a side has one row, so the second one is another.
             cosine, which = search.nearest(vectors, 2)
@@ -90,11 +91,11 @@ class _Place:
         self._topics = bank.topics.sums(bank.background)
         self._offset = bank.topics.offset
 
-    def of(self, pooled: Pooled, logs: sp.csr_matrix) -> F32:
-        """(n, k + 1 + topics) v, see `space`."""
+    def of(self, pooled: Pooled, logs: sp.csr_matrix, lean: F64 | None = None) -> F32:
+        """(n, k + 1 + topics) v, see `space`; for `lean` see `Neighbours.like`."""
         content = self._content.of(pooled)
         standard = self._scorer.scale.standard(np.asarray(logs @ self.bank.weights.astype(np.float64)))
-        return placed(content, standard, self._topics.sums(logs) - self._offset)
+        return placed(content, standard, (self._topics.sums(logs) if lean is None else lean) - self._offset)
 
 
 def keeping(bank: Bank, pooled: Pooled, texts: Sequence[KnownRow], content: Digests, prior: Bank | None = None) -> Bank:

@@ -130,7 +130,11 @@ class Scorer:
 
     def topic_scores(self, standard: F64, excess: sp.csr_matrix) -> F64:
         """(n, topics) scores of rows with these standard scores (n,), see `topics`; `excess` is that of `topics`."""
-        result: F64 = standard[:, None] + self.topics.sums(excess) - self.bank.topics.offset
+        return self.leaning(standard, self.topics.sums(excess))
+
+    def leaning(self, standard: F64, lean: F64) -> F64:
+        """The same, with the sums (n, topics) of `topics`."""
+        result: F64 = standard[:, None] + lean - self.bank.topics.offset
         return result
 
 

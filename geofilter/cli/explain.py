@@ -81,7 +81,7 @@ def _lead(run: Run, detail: ScoreLine, row: Row, position: int, spans: Sequence[
     from geofilter.run.labelled import learnt_by
     from geofilter.run.reasons import reason
 
-    score, n = run.arrays()["score"], run.manifest["counts"]["scored"]
+    score, n = run.arrays(["score"])["score"], run.manifest["counts"]["scored"]
     rank = int((score > score[position]).sum()) + 1
     paragraph(f"{detail['file']}, line {detail['line']}: rank {rank:,} of {n:,}", "bold", err=False)
     for name, text, of in (("prompt", row.prompt, []), ("response", row.response, spans)):

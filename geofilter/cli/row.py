@@ -24,7 +24,7 @@ def position_of(run: Run, row: str, file: str | None) -> int:
         raise InputError(f"--row {row}: no row; give its line, 17 for instance, or '#3' for the third highest score")
     if number == row:
         return find_row(run, int(row), file)
-    score, rank = run.arrays()["score"], int(number)
+    score, rank = run.arrays(["score"])["score"], int(number)
     if file is not None:
         raise InputError(f"--row {row}: a rank is of the whole run; leave --file {file} out")
     if not 1 <= rank <= len(score):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new
 from geofilter.errors import InputError
 from geofilter.run.store import Run
+from geofilter.sums import FileSum
 from geofilter.together import Together
 
 
@@ -224,15 +225,28 @@ class Selection:
         """
         return RowWriter(self.run, self.arrays, self.removed, self.rank(), watcher).write(files, plans)
 
-    def sets(self, files: Together, written: Sequence[Outputs], reports: bool = False) -> list[OutputSet]:
+    def sets(
+        self,
+        files: Together,
+        written: Sequence[Outputs],
+        reports: bool = False,
+        known: Mapping[Path, FileSum] | None = None,
+    ) -> list[OutputSet]:
         """Describe what has been written of every input.
 
         Args:
             reports: reports are among it.
+            known: sizes and hashes of some files, see `sums_of_rows`.
         """
         about = self.cut.about
         out = []
         for place in written:
-            paths = place.paths[:-1] if reports else (place.kept, place.removed, place.quarantined)
-            out.append(described(self.run, about, place, {path: sum_new(files, path) for path in paths}))
+            paths = place.paths[:-1] if reports else place.rows
+            sums = {path: (known or {}).get(path) or sum_new(files, path) for path in paths}
+            out.append(described(self.run, about, place, sums))
         return out
+
+    @staticmethod
+    def sums_of_rows(files: Together, written: Sequence[Outputs]) -> dict[Path, FileSum]:
+        """Sizes and hashes of the files of rows that have been written of every input."""
+        return {path: sum_new(files, path) for place in written for path in place.rows}

@@ -127,7 +127,7 @@ def check(
         raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
     if max_truncated is not None and max_truncated < 0:
         raise InputError(f"--max-truncated {max_truncated}: give 0 or more rows")
-    manifest, arrays = run.manifest, run.arrays()
+    manifest, arrays = run.manifest, run.arrays(["score", "percentile"])
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
     flagged = cut.removed(arrays["score"], arrays["percentile"])
@@ -220,7 +220,7 @@ def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, Positions]]:
         for info in run.manifest["data"]:
             check_unchanged(info)  # `scored_rows` does for the rest
         files = [f["path"] for f in run.manifest["data"]]
-        of = run.arrays()["file"]
+        of = run.arrays(["file"])["file"]
         if len(files) > 1:
             yield from ((path, np.flatnonzero(of == i)) for i, path in enumerate(files))
         return

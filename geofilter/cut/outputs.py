@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, get_args
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import Bools, Positions
+from geofilter.cut.noted import NotedRow, NotedRows
+from geofilter.cut.notes import removed_line
 from geofilter.cut.places import Outputs
 from geofilter.errors import RunError
 from geofilter.files import dumps
 from geofilter.rows.formats import Jsonl, format_of
-from geofilter.rows.json_array import BOM
 from geofilter.rows.lines import Block, on_one_line
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
+from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
 from geofilter.run.names import LINES, QUARANTINE
-from geofilter.run.reasons import reason
 from geofilter.run.rows import blocks_of
 from geofilter.run.store import Run
 from geofilter.together import Together, mode_of
-
-_NOTE = b', "geofilter": '
-"""what follows a removed row's last field; a row without any is no row that is scored"""
-_Noted = Literal["score", "percentile", "bank", "banks", "topic", "topics", "top_features", "common", "explained"]
-_NOTED: tuple[_Noted, ...] = get_args(_Noted)
-"""what of a score line is in a removed row's note, in this order"""
-_SCORE_LINE = re.compile(
-    rb'\{"file": "[^"]*", "line": \d+, "sha256": "[0-9a-f]{64}"'
-    rb', ("score": [^,]+, "percentile": [^,]+, "bank": "[^"]*", "banks": \{(?:[^{}]*\{[^{}]*\})*\}'
-    rb', "topic": (?:null|"[^"]*"), "topics": \{[^{}]*\}), "n_tokens": \d+, "response_tokens": \d+, "windows": \d+'
-    rb'(, "top_features": \[.*\], "common": [^,]+, "explained": [^,}]+)(?:, "like": \{.*\})?\}\n'
-)
-"""a line of scores.jsonl as scoring writes it; its groups are these fields"""
 
 
 class RowWatcher(Protocol):
@@ -52,11 +38,11 @@ class RowWatcher(Protocol):
     def wanted(self) -> Positions:
         """Scored rows that `row` is to be called for, ascending."""
 
-    def removed(self, line: ScoreLine) -> None:
-        """Take the score line of a removed row; in input order."""
-
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Take a wanted row; in input order."""
+
+    def named(self, sums: FeatureSums) -> None:
+        """Take what the removed rows name, once all rows are written."""
 
 
 class Following:
@@ -130,22 +116,28 @@ class RowWriter:
         inputs = self.run.manifest["data"]
         # In input order, as the rows are written.
         aside = Following(self.run.quarantine())
-        details = self.run.score_texts(np.flatnonzero(self.special))
+        noted = NotedRows(self.run, self.gone, self._watched, self.rank)
         with ExitStack() as stack:
+            details = stack.enter_context(closing(noted.each()))
             opened = [
                 plan.open(files, stack, mode_of([Path(info["path"])])) for plan, info in zip(plans, inputs, strict=True)
             ]
-            return [
+            written = [
                 self._write_file(plan, handles, info, details, aside)
                 for plan, handles, info in zip(plans, opened, inputs, strict=True)
             ]
+            if next(details, None) is not None:
+                raise self.run.damaged(LINES)
+        if self.watcher is not None:
+            self.watcher.named(noted.sums)
+        return written
 
     def _write_file(
         self,
         plan: Outputs,
         handles: dict[str, IO[bytes]],
         info: InputFile,
-        details: Iterator[tuple[int, bytes]],
+        details: Iterator[NotedRow],
         aside: Following,
     ) -> Outputs:
         path, scored = info["path"], np.flatnonzero(self.arrays["file"] == plan.index)
@@ -168,22 +160,17 @@ class RowWriter:
             found.write(of_file.keep, handles["kept"])
         return done
 
-    def take(self, position: int, number: int, line: bytes, text: bytes, out: IO[bytes]) -> bool:
-        """Write a removed row and show a watched one; False where it is not the row that was scored.
-
-        Args:
-            text: its line of scores.jsonl.
-        """
-        detail = self.run.parsed(text)
-        if detail.get("line") != number:
+    def take(self, noted: NotedRow, number: int, line: bytes, out: IO[bytes]) -> bool:
+        """Write a removed row and show a watched one; False where it is not the row that was scored."""
+        position, note, text = noted
+        if note.line != number:
             raise self.run.damaged(LINES)
-        if row_sha256(line) != detail["sha256"]:
+        if row_sha256(line) != note.sha256:
             return False
         if self.gone[position]:
-            out.write(removed_line(line, detail, int(self.rank[position]), text))
-            if self.watcher is not None:
-                self.watcher.removed(detail)
-        if self._watched[position] and self.watcher is not None:
+            out.write(removed_line(line, note.text))
+        if text and self.watcher is not None:
+            detail = self.run.parsed(text)
             row = parse_line(line, detail["file"], detail["line"], self._reading)
             if not isinstance(row, Row):
                 return False
@@ -206,7 +193,7 @@ class _OfFile:
         plan: Outputs,
         handles: dict[str, IO[bytes]],
         info: InputFile,
-        details: Iterator[tuple[int, bytes]],
+        details: Iterator[NotedRow],
         aside: Following,
         scored: Positions,
         lines: bool,
@@ -262,34 +249,12 @@ class _OfFile:
             self.n_bad += 1
             return
         position = self._position
-        of, text = next(self._details, (-1, b""))
-        if of != position:
+        noted = next(self._details, None)
+        if noted is None or noted.position != position:
             raise run.damaged(LINES)
-        self.as_scored &= self._writer.take(position, number, line, text, self._handles["removed"])
+        self.as_scored &= self._writer.take(noted, number, line, self._handles["removed"])
         self._position, self._at = next(self._todo, (-1, -1))
         if self._writer.gone[position]:
             self.n_removed += 1
         else:
             self._stay(line, number, number + 1)
-
-
-def removed_line(line: bytes, detail: ScoreLine, rank: int, text: bytes = b"") -> bytes:
-    """What is written of a removed row: its own bytes, with a note as its last field.
-
-    Args:
-        detail: the row's line of scores.jsonl.
-        text: the same as it is written there, if it is at hand: most of the note is a part of it.
-    """
-    row = on_one_line(line.lstrip(BOM)).strip()
-    # Nothing else of the row is needed; a name may be written with escapes.
-    record = json.loads(row) if b"geofilter" in row or b"\\u" in row else {}
-    # Of an earlier removal; readers see the last field of a name only.
-    previous = {"previous": record["geofilter"]} if "geofilter" in record else {}
-    # What a string escapes could be written otherwise in a note that has other strings.
-    found = _SCORE_LINE.fullmatch(text) if not previous and b"\\" not in text else None
-    last = {"rank": rank, "reason": reason(detail), **previous}
-    if found is None:
-        note = dumps({**{name: detail[name] for name in _NOTED}, **last}).rstrip()
-    else:
-        note = b"{%b%b, %b" % (found[1], found[2], dumps(last).rstrip()[1:])
-    return row[:-1] + _NOTE + note + b"}\n"

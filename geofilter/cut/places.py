@@ -96,7 +96,12 @@ class Outputs:
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files of this input: rows, reports and description."""
-        return self.kept, self.removed, self.quarantined, *self.reports, self.set_file
+        return *self.rows, *self.reports, self.set_file
+
+    @property
+    def rows(self) -> tuple[Path, Path, Path]:
+        """Its files of rows."""
+        return self.kept, self.removed, self.quarantined
 
     @property
     def reports(self) -> list[Path]:

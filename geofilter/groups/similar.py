@@ -123,7 +123,7 @@ class Inverted:
 
 
 def _rows(run: Run, found: list[tuple[int, float]]) -> list[Similar]:
-    arrays, files = run.arrays(), [info["path"] for info in run.manifest["data"]]
+    arrays, files = run.arrays(["file", "line", "sha256", "score"]), [info["path"] for info in run.manifest["data"]]
     rank = np.empty(len(arrays["score"]), np.int64)
     rank[by_score(arrays["score"])] = np.arange(1, len(rank) + 1)
     details = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.words import enclosing, folded, standing_out, words_in
 from geofilter.report.document import Explained, FeatureBehind, ShownExcerpt
 from geofilter.rows.records import Row
-from geofilter.run.manifest import NamedFeature, ScoreLine
+from geofilter.run.feature_sums import FeatureSums
+from geofilter.run.manifest import ScoreLine
 
 SHOWN = 15
 """features shown"""
@@ -21,36 +21,16 @@ CHARS = 20_000
 NEURONPEDIA = "https://www.neuronpedia.org"
 
 
-@dataclass(slots=True)
-class _Total:
-    first: NamedFeature
-    """as the first row names it"""
-    share: float = 0.0
-    times: float = 0.0
-    """weighted by share"""
-    rows: int = 0
-    words: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """share by word"""
-
-
 class Tally:
-    """Sums up the features that the removed rows name."""
+    """The features that the removed rows name, and the words they are strongest on."""
 
     def __init__(self) -> None:
-        self._total: dict[tuple[str, int], _Total] = {}
-        self._explained: list[float] = []
+        self.sums = FeatureSums()
+        """of the removed rows"""
+        self._words: dict[tuple[str, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        """share by word, of each feature of a bank"""
         self._usual: Counter[str] = Counter()
         """words of the rows that were seen"""
-
-    def add(self, line: ScoreLine) -> None:
-        """Count a removed row's line of scores.jsonl."""
-        self._explained.append(line["explained"])
-        bank, known = line["bank"], self._total
-        for named in line["top_features"]:
-            total = known.get((bank, named["feature"])) or self._of(bank, named)
-            total.share += named["share"]
-            total.times += named["share"] * (named["times"] or 0.0)
-            total.rows += 1
 
     def see(self, line: ScoreLine, row: Row, removed: bool) -> None:
         """Take the words of a row, and those that a removed row's features are strongest on."""
@@ -61,20 +41,14 @@ class Tally:
             return
         for named, word in zip(placed, enclosing(text, np.array([named["at"] for named in placed])), strict=True):
             if word:
-                self._of(line["bank"], named).words[folded(word)] += named["share"]
-
-    def _of(self, bank: str, named: NamedFeature) -> _Total:
-        found = self._total.get((bank, named["feature"]))
-        if found is None:
-            found = self._total[bank, named["feature"]] = _Total(named)
-        return found
+                self._words[line["bank"], named["feature"]][folded(word)] += named["share"]
 
     @property
     def explained(self) -> Explained | None:
         """How much of the removed rows' scores is explained; None where no row names a feature."""
-        if not self._total:
+        if not self.sums.totals:
             return None
-        each = np.array(self._explained)
+        each = np.array(self.sums.explained)
         return {"median": round(float(np.median(each)), 4), "half": round(float((each >= 0.5).mean()), 4)}
 
     def largest(self, page: str | None, banks: Mapping[str, Bank]) -> list[FeatureBehind]:
@@ -84,13 +58,13 @@ class Tally:
             page: the SAE's name on neuronpedia.org.
             banks: by name, those that are still there; they have the texts that show a feature.
         """
-        ordered = sorted(self._total.items(), key=lambda item: (-item[1].share, item[0]))[:SHOWN]
+        ordered = sorted(self.sums.totals.items(), key=lambda item: (-item[1].share, item[0]))[:SHOWN]
         return [
             {
                 "bank": bank,
                 "feature": feature,
                 "label": total.first["label"],
-                "words": standing_out(total.words, self._usual),
+                "words": standing_out(self._words.get((bank, feature), {}), self._usual),
                 "share": round(total.share, 4),
                 "rows": total.rows,
                 # Shares are rounded where they are stored, some to nothing.

@@ -40,7 +40,7 @@ class LabelledParts:
         labels, banks = labels_of(run), learnt_by(run)
         if not labels and not banks:
             return None
-        learnt, hashes = learnt_from(run), run.hashes()
+        learnt, hashes = learnt_from(run), run.arrays(["sha256"])["sha256"]
         bad, good = (
             among(hashes, digests(sha for sha, is_bad in labels.items() if is_bad is side)) for side in (True, False)
         )

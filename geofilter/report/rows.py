@@ -16,6 +16,7 @@ from geofilter.report.draw import drawn_ranks
 from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts
 from geofilter.rows.records import Row
+from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.manifest import ScoreLine
 from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.reasons import reason
@@ -101,7 +102,7 @@ class GatheredRows:
         watched = np.union1d(np.flatnonzero(selection.removed), gathered.wanted)
         for position, line in run.score_lines(watched):
             if selection.removed[position]:
-                gathered.removed(line)
+                gathered.tally.sums.add(line)
             if position in wanted:
                 lines[position] = line
         positions = {(line["file"], line["line"]): position for position, line in lines.items()}
@@ -110,9 +111,9 @@ class GatheredRows:
             gathered.row(position, lines[position], row)
         return gathered
 
-    def removed(self, line: ScoreLine) -> None:
-        """Count a removed row."""
-        self.tally.add(line)
+    def named(self, sums: FeatureSums) -> None:
+        """Take what the removed rows name."""
+        self.tally.sums = sums
 
     def row(self, position: int, line: ScoreLine, row: Row) -> None:
         """Keep a row that is shown, and the text or the words of one that is wanted besides."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.noted import begun_ahead
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
 from geofilter.errors import InputError, RunError
@@ -66,7 +68,7 @@ def filter_run(
         RunError: the run is in use, or an input has changed since the scan.
     """
     own = out is None or os.access(run.path, os.W_OK)
-    with run.lock() if own else nullcontext():
+    with run.lock() if own else nullcontext(), begun_ahead(run):
         selection = Selection.of(run, regrouped(run, cut, keep_groups, drop_groups))
         plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
         gathered = GatheredRows(selection)
@@ -75,9 +77,11 @@ def filter_run(
         torn_before = list(_torn_before(run, plans))
         with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
-            report = build(selection, written, gathered)
-            pages = _write(report, files, [*written, None] if own else written)
-            sets = selection.sets(files, written, reports=True)
+            with ThreadPoolExecutor(1) as hashing:
+                known = hashing.submit(selection.sums_of_rows, files, written)
+                report = build(selection, written, gathered)
+                pages = _write(report, files, [*written, None] if own else written)
+                sets = selection.sets(files, written, reports=True, known=known.result())
             for plan, of in zip(plans, sets, strict=True):
                 add(files, plan, of)
             if own:

@@ -123,7 +123,7 @@ def learnt_by(run: Run) -> dict[str, Bools]:
     Raises:
         RunError: the scores are damaged, or of an earlier version.
     """
-    learnt = run.arrays().get("learnt")
+    learnt = run.arrays(["learnt"]).get("learnt")
     if learnt is None:
         raise RunError(f"{run.called}: scored by an earlier version; run the same geofilter scan again")
     banks = [bank["name"] for bank in run.manifest["banks"]]

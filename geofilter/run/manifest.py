@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -284,3 +285,25 @@ def read_manifest(path: Path, known: int) -> Manifest:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); run the same geofilter scan again, which writes it anew") from None
     return value
+
+
+def again(manifest: Started) -> str:
+    """The scan that makes a run, as it is typed."""
+    command = manifest.get("command")
+    return shlex.join(command) if command else "the same geofilter scan"
+
+
+def remedy(manifest: Started, called: str, labels: str) -> str:
+    """What finishes a run, or why nothing does, in words.
+
+    Args:
+        called: the run's folder or URL.
+        labels: the file of its labels.
+    """
+    if manifest.get("failed"):
+        return f"it failed: {manifest['failed']}"
+    if "scoring" in manifest:
+        name = manifest["scoring"]
+        words = shlex.join(["geofilter", name, called, "--from", labels])
+        return f"geofilter {name} was stopped while it scored the rows anew; go on with: {words}"
+    return f"go on with: {again(manifest)}" if "command" in manifest else "run the same geofilter scan command again"

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from geofilter.arrays import F64, Positions
 from geofilter.bank.bank import Bank
 from geofilter.bank.linear import FeatureShare
+from geofilter.files import json_text
 from geofilter.run.manifest import NamedFeature, NearFeature
 from geofilter.run.shard import Shard
 
@@ -18,19 +20,37 @@ class Namer:
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
         self._place = {feature: place for place, feature in enumerate(bank.toxic.tolist())}
-        self._known_near: dict[int, NearFeature | None] = {}
+        self._known: dict[int, tuple[str, str]] = {}
 
-    def named(self, shares: Sequence[FeatureShare], shard: Shard, row: int) -> list[NamedFeature]:
-        """What is said of some active features of a row of a shard."""
-        pooled = shard.pooled
-        start, end = pooled.indptr[row], pooled.indptr[row + 1]
-        wanted = np.array([share.feature for share in shares], np.int32)
-        at = start + np.searchsorted(pooled.indices[start:end], wanted)
-        out = [self.feature(share, value) for share, value in zip(shares, pooled.values[at].tolist(), strict=True)]
-        for named, span in zip(out, shard.peak_spans(row, at), strict=True):
-            if span is not None:
-                named["at"] = list(span)
+    def texts(self, shard: Shard, rows: Positions, at: Positions, share: F64) -> list[str]:
+        """What is said of active features, each a `NamedFeature` as JSON.
+
+        Args:
+            rows: (m,) of the shard.
+            at: (m,) places of the activations in `Shard.pooled`.
+            share: (m,)
+        """
+        features, values = shard.pooled.indices[at], shard.pooled.values[at].astype(np.float64)
+        usual = self._bank.background.mean[features].astype(np.float64)
+        times = np.divide(values, usual, out=np.zeros(len(usual)), where=usual > 0)
+        spans, ever, known = shard.peak_spans(rows, at), usual > 0, self._known
+        out = []
+        for feature, part, ratio, usually, span in zip(
+            features.tolist(), share.tolist(), times.tolist(), ever.tolist(), spans, strict=True
+        ):
+            begin, end = known.get(feature) or self._known_of(feature)
+            strong = repr(float(f"{ratio:.3g}")) if usually else "null"
+            where = "" if span is None else f', "at": [{span[0]}, {span[1]}]'
+            out.append(f'{begin}{round(part, 6)!r}, "times": {strong}{end}{where}}}')
         return out
+
+    def _known_of(self, feature: int) -> tuple[str, str]:
+        """What the text of a feature begins and ends with; many rows score by the same ones."""
+        said = self.feature(FeatureShare(feature, 0.0), 0.0)
+        begin = json_text({"feature": feature, "label": said["label"]})[:-1] + ', "share": '
+        end = ", " + json_text({"toxic": said["toxic"], "near": said["near"]})[1:-1]
+        self._known[feature] = begin, end
+        return begin, end
 
     def feature(self, share: FeatureShare, value: float) -> NamedFeature:
         """What is said of one feature; `value` is its mean activation on the row's tokens."""
@@ -46,14 +66,17 @@ class Namer:
         }
 
     def _near(self, feature: int) -> NearFeature | None:
-        """The toxic feature that a feature is near to; many rows score by the same features."""
-        if feature not in self._known_near:
-            self._known_near[feature] = self._find_near(feature)
-        return self._known_near[feature]
-
-    def _find_near(self, feature: int) -> NearFeature | None:
         bank = self._bank
         if (found := bank.closeness.near(feature, self._place.get(feature))) is None:
             return None
         near = int(bank.toxic[found[0]])
         return {"feature": near, "label": bank.labels[near], "cosine": round(found[1], 3)}
+
+
+def joined(texts: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    """JSON lists of so many texts each."""
+    out, start = [], 0
+    for size in sizes:
+        out.append(f"[{', '.join(texts[start : start + size])}]")
+        start += size
+    return out

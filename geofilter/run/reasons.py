@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from geofilter.run.manifest import NamedFeature, RowScore
@@ -40,12 +41,17 @@ def feature_said(named: NamedFeature, *, first: bool = True) -> str:
     Args:
         first: say what its strength is measured by.
     """
-    times = times_said(named["times"])
-    if not first:
-        times = times.removesuffix(" as strong as in ordinary chat")
+    times = _times(named["times"], first)
     if named["label"]:
         return f"{named['label']} (feature {named['feature']}, {times})"
     return f"feature {named['feature']} ({NO_WORDS}, {times})"
+
+
+@lru_cache(4096)
+def _times(times: float | None, first: bool) -> str:
+    """The same few numbers come again and again, since they have three digits."""
+    said = times_said(times)
+    return said if first else said.removesuffix(" as strong as in ordinary chat")
 
 
 def standing(named: Mapping[str, Any]) -> str:

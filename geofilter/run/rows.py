@@ -39,7 +39,7 @@ class RowPlaces:
         Raises:
             RunError: its scores are missing or damaged.
         """
-        arrays = run.arrays()
+        arrays = run.arrays(cls.__slots__)
         return cls(arrays["file"], arrays["line"], arrays["sha256"])
 
     @classmethod
@@ -54,7 +54,7 @@ def find_row(run: Run, line: int, file: str | None) -> int:
     Raises:
         InputError: it was not scanned, was quarantined, or the line exists in several files.
     """
-    arrays, paths = run.arrays(), [f["path"] for f in run.manifest["data"]]
+    arrays, paths = run.arrays(["file", "line"]), [f["path"] for f in run.manifest["data"]]
     found = np.flatnonzero(arrays["line"] == line).tolist()
     hits = [i for i in found if file in (None, paths[arrays["file"][i]])]
     if len(hits) > 1:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import check_array
+from geofilter.arrays import I32, Positions, check_array
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Manifest
+from geofilter.run.tensors import unpacked
 
-_SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
+SCORE_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "file": (np.int32, ()),
     "line": (np.int64, ()),
     "sha256": (np.uint8, (32,)),
@@ -30,20 +32,42 @@ _SCORES: dict[str, tuple[type, tuple[int | None, ...]]] = {
 """the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
 
 
-def check_scores(arrays: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> None:
-    """Refuse arrays of scores that nothing may be computed with.
+def score_kinds(banks: int) -> dict[str, tuple[type, list[int]]]:
+    """Element type of each array, and its sizes after the first, of a run that is scored under so many banks."""
+    return {name: (kind, [size or banks for size in sizes]) for name, (kind, sizes) in SCORE_ARRAYS.items()}
+
+
+def read_scores(
+    path: Path, manifest: Manifest, names: Collection[str] | None, known: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a run's scores.safetensors, checked to be such that something may be computed with them.
+
+    Args:
+        names: of those that are read; all if None.
+        known: others, which have been read before.
 
     Raises:
+        OSError, SafetensorError: the file cannot be read.
         KeyError, ValueError: one is missing, or which, and what of it.
     """
+    arrays = unpacked(path, names)[1]
     n = manifest["counts"]["scored"]
-    for name, (kind, sizes) in _SCORES.items():
+    for name in SCORE_ARRAYS if names is None else names:
+        kind, sizes = SCORE_ARRAYS[name]
         check_array(name, arrays[name], kind, (n, *sizes))
     for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
-        if n and not (arrays[name].min() >= 0 and arrays[name].max() < below):
+        if n and name in arrays and not (arrays[name].min() >= 0 and arrays[name].max() < below):
             raise ValueError(f"{name} has a number other than 0 to {below - 1}")
-    file, line = arrays["file"], arrays["line"]
+    both = {**known, **arrays}
+    if n and "file" in both and "line" in both:
+        _check_places(both["file"], both["line"], manifest)
+    for array in arrays.values():
+        array.setflags(write=False)  # they are given out again
+    return arrays
+
+
+def _check_places(file: I32, line: Positions, manifest: Manifest) -> None:
     rows = np.array([info["rows"] for info in manifest["data"]], np.int64)
     place = file.astype(np.int64) << 40 | line
-    if n and (line.min() < 1 or (line > rows[file]).any() or (np.diff(place) <= 0).any()):
+    if line.min() < 1 or (line > rows[file]).any() or (np.diff(place) <= 0).any():
         raise ValueError("lines that do not ascend, or that no input has")

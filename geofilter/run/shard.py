@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from geofilter.rows.records import Rejected
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Quarantined
 from geofilter.run.shard_tokens import ShardTokens
-from geofilter.run.tensors import packed, unpacked
+from geofilter.run.tensors import outlined, packed, unpacked
 
 _STORED: dict[str, tuple[type, int]] = {
     "file": (np.int32, 0),
@@ -48,6 +49,15 @@ class Span:
     """input lines before it, over all inputs"""
     n_lines: int
     """rejected ones and those passed over included"""
+
+
+class _Spanning(Protocol):
+    @property
+    def span(self) -> Span: ...
+
+
+Read = TypeVar("Read", bound=_Spanning)
+"""what is read of a shard"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,10 +99,11 @@ class Shard:
         """Hex digests."""
         return [bytes(s).hex() for s in self.sha256]
 
-    def peak_spans(self, row: int, at: Positions) -> list[tuple[int, int] | None]:
+    def peak_spans(self, row: int | Positions, at: Positions) -> list[tuple[int, int] | None]:
         """Where in `Row.response` the tokens stand on which some features are strongest, of a row of this shard.
 
         Args:
+            row: for all of them, or of each.
             at: places of the row's activations in `pooled`.
 
         Returns:
@@ -198,6 +209,36 @@ def rejected_of(path: Path) -> list[Quarantined]:
     return _unpacked(read_some(path, ["rejected"])[1]["rejected"])
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a shard has, without its rows."""
+
+    path: Path
+    span: Span
+    n: int
+    """scored rows"""
+    sizes: tuple[int, int]
+    """features of the SAE, and numbers of a residual"""
+    mark: str
+    """hash of what all its arrays are to be: that they are is known when they are read"""
+
+    @classmethod
+    def read(cls, path: Path) -> Outline:
+        """Of a shard.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            about, shapes, mark = outlined(path)
+            n, width = shapes["pooled.residual"]
+            return cls(path, Span(**about["span"]), n, (int(about["d_sae"]), width), mark)
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise _damaged(path, error) from None
+
+
 def checked_shards(
     paths: Iterable[Path], fingerprint: str, *, tokens: bool = True
 ) -> Iterator[tuple[Path, Shard | None, str]]:
@@ -208,11 +249,18 @@ def checked_shards(
         fingerprint: of the scan's encoding.
         tokens: see `Shard.load`.
     """
+    return checked(paths, fingerprint, partial(Shard.load, tokens=tokens))
+
+
+def checked(
+    paths: Iterable[Path], fingerprint: str, load: Callable[[Path], Read]
+) -> Iterator[tuple[Path, Read | None, str]]:
+    """The same of what `load` reads of each shard."""
     first: int | None = 0
     for path in paths:
         number = int(path.stem.rpartition("-")[2])
         try:
-            shard = Shard.load(path, tokens=tokens)
+            shard = load(path)
             why = misplaced(shard.span, fingerprint, number, first)
         except RunError as error:
             shard, why = None, str(error).removeprefix(f"{path}: ").partition("; ")[0]
@@ -239,3 +287,21 @@ def misplaced(span: Span, fingerprint: str, number: int, first: int | None) -> s
     if first is not None and span.first != first:
         return f"begins after {span.first:,} lines, not {first:,}"
     return ""
+
+
+def features_of(shards: Iterable[Shard], position: Positions) -> tuple[Pooled, list[str]]:
+    """Features of the given rows (0-based over all shards), in the order they are given, and their hashes."""
+    order = np.argsort(position, kind="stable")
+    ascending = position[order]
+    parts: list[Pooled] = []
+    shas: list[str] = []
+    start = 0
+    for shard in shards:
+        n = len(shard.pooled)
+        here = ascending[(ascending >= start) & (ascending < start + n)] - start
+        start += n
+        if len(here) or not parts:  # of no rows the first shard tells the width
+            parts.append(shard.pooled.take(here))
+            shas += [bytes(shard.sha256[i]).hex() for i in here]
+    back = np.argsort(order)
+    return Pooled.concat(parts).take(back), [shas[i] for i in back]

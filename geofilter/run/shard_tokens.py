@@ -67,10 +67,11 @@ class ShardTokens:
             np.array([row.step for row in rows], np.float32).reshape(len(rows), banks).T,
         )
 
-    def peak_spans(self, row: int, at: Positions) -> list[tuple[int, int] | None]:
+    def peak_spans(self, row: int | Positions, at: Positions) -> list[tuple[int, int] | None]:
         """Start and end of the tokens on which features are strongest in a row; None where that is not known.
 
         Args:
+            row: for all of them, or of each.
             at: places of the row's activations in `Shard.pooled`.
         """
         peak = self.peak[at]

@@ -7,6 +7,7 @@
     scores.safetensors       the same numbers as arrays, for fast cuts
     vectors.safetensors      what each row is about, to compare rows by
     quarantine.jsonl         rows that could not be scored
+    scoring/                 while many rows are scored: what is scored already, see `scoring`
 
 A finished shard is the unit of resume. Every file is held against the manifest's hashes, the manifest against its own.
 A run at a URL is the mirror of it here, see `run.mirror`.
@@ -14,27 +15,27 @@ A run at a URL is the mirror of it here, see `run.mirror`.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import Digests, Positions
+from geofilter.arrays import Positions
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import from_json, locked, write_json
 from geofilter.rows.reading import Reading
-from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started, read_manifest
+from geofilter.run.lines_at import believed_lines
+from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started, again, read_manifest, remedy
 from geofilter.run.mirror import behind, mirror_of
-from geofilter.run.names import FEATURES, LABELS, LINES, MANIFEST, PLAN, QUARANTINE, SCORES, VECTORS
-from geofilter.run.picked import picked_lines
-from geofilter.run.score_arrays import check_scores
-from geofilter.run.shard import Shard, checked_shards
-from geofilter.run.tensors import unpacked
+from geofilter.run.names import FEATURES, LABELS, LINES, MANIFEST, PLAN, QUARANTINE, SCORES, SCORING, VECTORS
+from geofilter.run.score_arrays import SCORE_ARRAYS, read_scores
+from geofilter.run.shard import Outline, Read, Shard, checked, features_of
 from geofilter.stores import is_url
 from geofilter.sums import FileSum, sealed, sum_of
 from geofilter.together import mode_of
@@ -88,25 +89,12 @@ class Run:
     @property
     def remedy(self) -> str:
         """What finishes the run, or why nothing does, in words."""
-        manifest = self.manifest
-        if manifest.get("failed"):
-            return f"it failed: {manifest['failed']}"
-        if "scoring" in manifest:
-            name = manifest["scoring"]
-            words = ["geofilter", name, self.called, "--from", str(self.path / LABELS)]
-            return f"geofilter {name} was stopped while it scored the rows anew; go on with: {shlex.join(words)}"
-        return f"go on with: {self._again}" if "command" in manifest else "run the same geofilter scan command again"
-
-    @property
-    def _again(self) -> str:
-        """The scan that makes this run."""
-        command = self.manifest.get("command")
-        return shlex.join(command) if command else "the same geofilter scan"
+        return remedy(self.manifest, self.called, str(self.path / LABELS))
 
     def damaged(self, name: str, why: str = "is not what the scan wrote") -> RunError:
         """The error of a file of the run that is not believed."""
         where = self.path / name if self.mirror is None else f"{self.called}/{name}"
-        return RunError(f"{where}: {why}; make it again with: {self._again}")
+        return RunError(f"{where}: {why}; make it again with: {again(self.manifest)}")
 
     @property
     def manifest(self) -> Manifest:
@@ -130,8 +118,13 @@ class Run:
         return mode_of(Path(info["path"]) for info in self.manifest["data"])
 
     def write_manifest(self, value: Started) -> None:
-        """Replace the manifest; in a store, after all that it names has been published there."""
+        """Replace the manifest; in a store, after all that it names has been published there.
+
+        Once the run is complete, what it was put together from goes.
+        """
         write_json(self.path / MANIFEST, sealed(value))
+        if value["complete"]:
+            shutil.rmtree(self.path / SCORING, ignore_errors=True)
         if self.mirror is not None:
             self.mirror.publish(cast("Mapping[str, FileSum]", value.get("files", {})))
 
@@ -198,6 +191,19 @@ class Run:
         self._believed[name] = (*now, wanted)
         return path
 
+    def believe(self, name: str, stat: Sequence[int], found: FileSum) -> None:
+        """Take a file that has been hashed elsewhere for what the scan wrote.
+
+        Args:
+            stat: its size and time before that.
+
+        Raises:
+            RunError: it is not.
+        """
+        if found != self.manifest["files"].get(name):
+            raise self.damaged(name)
+        self._believed[name] = (stat[0], stat[1], found)
+
     @contextmanager
     def _opened(self, name: str) -> Iterator[IO[bytes]]:
         """A file of the run that is believed, open for reading.
@@ -218,12 +224,23 @@ class Run:
         Raises:
             RunError: one is missing, damaged, or not where it belongs.
         """
+        return self._each_shard(partial(Shard.load, tokens=tokens))
+
+    def outlines(self) -> Iterator[Outline]:
+        """The same without the rows, whose hashes stay to be looked at.
+
+        Raises:
+            RunError: see `shards`.
+        """
+        return self._each_shard(Outline.read)
+
+    def _each_shard(self, load: Callable[[Path], Read]) -> Iterator[Read]:
         manifest, covered = self.manifest, 0
         files = manifest.get("files", {})
         names = [name for name in files if name.startswith(f"{FEATURES}/")]
         # One after the other, so that each is loaded while what was hashed is still in memory.
         paths = (self.believed(name, files) for name in names) if manifest["complete"] else self.parts
-        for path, shard, why in checked_shards(paths, manifest["fingerprint"], tokens=tokens):
+        for path, shard, why in checked(paths, manifest["fingerprint"], load):
             if shard is None:
                 raise self.damaged(path.relative_to(self.path).as_posix(), why)
             covered += shard.span.n_lines
@@ -231,34 +248,15 @@ class Run:
         if covered != (wanted := sum(info["rows"] for info in manifest["data"])):
             raise self.damaged(FEATURES, f"its shards cover {covered:,} lines of {wanted:,}")
 
-    def hashes(self) -> Digests:
-        """(n, 32) sha256 of the scored rows, in input order.
-
-        Raises:
-            RunError: the scores are missing or damaged.
-        """
-        found: Digests = self.arrays()["sha256"]
-        return found
-
     def features(self, position: Positions) -> tuple[Pooled, list[str]]:
         """Stored features of the given scored rows (0-based), in the order they are given, and their hashes."""
-        order = np.argsort(position, kind="stable")
-        ascending = position[order]
-        parts: list[Pooled] = []
-        shas: list[str] = []
-        start = 0
-        for shard in self.shards():
-            n = len(shard.pooled)
-            here = ascending[(ascending >= start) & (ascending < start + n)] - start
-            start += n
-            if len(here) or not parts:  # of no rows the first shard tells the width
-                parts.append(shard.pooled.take(here))
-                shas += [bytes(shard.sha256[i]).hex() for i in here]
-        back = np.argsort(order)
-        return Pooled.concat(parts).take(back), [shas[i] for i in back]
+        return features_of(self.shards(), position)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self, names: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Scores as arrays over the scored rows in input order: file, line, score, percentile, bank, ...
+
+        Args:
+            names: of those that are wanted, which saves reading the others; all if None.
 
         Raises:
             RunError: they are missing or damaged.
@@ -267,15 +265,14 @@ class Run:
 
         path = self.believed(SCORES)
         if self._scores is None or self._scores[0] != self._believed[SCORES]:
+            self._scores = self._believed[SCORES], {}
+        known = self._scores[1]
+        if missing := [name for name in names or SCORE_ARRAYS if name not in known]:
             try:
-                arrays = unpacked(path)[1]
-                check_scores(arrays, self.manifest)
+                known |= read_scores(path, self.manifest, missing if names or known else None, known)
             except (OSError, KeyError, ValueError, SafetensorError) as error:
                 raise self.damaged(SCORES, f"damaged ({error})") from None
-            for array in arrays.values():
-                array.setflags(write=False)  # they are given out again
-            self._scores = self._believed[SCORES], arrays
-        return dict(self._scores[1])
+        return {name: known[name] for name in names} if names else dict(known)
 
     def scores(self) -> Iterator[ScoreLine]:
         """The lines of scores.jsonl.
@@ -314,7 +311,9 @@ class Run:
         """
         if self.mirror is not None:  # first: it may fetch another file into that place
             self.believed(LINES)
-        yield from picked_lines(self.path / LINES, wanted, lambda: self.believed(LINES), lambda: self.damaged(LINES))
+        yield from believed_lines(
+            self.path / LINES, np.unique(wanted), lambda: self.believed(LINES), lambda: self.damaged(LINES)
+        )
 
     def quarantine(self) -> Iterator[Quarantined]:
         """The records of rows that could not be scored, in input order; one at a time, since they hold rows.

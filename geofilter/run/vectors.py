@@ -10,18 +10,14 @@ from typing import Any
 import numpy as np
 
 from geofilter.arrays import F32, check_array
-from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
-from geofilter.bank.neighbours import content_of
 from geofilter.bank.space import F16, Content
 from geofilter.errors import RunError
-from geofilter.files import atomic
 from geofilter.run.names import VECTORS
-from geofilter.run.shard import Shard
 from geofilter.run.store import Run
-from geofilter.run.tensors import packed, unpacked
+from geofilter.run.tensors import unpacked
 
-_ROWS, _CENTRE, _BASIS = "vectors", "centre", "basis"
+ROWS, _CENTRE, _BASIS = "vectors", "centre", "basis"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,30 +46,15 @@ class Vectors:
             a = unpacked(path)[1]
             check_array(_CENTRE, a[_CENTRE], np.float32)
             check_array(_BASIS, a[_BASIS], np.float16, (len(a[_CENTRE]), None))
-            check_array(_ROWS, a[_ROWS], np.float16, (manifest["counts"]["scored"], a[_BASIS].shape[1]))
+            check_array(ROWS, a[ROWS], np.float16, (manifest["counts"]["scored"], a[_BASIS].shape[1]))
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise run.damaged(VECTORS, f"damaged ({error})") from None
-        return cls(a[_ROWS], Content(a[_CENTRE], a[_BASIS]))
+        return cls(a[ROWS], Content(a[_CENTRE], a[_BASIS]))
 
 
-class VectorWriter:
-    """Collects the vectors of a run's rows, shard by shard, in the space of its first bank."""
-
-    def __init__(self, bank: Bank) -> None:
-        self._content = content_of(bank)
-        self._parts: list[F16] = []
-
-    def add(self, shard: Shard) -> None:
-        """Take in a shard."""
-        self._parts.append(stored(self._content.of(shard.pooled)))
-
-    def write(self, run: Run) -> None:
-        """Write them into the run's folder."""
-        arrays: dict[str, Any] = {
-            _ROWS: np.concatenate(self._parts), _CENTRE: self._content.centre, _BASIS: self._content.basis
-        }  # fmt: skip
-        with atomic(run.path / VECTORS) as handle:
-            handle.write(packed(arrays, {}))
+def vector_arrays(content: Content) -> tuple[dict[str, tuple[Any, tuple[int]]], dict[str, F32 | F16]]:
+    """The arrays of vectors.safetensors: element type and width of `ROWS`, and those that are of no row."""
+    return {ROWS: (np.float16, content.basis.shape[1:])}, {_CENTRE: content.centre, _BASIS: content.basis}
 
 
 def stored(content: F32) -> F16:

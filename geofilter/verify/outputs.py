@@ -9,7 +9,8 @@ import numpy as np
 
 from geofilter.arrays import Positions
 from geofilter.cut.cut import Selection
-from geofilter.cut.outputs import Following, removed_line
+from geofilter.cut.notes import removed_line, whole_note
+from geofilter.cut.outputs import Following
 from geofilter.cut.sets import ROWS, OutputSet, torn
 from geofilter.errors import GeofilterError, InputError, RunError
 from geofilter.files import dumps, own_bytes
@@ -130,7 +131,7 @@ def _noted(line: bytes, scored: tuple[int, ScoreLine], rank: Positions) -> bytes
     position, detail = scored
     if row_sha256(line) != detail["sha256"]:
         return b""
-    return removed_line(line, detail, int(rank[position])).rstrip(b"\n")
+    return removed_line(line, whole_note(detail, int(rank[position]))).rstrip(b"\n")
 
 
 class _Rows:

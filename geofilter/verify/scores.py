@@ -18,7 +18,8 @@ from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
 from geofilter.run.manifest import Manifest
 from geofilter.run.names import LINES, SCORES, VECTORS
-from geofilter.run.score import ShardScores, neighbours_of, score_shard
+from geofilter.run.score_lines import LineWriter
+from geofilter.run.shard_scores import ShardScores, neighbours_of, score_shard
 from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors, differing
 from geofilter.typed import check_typed
@@ -46,14 +47,15 @@ def check_scores(run: Run, manifest: Manifest, found: Findings) -> None:
             return
         scorers = [Scorer(bank, manifest["scorer"]) for bank in banks]
         neighbours, vectors = neighbours_of(scorers), Vectors.of(run)
-        paths = [info["path"] for info in manifest["data"]]
+        writer = LineWriter(scorers, [info["path"] for info in manifest["data"]])
         start, right = 0, True
         for shard in run.shards():
             here = slice(start, start + len(shard.pooled))
             start = here.stop
             scored = score_shard(shard, scorers, neighbours)
             step = max(1 / len(scorer.bank.reference) for scorer in scorers)
-            lines.check(len(shard.pooled), scored.lines(scorers, paths), step, partial(_similarity, scored, neighbours))
+            wanted = [from_json(line) for line in writer.lines(scored).split(b"\n")[:-1]]
+            lines.check(len(shard.pooled), wanted, step, partial(_similarity, scored, neighbours))
             if vectors is not None and (row := differing(vectors, shard.pooled, here.start)) is not None:
                 found.doubt(run.path / VECTORS, f"row {here.start + row + 1}", "is not what its features give")
                 vectors = None  # one is told

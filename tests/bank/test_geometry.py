@@ -101,9 +101,11 @@ def test_shares_sum_to_the_score(bank, scorer: str):
         total = active[span].sum() + shares.absent(pooled.indices[span])
         assert total == pytest.approx(standard[i], abs=1e-6)
     found = shares.carried(shares.linear.excess(pooled), standard, np.zeros(D_SAE, bool))
-    assert all(s.share > 0 for of in found for s in of.features)
-    assert all(a.share >= b.share for of in found for a, b in itertools.pairwise(of.features))
-    assert found[0].features[0].share == pytest.approx(max(active[: pooled.indptr[1]]))
+    assert ((found.share > 0) == (found.at >= 0)).all()
+    assert (np.diff(found.share, axis=1) <= 0).all()
+    np.testing.assert_array_equal(found.share[found.at >= 0], active[found.at[found.at >= 0]])
+    for i, (low, high) in enumerate(itertools.pairwise(pooled.indptr.tolist())):
+        assert found.share[i, 0] == max(active[low:high])
 
 
 def test_as_many_features_are_named_as_carry_half_with_the_common_ones():
@@ -114,9 +116,9 @@ def test_as_many_features_are_named_as_carry_half_with_the_common_ones():
     row, common = sp.csr_matrix(np.ones((1, 11))), np.arange(11) // 2 == 4
 
     def carried(score: float) -> tuple[int, float, float]:
-        (found,) = shares.carried(row, np.array([score]), common)
-        assert not {8, 9, 10} & {s.feature for s in found.features}
-        return len(found.features), found.common, found.explained
+        found = shares.carried(row, np.array([score]), common)
+        assert not {8, 9, 10} & set(found.at[0].tolist())
+        return int((found.at >= 0).sum()), float(found.common[0]), float(found.explained[0])
 
     assert carried(6.0) == (3, 2.0, pytest.approx(5 / 6))  # three at least
     assert carried(13.0) == (5, 2.0, pytest.approx(7 / 13))

@@ -47,7 +47,7 @@ def run(scanned: Path, monkeypatch) -> Run:
     arrays = opened.arrays()
     percentile = np.full(40, 0.5)
     percentile[[0, *range(10, 17)]] = 0.995
-    monkeypatch.setattr(Run, "arrays", lambda self: {**arrays, "percentile": percentile})
+    monkeypatch.setattr(Run, "arrays", lambda self, names=None: {**arrays, "percentile": percentile})
     return opened
 
 

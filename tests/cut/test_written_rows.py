@@ -11,12 +11,13 @@ from helpers.command import write_rows
 from helpers.runs import write_manifest
 
 from geofilter.cut.cut import Cut, Selection
-from geofilter.cut.outputs import removed_line
+from geofilter.cut.notes import Notes, whole_note
 from geofilter.cut.places import planned
 from geofilter.errors import RunError
 from geofilter.files import dumps
 from geofilter.rows.records import Row
 from geofilter.rows.style import STYLE
+from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.store import FORMAT, Run
 from geofilter.run.tensors import packed
 from geofilter.together import Together
@@ -97,22 +98,22 @@ def test_every_scanned_line_goes_to_one_place(run: Run, n: int):
 
 class Watcher:
     def __init__(self, wanted: list[int]) -> None:
-        self.wanted, self.gone, self.rows = np.array(wanted, np.int64), [], []
+        self.wanted, self.explained, self.rows = np.array(wanted, np.int64), [], []
 
-    def removed(self, line) -> None:
-        self.gone.append((line["file"], line["line"]))
+    def named(self, sums: FeatureSums) -> None:
+        self.explained += sums.explained
 
     def row(self, position: int, line, row: Row) -> None:
         self.rows.append((position, line["file"], line["line"], row.turns[-1].content))
 
 
 @pytest.mark.parametrize("wanted", [[], [1], [0, 3, 5]])
-def test_a_watcher_is_shown_the_rows_it_wants_and_what_is_removed(run: Run, wanted: list[int]):
+def test_a_watcher_is_shown_the_rows_it_wants_and_what_the_removed_ones_name(run: Run, wanted: list[int]):
     selection, watcher, rows = Selection.of(run, Cut.parse("2")), Watcher(wanted), list(SCORES)
     plans = planned([Path(name) for name in LINES], None, None, run.path)
     with Together([]) as files:
         selection.write_rows(files, plans, watcher)
-    assert watcher.gone == [("a.jsonl", 1), ("b.jsonl", 2)]
+    assert watcher.explained == [0.0, 0.0]
     texts = [json.loads(LINES[name][line - 1])["text"] for name, line in rows]
     assert watcher.rows == [(i, *rows[i], texts[i]) for i in wanted]
 
@@ -178,6 +179,6 @@ def test_a_note_is_the_same_made_of_the_text_of_a_score_line():
         }  # fmt: skip
         for more in ({}, {"like": {"bad": None, "n_tokens": {"explained": 1}}}):
             text = dumps({**detail, **more})
-            for line in (b'{"text": "a"}\n', b'{"geofilter": {"rank": 1}, "text": "a"}', b'{"text": "\\ud83d"}'):
-                assert removed_line(line, detail, 2, text) == removed_line(line, detail, 2)
-                assert removed_line(line, detail, 2, text[:-3]) == removed_line(line, detail, 2)
+            assert Notes(FeatureSums()).of(text, 2).text == whole_note(detail, 2)
+            with pytest.raises(ValueError, match=r"delimiter|Expecting"):
+                Notes(FeatureSums()).of(text[:-3], 2)

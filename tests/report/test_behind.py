@@ -19,9 +19,9 @@ def line(*features: dict[str, object], explained: float = 0.5) -> dict[str, obje
 def test_the_rows_own_features_are_summed_up():
     """A share that was rounded to nothing is counted, and one that ordinary chat never has has no times."""
     tally = Tally()
-    tally.add(line(named(1, 0.0, None), explained=0.2))
-    tally.add(line(named(2, 0.5, 4.0), named(1, 0.0, None), explained=0.5))
-    tally.add(line(named(2, 1.5, 8.0), explained=0.9))
+    tally.sums.add(line(named(1, 0.0, None), explained=0.2))
+    tally.sums.add(line(named(2, 0.5, 4.0), named(1, 0.0, None), explained=0.5))
+    tally.sums.add(line(named(2, 1.5, 8.0), explained=0.9))
     first, second = tally.largest("page", {})
     assert (first["feature"], first["share"], first["rows"], first["times"]) == (2, 2.0, 2, 7.0)
     assert (first["toxic"], first["near"], first["link"]) == (True, NEAR, "https://www.neuronpedia.org/page/2")
@@ -39,7 +39,7 @@ def test_the_words_are_those_of_the_removed_rows_that_stand_out_there():
         at = [text.find("bleach") + 1, text.find("bleach") + 3] if removed else [5, 7]
         of_row = line(named(1, 1.0, at=at), named(2, 1.0, at=[text.index("the"), text.index("the") + 3]))
         if removed:
-            tally.add(of_row)
+            tally.sums.add(of_row)
         tally.see(of_row, row, removed)
     bleach, the = tally.largest(None, {})
     assert bleach["words"] == ["bleach"]
@@ -48,6 +48,6 @@ def test_the_words_are_those_of_the_removed_rows_that_stand_out_there():
 
 def test_without_token_shares_no_words_are_said():
     tally = Tally()
-    tally.add(line(named(1, 1.0)))
+    tally.sums.add(line(named(1, 1.0)))
     tally.see(line(named(1, 1.0)), parse_line(b'{"text": "bleach"}', "f", 1), True)
     assert tally.largest(None, {})[0]["words"] == []

@@ -216,7 +216,7 @@ def test_only_marks_drawn_at_random_confirm_a_cut_and_each_row_once(tiny, tiny_b
     run = Run.open(tmp_path / "r")
     cut = Cut.parse("50%")
     selection = Selection.of(run, cut)
-    scores, shas = run.manifest["files"][SCORES]["sha256"], run.hashes()
+    scores, shas = run.manifest["files"][SCORES]["sha256"], run.arrays(["sha256"])["sha256"]
 
     def mark(*whys: tuple[int, str]) -> Drawn:
         lines = [

@@ -278,6 +278,16 @@ def test_scores_of_other_rows_than_were_counted_are_refused(run: Run):
         run.arrays()
 
 
+def test_only_the_arrays_that_are_asked_for_are_read(run: Run):
+    changed(run, score=np.arange(9.0), style=np.zeros((9, 1), np.float32), line=np.arange(9, 0, -1))
+    assert list(run.arrays(["score", "file"])) == ["score", "file"]
+    assert run.arrays(["score"])["score"].tolist() == list(range(9))
+    with pytest.raises(RunError, match=r"damaged \(lines that do not ascend"):
+        run.arrays(["line"])
+    with pytest.raises(RunError, match=r"damaged \(style is float32 \(9, 1\)"):
+        run.arrays()
+
+
 def test_a_file_that_changes_after_it_was_believed_is_not_any_more(run: Run):
     path = run.believed("scores.safetensors")
     path.write_bytes(path.read_bytes()[::-1])

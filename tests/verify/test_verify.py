@@ -189,7 +189,7 @@ def test_a_row_that_was_lost_is_not_taken_for_one_that_was_passed_over(tiny, tin
     run_all(tmp_path, ["scan", "d.jsonl", *pair, "--run", "run", "--only", "use=true"])
     run = Run(tmp_path / "run")
     info, found = run.manifest["data"][0], Findings()
-    hashes = {2: run.hashes()[0].tobytes().hex()}  # of lines 2, 4 and 6
+    hashes = {2: run.arrays(["sha256"])["sha256"][0].tobytes().hex()}  # of lines 2, 4 and 6
     with chdir(tmp_path):
         check_input(info, hashes, Following(iter(())), run.reading, found)
     assert [(d["place"], d["text"]) for d in found.doubts] == [
