@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from geofilter.apart import end_unused, start_ahead
+from geofilter.apart import end_unused
 from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
 from geofilter.encode.model import computes_on_gpu, precision_here
 from geofilter.encode.pair import checked_reader, fit
 from geofilter.encode.reader import FeatureReader
-from geofilter.encode.template import SECONDS
+from geofilter.encode.template import RENDERER
 from geofilter.errors import InputError
 from geofilter.files import Notify, silent
 from geofilter.rows.gather import refuse_twice
@@ -105,7 +105,7 @@ def _reader(target: Target, config: ScanConfig, notify: Notify) -> Callable[[], 
     def reader() -> FeatureReader:
         if not loaded:
             if not computes_on_gpu(config.loading):  # rows are rendered in this process: it is ready when the model is
-                start_ahead("encode.template_apart", str(SECONDS))
+                RENDERER.start_ahead()
             loaded.append(checked_reader(target, config.loading, notify, config.max_tokens))
         return loaded[0]
 
