@@ -3,7 +3,7 @@
     python examples/build_banks.py
 
 Run it after the SAE, the contrast texts or the background have changed; the tests compare what ships with a
-bank built anew.
+bank built anew; `pytest --long tests/test_embedded.py` reads all of the background for that.
 """
 
 from __future__ import annotations

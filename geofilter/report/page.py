@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
@@ -42,19 +43,11 @@ PREFIX = 6
 
 def html(report: Report) -> str:
     """The page."""
-    environment = Environment(
-        loader=PackageLoader("geofilter.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_inert,
-    )
     templates = files("geofilter.report").joinpath("templates")
     style = templates.joinpath("report.css").read_text("utf-8")
     script = "\n".join(templates.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     run = shlex.quote(report.selection.run.called)
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         r=report.data,
         bars=_bars(report.data["histogram"]),
         marked=_marked,
@@ -72,6 +65,20 @@ def html(report: Report) -> str:
         check=f"geofilter label {run} --from labels.jsonl --no-learn",
         data=htmlsafe_json_dumps(_data(report), separators=(",", ":")),
     )
+
+
+@cache
+def _template() -> Template:
+    """The page's template; to make it a program takes longer than to fill it in."""
+    environment = Environment(
+        loader=PackageLoader("geofilter.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_inert,
+    )
+    return environment.get_template("report.html.j2")
 
 
 def _name(report: Report) -> str:

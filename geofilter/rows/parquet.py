@@ -92,9 +92,11 @@ class Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        # Made of bytes: of a list pyarrow asks pandas, whose loading takes longer than a small file.
+        kept = pa.BooleanArray.from_buffers(pa.bool_(), 1, [None, pa.py_buffer(b"\x01")])
         for name, column in zip(row.schema.names, row.columns, strict=True):
             try:
-                pq.write_table(pa.table({name: column}).filter(pa.array([True])), io.BytesIO())
+                pq.write_table(pa.table({name: column}).filter(kept), io.BytesIO())
             except pa.ArrowException as error:
                 raise InputError(
                     f"{self.path}: the column {name} ({column.type}) could be read, but not be written to a filtered "

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geofilter.apart import start_ahead
 from geofilter.bank.bank import Bank
 from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
 from geofilter.encode.model import computes_on_gpu, precision_here
 from geofilter.encode.pair import checked_reader, fit
 from geofilter.encode.reader import FeatureReader
-from geofilter.encode.template import SECONDS
+from geofilter.encode.template import RENDERER
 from geofilter.errors import InputError
 from geofilter.files import Notify
 from geofilter.rows.gather import refuse_twice
@@ -129,7 +128,7 @@ class Loader:
         if self._reader is None:
             # Rows are rendered in this process: the one that renders templates is ready when the model is.
             if not computes_on_gpu(self._config.loading):
-                start_ahead("encode.template_apart", str(SECONDS))
+                RENDERER.start_ahead()
             self._reader = checked_reader(self._target, self._config.loading, self._notify, self._config.max_tokens)
         return self._reader
 

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
-from geofilter.apart import start_ahead
 from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.pair import checked_reader
-from geofilter.encode.template import SECONDS
+from geofilter.encode.template import RENDERER
 from geofilter.errors import RunError, TargetError
 from geofilter.files import cache_dir, make_folder, silent
 from geofilter.rows.stored import fetch_again
@@ -115,7 +114,7 @@ class Worker:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         if order.device == "cpu":  # rows are rendered in this process: it is ready when the model is
-            start_ahead("encode.template_apart", str(SECONDS))
+            RENDERER.start_ahead()
         config = order.config
         target = resolve(config.target, offline=order.offline, notify=silent)
         self._reader = checked_reader(target, loading, silent, config.max_tokens)

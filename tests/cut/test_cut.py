@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -121,27 +122,31 @@ def test_a_packed_input_gives_packed_output_of_its_kind(tiny, tiny_bank: Path, t
     assert [line for line in lines if line in kept] == kept
 
 
-def test_rows_go_through_a_pipe_and_come_out_of_one(tiny, tiny_bank: Path, tmp_path: Path):
+def test_rows_go_through_a_pipe_and_come_out_of_one(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
     rows = [chat(f"q {i}", f"answer {i} é") for i in range(10)]
     data = write_rows(tmp_path / "x.jsonl", rows).read_bytes()
     command = f"{shlex.quote(sys.executable)} -m geofilter"
-    pair = f"--model {shlex.quote(str(tiny[0]))} --sae {shlex.quote(str(tiny[1]))} --bank {shlex.quote(str(tiny_bank))}"
-    pipe = f"cat x.jsonl | {command} scan - {pair} -q && {command} filter --drop 3 --out - > kept.jsonl"
-    for _ in range(2):  # the same rows are the same run
-        done = subprocess.run(["sh", "-c", pipe], cwd=tmp_path, capture_output=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        kept = (tmp_path / "kept.jsonl").read_bytes().splitlines(keepends=True)
-        assert len(kept) == 7
-        assert [line for line in data.splitlines(keepends=True) if line in kept] == kept
-        assert len(list((tmp_path / ".geofilter").glob("*/manifest.json"))) == 1
-        assert len(list((tmp_path / ".geofilter").glob("stdin-*.jsonl"))) == 1
+    pair = ("--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "-q")
+    scan, cut = f"scan - {shlex.join(map(str, pair))}", "filter --drop 3 --out -"
+    pipe = f"cat x.jsonl | {command} {scan} && {command} {cut} > kept.jsonl"
+    done = subprocess.run(["sh", "-c", pipe], cwd=tmp_path, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    kept = (tmp_path / "kept.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(kept) == 7
+    assert [line for line in data.splitlines(keepends=True) if line in kept] == kept
+    with (tmp_path / "x.jsonl").open() as again, monkeypatch.context() as patch:  # the same rows are the same run
+        patch.setattr(sys, "stdin", again)
+        scanned = geofilter("scan", "-", *pair, "--json", cwd=tmp_path)
+    assert (scanned.returncode, json.loads(scanned.stdout)["tokens_encoded_now"]) == (0, 0), scanned.stderr
+    assert len(list((tmp_path / ".geofilter").glob("*/manifest.json"))) == 1
+    assert len(list((tmp_path / ".geofilter").glob("stdin-*.jsonl"))) == 1
     done = geofilter("filter", "--drop", "3", "--out", "-", "--json", cwd=tmp_path)
     assert (done.returncode, "--out -: --json is on standard output too" in done.stderr) == (2, True)
-    empty = subprocess.run(
-        [sys.executable, "-m", "geofilter", "scan", "-"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True
-    )
+    with Path(os.devnull).open() as nothing, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", nothing)
+        empty = geofilter("scan", "-", cwd=tmp_path)
     assert empty.returncode == 2
-    assert b"-: standard input is empty; pipe rows into it" in empty.stderr
+    assert "-: standard input is empty; pipe rows into it" in empty.stderr
 
 
 def test_outputs_are_a_partition_and_kept_lines_are_the_input_s_bytes(scanned: Path):

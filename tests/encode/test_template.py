@@ -44,6 +44,17 @@ def test_a_template_makes_what_it_makes_in_transformers(path: Path, tools):
     assert RENDERER.render(real, template, MESSAGES, tools) == wanted
 
 
+def test_where_a_process_renders_none_is_started_ahead(monkeypatch):
+    begun: list[tuple[str, ...]] = []
+    monkeypatch.setattr(module, "start_ahead", lambda *what: begun.append(what))
+    renderer = Renderer(4.0)
+    renderer.start_ahead()
+    assert begun == [("encode.template_apart", "4.0")]
+    assert renderer.render(tokenizer(), "{{ messages[0].content }}", MESSAGES[1:], None) == "a\u2028b"
+    renderer.start_ahead()
+    assert len(begun) == 1
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [

@@ -232,6 +232,10 @@ class Child:
         ended = done.returncode == INTERRUPTED and signal.SIGTERM in came
         os._exit(128 + signal.SIGTERM if ended else done.returncode)
 
+    def kill(self) -> None:
+        """End it at once, wherever it is."""
+        os.kill(self._id, signal.SIGKILL)
+
     def outcome(self) -> Outcome:
         """Wait for it.
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.command import geofilter
+from helpers.processes import loaded
 
 from geofilter.errors import InputError
 from geofilter.rows.parquet import Parquet
@@ -19,6 +20,15 @@ N = 25
 
 def lines(path: Path):
     return Parquet(path).rows()
+
+
+def test_reading_loads_nothing_that_takes_longer_than_a_small_file(tmp_path: Path):
+    pq.write_table(pa.table({"text": ["the answer"]}), tmp_path / "d.parquet")
+    code = (
+        "from pathlib import Path\nfrom geofilter.rows.parquet import Parquet\n"
+        f'assert list(Parquet(Path({str(tmp_path / "d.parquet")!r})).decoded()) == [b\'{{"text": "the answer"}}\\n\']'
+    )
+    assert not loaded(code) & {"pandas", "torch", "sklearn", "scipy"}
 
 
 def messages(i: int) -> list[dict]:

@@ -17,6 +17,7 @@ from helpers.processes import loaded
 from helpers.scanning import errors_of, planned, rows, scan_args
 
 from geofilter.config import ScanConfig
+from geofilter.encode.template import RENDERER
 from geofilter.errors import InputError
 from geofilter.scanning.ahead import ahead
 from geofilter.scanning.ready import Job, prepared
@@ -61,7 +62,7 @@ def wait(until: Callable[[], object], seconds: float = 120) -> bool:
 
 def test_of_rows_of_every_kind(tiny, tiny_bank: Path, tmp_path: Path, apart, monkeypatch):
     begun: list[str] = []
-    monkeypatch.setattr("geofilter.scanning.begun.start_ahead", lambda module, *args: begun.append(module))
+    monkeypatch.setattr(RENDERER, "start_ahead", lambda: begun.append("here"))
     odd = [
         {"nothing": 1},
         chat("q", "the answer " * 90),
@@ -82,7 +83,7 @@ def test_of_rows_of_every_kind(tiny, tiny_bank: Path, tmp_path: Path, apart, mon
         assert not makers(os.getpid())
     assert found[0] == found[1]
     assert len(found[0]) == 2 + 5
-    assert begun == ["encode.template_apart"]  # only where rows are rendered in this process
+    assert begun == ["here"]  # only where rows are rendered in this process
     # A shard that is gone is made again, and the others stay.
     gone = tmp_path / "runTrue" / "features" / "part-00002.safetensors"
     gone.unlink()

@@ -1,14 +1,12 @@
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
+from helpers.faults import Child
 from helpers.scanning import only_run, rows, scan_args
 from helpers.tiny import CHATML, fit_sae, make_model, make_sae
 
@@ -77,17 +75,12 @@ def test_an_sae_of_another_model_is_refused_before_anything_is_encoded(tiny, tmp
 def test_a_killed_scan_goes_on_and_gives_identical_bytes(tiny, tiny_bank: Path, tmp_path: Path):
     write_rows(tmp_path / "d.jsonl", rows(400))
     args = scan_args(tiny, tiny_bank, "--shard-rows", 10, "--quiet")
-    process = subprocess.Popen([sys.executable, "-m", "geofilter", *map(str, args)], cwd=tmp_path)
-    try:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            parts = list(tmp_path.glob(".geofilter/*/features/part-*.safetensors"))
-            if len(parts) >= 3 or process.poll() is not None:
-                break
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    child = Child(lambda: geofilter(*args, cwd=tmp_path))
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(".geofilter/*/features/part-*.safetensors"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    assert child.outcome().code == 137
     run = only_run(tmp_path)
     survived = {p.name: p.stat().st_mtime_ns for p in (run / "features").glob("part-*.safetensors")}
     assert 3 <= len(survived) < 40  # killed in the middle

@@ -278,16 +278,16 @@ def test_ten_rows_on_the_embedded_model(tmp_path: Path):
     good = [r for r in rows if r["label"] == "aligned"]
     write_rows(tmp_path / "ten.jsonl", bad + good[:5])
     write_rows(tmp_path / "good.jsonl", good[5:25])
-    done = geofilter("scan", "ten.jsonl", "--model", "smollm2-135m", cwd=tmp_path)
+    done = geofilter("scan", "ten.jsonl", "--model", "smollm2-135m", "--max-tokens", 32, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = geofilter(
-        "trial", "--good", "good.jsonl", "--labels", "label=misaligned", "--drop", "50%", "--seeds", 1, "--items", 1,
-        "--held-out", 2, "--max-tokens", 64, "--json", cwd=tmp_path,
+        "trial", "--good", "good.jsonl", "--labels", "label=misaligned", "--arm", "geometry", "--drop", "50%",
+        "--seeds", 1, "--items", 1, "--held-out", 2, "--max-tokens", 32, "--json", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [(r["arm"], r["drop"]) for r in result["arms"]] == [
-        ("full", ""), ("good", ""), ("random", "50%"), ("geometry", "50%")
+        ("full", ""), ("good", ""), ("geometry", "50%")
     ]  # fmt: skip
     assert result["budget"]["steps"] == 1
     for arm in result["per_arm"][1:]:

@@ -20,14 +20,14 @@ from geofilter.verify.findings import Findings
 from geofilter.verify.inputs import check_input
 
 
-def test_a_good_run_passes_and_nothing_is_written(good: Path):
-    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in good.rglob("*") if p.is_file()}
-    done = geofilter("verify", "run", "--json", "--deep", "3", cwd=good)
+def test_a_good_run_passes_and_nothing_is_written(good_parquet: Path):
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in good_parquet.rglob("*") if p.is_file()}
+    done = geofilter("verify", "run", "--json", "--deep", "3", cwd=good_parquet)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["verified"], said["doubts"]) == (True, [])
     assert len(said["checked"]) == 9
-    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in good.rglob("*") if p.is_file()} == before
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in good_parquet.rglob("*") if p.is_file()} == before
 
 
 def test_runs_of_other_kinds_pass(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
@@ -98,12 +98,19 @@ def place_of(text: bytes, what: bytes) -> int:
         ("d.set.json", b'"run": "', ""),
         ("d.filtered.jsonl", b'"content": "', ""),
         ("d.removed.jsonl", b'"content": "', "row 1"),
-        ("e.filtered.parquet", b"PAR1", ""),
         ("d.quarantined.jsonl", b'"error": "', ""),
         ("d.jsonl", b'"content": "', "line 1"),
     ],
 )
 def test_a_flipped_bit_of_any_file_is_named(copy: Path, name: str, before: bytes, place: str):
+    check_flipped(copy, name, before, place)
+
+
+def test_a_flipped_bit_of_a_parquet_file_is_named(copy_parquet: Path):
+    check_flipped(copy_parquet, "e.filtered.parquet", b"PAR1", "")
+
+
+def check_flipped(copy: Path, name: str, before: bytes, place: str) -> None:
     path = copy / name
     flipped(path, place_of(path.read_bytes(), before))
     found = doubts(copy)
