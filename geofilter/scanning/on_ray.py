@@ -95,8 +95,10 @@ def _cluster(spread: Spread, on_gpu: bool) -> Iterator[tuple[int, int]]:
     mine = not ray.is_initialized()
     try:
         if mine:
+            own: dict[str, Any] = {}
+            if spread.address is None:  # as many workers as are asked for, though they share the CPUs
+                own = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, spread.workers or 1)}
             with _hushed():
-                own = {"include_dashboard": False} if spread.address is None else {}
                 ray.init(address=spread.address, log_to_driver=False, logging_level=logging.ERROR, **own)
         # What it logs stays in its own files.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
