@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import accumulate
@@ -73,7 +73,7 @@ class Answer(TypedDict):
     disk: str
 
 
-def scored_apart(run: Run, shards: Sequence[Outline], banks: Sequence[Bank], maker: PartMaker) -> Iterator[Part]:
+def scored_apart(run: Run, shards: Sequence[Outline], banks: Sequence[Bank], maker: PartMaker) -> Generator[Part]:
     """The shards of a run in their order, scored by processes of their own.
 
     Raises:
