@@ -156,6 +156,8 @@ class _Processes:
         for process in self._started:
             end(process)
         self._pool.shutdown()
+        for process in self._started:  # one may have been started meanwhile
+            end(process)
 
     def submit(self, task: Task) -> Future[None]:
         """Have a shard scored."""
