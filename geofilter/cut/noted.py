@@ -15,7 +15,7 @@ import numpy as np
 
 from geofilter.apart import end, end_unused, start, start_ahead
 from geofilter.arrays import Bools, Positions
-from geofilter.cut.notes import Note, Notes
+from geofilter.cut.notes import Note, Notes, note_of
 from geofilter.errors import RunError
 from geofilter.files import from_json
 from geofilter.run.feature_sums import FeatureSums
@@ -33,7 +33,7 @@ ROW = struct.Struct("<qqII64s")
 """a row of a batch: position, line, bytes of its note and of its text, sha256; these bytes follow all rows"""
 COUNT, SIZE = struct.Struct("<q"), struct.Struct("<q")
 """rows of a batch, before them; and before that the bytes of a batch: of none, what comes last follows as a line"""
-UNLIKE = (KeyError, TypeError, ValueError)
+UNLIKE = (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error)
 """what reading a line raises that is not as scoring writes it"""
 
 
@@ -207,5 +207,4 @@ def noted(notes: Notes, text: bytes, rank: int) -> Note:
     """
     if rank:
         return notes.of(text, rank)
-    detail = from_json(text)
-    return Note(detail["line"], detail["sha256"], b"")
+    return note_of(from_json(text), b"")

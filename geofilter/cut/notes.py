@@ -100,7 +100,18 @@ class Notes:
     def _parsed(self, text: bytes, rank: int) -> Note:
         detail: ScoreLine = from_json(text)
         self.sums.add(detail)
-        return Note(detail["line"], detail["sha256"], whole_note(detail, rank))
+        return note_of(detail, whole_note(detail, rank))
+
+
+def note_of(detail: ScoreLine, text: bytes) -> Note:
+    """The note of a line of scores.jsonl.
+
+    Raises:
+        ValueError: the line does not say which row it is of.
+    """
+    if not (isinstance(detail["line"], int) and isinstance(detail["sha256"], str)):
+        raise ValueError("no row of a file")
+    return Note(detail["line"], detail["sha256"], text)
 
 
 def whole_note(detail: ScoreLine, rank: int) -> bytes:

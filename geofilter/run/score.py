@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import IO
 
 import numpy as np
@@ -61,7 +61,7 @@ def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) ->
         )
     maker = PartMaker(banks, scorer, paths, math.ceil(total / SAMPLE))
     parts = scored_apart(run, shards, banks, maker) if total >= APART else _scored_here(run, maker)
-    with _Joined.of(run, maker, total) as joined:
+    with closing(parts), _Joined.of(run, maker, total) as joined:
         for part in parts:
             joined.add(part)
     verdicts = joined.verdicts()
@@ -105,7 +105,7 @@ def _set_aside(run: Run, shards: Sequence[Outline]) -> tuple[Quarantined | None,
     return first, n
 
 
-def _scored_here(run: Run, maker: PartMaker) -> Iterator[Part]:
+def _scored_here(run: Run, maker: PartMaker) -> Generator[Part]:
     """The shards of a run, scored one after the other by this process."""
     before = 0
     for shard in run.shards():

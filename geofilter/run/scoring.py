@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import accumulate
@@ -74,7 +74,7 @@ class Answer(TypedDict):
     disk: str
 
 
-def scored_apart(run: Run, shards: Sequence[Outline], banks: Sequence[Bank], maker: PartMaker) -> Iterator[Part]:
+def scored_apart(run: Run, shards: Sequence[Outline], banks: Sequence[Bank], maker: PartMaker) -> Generator[Part]:
     """The shards of a run in their order, scored by processes of their own.
 
     Raises:
@@ -157,6 +157,8 @@ class _Processes:
         for process in self._started:
             end(process)
         self._pool.shutdown()
+        for process in self._started:  # one may have been started meanwhile
+            end(process)
 
     def submit(self, task: Task) -> Future[None]:
         """Have a shard scored."""

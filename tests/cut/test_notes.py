@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.runs import write_manifest
 
+import geofilter.apart
 from geofilter.cut import noted
 from geofilter.cut.noted import NotedRow, NotedRows, Wanted, packed, unpacked
 from geofilter.cut.notes import Note, Notes, whole_note
@@ -80,6 +81,18 @@ def test_a_process_of_its_own_says_the_same(run: Run, monkeypatch: pytest.Monkey
     assert (apart, sums_apart.to_json()) == (here, sums.to_json())
 
 
+def test_the_process_can_begin_ahead(run: Run, monkeypatch: pytest.MonkeyPatch):
+    here = noted_rows(run)[0]
+    monkeypatch.setattr(noted, "APART", 1)
+    with noted.begun_ahead(run):
+        assert [name for name, *_ in geofilter.apart._AHEAD] == [noted.MODULE]
+        assert noted_rows(run)[0] == here
+        assert not geofilter.apart._AHEAD
+    with noted.begun_ahead(run):
+        pass
+    assert not geofilter.apart._AHEAD  # one that was not asked for is ended
+
+
 @pytest.mark.parametrize("damage", [
     lambda path: path.write_bytes(path.read_bytes()[:-50]), lambda path: path.unlink(),
     lambda path: path.write_bytes(path.read_bytes().replace(b"never", b"nevvr")),
@@ -93,10 +106,11 @@ def test_lines_that_are_not_what_was_written_are_refused(run: Run, monkeypatch, 
 
 
 @pytest.mark.parametrize("least", [1, 10**6])
-@pytest.mark.parametrize("text", [b'{"line": 1}\n', b"[]\n", b"\n"])
+@pytest.mark.parametrize("text", [b'{"line": 1}\n', b"[]\n", b"\n", b"odd"])
 def test_lines_of_which_every_hash_fits_but_that_are_none_are_refused(run: Run, monkeypatch, least: int, text: bytes):
     monkeypatch.setattr(noted, "APART", least)
-    (run.path / LINES).write_bytes(text * N)
+    odd = b"".join(dumps({**of, "sha256": i, "line": str(i)}) for i, of in enumerate(LINES_OF))
+    (run.path / LINES).write_bytes(odd if text == b"odd" else text * N)
     write_manifest(run.path, run.manifest)
     with pytest.raises(RunError, match=r"scores\.jsonl: is not what the scan wrote"):
         noted_rows(run)
