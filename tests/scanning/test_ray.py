@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.command import geofilter, write_rows
+from helpers.command import chat, geofilter, write_rows
 from helpers.scanning import errors_of, rows, scan_args
 
 from geofilter.scanning.worker import TRIES
@@ -20,8 +20,9 @@ SHARDS = 60
 
 @pytest.fixture
 def args(tiny, tiny_bank: Path, tmp_path: Path) -> list[object]:
-    """A scan of `SHARDS` shards."""
-    write_rows(tmp_path / "d.jsonl", rows(SHARDS * 5))
+    """A scan of `SHARDS` shards, of which the last one takes a while."""
+    long = [chat("question?", f"the answer is {i} " * 8000) for i in range(5)]
+    write_rows(tmp_path / "d.jsonl", [*rows(SHARDS * 5 - 5), *long])
     return scan_args(tiny, tiny_bank, "--shard-rows", 5, "--quiet")
 
 
@@ -79,15 +80,15 @@ def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object]
     assert wait(process, lambda: len(parts(run)) >= len(after_cluster) + 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    # Each worker that begins one of the shards: it costs that shard, and no other.
+    # Each worker that begins the last shard: it costs that shard, and no other.
+    shard, killed = str(SHARDS - 1), list[int]()
+    mine = lambda: [pid for pid, number in begun(run) if number == shard and pid not in killed]  # noqa: E731
     process = started(tmp_path, *args, "--run", "run", *RAY)
-    assert wait(process, lambda: begun(run))
-    _, shard = begun(run)[0]
-    killed: list[int] = []
     for _ in range(TRIES):
-        mine = lambda: [pid for pid, number in begun(run) if number == shard and pid not in killed]  # noqa: E731
         assert wait(process, mine)
         (pid,) = mine()
+        os.kill(pid, signal.SIGSTOP)
+        assert mine() == [pid]
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
     _, said = process.communicate(timeout=120)
