@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Done, chat, geofilter, write_rows
 from helpers.faults import Child
-from helpers.s3 import SECRET, connected, s3_server
+from helpers.s3 import SECRET, after_fork, connected, s3_server
 from helpers.scanning import errors_of
 
 from geofilter.run.store import Run
@@ -79,6 +79,7 @@ def kill_after(parts: int) -> None:
 
 def test_a_scan_that_is_killed_goes_on_on_another_machine(bucket, on_machine, tiny, tiny_bank: Path, tmp_path: Path):
     def killed() -> Done:
+        after_fork()
         kill_after(3)
         return on_machine("first", *scan_args(tiny, tiny_bank))
 
@@ -111,8 +112,11 @@ def test_a_scan_that_is_killed_goes_on_on_another_machine(bucket, on_machine, ti
 
 
 def test_two_scans_at_once_leave_a_whole_run(bucket, on_machine, tiny, tiny_bank: Path):
-    args = scan_args(tiny, tiny_bank)
-    both = [Child(lambda machine=machine: on_machine(machine, *args)) for machine in ("first", "second")]
+    def scan(machine: str) -> Done:
+        after_fork()
+        return on_machine(machine, *scan_args(tiny, tiny_bank))
+
+    both = [Child(lambda machine=machine: scan(machine)) for machine in ("first", "second")]
     assert [child.outcome().code for child in both] == [0, 0]
     done = on_machine("third", "filter", RUN, "--drop", "10%")
     assert done.returncode == 0, done.stderr
