@@ -258,6 +258,10 @@ def test_names_of_a_store_lead_nowhere_else(memory, tmp_path: Path, monkeypatch)
     for name in HOSTILE:
         with pytest.raises(RunError, match="is no file of a run"):
             mirror.fetch(name)
+        (tmp_path / "cache" / "stores" / "outside").write_bytes(b"of this machine")
+        with pytest.raises(RunError, match="is no file of a run"):
+            mirror.publish({name: {"sha256": "", "bytes": 15}})
+    assert not [name for name in memory.store if "outside" in name]
 
 
 def published(folder: Path, memory: MemoryFileSystem) -> tuple[Mirror, Path]:

@@ -21,10 +21,12 @@ from geofilter.cli.options import (
     Verbose,
     open_run,
     publish,
+    run_place,
 )
 from geofilter.cli.output import print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
+from geofilter.stores import is_url
 
 if TYPE_CHECKING:
     from geofilter.cut.cut import Cut
@@ -35,15 +37,9 @@ app = typer.Typer()
 
 def _place(text: str) -> Path:
     """What `--out` names; a path would not tell that the text ends in a slash, or is a URL: of one its mirror."""
-    from geofilter.stores import is_url
-
-    if is_url(text):
-        from geofilter.run.mirror import mirror_of
-
-        return mirror_of(text)
-    if text.endswith("/") and not Path(text).is_dir():
+    if text.endswith("/") and not is_url(text) and not Path(text).is_dir():
         raise InputError(f"--out {text}: no such folder; make it first: mkdir -p {shlex.quote(text)}")
-    return Path(text)
+    return run_place(text)
 
 
 @app.command(cls=Command, epilog="Example: geofilter filter --drop 10%")
@@ -98,9 +94,9 @@ def filter(  # noqa: A001 (the command's name)
     filtered = filter_run(
         opened, cut, opened.path if piped else out, removed, keep_groups=keep_group or (), drop_groups=drop_group or ()
     )
-    publish(opened)
     if store is not None:
         publish_sets(filtered.outputs, store.url)
+    publish(opened)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:

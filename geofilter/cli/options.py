@@ -16,6 +16,7 @@ from geofilter.cli.output import note
 from geofilter.config import RUN, Option, ScanConfig
 from geofilter.errors import RunError
 from geofilter.files import RUNS
+from geofilter.stores import is_url
 
 if TYPE_CHECKING:
     from geofilter.run.store import Run
@@ -63,13 +64,11 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 
 
 def run_place(text: str) -> Path:
-    """The run folder that a text names; of a URL its mirror, because a path would not keep the URL.
+    """The folder that a text names; of a URL its mirror, because a path would not keep the URL.
 
     Raises:
         InputError: no such URL, or the cache cannot be written.
     """
-    from geofilter.stores import is_url
-
     if not is_url(text):
         return Path(text)
     from geofilter.run.mirror import mirror_of

@@ -188,9 +188,11 @@ class Mirror:
         """Publish files that are other ones here than in the store; those that are not here are passed over.
 
         Raises:
-            RunError: the store cannot be written.
+            RunError: the store cannot be written, or a name is none of a run's files.
         """
         for name in names:
+            if not _ours(name):  # a manifest that a store gave may name any file of this machine
+                raise RunError(f"{self.url}: {name} is no file of a run; scan again")
             if self._now(name) is not None and not self._same(name):
                 self._note(name, self._store.publish(self._folder / name, name))
 
@@ -243,7 +245,7 @@ class Mirror:
 
 
 def _ours(name: str) -> bool:
-    """Whether a name is one of a run's files: all that is ever fetched, so that no name leads elsewhere."""
+    """Whether a name is one of a run's files: all that is fetched or published: no name leads elsewhere."""
     known = name in _HASHED or name in _UNHASHED or name == MANIFEST
     return known or _PART.fullmatch(name) is not None or _TOLD.fullmatch(name) is not None
 

@@ -48,3 +48,12 @@ def connected(address: str, monkeypatch: pytest.MonkeyPatch):
     use(address, monkeypatch.setenv)
     s3fs.S3FileSystem.clear_instance_cache()
     return s3fs.S3FileSystem()
+
+
+def after_fork() -> None:
+    """In a child of this process: forget the connections and the thread of the parent, as not every fsspec does."""
+    import fsspec.asyn
+    import s3fs
+
+    fsspec.asyn.loop[0] = fsspec.asyn.iothread[0] = None
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Done, chat, geofilter, write_rows
 from helpers.faults import Child
-from helpers.s3 import SECRET, connected, s3_server
+from helpers.s3 import SECRET, after_fork, connected, s3_server
 from helpers.scanning import errors_of
 
 from geofilter.run.names import PLAN
@@ -83,6 +83,7 @@ def kill_after(parts: int) -> None:
 
 def test_a_scan_that_is_killed_goes_on_on_another_machine(bucket, on_machine, tiny, tiny_bank: Path, tmp_path: Path):
     def killed() -> Done:
+        after_fork()
         kill_after(3)
         return on_machine("first", *scan_args(tiny, tiny_bank))
 
@@ -112,6 +113,37 @@ def test_a_scan_that_is_killed_goes_on_on_another_machine(bucket, on_machine, ti
     assert all(bucket.info(f"bucket/runs/x/{name}")["LastModified"] == when for name, when in before.items())
     assert SECRET not in bucket.cat("bucket/runs/x/manifest.json").decode()
     assert {i["origin"]["url"] for i in manifest["data"]} == {f"s3://bucket/data/{n}.jsonl" for n in "ab"}
+
+
+def test_two_scans_at_once_leave_a_whole_run(bucket, on_machine, tiny, tiny_bank: Path):
+    def scan(machine: str) -> Done:
+        after_fork()
+        return on_machine(machine, *scan_args(tiny, tiny_bank))
+
+    both = [Child(lambda machine=machine: scan(machine)) for machine in ("first", "second")]
+    assert [child.outcome().code for child in both] == [0, 0]
+    done = on_machine("third", "filter", RUN, "--drop", "10%")
+    assert done.returncode == 0, done.stderr
+    done = on_machine("third", "verify", RUN)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_in_a_store_that_may_only_be_read_is_cut_all_the_same(bucket, on_machine, tiny, tiny_bank, monkeypatch):
+    assert on_machine("first", *scan_args(tiny, tiny_bank)).returncode == 0
+
+    async def refused(self, lpath, rpath, **kwargs):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(bucket), "_put_file", refused)
+    type(bucket).clear_instance_cache()  # an instance keeps the method that it was made with
+    done = on_machine("second", "filter", RUN, "--drop", "10%")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be written (Access Denied); check that you may" in done.stderr
+    assert "what was written of the run is in " in done.stderr
+    assert not {"cut.json", "report.html"} & names(bucket)
+    done = on_machine("second", "filter", RUN, "--drop", "10%", "--out", "s3://bucket/out")
+    assert done.returncode == 2
+    assert errors_of(done).startswith("s3://bucket/out/")
 
 
 def test_every_command_reads_a_run_in_a_store(bucket, on_machine, tiny, tiny_bank: Path, tmp_path: Path):
