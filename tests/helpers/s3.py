@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ def s3_server() -> Iterator[str]:
         for line in process.stderr:
             said.append(line)
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                # It writes a line for each request, and would wait for a reader once the pipe is full.
+                threading.Thread(target=process.stderr.read, daemon=True).start()
                 yield found[0]
                 return
         raise AssertionError(f"the server has not started: {''.join(said)}")
