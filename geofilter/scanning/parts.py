@@ -60,11 +60,11 @@ def scan_part(
         found = _found(config, run_dir, offline, notify)
     if found is None:
         shutil.rmtree(run_dir / WORK, ignore_errors=True)
-        notify(f"note: {run_dir} is complete already")
+        notify(f"note: {Run(run_dir).called} is complete already")
         return Run.open(run_dir)
     (begun, order), plan = found, Plan(run_dir / PLAN)
     clock.lap("prepare")
-    taken = f"{run_dir}: part {part} is being scanned by another process; wait for it, or give another part"
+    taken = f"{begun.run.called}: part {part} is being scanned by another process; wait for it, or give another part"
     with locked(run_dir / WORK / f"part-{part.number}-of-{part.of}.lock", taken):
         numbers = part.numbers(plan.n_shards)
         lacks = present(begun.run, plan, begun.fingerprint, numbers, notify, fail=config.on_error == "fail")
@@ -110,7 +110,9 @@ def _found(config: ScanConfig, run_dir: Path, offline: bool, notify: Notify) -> 
             if manifest["complete"]:
                 return None
             if (run_dir / ORDER).is_file():
-                return begun, Order.read(run)
+                order = Order.read(run)
+                _refuse_other_options(run, order.config, config)
+                return begun, order
     check(config)
     draft = drafted(config)
     begun = claimed(config, draft.files, run_dir, offline=offline, notify=notify, parts=False)
@@ -120,6 +122,22 @@ def _found(config: ScanConfig, run_dir: Path, offline: bool, notify: Notify) -> 
     order.write(run, banks)
     begun.run.write_manifest(begun.manifest)
     return begun, order
+
+
+def _refuse_other_options(run: Run, begun: ScanConfig, asked: ScanConfig) -> None:
+    """Refuse what would be scored otherwise than the parts before it.
+
+    Raises:
+        RunError: which option differs.
+    """
+    for option, name in (("--bank", "banks"), ("--scorer", "scorer"), ("--exclude-feature", "exclude_features")):
+        was, now = getattr(begun, name), getattr(asked, name)
+        if was != now:
+            said = [" ".join(value) if isinstance(value, tuple) else value for value in (was, now)]
+            raise RunError(
+                f"{run.called}: was begun with {option} {said[0] or '(none)'}, not {said[1] or '(none)'}; give each "
+                "part the same options, or another --run"
+            )
 
 
 def _banks(order: Order, run: Run) -> list[Bank]:
@@ -145,7 +163,7 @@ def merge(run_dir: Path, others: Sequence[Path] = (), notify: Notify = silent) -
     with run.lock():
         manifest = run.manifest
         if manifest["complete"] and not others:
-            notify(f"note: {run_dir} is complete already")
+            notify(f"note: {run.called} is complete already")
             return run
         for other in others:
             _take(run, other, notify)
@@ -187,7 +205,7 @@ def _missing(run: Run, plan: Plan, lacks: Ranges) -> str:
                if (m := re.fullmatch(r"part-\d+-of-(\d+)\.lock", path.name))}  # fmt: skip
     first = plan[lacks[0][0]]
     path = run.manifest["data"][first.file]["path"]
-    said = f"{run.path}: {n:,} of {plan.n_shards:,} shards are missing, from {path}, line {first.line + 1:,} on"
+    said = f"{run.called}: {n:,} of {plan.n_shards:,} shards are missing, from {path}, line {first.line + 1:,} on"
     if len(divided) == 1:
         parts = [Part(k, of) for of in divided for k in range(1, of + 1)]
         lack = [str(p) for p in parts if any(_meet(p.numbers(plan.n_shards), stretch) for stretch in lacks)]

@@ -2,14 +2,17 @@
 
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pexpect
 import pytest
+import yaml
 from helpers.processes import HEAVY, loaded
 from typer.main import get_command
 
@@ -84,6 +87,29 @@ def test_links_lead_somewhere(page: Path):
 def test_every_command_that_a_page_shows_exists(page: Path):
     for line in shown_commands(page):
         parsed(line)
+
+
+@pytest.mark.parametrize("job", sorted((ROOT / "examples" / "jobs").iterdir()), ids=lambda p: p.name)
+def test_every_command_of_a_job_file_exists(job: Path):
+    text = job.read_text("utf-8")
+    lines = re.findall(r"^(?!#).*?\b(geofilter (?:scan|merge) .*?)(?: &)?$", text, re.MULTILINE)
+    assert lines
+    for line in lines:
+        parsed(line)
+    if job.suffix == ".yaml":
+        found = yaml.safe_load(text)
+        assert (found["kind"], found["spec"]["entrypoint"]) == ("RayJob", lines[0])
+    else:
+        assert subprocess.run(["bash", "-n", job], check=False).returncode == 0
+
+
+def test_the_tasks_of_a_slurm_array_are_the_parts_of_a_scan(tmp_path: Path):
+    (tmp_path / "geofilter").write_text('#!/bin/bash\necho "$@"\n')
+    (tmp_path / "geofilter").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}
+    job = ["bash", ROOT / "examples" / "jobs" / "slurm.sh", "d.jsonl", "gemma-2-2b", "runs/a"]
+    said = subprocess.run(job, env=env, capture_output=True, text=True, check=True).stdout
+    assert said == "scan d.jsonl --model gemma-2-2b --run runs/a --shard 3/8 --quiet\n"
 
 
 def test_the_commands_of_the_pages_are_found():

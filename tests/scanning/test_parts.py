@@ -100,6 +100,12 @@ def test_a_doubled_shard_that_differs_and_another_scan_are_refused(here):
     assert here("--run", "other", "--shard", "1/2", "--max-tokens", "64").returncode == 0
     assert errors_of(here.merge("r1", "other")).startswith("other: is of another scan than r1")
     assert here("--run", "r1", "--shard", "2/2", "--max-tokens", "64").returncode == 4
+    assert errors_of(here("--run", "r1", "--shard", "2/2", "--scorer", "dense")) == (
+        "r1: was begun with --scorer ridge, not dense; give each part the same options, or another --run"
+    )
+    assert "was begun with --exclude-feature (none), not 7;" in errors_of(
+        here("--run", "r1", "--shard", "2/2", "--exclude-feature", "7")
+    )
     assert errors_of(here.merge("r1", "nowhere")).startswith("nowhere: not a run folder")
     assert here.merge("nowhere").returncode == 4
 
