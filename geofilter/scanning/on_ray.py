@@ -108,20 +108,41 @@ def _cluster(spread: Spread, on_gpu: bool) -> Iterator[tuple[int, int]]:
             "start --head, or leave it out for this machine"
         ) from None
     try:
-        has = ray.cluster_resources()
-        gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 0))
-        workers = spread.workers or (gpus if on_gpu else 1)
-        if on_gpu and workers > gpus:
-            raise InputError(f"--workers {workers}: the cluster has {gpus} GPUs; a worker takes one")
-        if workers > cpus:
-            raise InputError(f"--workers {workers}: the cluster has {cpus} CPUs; a worker takes one at least")
-        yield workers, max(1, cpus // workers)
+        has = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in has]
+        workers = spread.workers or (sum(gpus for _, gpus in nodes) if on_gpu else 1)
+        yield workers, cpus_of(workers, nodes, on_gpu=on_gpu)
     except _GoneError:
         mine = False  # there is nobody left to say goodbye to, and Ray would wait for an answer
         raise
     finally:
         if mine:
             ray.shutdown()
+
+
+def cpus_of(workers: int, nodes: Sequence[tuple[int, int]], *, on_gpu: bool) -> int:
+    """CPUs for each of some workers: as many as let all of them find a place.
+
+    Args:
+        nodes: CPUs and GPUs of each machine.
+        on_gpu: a worker takes a GPU too.
+
+    Raises:
+        InputError: there is no place for so many.
+    """
+
+    def places(each: int) -> int:
+        return sum(min(cpus // each, gpus) if on_gpu else cpus // each for cpus, gpus in nodes)
+
+    most = max((cpus for cpus, _ in nodes), default=0)
+    found = next((each for each in range(most, 0, -1) if places(each) >= workers > 0), 0)
+    if not found:
+        what = "a GPU and a CPU" if on_gpu else "a CPU"
+        raise InputError(
+            f"--workers {workers}: a worker takes {what} at least, and the cluster has room for "
+            f"{places(1)}; give fewer, or start more machines"
+        )
+    return found
 
 
 class _GoneError(RunError):

@@ -13,7 +13,7 @@ from geofilter.config import Loading, ScanConfig, TargetChoice
 from geofilter.errors import InputError, RunError, TargetError
 from geofilter.files import json_text
 from geofilter.run.store import Run
-from geofilter.scanning.on_ray import _waves
+from geofilter.scanning.on_ray import _waves, cpus_of
 from geofilter.scanning.order import Order, config_of, hash_of
 from geofilter.scanning.plan import Plan
 from geofilter.scanning.wire import error_of
@@ -111,6 +111,19 @@ def test_a_configuration_comes_out_equal():
     for one in (config, ScanConfig()):
         order = Order(one, True, "h", "f", "cpu", "float32", [], [])
         assert config_of(json.loads(json_text(order.said()))["config"]) == one
+
+
+def test_workers_share_the_cpus_of_the_machines_they_are_on():
+    for workers, nodes, on_gpu, wanted in (
+        (2, [(2, 0)], False, 1), (1, [(2, 0)], False, 2), (2, [(8, 0)] * 4, False, 8), (5, [(8, 0), (4, 0)], False, 2),
+        (8, [(64, 8)], True, 8), (3, [(16, 2), (4, 1), (64, 0)], True, 4),
+    ):  # fmt: skip
+        assert cpus_of(workers, nodes, on_gpu=on_gpu) == wanted
+    for workers, nodes, on_gpu, room in ((3, [(2, 0)], False, 2), (2, [(8, 1), (8, 0)], True, 1), (1, [], True, 0)):
+        with pytest.raises(InputError, match=f"and the cluster has room for {room}; give fewer"):
+            cpus_of(workers, nodes, on_gpu=on_gpu)
+    with pytest.raises(InputError, match="--workers 0: a worker takes a GPU and a CPU"):
+        cpus_of(0, [(8, 0)], on_gpu=True)
 
 
 def test_waves_hold_every_shard_once_and_no_more_than_they_may():
