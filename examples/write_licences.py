@@ -31,7 +31,7 @@ its own. Written by `python examples/write_licences.py` from what the installed 
 BROUGHT = """
 ## What is brought along
 
-Everything that `pip install 'geofilter[trial,judge,s3]'` installs on Linux, x86_64, with the CPU build of torch:
+Everything that `pip install 'geofilter[trial,judge,ray,s3]'` installs on Linux, x86_64, with the CPU build of torch:
 
 | licence | packages |
 |---|---|
@@ -127,7 +127,7 @@ def page() -> str:
             f"| {requirement.name} | {needed} | {requirement.specifier}{where} | {licence(about)} | {home(about)} |\n"
         )
     found: dict[str, str] = {}
-    brought(Requirement("geofilter[trial,judge,s3]"), found)
+    brought(Requirement("geofilter[trial,judge,ray,s3]"), found)
     groups: dict[str, list[str]] = {}
     for key, stated in sorted(found.items()):
         if "[" not in key and key != "geofilter":
