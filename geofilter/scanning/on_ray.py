@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from geofilter.encode.memory import give_back
 from geofilter.errors import InputError, RunError, first_line
 from geofilter.files import from_json, json_text
 from geofilter.run.store import Run
@@ -72,6 +73,7 @@ def encode_on_ray(run: Run, plan: Plan, todo: Ranges, order: Order, spread: Spre
                 tokens, n_bytes = tokens + said["tokens"], n_bytes + said["bytes"]
                 telling.expected(round(tokens * max(1.0, left / max(1, n_bytes))))
                 telling.progress(said["lines"], said["tokens"])
+            give_back()  # what Ray Data has kept of each shard
     if died:
         more = "" if len(died) == 1 else f" (and {len(died) - 1} more)"
         raise RunError(f"{died[0]}{more}; free memory or look at these rows, and start the same scan again")
