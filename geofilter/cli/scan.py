@@ -73,7 +73,9 @@ def scan(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Of --engine ray: a cluster, auto or ray://HOST:PORT; by default this machine.", rich_help_panel=RUN
+            help="Of --engine ray: auto, or HOST:PORT, for a cluster that this machine belongs to; by default Ray is "
+            "started for the scan.",
+            rich_help_panel=RUN,
         ),
         PER_CALL,
     ] = None,

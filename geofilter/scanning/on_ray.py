@@ -41,7 +41,6 @@ LOOK, MISSED = 1.0, 5
 """seconds between two looks at the head of the cluster; looks without an answer, after which it is gone"""
 AT_ONCE = 2000
 """shards that are sent together to where they become blocks"""
-CLIENT = "ray://"
 INSTALL = "pip install 'geofilter[ray]'"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """a Ray that is started here reports to nobody, and warns of nothing that the scan sees to itself"""
@@ -62,7 +61,7 @@ def encode_on_ray(run: Run, plan: Plan, todo: Ranges, order: Order, spread: Spre
     tokens = n_bytes = 0
     left, died = plan.n_bytes(todo), list[str]()
     on_gpu = order.device == "cuda"
-    with _cluster(spread, on_gpu) as (workers, cpus), _watched(spread.address):
+    with _cluster(spread, on_gpu) as (workers, cpus), _watched():
         for wave in _waves(todo, WAVE * workers):
             for said in _made(run, plan, wave, workers, cpus, on_gpu):
                 if "error" in said:
@@ -152,20 +151,15 @@ class _GoneError(RunError):
 
 
 @contextmanager
-def _watched(address: str | None) -> Iterator[None]:
+def _watched() -> Iterator[None]:
     """Look after the head of the cluster; without it Ray ends this process after a while, and says nothing.
-
-    Args:
-        address: of the cluster, as it was given.
 
     Raises:
         RunError: it is gone.
     """
     import ray
 
-    by_client = address is not None and address.startswith(CLIENT)
-    head = str(address).removeprefix(CLIENT) if by_client else ray.get_runtime_context().gcs_address
-    host, port = head.rsplit(":", 1)
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
     done, gone = threading.Event(), threading.Event()
 
     def watch() -> None:

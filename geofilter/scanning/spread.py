@@ -18,7 +18,7 @@ class Spread:
     workers: int | None = None
     """of Ray; None for as many as there are GPUs, and for one without any"""
     address: str | None = None
-    """of a Ray cluster; None for one on this machine, which ends with the scan"""
+    """of a Ray cluster that this machine belongs to; None for one on this machine, which ends with the scan"""
 
     def __post_init__(self) -> None:
         """Check choices.
@@ -32,6 +32,11 @@ class Spread:
             for name, value in (("--workers", self.workers), ("--address", self.address)):
                 if value is not None:
                     raise InputError(f"{name} {value}: is of --engine ray; add that, or leave it out")
+        if (self.address or "").startswith("ray://"):
+            raise InputError(
+                f"--address {self.address}: Ray Data does not work through Ray's client; run geofilter on a machine of "
+                "the cluster with --address auto, or have ray job submit do so"
+            )
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers {self.workers}: must be at least 1")
 

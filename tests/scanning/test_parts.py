@@ -149,6 +149,8 @@ def test_options_that_do_not_go_together_are_refused(here):
         (["--workers", "2"], "--workers 2: is of --engine ray; add that, or leave it out"),
         (["--engine", "spark"], "--engine spark: use local or ray"),
         (["--engine", "ray", "--workers", "0"], "--workers 0: must be at least 1"),
+        (["--engine", "ray", "--address", "ray://h:10001"], "--address ray://h:10001: Ray Data does not work through "
+         "Ray's client; run geofilter on a machine of the cluster with --address auto, or have ray job submit do so"),
     ):  # fmt: skip
         done = here(*more)
         assert (done.returncode, errors_of(done)) == (2, said)
