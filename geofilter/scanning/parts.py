@@ -12,7 +12,7 @@ from pathlib import Path
 
 from geofilter.apart import end_unused
 from geofilter.bank.bank import Bank
-from geofilter.config import ScanConfig
+from geofilter.config import BUILT_IN, ScanConfig
 from geofilter.errors import RunError
 from geofilter.files import Notify, atomic, locked, make_folder, silent
 from geofilter.run.banks import exclude
@@ -141,7 +141,7 @@ def _refuse_other_options(run: Run, begun: ScanConfig, asked: ScanConfig) -> Non
 
 
 def _banks(order: Order, run: Run) -> list[Bank]:
-    return exclude(order.open_banks(run), order.config.exclude_features)
+    return exclude(order.open_banks(run), order.config.exclude_features, BUILT_IN)
 
 
 def merge(run_dir: Path, others: Sequence[Path] = (), notify: Notify = silent) -> Run:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from geofilter.config import BUILT_IN
 from geofilter.encode.model import choose_device, resolved_dtype
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.template import RENDERER
@@ -119,7 +120,7 @@ class Worker:
         target = resolve(config.target, offline=order.offline, notify=silent)
         self._reader = checked_reader(target, loading, silent, config.max_tokens)
         self._mode = mode_of(Path(info["path"]) for info in order.files)
-        banks = exclude(order.open_banks(self._run), config.exclude_features)
+        banks = exclude(order.open_banks(self._run), config.exclude_features, BUILT_IN)
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
         self._lines = Lines(order.files)
         self._job = Job.of(config, order.files, self._run.path / PLAN, (), order.fingerprint)

@@ -19,7 +19,7 @@ from geofilter.scanning.plan import Plan
 from geofilter.scanning.wire import error_of
 from geofilter.scanning.worker import TRIES, Worker, told
 
-OPTIONS = ("--shard-rows", 5, "--exclude-feature", "7")
+OPTIONS = ("--shard-rows", 5, "--exclude-feature", "7", "--exclude-feature", "toxic-text:3")
 
 
 @pytest.fixture
