@@ -39,7 +39,7 @@ class Nothing:
 
     def made(self, work: Work) -> dict[str, Any]:
         """What a worker would say."""
-        return {"number": work.number, "lines": work.n_lines, "bytes": work.n_bytes, "tokens": 1, "seconds": 0.0}
+        return {"number": work.number, "lines": work.n_lines, "bytes": work.n_bytes, "tokens": 1}
 
 
 def simulated(folder: Path, n: int) -> Plan:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import IO
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from geofilter.arrays import F32, F64
 from geofilter.bank.bank import Bank
@@ -109,7 +110,9 @@ def _scored_here(run: Run, maker: PartMaker) -> Generator[Part]:
     """The shards of a run, scored one after the other by this process."""
     before = 0
     for shard in run.shards():
-        yield maker.of(shard, before)
+        with threadpool_limits(1):  # over products as small as these threads wait for each other
+            part = maker.of(shard, before)
+        yield part
         before += len(shard.pooled)
 
 

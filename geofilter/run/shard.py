@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -239,23 +238,16 @@ class Outline:
             raise _damaged(path, error) from None
 
 
-def checked_shards(
-    paths: Iterable[Path], fingerprint: str, *, tokens: bool = True
-) -> Iterator[tuple[Path, Shard | None, str]]:
-    """The shards of a scan in order; None for one that cannot be believed, and why.
+def checked(
+    paths: Iterable[Path], fingerprint: str, load: Callable[[Path], Read]
+) -> Iterator[tuple[Path, Read | None, str]]:
+    """What is read of the shards of a scan, in order; None for one that cannot be believed, and why.
 
     Args:
         paths: of the shards, in the order of their numbers.
         fingerprint: of the scan's encoding.
-        tokens: see `Shard.load`.
+        load: reads a shard.
     """
-    return checked(paths, fingerprint, partial(Shard.load, tokens=tokens))
-
-
-def checked(
-    paths: Iterable[Path], fingerprint: str, load: Callable[[Path], Read]
-) -> Iterator[tuple[Path, Read | None, str]]:
-    """The same of what `load` reads of each shard."""
     first: int | None = 0
     for path in paths:
         number = int(path.stem.rpartition("-")[2])

@@ -56,10 +56,9 @@ class Worker:
         """Make a shard and write it; say so, or what went wrong.
 
         Returns:
-            what JSON can hold: `number`, and `lines`, `tokens`, `bytes`, `seconds` and `host`; or `error`, see
-            `wire.error_of`; or `died`, the times that it was begun.
+            what JSON can hold: `number`, and `lines`, `bytes` and `tokens`; or `error`, see `wire.error_of`; or `died`,
+            the times that it was begun.
         """
-        begun = time.monotonic()
         try:
             tries = self._run.path / ATTEMPTS / f"{work.number}"
             if (died := _count(tries)) >= TRIES:
@@ -73,11 +72,7 @@ class Worker:
                 mark.unlink(missing_ok=True)
         except Exception as error:
             return {"number": work.number, **error_said(error)}
-        seconds = round(time.monotonic() - begun, 3)
-        return {
-            "number": work.number, "lines": work.n_lines, "bytes": work.n_bytes, "tokens": tokens, "seconds": seconds,
-            "host": socket.gethostname(),
-        }  # fmt: skip
+        return {"number": work.number, "lines": work.n_lines, "bytes": work.n_bytes, "tokens": tokens}
 
     def _made(self, work: Work) -> int:
         """Make a shard, if it is not there; return its tokens."""

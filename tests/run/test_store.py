@@ -15,7 +15,7 @@ from geofilter.files import write_json
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
 from geofilter.run.rows import find_row
-from geofilter.run.shard import Shard, Span, checked_shards
+from geofilter.run.shard import Shard, Span, checked
 from geofilter.run.store import FORMAT, Run
 from geofilter.run.tensors import packed, unpacked
 from geofilter.sums import sealed
@@ -158,7 +158,7 @@ def outcomes(folder: Path, *shards: Shard) -> list[str]:
     paths = [folder / f"part-{i:05d}.safetensors" for i in range(len(shards))]
     for path, one in zip(paths, shards, strict=True):
         one.save(path)
-    return [why if found is None else "" for _, found, why in checked_shards(paths, "f")]
+    return [why if found is None else "" for _, found, why in checked(paths, "f", Shard.load)]
 
 
 def test_a_shard_is_believed_only_in_its_place(tmp_path: Path):
