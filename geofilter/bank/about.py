@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+MIXED = 0.1
+"""share of a bank's rows from which on it is one of answers and of bare texts, too"""
+
 
 class BankTarget(TypedDict):
     """The target that a bank belongs to."""
@@ -77,6 +80,8 @@ class BankMeta(TypedDict, total=False):
     """how its numbers were read, see `config.precision`"""
     max_tokens: int
     system: str
+    prompted: float
+    """share of its labelled rows that have a prompt"""
     sources: dict[str, Source]
     created: str
     """ISO 8601"""

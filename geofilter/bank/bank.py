@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
-from geofilter.bank.about import BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
+from geofilter.bank.about import MIXED, BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import COMMON, CONTENT, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta, made_for_another
 from geofilter.bank.features import Pooled
@@ -138,6 +139,14 @@ class Bank:
     def weak(self) -> bool:
         """True when its own held-out check did not beat random banks; every report repeats it."""
         return "evaluation" in self.meta and bool(self.meta["evaluation"].get("weak"))
+
+    @cached_property
+    def of_answers(self) -> bool | None:
+        """Whether it was learnt from answers, not from bare texts; None for both, and where it is not known."""
+        share = self.meta.get("prompted")
+        if share is None and self.rows:  # of an earlier version
+            share = sum(bool(text["prompt"]) for text in self.rows.texts) / len(self.rows)
+        return None if share is None or MIXED < share < 1 - MIXED else share > MIXED
 
     @property
     def examples(self) -> list[list[Excerpt]]:

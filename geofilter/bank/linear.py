@@ -91,6 +91,10 @@ class Scale:
         result: F64 = np.searchsorted(self.sorted, raw, side="left") / len(self.sorted)
         return result
 
+    def percentile_of(self, standard: F64) -> F64:
+        """The same of standard scores."""
+        return self.percentile(standard * self.sd + self.sorted.mean())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NullScales:

@@ -107,6 +107,7 @@ def build(
         "dtype": str(reader.dtype).removeprefix("torch."),
         "max_tokens": MAX_TOKENS,
         "system": options.system,
+        "prompted": round(sum(bool(s.row.prompt) for s in seeds) / len(seeds), 4),
         "sources": sources,
     }
     named = first_known(options.priors, words.named())

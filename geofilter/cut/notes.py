@@ -27,7 +27,7 @@ _NOTED: tuple[_Noted, ...] = get_args(_Noted)
 """what of a score line is in a removed row's note, in this order"""
 _SCORE_LINE = re.compile(
     r'\{"file": "[^"]*", "line": (\d+), "sha256": "([0-9a-f]{64})"'
-    r', ("score": ([^,]+), "percentile": ([^,]+), "bank": "([^"]*)", "banks": \{(?:[^{}]*\{[^{}]*\})*\}'
+    r', ("score": ([^,]+), "percentile": ([^,]+), "bank": "([^"]*)", "banks": (\{(?:[^{}]*\{[^{}]*\})*\})'
     r', "topic": (null|"[^"]*"), "topics": \{[^{}]*\}), "n_tokens": \d+, "response_tokens": \d+, "windows": \d+'
     r'(, "top_features": (\[.*\]), "common": ([^,]+), "explained": ([^,}]+))(?:, "like": \{.*\})?\}\n'
 )
@@ -71,12 +71,12 @@ class Notes:
         found = None if b"\\" in text else _SCORE_LINE.fullmatch(text.decode())
         if found is None:
             return self._parsed(text, rank)
-        line, sha256, before, score, percentile, bank, topic, after, listed, common, explained = found.groups()
+        line, sha256, before, score, percentile, bank, each, topic, after, listed, common, explained = found.groups()
         features = _FEATURE.findall(listed)
         if len(features) != listed.count(_EACH):
             return self._parsed(text, rank)
         row: Any = {
-            "score": float(score), "percentile": float(percentile), "bank": bank,
+            "score": float(score), "percentile": float(percentile), "bank": bank, "banks": from_json(each),
             "topic": None if topic == "null" else topic[1:-1], "top_features": [],
             "common": float(common), "explained": float(explained),
         }  # fmt: skip

@@ -19,6 +19,7 @@ from geofilter.labels.source import Labeller
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.records import Row, read_rows, reading_for
 from geofilter.run.banks import changed, find_banks
+from geofilter.run.handicap import ROW_SHAPE, bare, handicaps
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 
@@ -61,7 +62,8 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
     if len(banks) == len(names):
         for other in BANK_SCORERS:
             if other != scorer:
-                best = np.stack([Scorer(bank, other).standard(pooled, shas) for bank in banks]).max(0)
+                standard = np.stack([Scorer(bank, other).standard(pooled, shas) for bank in banks])
+                best = (standard - handicaps(banks, bare(*(arrays[a][rows.position] for a in ROW_SHAPE)))).max(0)
                 lines.append(Ranked(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))
     lines += lengths
     summary: list[RandomBanks] = []

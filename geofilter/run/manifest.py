@@ -214,7 +214,7 @@ class NamedFeature(TypedDict):
 
 
 class RowScore(BankScore):
-    """A scored row, under the bank that gives it the largest score."""
+    """A scored row, under the bank that gives it its score, see `handicap`."""
 
     file: str
     line: int

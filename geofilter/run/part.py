@@ -157,14 +157,14 @@ class PartMaker:
         )
 
     def _columns(self, scored: ShardScores) -> dict[str, npt.NDArray[Any]]:
-        shard, best, each = scored.shard, scored.best, np.arange(len(scored.best))
+        shard = scored.shard
         return {
             "file": shard.file,
             "line": shard.line,
             "sha256": shard.sha256,
-            "score": np.round(scored.standard[best, each], 6),
-            "percentile": np.round(scored.percentile[best, each], 6),
-            "bank": best.astype(np.int32),
+            "score": np.round(scored.score, 6),
+            "percentile": np.round(scored.place, 6),
+            "bank": scored.best.astype(np.int32),
             "topic": scored.topic(self.scorers, self.topics),
             "style": shard.style,
             "n_tokens": shard.pooled.n_tokens,

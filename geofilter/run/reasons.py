@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from geofilter.run.manifest import NamedFeature, RowScore
+from geofilter.run.manifest import BankScore, NamedFeature, ScoreLine
 
 SAID = 3
 """features that a sentence names; of more it says how many"""
@@ -14,9 +14,12 @@ NO_WORDS = "no words of its own"
 TONE = "tone and punctuation"
 
 
-def reason(row: RowScore) -> str:
-    """Why a row scores as it does, in one sentence; what `RowScore.explained` is of, is what it says it is from."""
-    percentile = row["percentile"]
+def reason(row: ScoreLine) -> str:
+    """Why a row scores as it does under its bank, in one sentence; what `RowScore.explained` is of, is what it says it
+    is from.
+    """
+    under: BankScore = row["banks"].get(row["bank"], row)  # verify reads lines that say nothing of their bank
+    score, percentile = under["score"], under["percentile"]
     above = "above all" if percentile >= 1 else f"above {percentile:.1%} of"
     text = f"scores {above} ordinary rows under {row['bank']}"
     if row["topic"]:
@@ -28,7 +31,7 @@ def reason(row: RowScore) -> str:
     if (more := len(named) - SAID) > 0:
         parts.append(f"{more} more features" if more > 1 else "one more feature")
     if row["common"] > 0:
-        part = min(1.0, row["common"] / row["score"]) if row["score"] > 0 else 1.0
+        part = min(1.0, row["common"] / score) if score > 0 else 1.0
         # What most of it is from comes first.
         parts.insert(0 if part > row["explained"] / 2 else len(parts), f"{TONE} ({part:.0%})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

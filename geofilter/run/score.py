@@ -16,6 +16,7 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.scorer import Scorer
 from geofilter.errors import BankError, InputError
 from geofilter.files import atomic, dumps
+from geofilter.run.handicap import handicaps
 from geofilter.run.manifest import Quarantined, Scored
 from geofilter.run.names import LINES, QUARANTINE, SCORES, VECTORS
 from geofilter.run.part import Part, PartMaker
@@ -36,8 +37,9 @@ OTHER_SOURCES = "(other sources)"
 def score(run: Run, banks: Sequence[Bank], scorer: str, paths: Sequence[str]) -> Scored:
     """Score every shard under every bank; write scores and quarantine; return counts and verdicts.
 
-    A row's score is its largest standard score over the banks; its topics are those of that bank. The verdicts are on
-    rows that no bank was learnt from. Many rows are scored by processes of their own, see `scoring`.
+    A row's score is its largest standard score over the banks, each lowered by its `handicap`; its topics are those of
+    that bank. The verdicts are on rows that no bank was learnt from. Many rows are scored by processes of their own,
+    see `scoring`.
 
     Args:
         paths: of the run's inputs, as its lines are to name them.
@@ -190,8 +192,9 @@ class _Joined:
 
 
 def _reference(scorers: Sequence[Scorer]) -> list[float]:
-    """Scores of ordinary rows, ascending: the largest standard score over the banks, as for any row."""
+    """Scores of ordinary rows, ascending, made as those of any row; they are answers."""
     rows = scorers[0].bank.reference
     shas = [f"reference-{i}" for i in range(len(rows))]
-    scores = np.max([scorer.standard(rows, shas) for scorer in scorers], axis=0)
+    standard = np.stack([scorer.standard(rows, shas) for scorer in scorers])
+    scores = (standard - handicaps([s.bank for s in scorers], np.zeros(len(rows), bool))).max(0)
     return [round(float(s), 3) for s in np.sort(scores)]

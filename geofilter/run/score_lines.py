@@ -32,6 +32,7 @@ class LineWriter:
         """Of the rows of a shard, each with its line break."""
         shard = scored.shard
         score, percentile = ([_rounded(row, 6) for row in of] for of in (scored.standard, scored.percentile))
+        counted, place = _rounded(scored.score, 6), _rounded(scored.place, 6)
         columns = (shard.file, shard.line, shard.pooled.n_tokens, shard.response_tokens, shard.windows)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
         out = [""] * len(rows)
@@ -47,7 +48,7 @@ class LineWriter:
                 ])  # fmt: skip
                 out[i] = (
                     f'{{"file": {self._files[file]}, "line": {line}, "sha256": "{scored.shas[i]}", '
-                    f'"score": {score[b][i]}, "percentile": {percentile[b][i]}, "bank": {name}, "banks": {{{each}}}, '
+                    f'"score": {counted[i]}, "percentile": {place[i]}, "bank": {name}, "banks": {{{each}}}, '
                     f'{topics}, "n_tokens": {n_tokens}, "response_tokens": {response_tokens}, "windows": {windows}, '
                     f"{carried}{like}}}\n"
                 )

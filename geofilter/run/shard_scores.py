@@ -16,6 +16,7 @@ from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
 from geofilter.config import CONTROLS
 from geofilter.errors import BankError
+from geofilter.run.handicap import bare, handicaps
 from geofilter.run.shard import Shard
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Excess:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Under:
-    """The m rows of a shard that score highest under a bank."""
+    """The m rows of a shard whose scores a bank gives."""
 
     rows: Positions
     """(m,) of the shard, ascending"""
@@ -69,7 +70,11 @@ class ShardScores:
     percentile: F64
     """(banks, n)"""
     best: Positions
-    """(n,) the bank with the largest standard score"""
+    """(n,) the bank whose standard score is the largest, once each is lowered by its handicap"""
+    score: F64
+    """(n,) that score"""
+    place: F64
+    """(n,) its percentile under that bank"""
     under: list[Under]
     """(banks,) its rows"""
     learnt: Bools
@@ -107,13 +112,28 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Ne
     percentile = np.stack([s.scale.percentile(r) for s, r in zip(scorers, raw, strict=True)])
     for scorer, scores in zip(scorers, standard, strict=True):
         _check(scorer, scores)
-    best = standard.argmax(0)
+    handicap = handicaps([s.bank for s in scorers], bare(shard.shape, shard.n_turns))
+    best = (standard - handicap).argmax(0)
     under = [
         _under(scorer, standard[b], np.flatnonzero(best == b), shard, excess, neighbours[b])
         for b, scorer in enumerate(scorers)
     ]
     learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
-    return ShardScores(shard, shas, excess, standard, percentile, best, under, learnt)
+    score, place = _counted(scorers, standard, percentile, handicap, best)
+    return ShardScores(shard, shas, excess, standard, percentile, best, score, place, under, learnt)
+
+
+def _counted(
+    scorers: Sequence[Scorer], standard: F64, percentile: F64, handicap: F64, best: Positions
+) -> tuple[F64, F64]:
+    """(n,) scores, lowered by the handicap of the row's bank, and their percentiles."""
+    each = np.arange(len(best))
+    lowered = handicap[best, each]
+    score, place = standard[best, each] - lowered, percentile[best, each].copy()
+    for b, scorer in enumerate(scorers):
+        rows = np.flatnonzero((best == b) & (lowered > 0))
+        place[rows] = scorer.scale.percentile_of(score[rows])
+    return score, place
 
 
 def _under(

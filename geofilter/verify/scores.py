@@ -16,6 +16,7 @@ from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
 from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
+from geofilter.run.handicap import bare, handicaps
 from geofilter.run.manifest import Manifest
 from geofilter.run.names import LINES, SCORES, VECTORS
 from geofilter.run.score_lines import LineWriter
@@ -81,13 +82,13 @@ def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any
             return name, int(differ[0])
     each = np.arange(len(scored.best))
     # Under the bank that the run names: two banks may be equal but for rounding.
-    score, percentile = (of[stored["bank"], each] for of in (scored.standard, scored.percentile))
-    best = scored.standard[scored.best, each]
+    lowered = handicaps([s.bank for s in scorers], bare(shard.shape, shard.n_turns))[stored["bank"], each]
+    score = scored.standard[stored["bank"], each] - lowered
     steps = np.array([1 / len(scorer.bank.reference) for scorer in scorers])[stored["bank"]]
     for name, far in (
         ("score", _far(score, stored["score"], ROUNDING)),
-        ("bank", _far(score, best, ROUNDING)),
-        ("percentile", _far(percentile, stored["percentile"], 1.5 * steps)),
+        ("bank", _far(score, scored.score, ROUNDING)),
+        ("percentile", _far(scored.place, stored["percentile"], 1.5 * steps) & (stored["bank"] == scored.best)),
         ("learnt", (scored.learnt != stored["learnt"]).any(1)),
     ):
         if far.any():

@@ -44,7 +44,8 @@ def run(tmp_path: Path, monkeypatch) -> Run:
     names, n = list(LINES), len(SCORES)
     write_rows(folder / "scores.jsonl", [
         {"file": name, "line": line, "sha256": hashlib.sha256(LINES[name][line - 1].rstrip()).hexdigest(),
-         "score": score, "percentile": 0.5, "bank": "b", "banks": {}, "topic": None, "topics": {},
+         "score": score, "percentile": 0.5, "bank": "b",
+         "banks": {"b": {"score": score, "percentile": 0.5}}, "topic": None, "topics": {},
          "top_features": [], "common": 0.0, "explained": 0.0}
         for (name, line), score in SCORES.items()
     ])  # fmt: skip

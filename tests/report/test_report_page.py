@@ -872,7 +872,7 @@ def synthetic_run(folder: Path, n: int, percentile: np.ndarray | None = None) ->
             feature = {"feature": i % 50, "label": "a · b", "share": 0.1, "times": 2.0, "toxic": False,
                        "near": None}  # fmt: skip
             row = {"file": str(data), "line": i + 1, "sha256": shas[i], "score": float(score[i]), "percentile": 0.5,
-                   "bank": "one", "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature],
+                   "bank": "one", "banks": {}, "topic": None, "topics": {}, "n_tokens": 30, "top_features": [feature],
                    "common": 0.0, "explained": 0.5}  # fmt: skip
             out.write(json.dumps(row) + "\n")
     columns = {k: np.zeros(n, np.int32) for k in ("file", "bank", "shape")}

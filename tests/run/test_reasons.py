@@ -12,8 +12,10 @@ def row(n: int, **more: object) -> dict[str, object]:
         {"feature": i, "label": "bleach" if i else "", "share": 0.5, "times": 9.04, "toxic": False, "near": None}
         for i in range(n)
     ]
-    return {"score": 2.0, "percentile": 0.997, "bank": "b", "topic": "advice", "top_features": features, "common": 0.2,
-            "explained": 0.612, **more}  # fmt: skip
+    # Under its bank; the row's own score may be lower by a handicap.
+    under = {"score": more.pop("score", 2.0), "percentile": more.pop("percentile", 0.997)}
+    return {"score": 1.0, "percentile": 0.9, "bank": "b", "banks": {"a": {"score": 9.0, "percentile": 1.0}, "b": under},
+            "topic": "advice", "top_features": features, "common": 0.2, "explained": 0.612, **more}  # fmt: skip
 
 
 def test_a_reason_says_how_much_of_the_score_it_is_of():
