@@ -151,9 +151,17 @@ class Cut:
 
 def by_score(score: F64) -> Positions:
     """Rows (n,), the highest score first, the earlier row first among equals; no number counts as the highest."""
-    lowest_first = -score
-    lowest_first[np.isnan(lowest_first)] = -np.inf
-    return np.argsort(lowest_first, kind="stable")
+    return _ascending(-score)
+
+
+def _order_of(score: Column) -> Positions:
+    """The same of a run's scores, which are not held besides."""
+    return _ascending(score.each(np.float64, np.negative))
+
+
+def _ascending(values: F64) -> Positions:
+    values[np.isnan(values)] = -np.inf
+    return np.argsort(values, kind="stable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,13 +180,13 @@ class Selection:
 
     def __post_init__(self, ordered: Positions | None) -> None:
         """Sort the rows once: ranks, outputs and report all need it."""
-        object.__setattr__(self, "_order", by_score(self.columns["score"].whole()) if ordered is None else ordered)
+        object.__setattr__(self, "_order", _order_of(self.columns["score"]) if ordered is None else ordered)
 
     @classmethod
     def of(cls, run: Run, cut: Cut) -> Selection:
         """Apply a cut; one cut over all files of the run."""
         columns = run.columns()
-        order = by_score(columns["score"].whole())
+        order = _order_of(columns["score"])
         return cls(run, cut, columns, cut.removed_of(columns, order), order)
 
     @property

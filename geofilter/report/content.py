@@ -266,12 +266,13 @@ def _controls(a: Mapping[str, Column], removed: Bools, flagged: Bools) -> Contro
         for word in OTHER_CUTS[name]:
             column *= -1  # largest first, then smallest first
             overlap[word] = round(float(removed[_smallest(column, k)].mean()), 4) if k else 0.0
-    score = a["score"].whole()
-    mean = round(float(score.mean()), 4)
+    sums = [(rows.sum(), rows[keep[here]].sum()) for here, rows in a["score"].pieces()]
+    total, of_kept = np.sum(sums, axis=0).tolist()
+    mean = round(total / n, 4)
     return {
         "mean_score": {
             "all": mean,
-            "kept": round(float(score[keep].mean()), 4) if keep.any() else None,
+            "kept": round(of_kept / (n - k), 4) if n > k else None,
             # A random removal leaves the mean where it is, in expectation.
             "kept_after_random_removal": mean,
         },
