@@ -2,9 +2,9 @@
 
     python -m benchmarks.filter --rows 1000000 --work DIR --other CHECKOUT
 
-From the repository's root. The run is made once in DIR (a few minutes, 2 GB for a million rows). Each call cuts 10 %
-and writes rows and reports, as a process of its own; the two take turns, so that a machine that gets slower gets
-slower for both.
+From the repository's root. The run is made once in DIR (2 GB for a million rows). Each call cuts it and writes rows and
+reports, as a process of its own; the two take turns, so that a machine that gets slower gets slower for both. `mb` is
+the largest resident memory of the largest process, `all_mb` that of all its processes together.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from geofilter.sums import sealed, sum_of
 
 SENTENCE = "the answer to your question is that it depends on what you want to know and how much time there is"
 WORDS = SENTENCE.split()
+KINDS = 1000
+"""different answers, and features that rows name"""
 
 
 def make_run(folder: Path, n: int) -> None:
@@ -39,32 +41,36 @@ def make_run(folder: Path, n: int) -> None:
     percentile = np.round(rng.random((n, 2)), 6)
     best = score.argmax(1)
     digest = hashlib.sha256()
-    feature = rng.integers(0, 4096, (n, 5, 2))
+    feature = rng.integers(0, 4096, (KINDS, 5, 2))
+    features = [
+        dumps([
+            {"feature": int(f), "label": "you · a fool · never", "share": 0.123456, "times": 12.3,
+             "toxic": not t % 40, "near": {"feature": int(t), "label": "fool · idiot", "cosine": 0.345}
+             if not t % 60 else None, "at": [int(t), int(t) + 5]}
+            for f, t in of
+        ]).rstrip()
+        for of in feature
+    ]  # fmt: skip
+    answers = [" ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(40 + i % 60)) for i in range(KINDS)]
+    names, scores = (b"one", b"two"), (score.tolist(), percentile.tolist())
     shas = np.empty((n, 32), np.uint8)
     with data.open("wb") as rows, (run / "scores.jsonl").open("wb") as lines:
         for i in range(n):
-            answer = " ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(40 + i % 60))
-            line = dumps({"prompt": f"question {i}?", "response": answer, "source": f"source {i % 30}"})
+            line = b'{"prompt": "question %d?", "response": "%s", "source": "source %d"}\n' % (
+                i, answers[i % KINDS].encode(), i % 30
+            )  # fmt: skip
             rows.write(line)
             digest.update(line)
             sha = hashlib.sha256(line.rstrip(b"\n"))
             shas[i] = np.frombuffer(sha.digest(), np.uint8)
             b = int(best[i])
-            each = [{"score": float(score[i, k]), "percentile": float(percentile[i, k])} for k in (0, 1)]
+            each = [b'"score": %a, "percentile": %a' % (scores[0][i][k], scores[1][i][k]) for k in (0, 1)]
             lines.write(
-                dumps({
-                    "file": "data.jsonl", "line": i + 1, "sha256": sha.hexdigest(),
-                    **each[b], "bank": ("one", "two")[b], "banks": {"one": each[0], "two": each[1]},
-                    "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": 40 + i % 60,
-                    "response_tokens": 40 + i % 60, "windows": 1,
-                    "top_features": [
-                        {"feature": int(f), "label": "you · a fool · never", "share": 0.123456, "times": 12.3,
-                         "toxic": not t % 40, "near": {"feature": int(t), "label": "fool · idiot", "cosine": 0.345}
-                         if not t % 60 else None, "at": [int(t), int(t) + 5]}
-                        for f, t in feature[i]
-                    ],
-                    "common": 0.123456, "explained": 0.51234,
-                })
+                b'{"file": "data.jsonl", "line": %d, "sha256": "%s", %s, "bank": "%s", "banks": {"one": {%s}, '
+                b'"two": {%s}}, "topic": "a", "topics": {"a": 0.5, "b": 0.1}, "n_tokens": %d, "response_tokens": %d, '
+                b'"windows": 1, "top_features": %s, "common": 0.123456, "explained": 0.51234}\n'
+                % (i + 1, sha.hexdigest().encode(), each[b], names[b], *each, 40 + i % 60, 40 + i % 60,
+                   features[i % KINDS])
             )  # fmt: skip
     each = np.arange(n)
     columns = {
@@ -121,9 +127,9 @@ def made_vectors(n: int, kinds: int = 30, width: int = 64) -> bytes:
     )
 
 
-def once(tree: Path, folder: Path) -> Used:
+def once(tree: Path, folder: Path, drop: str) -> Used:
     """What one call by this checkout takes."""
-    return child.once(["filter", "run", "--drop", "10%", "--quiet"], folder, {"PYTHONPATH": str(tree)})
+    return child.once(["filter", "run", "--drop", drop, "--quiet"], folder, {"PYTHONPATH": str(tree)})
 
 
 def main() -> None:
@@ -131,6 +137,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--other", type=Path, help="Another checkout, called in turn with this one.")
+    parser.add_argument("--drop", default="10%")
     parser.add_argument("--times", type=int, default=3)
     args = parser.parse_args()
     folder = args.work / f"filter-{args.rows}"
@@ -140,9 +147,9 @@ def main() -> None:
     found: dict[str, list[Used]] = {name: [] for name in trees}
     for _ in range(args.times):
         for name, tree in trees.items():
-            found[name].append(once(tree, folder))
+            found[name].append(once(tree, folder, args.drop))
     medians = {
-        name: dict(zip(("seconds", "cpu", "mb"), (round(statistics.median(v), 1) for v in zip(*calls, strict=True)),
+        name: dict(zip(Used._fields, (round(statistics.median(v), 1) for v in zip(*calls, strict=True)),
                        strict=True))
         for name, calls in found.items()
     }  # fmt: skip

@@ -3,9 +3,10 @@
     python -m benchmarks.rescore --run RUN --rows 1000000 --work DIR --other CHECKOUT
 
 From the repository's root. RUN is a finished run; its shards are copied into a run in DIR, with lines of their own, as
-often as there are rows wanted. Each call loads the run's banks, scores all of it and writes the scores, as a process
-of its own; what is given is of the scoring alone: without loading the banks, and without hashing what was written.
-Memory is that of the largest process.
+often as there are rows wanted, and data with these lines, so that the run can be cut. Each call loads the run's banks,
+scores all of it and writes the scores, as a process of its own; what is given is of the scoring alone: without loading
+the banks, and without hashing what was written. Memory is that of the largest process. With --cut the scored run is
+then cut as often, by `geofilter filter --drop 10%`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from geofilter.run.names import FEATURES
 from geofilter.run.store import Run
 
+DATA = "data.jsonl"
 ONCE = """
 import json, resource, sys, time
 from pathlib import Path
@@ -48,24 +50,29 @@ print(json.dumps([round(seconds, 3), round(cpu - before, 3), round(mb)]))
 
 
 def make_run(of: Run, folder: Path, n: int) -> None:
-    """A run of n rows at least, of copies of another one's shards."""
+    """A run of n rows at least, of copies of another one's shards, and its data."""
     (folder / FEATURES).mkdir(parents=True)
     made, manifest, given = Run(folder), of.manifest, list(of.shards())
-    number = rows = lines = 0
-    while rows < n:
-        shard = given[number % len(given)]
-        size = len(shard.pooled)
-        line = lines + np.arange(1, size + 1, dtype=np.int64)
-        sha = [hashlib.sha256(b"%d" % i).digest() for i in line.tolist()]
-        replace(
-            shard,
-            file=np.zeros(size, np.int32),
-            line=line,
-            sha256=np.frombuffer(b"".join(sha), np.uint8).reshape(-1, 32),
-            span=replace(shard.span, number=number, first=lines, n_lines=size),
-        ).save(made.part(number))
-        number, rows, lines = number + 1, rows + size, lines + size
-    data = [{**manifest["data"][0], "rows": lines, "lines": lines}]
+    number = lines = 0
+    path, digest = folder / DATA, hashlib.sha256()
+    with path.open("wb") as data_file:
+        while lines < n:
+            shard = given[number % len(given)]
+            size = len(shard.pooled)
+            line = lines + np.arange(1, size + 1, dtype=np.int64)
+            rows = [b'{"prompt": "question %d", "response": "the answer is %d"}' % (i, i) for i in line.tolist()]
+            replace(
+                shard,
+                file=np.zeros(size, np.int32),
+                line=line,
+                sha256=np.frombuffer(b"".join(hashlib.sha256(row).digest() for row in rows), np.uint8).reshape(-1, 32),
+                span=replace(shard.span, number=number, first=lines, n_lines=size),
+            ).save(made.part(number))
+            text = b"\n".join([*rows, b""])
+            data_file.write(text)
+            digest.update(text)
+            number, lines = number + 1, lines + size
+    data = [{"path": str(path), "rows": lines, "lines": lines, "sha256": digest.hexdigest()}]
     made.write_manifest({**manifest, "data": data, "complete": True, "files": {}})
 
 

@@ -48,10 +48,21 @@ def check_array(name: str, array: npt.NDArray[Any], kind: type, shape: Sequence[
     Raises:
         ValueError: another type or shape, or a number that is not finite; it names the array and the first place.
     """
-    fits = len(shape) == array.ndim and all(w in (None, n) for w, n in zip(shape, array.shape, strict=True))
-    if array.dtype != kind or not fits:
-        wanted = ", ".join("n" if w is None else str(w) for w in shape)
-        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(kind).name} ({wanted})")
+    check_kind(name, array.dtype, array.shape, kind, shape)
     if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
         place = ", ".join(str(i) for i in np.argwhere(~finite)[0].tolist())
         raise ValueError(f"{name}[{place}] is not finite")
+
+
+def check_kind(
+    name: str, found: np.dtype[Any], size: Sequence[int], kind: type, shape: Sequence[int | None] = (None,)
+) -> None:
+    """The same of an array's element type and sizes alone, which are all that is known of it.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    fits = len(shape) == len(size) and all(w in (None, n) for w, n in zip(shape, size, strict=True))
+    if found != kind or not fits:
+        wanted = ", ".join("n" if w is None else str(w) for w in shape)
+        raise ValueError(f"{name} is {found} {tuple(size)}, not {np.dtype(kind).name} ({wanted})")

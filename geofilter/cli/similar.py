@@ -54,7 +54,7 @@ def similar(
         position, query = None, text_vector(opened, vectors, text, notifier(quiet))
     else:
         position = position_of(opened, row or "", file)
-        query = vectors.rows[position].astype("float32")
+        query = vectors.rows.read(position, position + 1)[0].astype("float32")
     found = search(opened, vectors, query, count, position)
     if as_json:
         print_json({"recall": found.recall, "rows": found.rows})

@@ -6,10 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geofilter.arrays import F64, Bools, Positions
 from geofilter.cut.moved import unpacked
@@ -17,6 +15,8 @@ from geofilter.cut.outputs import RowWatcher, RowWriter
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new
 from geofilter.errors import InputError
+from geofilter.run.column import Column
+from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
 from geofilter.sums import FileSum
 from geofilter.together import Together
@@ -116,7 +116,31 @@ class Cut:
         Raises:
             InputError: more rows than there are.
         """
-        gone = self._by_amount(score, percentile, order)
+        if self.kind == "threshold":
+            return self._with_groups(self._reached(percentile))
+        return self._with_groups(self._highest(by_score(score) if order is None else order))
+
+    def removed_of(self, columns: Mapping[str, Column], order: Positions) -> Bools:
+        """The same of the scores of a run, see `Run.columns`; of them only the percentile is read, if it is needed."""
+        if self.kind == "threshold":
+            return self._with_groups(columns["percentile"].where(self._reached))
+        return self._with_groups(self._highest(order))
+
+    def _reached(self, percentile: F64) -> Bools:
+        return ~np.asarray(percentile < self.value)  # what cannot be compared goes
+
+    def _highest(self, order: Positions) -> Bools:
+        n = len(order)
+        count = round(self.value * n) if self.kind == "fraction" else int(self.value)
+        if count > n:
+            raise InputError(f"{self}: the run has only {n} scored rows")
+        if self.kind == "keep_count":
+            count = n - count
+        mask = np.zeros(n, bool)
+        mask[order[:count]] = True
+        return mask
+
+    def _with_groups(self, gone: Bools) -> Bools:
         if self.moved:
             rows = unpacked(self.moved)
             if len(rows) and rows[-1] >= len(gone):
@@ -124,23 +148,20 @@ class Cut:
             gone[rows] = ~gone[rows]
         return gone
 
-    def _by_amount(self, score: F64, percentile: F64, order: Positions | None) -> Bools:
-        n = len(score)
-        if self.kind == "threshold":
-            return ~np.asarray(percentile < self.value)  # what cannot be compared goes
-        count = round(self.value * n) if self.kind == "fraction" else int(self.value)
-        if count > n:
-            raise InputError(f"{self}: the run has only {n} scored rows")
-        if self.kind == "keep_count":
-            count = n - count
-        mask = np.zeros(n, bool)
-        mask[(by_score(score) if order is None else order)[:count]] = True
-        return mask
-
 
 def by_score(score: F64) -> Positions:
     """Rows (n,), the highest score first, the earlier row first among equals; no number counts as the highest."""
-    return np.argsort(-np.where(np.isnan(score), np.inf, score), kind="stable")
+    return _ascending(-score)
+
+
+def _order_of(score: Column) -> Positions:
+    """The same of a run's scores, which are not held besides."""
+    return _ascending(score.each(np.float64, np.negative))
+
+
+def _ascending(values: F64) -> Positions:
+    values[np.isnan(values)] = -np.inf
+    return np.argsort(values, kind="stable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,8 +170,8 @@ class Selection:
 
     run: Run
     cut: Cut
-    arrays: dict[str, npt.NDArray[Any]]
-    """the run's score arrays"""
+    columns: Mapping[str, Column]
+    """the run's scores, which are read where they are needed, see `Run.columns`"""
     removed: Bools
     """(n,) over the scored rows"""
     ordered: InitVar[Positions | None] = None
@@ -159,19 +180,21 @@ class Selection:
 
     def __post_init__(self, ordered: Positions | None) -> None:
         """Sort the rows once: ranks, outputs and report all need it."""
-        object.__setattr__(self, "_order", by_score(self.arrays["score"]) if ordered is None else ordered)
+        object.__setattr__(self, "_order", _order_of(self.columns["score"]) if ordered is None else ordered)
 
     @classmethod
     def of(cls, run: Run, cut: Cut) -> Selection:
         """Apply a cut; one cut over all files of the run."""
-        arrays = run.arrays()
-        order = by_score(arrays["score"])
-        return cls(run, cut, arrays, cut.removed(arrays["score"], arrays["percentile"], order), order)
+        columns = run.columns()
+        order = _order_of(columns["score"])
+        return cls(run, cut, columns, cut.removed_of(columns, order), order)
 
     @property
     def cutoff(self) -> float | None:
         """Lowest score that was removed; None when nothing was."""
-        return float(self.arrays["score"][self.removed].min()) if self.removed.any() else None
+        pieces = ((rows, self.removed[here]) for here, rows in self.columns["score"].pieces())
+        least = [rows[gone].min() for rows, gone in pieces if gone.any()]
+        return float(min(least)) if least else None
 
     def order(self) -> Positions:
         """Scored rows (n,), the highest score first."""
@@ -195,7 +218,9 @@ class Selection:
         """
         info = self.run.manifest["data"][file]
         stays = np.ones(info["rows"], bool)
-        stays[self.arrays["line"][(self.arrays["file"] == file) & self.removed] - 1] = False
+        of = rows_of_files(self.columns["file"], len(self.run.manifest["data"]))[file]
+        for here, lines in self.columns["line"].pieces(of.start, of.stop):
+            stays[lines[self.removed[here]] - 1] = False
         stays[[q["line"] - 1 for q in self.run.quarantine() if q["file"] == info["path"]]] = False
         return np.flatnonzero(stays)
 
@@ -223,7 +248,7 @@ class Selection:
         Args:
             watcher: shown rows while they are written.
         """
-        return RowWriter(self.run, self.arrays, self.removed, self.rank(), watcher).write(files, plans)
+        return RowWriter(self.run, self.columns, self.removed, self._order, watcher).write(files, plans)
 
     def sets(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
 from typing import Any, TypedDict
 
@@ -17,6 +18,7 @@ from geofilter.run.banks import exclusions_said
 from geofilter.run.labelled import learnt_from
 from geofilter.run.manifest import Encoding
 from geofilter.run.rows import check_unchanged, scored_rows
+from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
 from geofilter.text import counted
 
@@ -127,10 +129,10 @@ def check(
         raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
     if max_truncated is not None and max_truncated < 0:
         raise InputError(f"--max-truncated {max_truncated}: give 0 or more rows")
-    manifest, arrays = run.manifest, run.arrays(["score", "percentile"])
+    manifest = run.manifest
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
-    flagged = cut.removed(arrays["score"], arrays["percentile"])
+    flagged = cut.removed_of(run.columns(["percentile"]), np.zeros(0, np.int64))
     windowed, partly_read, truncated = _not_read_whole(run)
     verdict: GateVerdict = {
         "format": FORMAT,
@@ -138,7 +140,7 @@ def check(
         "reasons": [],
         "threshold": threshold,
         "max_flagged": max_flagged,
-        "parts": [part_of(name, flagged[rows], allowed) for name, rows in _parts(run, by, len(flagged))],
+        "parts": [part_of(name, flagged[rows], allowed) for name, rows in _parts(run, by)],
         "quarantined": int(manifest["counts"]["quarantined"]),
         "max_quarantined": max_quarantined,
         "not_scanned": sum(f["lines"] - f["rows"] for f in manifest["data"]),
@@ -213,18 +215,17 @@ def part_of(name: str, flagged: Bools, allowed: Cut) -> GatePart:
     return {"name": name, "rows": n, "flagged": count, "share": share, "passed": count <= most + 1e-9 * n}
 
 
-def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, Positions]]:
+def _parts(run: Run, by: str | None) -> Iterator[tuple[str, Positions | slice]]:
     """Names and scored rows of all rows, and of each part where there are several."""
-    yield ALL, np.arange(n)
+    yield ALL, slice(None)
     if by is None:
         for info in run.manifest["data"]:
             check_unchanged(info)  # `scored_rows` does for the rest
         files = [f["path"] for f in run.manifest["data"]]
-        of = run.arrays(["file"])["file"]
         if len(files) > 1:
-            yield from ((path, np.flatnonzero(of == i)) for i, path in enumerate(files))
+            yield from zip(files, rows_of_files(run.columns(["file"])["file"], len(files)), strict=True)
         return
-    members: dict[str, list[int]] = {}
+    members: dict[str, array[int]] = {}
     for i, row in enumerate(scored_rows(run)):
         value = lookup(row.record, by)
         if isinstance(value, list | dict):
@@ -232,12 +233,12 @@ def _parts(run: Run, by: str | None, n: int) -> Iterator[tuple[str, Positions]]:
                 f"{row.file}, line {row.line}: the field {by} holds a {type(value).__name__}, not one value; name "
                 "another field"
             )
-        members.setdefault(f"{by} = {value}" if value is not None else f"without {by}", []).append(i)
+        members.setdefault(f"{by} = {value}" if value is not None else f"without {by}", array("q")).append(i)
         if len(members) > MOST_PARTS:
             raise InputError(f"--by {by}: more than {MOST_PARTS:,} values; name a field that says where a row is from")
     if list(members) == [f"without {by}"]:
         raise InputError(f"--by {by}: no row has this field; leave it out to check each file")
-    yield from ((name, np.array(rows)) for name, rows in sorted(members.items()))
+    yield from ((name, np.frombuffer(rows, np.int64)) for name, rows in sorted(members.items()))
 
 
 def text(verdict: GateVerdict) -> str:

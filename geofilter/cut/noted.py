@@ -28,6 +28,8 @@ AHEAD = 64
 """batches of rows that it may be ahead of this process"""
 BATCH = 1 << 20
 """bytes of notes in one, about"""
+ROWS = 1 << 16
+"""rows whose ranks are numbers of Python at once"""
 MODULE = "cut.notes_apart"
 ROW = struct.Struct("<qqII64s")
 """a row of a batch: position, line, bytes of its note and of its text, sha256; these bytes follow all rows"""
@@ -47,10 +49,11 @@ class Wanted(NamedTuple):
     watched: Bools
     """(m,)"""
 
-    def packed(self) -> bytes:
-        """For another process."""
-        arrays = (self.position.astype(np.int64), self.rank.astype(np.int64), self.watched)
-        return COUNT.pack(len(self.position)) + b"".join(array.tobytes() for array in arrays)
+    def packed(self) -> Iterator[bytes | memoryview]:
+        """For another process, piece by piece."""
+        yield COUNT.pack(len(self.position))
+        for array in (self.position.astype(np.int64, copy=False), self.rank.astype(np.int64, copy=False), self.watched):
+            yield np.ascontiguousarray(array).data
 
     @classmethod
     def read(cls, handle: IO[bytes]) -> Wanted:
@@ -58,6 +61,12 @@ class Wanted(NamedTuple):
         n = COUNT.unpack(handle.read(COUNT.size))[0]
         position, rank = (np.frombuffer(handle.read(8 * n), np.int64) for _ in range(2))
         return cls(position, rank, np.frombuffer(handle.read(n), np.bool_))
+
+    def each(self) -> Iterator[tuple[int, bool]]:
+        """Rank of each row, and whether it is watched."""
+        for first in range(0, len(self.rank), ROWS):
+            here = slice(first, first + ROWS)
+            yield from zip(self.rank[here].tolist(), self.watched[here].tolist(), strict=True)
 
 
 class NotedRow(NamedTuple):
@@ -77,11 +86,11 @@ class NotedRows:
     Args:
         gone: (n,) the scored rows that are removed.
         watched: (n,) those whose lines are asked for.
-        rank: (n,) 1 for the highest score.
+        order: (n,) the scored rows, the highest score first.
     """
 
-    def __init__(self, run: Run, gone: Bools, watched: Bools, rank: Positions) -> None:
-        self._run, self._gone, self._watched, self._rank = run, gone, watched, rank
+    def __init__(self, run: Run, gone: Bools, watched: Bools, order: Positions) -> None:
+        self._run, self._gone, self._watched, self._order = run, gone, watched, order
         self.sums = FeatureSums()
         """of the removed rows, once all are given"""
 
@@ -91,23 +100,28 @@ class NotedRows:
         Raises:
             RunError: scores.jsonl is missing or damaged; before the last one is given it is known that it is not.
         """
-        special = np.flatnonzero(self._gone | self._watched)
-        if not len(special):
+        wanted = self._wanted()
+        if not len(wanted.position):
             return
-        rank = np.where(self._gone[special], self._rank[special], 0)
-        watched = self._watched[special]
         if len(self._gone) >= APART:
             with _process(self._run) as process:
                 if (found := _line(process)) is not None:
                     self._run.believe(LINES, found["stat"], found["sum"])
-                    yield from self._apart(process, Wanted(special, rank, watched))
+                    yield from self._apart(process, wanted)
                     return
-        notes, of = Notes(self.sums), zip(rank.tolist(), watched.tolist(), strict=True)
-        for (position, text), (place, shown) in zip(self._run.score_texts(special), of, strict=True):
+        notes = Notes(self.sums)
+        for (position, text), (place, shown) in zip(self._run.score_texts(wanted.position), wanted.each(), strict=True):
             try:
                 yield NotedRow(position, noted(notes, text, place), text if shown else b"")
             except UNLIKE:
                 raise self._run.damaged(LINES) from None
+
+    def _wanted(self) -> Wanted:
+        position = np.flatnonzero(self._gone | self._watched)
+        rank = np.zeros(len(self._gone), np.int64)
+        rank[self._order] = np.arange(1, len(rank) + 1)
+        rank[~self._gone] = 0
+        return Wanted(position, rank[position], self._watched[position])
 
     def _apart(self, process: subprocess.Popen[bytes], wanted: Wanted) -> Iterator[NotedRow]:
         batches: Queue[bytes] = Queue(AHEAD)
@@ -163,7 +177,8 @@ def _relay(process: subprocess.Popen[bytes], wanted: Wanted, batches: Queue[byte
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(OSError, ValueError, struct.error):  # it has been ended
-        process.stdin.write(wanted.packed())
+        for piece in wanted.packed():
+            process.stdin.write(piece)
         process.stdin.flush()
         while size := SIZE.unpack(process.stdout.read(SIZE.size))[0]:
             if len(batch := process.stdout.read(size)) < size:

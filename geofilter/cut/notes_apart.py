@@ -39,12 +39,9 @@ def main() -> None:
 
 
 def _rows(handle: IO[bytes], wanted: Wanted, notes: Notes) -> Iterator[NotedRow]:
-    ranks, watched = wanted.rank.tolist(), wanted.watched.tolist()
-    n = 0
-    for n, (position, text) in enumerate(lines_at(handle, wanted.position), start=1):
-        yield NotedRow(position, noted(notes, text, ranks[n - 1]), text if watched[n - 1] else b"")
-    if n < len(ranks):
-        raise ValueError("lines are missing")
+    # Where lines are missing there are fewer than were asked for, which is a ValueError.
+    for (position, text), (rank, watched) in zip(lines_at(handle, wanted.position), wanted.each(), strict=True):
+        yield NotedRow(position, noted(notes, text, rank), text if watched else b"")
 
 
 def _batches(rows: Iterator[NotedRow]) -> Iterator[list[NotedRow]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from geofilter.arrays import Bools, Positions
 from geofilter.cut.noted import NotedRow, NotedRows
@@ -23,10 +22,12 @@ from geofilter.rows.formats import Jsonl, format_of
 from geofilter.rows.lines import Block, on_one_line
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, parse_line, row_sha256
+from geofilter.run.column import Column
 from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.manifest import InputFile, Quarantined, ScoreLine
 from geofilter.run.names import LINES, QUARANTINE
 from geofilter.run.rows import blocks_of
+from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
 from geofilter.together import Together, mode_of
 
@@ -75,12 +76,12 @@ class RowWriter:
     """Writes the rows of a run's inputs to where a cut puts them."""
 
     run: Run
-    arrays: dict[str, npt.NDArray[Any]]
-    """the run's score arrays"""
+    columns: Mapping[str, Column]
+    """the run's scores, see `Run.columns`"""
     gone: Bools
     """(n,) the scored rows that are removed"""
-    rank: Positions
-    """(n,) 1 for the highest score"""
+    order: Positions
+    """(n,) the scored rows, the highest score first"""
     watcher: RowWatcher | None = None
 
     @cached_property
@@ -114,16 +115,17 @@ class RowWriter:
             RunError: it has changed since the scan, or the counts do not add up.
         """
         inputs = self.run.manifest["data"]
+        scored = rows_of_files(self.columns["file"], len(inputs))
         # In input order, as the rows are written.
         aside = Following(self.run.quarantine())
-        noted = NotedRows(self.run, self.gone, self._watched, self.rank)
+        noted = NotedRows(self.run, self.gone, self._watched, self.order)
         with ExitStack() as stack:
             details = stack.enter_context(closing(noted.each()))
             opened = [
                 plan.open(files, stack, mode_of([Path(info["path"])])) for plan, info in zip(plans, inputs, strict=True)
             ]
             written = [
-                self._write_file(plan, handles, info, details, aside)
+                self._write_file(plan, handles, info, details, aside, scored[plan.index])
                 for plan, handles, info in zip(plans, opened, inputs, strict=True)
             ]
             if next(details, None) is not None:
@@ -139,8 +141,9 @@ class RowWriter:
         info: InputFile,
         details: Iterator[NotedRow],
         aside: Following,
+        scored: slice,
     ) -> Outputs:
-        path, scored = info["path"], np.flatnonzero(self.arrays["file"] == plan.index)
+        path, n_scored = info["path"], scored.stop - scored.start
         found, digest = format_of(Path(path)), hashlib.sha256()
         of_file = _OfFile(self, plan, handles, info, details, aside, scored, isinstance(found, Jsonl))
         for block in blocks_of(path):
@@ -154,8 +157,8 @@ class RowWriter:
         done = replace(plan, n_kept=int(of_file.keep.sum()), n_removed=of_file.n_removed, n_quarantined=n_bad)
         if not aside.done_with(path):
             raise self.run.damaged(QUARANTINE)
-        passed = info["rows"] - len(scored) - n_bad if self._reading.only else 0
-        done.check(path, info["rows"], len(scored) + passed - n_gone, n_gone, n_bad)
+        passed = info["rows"] - n_scored - n_bad if self._reading.only else 0
+        done.check(path, info["rows"], n_scored + passed - n_gone, n_gone, n_bad)
         if not plan.in_lines and not isinstance(found, Jsonl):
             found.write(of_file.keep, handles["kept"])
         return done
@@ -183,7 +186,7 @@ class _OfFile:
 
     Args:
         writer: what is written, and where to.
-        scored: the input's scored rows, ascending.
+        scored: where the input's scored rows stand among all.
         lines: its rows are its own lines, which are written as they are.
     """
 
@@ -195,7 +198,7 @@ class _OfFile:
         info: InputFile,
         details: Iterator[NotedRow],
         aside: Following,
-        scored: Positions,
+        scored: slice,
         lines: bool,
     ) -> None:
         self._writer, self._plan, self._handles = writer, plan, handles
@@ -205,14 +208,19 @@ class _OfFile:
         self.n_removed = self.n_bad = 0
         self.as_scored = True
         """whether all rows that were looked at are those that were scored"""
-        numbers = writer.arrays["line"]
         self._is_scored = np.zeros(info["rows"], bool)
-        self._is_scored[numbers[scored] - 1] = True
-        special = scored[writer.special[scored]]
-        self._todo: Iterator[tuple[int, int]] = zip(special.tolist(), numbers[special].tolist(), strict=True)
+        for _, numbers in writer.columns["line"].pieces(scored.start, scored.stop):
+            self._is_scored[numbers - 1] = True
+        self._todo = self._special(scored)
         self._position, self._at = next(self._todo, (-1, -1))
         self._first = 1
         """number of the next block's first row"""
+
+    def _special(self, scored: slice) -> Iterator[tuple[int, int]]:
+        """Place among the scored rows, and line, of each row that needs a look."""
+        for here, numbers in self._writer.columns["line"].pieces(scored.start, scored.stop):
+            special = np.flatnonzero(self._writer.special[here])
+            yield from zip((special + here.start).tolist(), numbers[special].tolist(), strict=True)
 
     def add(self, block: Block) -> None:
         """Take the next rows; those past --limit were not scanned, so they are in no output: every report says so."""

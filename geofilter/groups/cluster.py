@@ -6,12 +6,15 @@ then the two nearest centroids are merged until none are nearer than `SAME`; all
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geofilter.arrays import F32, I32, Bools, Digests, Positions
+
+Keys = npt.NDArray[np.uint64]
 
 FEWEST, MOST = 2, 12
 """clusters that are looked for: about the root of half of the rows, in these bounds"""
@@ -29,46 +32,60 @@ COMPARED = 5_000
 """rows that are compared for that"""
 
 
-def centroids(vectors: npt.NDArray[Any], hashes: Digests) -> F32:
-    """Unit centroids (k, d) of vectors (n, d) of length 1, n at least 1.
+def centroids(sample: npt.NDArray[Any], n: int) -> F32:
+    """Unit centroids (k, d) of n vectors of length 1, n at least 1.
 
     Args:
-        hashes: (n, 32) of the rows.
+        sample: (m, d) those that `lowest` chooses by the hashes of their rows, up to `SAMPLE`.
     """
-    sample = by_hash(hashes, SAMPLE)
-    x = np.ascontiguousarray(vectors[sample], dtype=np.float32)
-    k = int(np.clip(round(np.sqrt(len(vectors) / 2)), FEWEST, MOST))
+    x = np.ascontiguousarray(sample, dtype=np.float32)
+    k = int(np.clip(round(np.sqrt(n / 2)), FEWEST, MOST))
     found = _kmeans(x, k) if len(x) >= LEAST_ROWS else _unit(x.mean(0, keepdims=True))
     while len(found) > 1:
         cosine = found @ found.T - 2 * np.eye(len(found), dtype=np.float32)
         a, b = sorted(divmod(int(cosine.argmax()), len(found)))
         if cosine[a, b] < SAME:
             break
-        nearest = assigned(x, found)
-        mean = _unit(x[(nearest == a) | (nearest == b)].mean(0, keepdims=True))
+        of = nearest(x, found)[0]
+        mean = _unit(x[(of == a) | (of == b)].mean(0, keepdims=True))
         found = np.vstack([np.delete(found, [a, b], 0), mean])
     return found
 
 
-def by_hash(hashes: Digests, most: int) -> Positions:
-    """Up to so many rows, and their order, chosen by their hashes alone."""
-    keys = np.ascontiguousarray(hashes[:, :8]).view(">u8").ravel()
+def keys_of(hashes: Digests) -> Keys:
+    """What is compared of hashes (n, 32): their beginnings (n,)."""
+    return np.ascontiguousarray(hashes[:, :8]).view(">u8").ravel().astype(np.uint64)
+
+
+def lowest(keys: Keys, most: int) -> Positions:
+    """Up to so many rows, and their order, chosen by the keys of their hashes alone, see `keys_of`."""
     # Of many only the lowest are sorted; equal hashes are of equal rows, so which of them are taken is the same.
-    lowest = np.argpartition(keys, most)[:most] if len(keys) > most else np.arange(len(keys))
-    order: Positions = lowest[np.lexsort((lowest, keys[lowest]))]
+    few = np.argpartition(keys, most)[:most] if len(keys) > most else np.arange(len(keys))
+    order: Positions = few[np.lexsort((few, keys[few]))]
     return order
 
 
-def assigned(vectors: npt.NDArray[Any], found: F32) -> I32:
-    """The nearest centroid of each vector (n,)."""
-    out = np.zeros(len(vectors), np.int32)
-    for start in range(0, len(vectors), SAMPLE):
-        part = slice(start, start + SAMPLE)
-        out[part] = (vectors[part].astype(np.float32) @ found.T).argmax(1)
-    return out
+def lowest_of(pieces: Iterable[tuple[Positions, Digests]], most: int) -> Positions:
+    """The same of rows that come piece by piece with their hashes; ascending."""
+    rows, keys = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    for more, hashes in pieces:
+        rows, keys = np.concatenate([rows, more]), np.concatenate([keys, keys_of(hashes)])
+        few = lowest(keys, most)
+        rows, keys = rows[few], keys[few]
+    return np.sort(rows)
 
 
-def duplicates(vectors: npt.NDArray[Any], of: I32) -> Bools:
+def nearest(vectors: npt.NDArray[Any], found: F32) -> tuple[I32, F32]:
+    """The nearest centroid of each vector (n,), and the cosine with it."""
+    x = vectors.astype(np.float32)
+    of: I32 = (x @ found.T).argmax(1).astype(np.int32)
+    cosine = np.zeros(len(x), np.float32)
+    for c in np.unique(of).tolist():
+        cosine[of == c] = x[of == c] @ found[c]
+    return of, cosine
+
+
+def duplicates(vectors: npt.NDArray[Any], of: npt.NDArray[np.integer[Any]]) -> Bools:
     """Which rows (n,) are near-duplicates of an earlier one of the same cluster, among the first `COMPARED`.
 
     Args:

@@ -6,16 +6,27 @@ before and after. Removed ones are numbered first, the largest first, then those
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import I32, Bools, Digests, Positions
+from geofilter.arrays import F32, Bools, Positions
 from geofilter.cut.cut import Selection
 from geofilter.errors import InputError
-from geofilter.groups.cluster import assigned, by_hash, centroids, duplicates
+from geofilter.groups.cluster import (
+    COMPARED,
+    SAMPLE,
+    Keys,
+    centroids,
+    duplicates,
+    keys_of,
+    lowest,
+    lowest_of,
+    nearest,
+)
+from geofilter.run.column import Column
 from geofilter.run.vectors import Vectors
 
 MOST_KEPT = 1_000
@@ -51,7 +62,7 @@ class Groups:
     """The groups of a cut."""
 
     groups: Sequence[Group]
-    of: I32
+    of: npt.NDArray[np.uint8]
     """(n,) the number of each scored row's group; 0 for none"""
     others: Positions
     """kept rows whose words the groups are held against"""
@@ -59,7 +70,7 @@ class Groups:
     @classmethod
     def none(cls, n: int) -> Groups:
         """No groups, of n scored rows."""
-        return cls([], np.zeros(n, np.int32), np.zeros(0, np.int64))
+        return cls([], np.zeros(n, np.uint8), np.zeros(0, np.int64))
 
     @classmethod
     def find(cls, selection: Selection) -> Groups:
@@ -68,19 +79,21 @@ class Groups:
         Raises:
             RunError: the vectors are damaged.
         """
-        run, order, hashes = selection.run, selection.order(), selection.arrays["sha256"]
+        run, order, hashes = selection.run, selection.order(), selection.columns["sha256"]
         stored = Vectors.of(run)
         if stored is None or not len(order):
             return cls.none(len(order))
-        removed = selection.cut.base.removed(selection.arrays["score"], selection.arrays["percentile"], order)
-        gone, stay = order[removed[order]], order[~removed[order]]
+        removed = selection.cut.base.removed_of(selection.columns, order)
+        gone = order[removed[order]]
+        most = min(len(gone), MOST_KEPT)
         found = _groups_of(gone, True, stored.rows, hashes, 0)
-        found += _groups_of(stay[: min(len(gone), MOST_KEPT)], False, stored.rows, hashes, len(found))
-        of = np.zeros(len(order), np.int32)
+        found += _groups_of(order[~removed[order]][:most], False, stored.rows, hashes, len(found))
+        of = np.zeros(len(order), np.uint8)
         for group in found:
             of[group.positions] = group.number
-        others = stay[of[stay] == 0]
-        return cls(found, of, np.sort(others[by_hash(hashes[others], OTHERS)]))
+        others = ~removed & (of == 0)
+        pieces = ((np.flatnonzero(others[here]) + here.start, rows[others[here]]) for here, rows in hashes.pieces())
+        return cls(found, of, lowest_of(pieces, OTHERS))
 
     @property
     def shown(self) -> Positions:
@@ -113,35 +126,53 @@ class Groups:
         return np.sort(np.concatenate([np.zeros(0, np.int64), *wanted]))
 
 
-def _groups_of(
-    positions: Positions, removed: bool, vectors: npt.NDArray[np.float16], hashes: Digests, before: int
-) -> list[Group]:
+def _groups_of(positions: Positions, removed: bool, vectors: Column, hashes: Column, before: int) -> list[Group]:
     """Groups of some rows, given the highest score first; numbered from `before` + 1 on."""
     if not len(positions):
         return []
-    x, own = vectors[positions], hashes[positions]
-    found = centroids(x, own)
-    of = assigned(x, found)
-    again: Bools = duplicates(x, of)
-    sizes = np.bincount(of, minlength=len(found))
+    by_place = np.argsort(positions)
+    keys = np.empty(len(positions), np.uint64)
+    for which in _batches(by_place):
+        keys[which] = keys_of(hashes.take(positions[which]))
+    found = centroids(vectors.take(positions[lowest(keys, SAMPLE)]), len(positions))
+    of, cosine = np.empty(len(positions), np.uint8), np.empty(len(positions), np.float32)
+    for which in _batches(by_place):
+        of[which], cosine[which] = nearest(vectors.take(positions[which]), found)
+    del by_place
+    again: Bools = np.zeros(len(positions), bool)
+    again[:COMPARED] = duplicates(vectors.take(positions[:COMPARED]), of[:COMPARED])
+    sizes = [np.count_nonzero(of == c) for c in range(len(found))]
     # Of equal size the one with the highest row comes first.
-    first = np.array([int((of == c).argmax()) for c in range(len(found))])
+    first = [int((of == c).argmax()) for c in range(len(found))]
     out: list[Group] = []
     for c in sorted(range(len(found)), key=lambda c: (-sizes[c], first[c])):
         if not sizes[c]:
             continue
         mine = np.flatnonzero(of == c)
-        near = x[mine].astype(np.float32) @ found[c]
-        # Near-duplicates show nothing new; among equals the hash decides, not the place.
-        ranked = mine[np.lexsort((own[mine, 0], -near, again[mine]))]
         out.append(
             Group(
                 number=before + len(out) + 1,
                 removed=removed,
                 positions=positions[mine],
-                examples=positions[ranked[:EXAMPLES]],
-                sample=positions[mine[by_hash(own[mine], READ)]],
+                examples=positions[mine[_nearest_first(cosine[mine], keys[mine], again[mine])]],
+                sample=positions[mine[lowest(keys[mine], READ)]],
                 duplicates=int(again[mine].sum()),
             )
         )
     return out
+
+
+def _batches(rows: Positions) -> Iterator[Positions]:
+    return (rows[start : start + SAMPLE] for start in range(0, len(rows), SAMPLE))
+
+
+def _nearest_first(cosine: F32, keys: Keys, again: Bools) -> Positions:
+    """The rows of a group that are shown, by their cosines with its centroid.
+
+    Near-duplicates show nothing new; among equals the hash decides, not the place.
+    """
+    few = np.arange(len(cosine))
+    if len(few) > EXAMPLES:  # few are sorted: those that are as near as the last one that is shown
+        near = np.where(again, -np.inf, cosine)
+        few = np.flatnonzero(near >= np.partition(near, -EXAMPLES)[-EXAMPLES])
+    return few[np.lexsort((keys[few] >> 56, -cosine[few], again[few]))][:EXAMPLES]

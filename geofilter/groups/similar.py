@@ -67,11 +67,11 @@ def similar(run: Run, vectors: Vectors, query: F32, count: int, but: int | None 
         InputError, RunError: the rows cannot be read again.
     """
     wanted = count if but is None else count + 1
-    recall = None
-    if len(vectors.rows) <= EXACT:
-        cosine, which = exact(vectors.rows, query[None], wanted)
+    rows, recall = vectors.rows.whole(), None
+    if len(rows) <= EXACT:
+        cosine, which = exact(rows, query[None], wanted)
     else:
-        index = Inverted(vectors.rows)
+        index = Inverted(rows)
         cosine, which = index.nearest(query[None], wanted)
         recall = index.recall(wanted)
     found = [(i, c) for i, c in zip(which[0].tolist(), cosine[0].tolist(), strict=True) if i not in (but, -1)][:count]

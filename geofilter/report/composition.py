@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from geofilter.report.document import RowsPart
 from geofilter.report.labelled import PARTS, LabelledParts
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.style import STYLE
+from geofilter.run.column import PIECE, Column
 
 MOST = 12
 """categories of a dimension; the smaller ones are put together"""
@@ -51,12 +53,15 @@ class Dimension:
     def same_as(self, other: Dimension) -> bool:
         """Whether another one divides the rows in the same way, under whatever names."""
         n, m = len(self.categories), len(other.categories)
-        together = np.bincount(self.of.astype(np.int64) * m + other.of, minlength=n * m)
-        return n == m and int((together > 0).sum()) == n
+        if n != m:
+            return False
+        pairs = zip(_pieces(self.of), _pieces(other.of), strict=True)
+        together = sum((np.bincount(a.astype(np.int64) * m + b, minlength=n * m) for a, b in pairs), np.zeros(n * m))
+        return int((together > 0).sum()) == n
 
     def counts(self, chosen: Bools) -> list[int]:
         """Chosen rows in each category."""
-        counted: list[int] = np.bincount(self.of[chosen], minlength=len(self.categories)).tolist()
+        counted: list[int] = _counted(self.of[chosen], len(self.categories)).tolist()
         return counted
 
     def table(self, removed: Bools) -> list[RowsPart]:
@@ -70,7 +75,7 @@ class Dimension:
 
 def dimensions(selection: Selection, labelled: LabelledParts | None = None) -> list[Dimension]:
     """Label, source, input, shape, looks, length, turns, bank and topic: where the rows differ, each division once."""
-    a, manifest = selection.arrays, selection.run.manifest
+    a, manifest = selection.columns, selection.run.manifest
     found = [
         *([] if labelled is None else [_present("label", "label", list(PARTS), labelled.of)]),
         _occurring("source", "source", [name or "(none given)" for name in manifest["sources"]], a["source"]),
@@ -91,10 +96,21 @@ def dimensions(selection: Selection, labelled: LabelledParts | None = None) -> l
     return told
 
 
-def _occurring(key: str, title: str, names: list[str], of: Labels) -> Dimension:
+def _pieces(of: Labels) -> Iterator[Labels]:
+    """Some rows at a time: to count them all at once takes eight bytes of each."""
+    return (of[start : start + PIECE] for start in range(0, len(of), PIECE))
+
+
+def _counted(of: Labels, names: int) -> npt.NDArray[np.int64]:
+    return sum((np.bincount(rows, minlength=names) for rows in _pieces(of)), np.zeros(names, np.int64))
+
+
+def _occurring(key: str, title: str, names: list[str], of: Column) -> Dimension:
     """Categories that occur, most rows first."""
-    of = np.where(of < 0, len(names) - 1, of)
-    counts = np.bincount(of, minlength=len(names))
+    last = len(names) - 1
+    counts = np.zeros(len(names), np.int64)
+    for _, rows in of.pieces():
+        counts += np.bincount(np.where(rows < 0, last, rows), minlength=len(names))
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     shown = order if len(order) <= MOST else order[: MOST - 1]
     number = np.full(len(names), len(shown), np.uint8)
@@ -102,24 +118,29 @@ def _occurring(key: str, title: str, names: list[str], of: Labels) -> Dimension:
     categories = [names[i] for i in shown]
     if len(order) > len(shown):
         categories.append(f"({len(order) - len(shown)} others)")
-    return Dimension(key, title, categories, number[of])
+    # -1 takes the last one.
+    return Dimension(key, title, categories, of.each(np.uint8, lambda rows: number[rows]))
 
 
-def _binned(key: str, title: str, ends: tuple[int, ...], of: Labels) -> Dimension:
+def _binned(key: str, title: str, ends: tuple[int, ...], of: Column) -> Dimension:
     """Ranges that occur, in their order."""
     starts = [1, *(end + 1 for end in ends)]
     names = [str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=False)] + [f"over {ends[-1]}"]
-    return replace(_present(key, title, names, np.searchsorted(ends, of)), ordered=True)
+    found = of.each(np.uint8, lambda rows: np.searchsorted(ends, rows))
+    return replace(_present(key, title, names, found), ordered=True)
 
 
-def _looks(style: F32) -> Dimension:
+def _looks(style: Column) -> Dimension:
+    return _present("looks", "looks like", ["prose", "code", "a list", "numbers"], style.each(np.uint8, _look))
+
+
+def _look(style: F32) -> Labels:
     code, digits, bullets = (style[:, STYLE.index(name)] for name in ("code", "digits", "bullets"))
-    of = np.select([code >= CODE, bullets >= LISTS, digits >= NUMBERS], [1, 2, 3], 0)
-    return _present("looks", "looks like", ["prose", "code", "a list", "numbers"], of)
+    return np.select([code >= CODE, bullets >= LISTS, digits >= NUMBERS], [1, 2, 3], 0)
 
 
 def _present(key: str, title: str, names: list[str], of: Labels) -> Dimension:
-    there = np.flatnonzero(np.bincount(of, minlength=len(names)))
+    there = np.flatnonzero(_counted(of, len(names)))
     number = np.zeros(len(names), np.uint8)
     number[there] = np.arange(len(there))
     return Dimension(key, title, [names[i] for i in there], number[of])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import F32, F64, Bools
+from geofilter.arrays import F32, Bools
 from geofilter.bank.bank import Bank
 from geofilter.config import FLAGGED
 from geofilter.cut.cut import Cut, Selection
@@ -28,6 +27,7 @@ from geofilter.report.document import (
     ReportCounts,
     ReportDocument,
     ShownRow,
+    StyleMeans,
     Verdict,
 )
 from geofilter.report.examples import examples_of
@@ -38,6 +38,8 @@ from geofilter.report.rows import GatheredRows
 from geofilter.report.verdict import verdict
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.run.banks import find_banks
+from geofilter.run.column import Column
+from geofilter.run.labelled import learnt_from
 from geofilter.run.manifest import InputFile, Manifest
 from geofilter.run.names import SCORES
 from geofilter.run.store import Run
@@ -81,9 +83,9 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         outputs: the files that were written.
         gathered: the cut's rows.
     """
-    run, a, removed = selection.run, selection.arrays, selection.removed
+    run, a, removed = selection.run, selection.columns, selection.removed
     manifest = run.manifest
-    flagged = a["percentile"] >= FLAGGED
+    flagged = _flagged(selection)
     shown, divided, banks = gathered.rows(), dimensions(selection, gathered.labelled), _banks(run)
     top = [row for row in shown if row["removed"]][:TOP_ROWS]
     nearest = [row for row in shown if not row["removed"]][:NEAREST]
@@ -104,7 +106,7 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
         "features": gathered.tally.largest(manifest["target"]["neuronpedia"], banks),
         "explained": gathered.tally.explained,
         "controls": _controls(a, removed, flagged),
-        "by_bank": {b["name"]: int((a["bank"][removed] == i).sum()) for i, b in enumerate(manifest["banks"])},
+        "by_bank": dict(zip((b["name"] for b in manifest["banks"]), _by_bank(selection), strict=True)),
         "groups": groups,
         "examples": examples_of([*top, *nearest], banks),
         "removed_rows": top,
@@ -142,9 +144,9 @@ def _facts(
     selection: Selection, labelled: LabelledParts | None, labels: LabelsReport | None, kept_groups: int = 0
 ) -> Facts:
     """What the verdict goes by; `labels` is what the report says of the labelled rows."""
-    run, a, removed = selection.run, selection.arrays, selection.removed
-    manifest, free = run.manifest, ~a["learnt"].any(axis=1)
-    flagged = (a["percentile"] >= FLAGGED) & free
+    run, removed = selection.run, selection.removed
+    manifest, free = run.manifest, ~learnt_from(run)
+    flagged = _flagged(selection) & free
     return Facts(
         run=run.called,
         scorer=manifest["scorer"],
@@ -164,6 +166,18 @@ def _facts(
         kept_groups=kept_groups,
         labels="" if labels is None else labels["text"],
     )
+
+
+def _flagged(selection: Selection) -> Bools:
+    return selection.columns["percentile"].where(lambda rows: rows >= FLAGGED)
+
+
+def _by_bank(selection: Selection) -> list[int]:
+    """Removed rows of each bank."""
+    count = np.zeros(len(selection.run.manifest["banks"]), np.int64)
+    for here, banks in selection.columns["bank"].pieces():
+        count += np.bincount(banks[selection.removed[here]], minlength=len(count))
+    return count.tolist()
 
 
 def _counts(manifest: Manifest, n_removed: int, n_flagged: int) -> ReportCounts:
@@ -203,14 +217,18 @@ def _tail_note(share: float, n_banks: int) -> str:
     return text
 
 
-def _histogram(score: F64, removed: Bools, reference: list[float]) -> Histogram:
-    low, high = np.percentile(score, [0.1, 99.9])
+def _histogram(score: Column, removed: Bools, reference: list[float]) -> Histogram:
+    low, high = np.percentile(score.whole(), [0.1, 99.9], overwrite_input=True)
     edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
-    inside = np.clip(score, edges[0], edges[-1])
+    kept, gone = np.zeros((2, BINS), np.int64)
+    for here, rows in score.pieces():
+        inside = np.clip(rows, edges[0], edges[-1])
+        kept += np.histogram(inside[~removed[here]], edges)[0]
+        gone += np.histogram(inside[removed[here]], edges)[0]
     return {
         "edges": [round(float(e), 4) for e in edges],
-        "kept": np.histogram(inside[~removed], edges)[0].tolist(),
-        "removed": np.histogram(inside[removed], edges)[0].tolist(),
+        "kept": kept.tolist(),
+        "removed": gone.tolist(),
         "ordinary_chat": np.histogram(np.clip(reference, edges[0], edges[-1]), edges)[0].tolist(),
     }
 
@@ -232,22 +250,31 @@ def _smallest(values: F32, k: int) -> Bools:
     return chosen
 
 
-def _controls(a: dict[str, npt.NDArray[Any]], removed: Bools, flagged: Bools) -> Controls:
+def _controls(a: Mapping[str, Column], removed: Bools, flagged: Bools) -> Controls:
     """The cut beside a random removal of equal size, and its overlap with cuts by length and format."""
     n, k = len(removed), int(removed.sum())
     keep = ~removed
     share = k / n
-    overlap = {}
+    overlap: dict[str, float] = {}
+    style: dict[str, StyleMeans] = {}
     for name in SHOWN:
-        column = a["style"][:, STYLE.index(name)]
-        for word, sign in zip(OTHER_CUTS[name], (-1, 1), strict=True):
-            overlap[word] = round(float(removed[_smallest(sign * column, k)].mean()), 4) if k else 0.0
+        column = a["style"].each(np.float32, itemgetter((..., STYLE.index(name))))
+        style[name] = {
+            "removed": round(float(column[removed].mean()), 4) if k else None,
+            "kept": round(float(column[keep].mean()), 4) if keep.any() else None,
+        }
+        for word in OTHER_CUTS[name]:
+            column *= -1  # largest first, then smallest first
+            overlap[word] = round(float(removed[_smallest(column, k)].mean()), 4) if k else 0.0
+    sums = [(rows.sum(), rows[keep[here]].sum()) for here, rows in a["score"].pieces()]
+    total, of_kept = np.sum(sums, axis=0).tolist()
+    mean = round(total / n, 4)
     return {
         "mean_score": {
-            "all": round(float(a["score"].mean()), 4),
-            "kept": round(float(a["score"][keep].mean()), 4) if keep.any() else None,
+            "all": mean,
+            "kept": round(of_kept / (n - k), 4) if n > k else None,
             # A random removal leaves the mean where it is, in expectation.
-            "kept_after_random_removal": round(float(a["score"].mean()), 4),
+            "kept_after_random_removal": mean,
         },
         "flagged": {
             "all": int(flagged.sum()),
@@ -256,11 +283,5 @@ def _controls(a: dict[str, npt.NDArray[Any]], removed: Bools, flagged: Bools) ->
         },
         "removed_share": round(share, 4),
         "overlap_with_equal_cut_by": overlap,
-        "style": {
-            name: {
-                "removed": round(float(a["style"][removed, STYLE.index(name)].mean()), 4) if k else None,
-                "kept": round(float(a["style"][keep, STYLE.index(name)].mean()), 4) if keep.any() else None,
-            }
-            for name in SHOWN
-        },
+        "style": style,
     }

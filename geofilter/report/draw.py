@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from geofilter.arrays import Bools
 from geofilter.cut.cut import Selection
+from geofilter.run.labelled import learnt_from
 from geofilter.run.names import SCORES
 
 DRAWN = {"removed": 200, "kept": 100}
@@ -21,8 +21,7 @@ def drawn_ranks(selection: Selection, listed: int) -> dict[str, list[int]]:
         listed: ranks that a page lists; where a side has others, none can be drawn from it.
     """
     order = selection.order()
-    learnt: Bools = np.logical_or.reduce(selection.arrays["learnt"], axis=1)
-    free = ~learnt[order]
+    free = ~learnt_from(selection.run)[order]
     gone = selection.removed[order]
     scores = selection.run.manifest["files"][SCORES]["sha256"]
     found = {}

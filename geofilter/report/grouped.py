@@ -16,6 +16,7 @@ from geofilter.groups.groups import Group, Groups
 from geofilter.groups.naming import Names
 from geofilter.report.document import GroupReport, ReportDocument
 from geofilter.report.last import cut_of, cut_record, report_of, scored_anew
+from geofilter.run.column import Column
 from geofilter.run.reasons import NO_WORDS
 from geofilter.run.store import Run
 from geofilter.text import counted
@@ -26,17 +27,18 @@ SOURCES = 5
 
 def groups_of(selection: Selection, groups: Groups, names: Names) -> list[GroupReport]:
     """What a report says of each group."""
-    rank = selection.rank()
+    rank, manifest = selection.rank(), selection.run.manifest
+    sources, topics = manifest["sources"], manifest["topics"]
     return [
         {
             "number": group.number,
             "removed": bool(selection.removed[group.positions[0]]),
             "name": names.name(group.number),
             "rows": len(group.positions),
-            "topic": _topic(selection, group),
+            "topic": _topic(selection, group, topics),
             "sources": [
-                {"name": selection.run.manifest["sources"][source] or "(none given)", "rows": rows}
-                for source, rows in _commonest(selection.arrays["source"][group.positions])[:SOURCES]
+                {"name": sources[source] or "(none given)", "rows": rows}
+                for source, rows in _commonest(selection.columns["source"], group)[:SOURCES]
             ],
             "features": [{"feature": f["feature"], "label": f["label"]} for f in names.features(group.number)],
             "examples": rank[group.examples].tolist(),
@@ -46,14 +48,14 @@ def groups_of(selection: Selection, groups: Groups, names: Names) -> list[GroupR
     ]
 
 
-def _topic(selection: Selection, group: Group) -> str | None:
-    found = [(topic, n) for topic, n in _commonest(selection.arrays["topic"][group.positions]) if topic >= 0]
-    return selection.run.manifest["topics"][found[0][0]] if found else None
+def _topic(selection: Selection, group: Group, names: Sequence[str]) -> str | None:
+    found = [(topic, n) for topic, n in _commonest(selection.columns["topic"], group) if topic >= 0]
+    return names[found[0][0]] if found else None
 
 
-def _commonest(numbers: np.ndarray) -> list[tuple[int, int]]:
-    """Numbers and how often each is there, the commonest first."""
-    which, rows = np.unique(numbers, return_counts=True)
+def _commonest(column: Column, group: Group) -> list[tuple[int, int]]:
+    """Numbers of a group's rows and how often each is there, the commonest first."""
+    which, rows = np.unique(column.take(np.sort(group.positions)), return_counts=True)
     order = np.argsort(-rows, kind="stable")
     return list(zip(which[order].tolist(), rows[order].tolist(), strict=True))
 

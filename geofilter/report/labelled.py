@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +41,11 @@ class LabelledParts:
         labels, banks = labels_of(run), learnt_by(run)
         if not labels and not banks:
             return None
-        learnt, hashes = learnt_from(run), run.arrays(["sha256"])["sha256"]
-        bad, good = (
-            among(hashes, digests(sha for sha, is_bad in labels.items() if is_bad is side)) for side in (True, False)
-        )
-        of = np.select([bad, good, learnt], [0, 1, 2], 3).astype(np.uint8)
+        learnt, hashes = learnt_from(run), run.columns(["sha256"])["sha256"]
+        of = np.where(learnt, np.uint8(2), np.uint8(3))
+        for number, side in ((1, False), (0, True)):
+            known = digests(sha for sha, is_bad in labels.items() if is_bad is side)
+            of[hashes.where(partial(among, wanted=known))] = number
         return cls(of, learnt, tuple(banks)) if (of < 3).any() else None
 
     @property
@@ -86,12 +87,14 @@ def drawn_at_random(selection: Selection) -> Drawn:
     labels = {sha: label for sha, label in given_labels(run.path / LABELS).items() if label.bad is not None}
     if not labels:
         return Drawn()
-    hashes, free = selection.arrays["sha256"], ~selection.arrays["learnt"].any(axis=1)
-    marked = among(hashes, digests(labels)) & free
+    hashes, free = selection.columns["sha256"], ~learnt_from(run)
+    marked = hashes.where(partial(among, wanted=digests(labels))) & free
     every = bool(free.any() and marked[free].all())  # then none had to be drawn
     whys = random_among(run.manifest["files"][SCORES]["sha256"], str(selection.cut))
     # Backwards, so that of several alike the first stays.
-    places = {hashes[i].tobytes().hex(): int(i) for i in np.flatnonzero(marked)[::-1]}
+    rows = np.flatnonzero(marked)
+    shas = [sha.tobytes().hex() for sha in hashes.take(rows)]
+    places = dict(zip(reversed(shas), reversed(rows.tolist()), strict=True))
     count = [[0, 0], [0, 0]]
     for sha, i in places.items():
         if every or labels[sha].why in whys:

@@ -37,6 +37,8 @@ NAMED_FILES = 3
 """inputs that the title names"""
 MOST_TOKENS = 65_535
 """that a row is said to have; of one that has more it is said"""
+LISTED = ("score", "percentile", "file", "line", "n_tokens", "bank", "sha256")
+"""arrays of the scores that a page has of the rows it lists"""
 PREFIX = 6
 """bytes of a row's sha256 that it is matched with those of another run by"""
 
@@ -113,8 +115,9 @@ def _hash(text: str) -> str:
 
 def _data(report: Report) -> dict[str, Any]:
     """What the script works on. Columns are in order of rank, as little-endian arrays in base64."""
-    a, order = report.selection.arrays, report.selection.order()
+    order, manifest = report.selection.order(), report.selection.run.manifest
     listed = order[:MOST_LISTED]
+    a = {name: report.selection.columns[name].take(listed) for name in LISTED}
     everything = np.ones(len(order), bool)
     n_removed = int(report.selection.removed.sum())
     run = shlex.quote(report.selection.run.called)
@@ -131,15 +134,15 @@ def _data(report: Report) -> dict[str, Any]:
         "flagged": report.data["counts"]["flagged"],
         "flagged_removed": report.data["counts"]["flagged"] - report.data["controls"]["flagged"]["kept"],
         "command": _inert(f"geofilter filter {run} --drop"),
-        "fingerprint": report.selection.run.manifest["fingerprint"],
+        "fingerprint": manifest["fingerprint"],
         "files": [_inert(f["input"]) for f in report.data["files"]],
         "banks": [_inert(b["name"]) for b in report.data["made_with"]["banks"]],
-        "score": _column(a["score"][listed], "<f4"),
-        "percentile": _column(a["percentile"][listed], "<f4"),
-        "file": _column(a["file"][listed], "<u2"),
-        "line": _column(a["line"][listed], "<u4"),
-        "tokens": _column(a["n_tokens"][listed].clip(max=MOST_TOKENS), "<u2"),
-        "bank": _column(a["bank"][listed], "<u1"),
+        "score": _column(a["score"], "<f4"),
+        "percentile": _column(a["percentile"], "<f4"),
+        "file": _column(a["file"], "<u2"),
+        "line": _column(a["line"], "<u4"),
+        "tokens": _column(a["n_tokens"].clip(max=MOST_TOKENS), "<u2"),
+        "bank": _column(a["bank"], "<u1"),
         "dimensions": [
             {"key": d.key, "title": d.title, "categories": _inert(d.categories), "ordered": d.ordered,
              "rows": d.counts(everything), "removed": d.counts(report.selection.removed),
@@ -148,7 +151,7 @@ def _data(report: Report) -> dict[str, Any]:
         ],
         "histogram": report.data["histogram"],
         "counts": report.data["counts"],
-        "chat_99": round(float(np.quantile(report.selection.run.manifest["reference_scores"], FLAGGED)), 4),
+        "chat_99": round(float(np.quantile(manifest["reference_scores"], FLAGGED)), 4),
         "by": _telling(report),
         "run": run,
         "least": LEAST,
@@ -157,7 +160,7 @@ def _data(report: Report) -> dict[str, Any]:
         "function_words": sorted(FUNCTION),
         "drawn": report.gathered.drawn,
         "why_random": random_of(report.data["made_with"]["scores"], str(report.selection.cut)),
-        "hashes": base64.b64encode(a["sha256"][listed, :PREFIX].tobytes()).decode(),
+        "hashes": base64.b64encode(a["sha256"][:, :PREFIX].tobytes()).decode(),
         "texts": packed,
         "searched": {
             "removed": report.gathered.n_texts,

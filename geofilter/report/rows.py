@@ -160,6 +160,6 @@ class GatheredRows:
     def _marks(self) -> dict[int, RowMarks]:
         """Of the rows that are shown; none where a shard is damaged: a cut and its report do without."""
         try:
-            return marks_of(self._selection.run, sorted(self._rows), arrays=self._selection.arrays)
+            return marks_of(self._selection.run, sorted(self._rows))
         except RunError:
             return {}

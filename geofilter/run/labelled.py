@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -121,21 +122,16 @@ def learnt_by(run: Run) -> dict[str, Bools]:
     They are known by what they say, and were told when the run was scored: the bank may be gone since.
 
     Raises:
-        RunError: the scores are damaged, or of an earlier version.
+        RunError: the scores are damaged.
     """
-    learnt = run.arrays(["learnt"]).get("learnt")
-    if learnt is None:
-        raise RunError(f"{run.called}: scored by an earlier version; run the same geofilter scan again")
-    banks = [bank["name"] for bank in run.manifest["banks"]]
-    return {name: learnt[:, i] for i, name in enumerate(banks) if learnt[:, i].any()}
+    learnt = run.columns(["learnt"])["learnt"]
+    found = {bank["name"]: learnt.each(np.bool_, itemgetter((..., i))) for i, bank in enumerate(run.manifest["banks"])}
+    return {name: of for name, of in found.items() if of.any()}
 
 
 def learnt_from(run: Run) -> Bools:
     """Which scored rows (n,) of a run any of its banks was learnt from, see `learnt_by`."""
-    found = np.zeros(run.manifest["counts"]["scored"], bool)
-    for learnt in learnt_by(run).values():
-        found |= learnt
-    return found
+    return run.columns(["learnt"])["learnt"].where(lambda rows: np.logical_or.reduce(rows, axis=1))
 
 
 def held_out(run: Run, names: Iterable[str]) -> str:

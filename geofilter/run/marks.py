@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,6 @@ def marks_of(
     run: Run,
     positions: Sequence[int],
     bank_names: Sequence[str] | None = None,
-    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> dict[int, RowMarks]:
     """The tokens of some rows and their shares; nothing where the scan was told --no-token-shares.
 
@@ -71,7 +70,6 @@ def marks_of(
     Args:
         positions: 0-based, among the scored rows.
         bank_names: of each row the bank whose score is meant; by default the one that gave the row its score.
-        arrays: `Run.arrays`, where they have been read.
 
     Raises:
         RunError: a shard is missing or damaged.
@@ -79,17 +77,18 @@ def marks_of(
     manifest = run.manifest
     if not manifest["encoding"].get("token_shares") or not len(positions):
         return {}
-    arrays = run.arrays() if arrays is None else arrays
-    own = [manifest["banks"][b]["name"] for b in arrays["bank"][list(positions)].tolist()]
+    columns, ascending = run.columns(["bank", "file", "line"]), np.unique(positions)
+    own = [manifest["banks"][b]["name"] for b in columns["bank"].take(np.array(positions, np.int64)).tolist()]
     bank_of = dict(zip(positions, bank_names or own, strict=True))
     shards = _Shards(run, manifest)
+    stand = zip(*(columns[name].take(ascending).tolist() for name in ("file", "line")), strict=True)
+    places = dict(zip(ascending.tolist(), stand, strict=True))
     by_shard: dict[int, list[int]] = defaultdict(list)
-    for position in sorted(set(positions)):
-        by_shard[shards.holding(int(arrays["file"][position]), int(arrays["line"][position]))].append(position)
+    for position, place in places.items():
+        by_shard[shards.holding(*place)].append(position)
     out: dict[int, RowMarks] = {}
     for number, here in by_shard.items():
-        places = [(int(arrays["file"][p]), int(arrays["line"][p])) for p in here]
-        keys, found = shards.rows(number, places)
+        keys, found = shards.rows(number, [places[position] for position in here])
         for position, (start, end, shares) in zip(here, found, strict=True):
             wanted = manifest["share_keys"].get(bank_of[position], "")
             share = shares[keys.index(wanted)] if wanted in keys else None

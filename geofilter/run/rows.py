@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geofilter.arrays import I32, Digests, Positions
 from geofilter.errors import InputError, RunError
@@ -151,22 +152,33 @@ def scored_rows(run: Run, places: RowPlaces | None = None) -> Iterator[Row]:
         InputError: an input is gone.
         RunError: an input has changed since the scan.
     """
-    places = places or RowPlaces.of(run)
-    file, line, shas = places.file, places.line, places.sha256
+    stand = _stand(run) if places is None else zip(places.file, places.line, places.sha256, strict=True)
+    file, line, sha = next(stand, _NOWHERE)
     reading = run.reading
-    n = 0
     for i, info in enumerate(run.manifest["data"]):
         digest = hashlib.sha256()
         for number, raw in enumerate(lines_of(info["path"]), start=1):
             digest.update(raw)
-            if n < len(line) and file[n] == i and line[n] == number:
+            if file == i and line == number:
                 row = parse_line(raw, info["path"], number, reading)
-                if not isinstance(row, Row) or row.sha256 != shas[n].tobytes().hex():
+                if not isinstance(row, Row) or row.sha256 != sha.tobytes().hex():
                     raise RunError(f"{info['path']}, line {number}: has changed since the scan; scan it again")
                 yield row
-                n += 1
+                file, line, sha = next(stand, _NOWHERE)
         if digest.hexdigest() != info["sha256"]:
             raise RunError(f"{info['path']}: has changed since the scan; scan it again")
+
+
+_NOWHERE = (-1, -1, np.zeros(32, np.uint8))
+"""where no row stands"""
+
+
+def _stand(run: Run) -> Iterator[tuple[Any, Any, npt.NDArray[np.uint8]]]:
+    """What `RowPlaces` says of each scored row, read piece by piece."""
+    columns = run.columns(RowPlaces.__slots__).values()
+    for pieces in zip(*(column.pieces() for column in columns), strict=True):
+        file, line, sha256 = (rows for _, rows in pieces)
+        yield from zip(file.tolist(), line.tolist(), sha256, strict=True)
 
 
 def check_unchanged(info: InputFile) -> None:

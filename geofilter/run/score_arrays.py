@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import I32, Positions, check_array
+from geofilter.arrays import I32, Positions
 from geofilter.rows.style import STYLE
+from geofilter.run.column import Column, Source, columns_of
 from geofilter.run.manifest import Manifest
-from geofilter.run.tensors import unpacked
 
 SCORE_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "file": (np.int32, ()),
@@ -37,37 +34,72 @@ def score_kinds(banks: int) -> dict[str, tuple[type, list[int]]]:
     return {name: (kind, [size or banks for size in sizes]) for name, (kind, sizes) in SCORE_ARRAYS.items()}
 
 
-def read_scores(
-    path: Path, manifest: Manifest, names: Collection[str] | None, known: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a run's scores.safetensors, checked to be such that something may be computed with them.
+class ScoreColumns:
+    """The arrays of a run's scores.safetensors, each checked once to be such that something may be computed with it."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+        self._known: dict[str, Column] = {}
+
+    def of(self, source: Source, manifest: Manifest, names: Collection[str] | None) -> dict[str, Column]:
+        """Those of a file.
+
+        Args:
+            names: of those that are wanted; all if None.
+
+        Raises:
+            RunError: one is missing, or is not what was written.
+        """
+        from safetensors import SafetensorError
+
+        if self._source is None or (self._source.path, self._source.stat) != (source.path, source.stat):
+            self._source, self._known = source, {}
+        names = [*SCORE_ARRAYS] if names is None else names
+        if missing := [name for name in names if name not in self._known]:
+            try:
+                self._known |= _checked(source, manifest, missing, self._known)
+            except (OSError, KeyError, ValueError, SafetensorError) as error:
+                raise source.refuse(f"damaged ({error})") from None
+        return {name: self._known[name] for name in names}
+
+
+def _checked(
+    source: Source, manifest: Manifest, names: Collection[str], known: Mapping[str, Column]
+) -> dict[str, Column]:
+    found, sums = columns_of(source, names)
+    n = manifest["counts"]["scored"]
+    for name in names:
+        kind, sizes = SCORE_ARRAYS[name]
+        found[name].check(kind, (n, *sizes), sums.get(name))
+    for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
+        if name in found and any(rows.min() < 0 or rows.max() >= below for _, rows in found[name].pieces()):
+            raise ValueError(f"{name} has a number other than 0 to {below - 1}")
+    both = {**known, **found}
+    if "file" in both and "line" in both and not {"file", "line"} <= known.keys():
+        _check_places(both["file"], both["line"], manifest)
+    return found
+
+
+def _check_places(file: Column, line: Column, manifest: Manifest) -> None:
+    rows = np.array([info["rows"] for info in manifest["data"]], np.int64)
+    last = -1
+    for (_, files), (_, lines) in zip(file.pieces(), line.pieces(), strict=True):
+        places = np.concatenate([[last], _place(files, lines)])
+        if lines.min() < 1 or (lines > rows[files]).any() or (np.diff(places) <= 0).any():
+            raise ValueError("lines that do not ascend, or that no input has")
+        last = places[-1]
+
+
+def _place(file: I32, line: Positions) -> Positions:
+    return file.astype(np.int64) << 40 | line
+
+
+def rows_of_files(file: Column, files: int) -> list[slice]:
+    """Where the scored rows of each input stand among all, which are in the order of their inputs.
 
     Args:
-        names: of those that are read; all if None.
-        known: others, which have been read before.
-
-    Raises:
-        OSError, SafetensorError: the file cannot be read.
-        KeyError, ValueError: one is missing, or which, and what of it.
+        files: how many inputs there are.
     """
-    arrays = unpacked(path, names)[1]
-    n = manifest["counts"]["scored"]
-    for name in SCORE_ARRAYS if names is None else names:
-        kind, sizes = SCORE_ARRAYS[name]
-        check_array(name, arrays[name], kind, (n, *sizes))
-    for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
-        if n and name in arrays and not (arrays[name].min() >= 0 and arrays[name].max() < below):
-            raise ValueError(f"{name} has a number other than 0 to {below - 1}")
-    both = {**known, **arrays}
-    if n and "file" in both and "line" in both:
-        _check_places(both["file"], both["line"], manifest)
-    for array in arrays.values():
-        array.setflags(write=False)  # they are given out again
-    return arrays
-
-
-def _check_places(file: I32, line: Positions, manifest: Manifest) -> None:
-    rows = np.array([info["rows"] for info in manifest["data"]], np.int64)
-    place = file.astype(np.int64) << 40 | line
-    if line.min() < 1 or (line > rows[file]).any() or (np.diff(place) <= 0).any():
-        raise ValueError("lines that do not ascend, or that no input has")
+    counts = sum((np.bincount(rows, minlength=files) for _, rows in file.pieces()), np.zeros(files, np.int64))
+    ends = np.cumsum(counts).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

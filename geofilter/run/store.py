@@ -30,11 +30,12 @@ from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import from_json, locked, write_json
 from geofilter.rows.reading import Reading
+from geofilter.run.column import Column, Source
 from geofilter.run.lines_at import believed_lines
 from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started, again, read_manifest, remedy
 from geofilter.run.mirror import behind, mirror_of
 from geofilter.run.names import FEATURES, LABELS, LINES, MANIFEST, PLAN, QUARANTINE, SCORES, SCORING, VECTORS
-from geofilter.run.score_arrays import SCORE_ARRAYS, read_scores
+from geofilter.run.score_arrays import ScoreColumns
 from geofilter.run.shard import Outline, Read, Shard, checked, features_of
 from geofilter.stores import is_url
 from geofilter.sums import FileSum, sealed, sum_of
@@ -56,8 +57,7 @@ class Run:
         """what keeps the folder the same as a run in a store; None of a run that lies here"""
         self._believed: dict[str, tuple[int, int, FileSum]] = {}
         """of files that were held against their hash: size and time then, and the hash"""
-        self._scores: tuple[tuple[int, int, FileSum], dict[str, npt.NDArray[Any]]] | None = None
-        """the scores as they were read last, and of which file"""
+        self._columns = ScoreColumns()
 
     @classmethod
     def open(cls, path: Path | str, scoring: str = "") -> Run:
@@ -261,18 +261,16 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        from safetensors import SafetensorError
+        return {name: column.whole() for name, column in self.columns(names).items()}
 
-        path = self.believed(SCORES)
-        if self._scores is None or self._scores[0] != self._believed[SCORES]:
-            self._scores = self._believed[SCORES], {}
-        known = self._scores[1]
-        if missing := [name for name in names or SCORE_ARRAYS if name not in known]:
-            try:
-                known |= read_scores(path, self.manifest, missing if names or known else None, known)
-            except (OSError, KeyError, ValueError, SafetensorError) as error:
-                raise self.damaged(SCORES, f"damaged ({error})") from None
-        return {name: known[name] for name in names} if names else dict(known)
+    def columns(self, names: Collection[str] | None = None) -> dict[str, Column]:
+        """The same, to be read where they are needed; see `arrays`."""
+        return self._columns.of(self.source(SCORES), self.manifest, names)
+
+    def source(self, name: str) -> Source:
+        """A file of the run, once it is `believed`, to be read where it is needed."""
+        path = self.believed(name)
+        return Source(path, self._believed[name][:2], partial(self.damaged, name))
 
     def scores(self) -> Iterator[ScoreLine]:
         """The lines of scores.jsonl.

@@ -117,6 +117,21 @@ def unpacked(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, 
     return from_json(text), arrays
 
 
+def said_of(path: Path) -> dict[str, str]:
+    """The hashes that the arrays of a file are to have, see `arrays.array_sum`.
+
+    Raises:
+        OSError, SafetensorError: the file cannot be read.
+        ValueError: what is said of the arrays is not what was written.
+    """
+    from safetensors import safe_open
+
+    unpacked(path, [])
+    with safe_open(ordinary(path), framework="numpy") as handle:
+        held = from_json((handle.metadata() or {})[_HELD])
+    return {name: of for name, of in held["sums"].items() if name != _ABOUT}
+
+
 def outlined(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], str]:
     """What is said about the arrays of a file and their shapes, without reading them, and a hash of what all of them
     are to be.

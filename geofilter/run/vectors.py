@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from geofilter.arrays import F32, check_array
+from geofilter.arrays import F32
 from geofilter.bank.features import Pooled
 from geofilter.bank.space import F16, Content
 from geofilter.errors import RunError
+from geofilter.run.column import Column, columns_of
 from geofilter.run.names import VECTORS
 from geofilter.run.store import Run
-from geofilter.run.tensors import unpacked
 
 ROWS, _CENTRE, _BASIS = "vectors", "centre", "basis"
 
@@ -24,8 +24,8 @@ ROWS, _CENTRE, _BASIS = "vectors", "centre", "basis"
 class Vectors:
     """The rows of a run in the space of what they are about, see `bank.space`."""
 
-    rows: F16
-    """(n, k) c of each scored row, in input order"""
+    rows: Column
+    """(n, k) c of each scored row, in input order, in half precision"""
     content: Content
     """what puts other rows into the same space"""
 
@@ -41,15 +41,16 @@ class Vectors:
         manifest = run.manifest
         if VECTORS not in manifest["files"]:
             return None
-        path = run.believed(VECTORS, manifest["files"])
+        source = run.source(VECTORS)
         try:
-            a = unpacked(path)[1]
-            check_array(_CENTRE, a[_CENTRE], np.float32)
-            check_array(_BASIS, a[_BASIS], np.float16, (len(a[_CENTRE]), None))
-            check_array(ROWS, a[ROWS], np.float16, (manifest["counts"]["scored"], a[_BASIS].shape[1]))
+            found, sums = columns_of(source)
+            centre, basis, rows = (found[name] for name in (_CENTRE, _BASIS, ROWS))
+            centre.check(np.float32, (None,), sums[_CENTRE])
+            basis.check(np.float16, (len(centre), None), sums[_BASIS])
+            rows.check(np.float16, (manifest["counts"]["scored"], basis.shape[1]), sums[ROWS])
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise run.damaged(VECTORS, f"damaged ({error})") from None
-        return cls(a[ROWS], Content(a[_CENTRE], a[_BASIS]))
+        return cls(rows, Content(centre.whole(), basis.whole()))
 
 
 def vector_arrays(content: Content) -> tuple[dict[str, tuple[Any, tuple[int]]], dict[str, F32 | F16]]:
@@ -70,7 +71,7 @@ def differing(vectors: Vectors, pooled: Pooled, start: int) -> int | None:
         start: how many rows of the run are before them.
     """
     ours = vectors.content.of(pooled)
-    theirs = vectors.rows[start : start + len(ours)].astype(np.float32)
+    theirs = vectors.rows.read(start, start + len(ours)).astype(np.float32)
     far = np.flatnonzero((np.abs(ours - theirs) > ROUNDING).any(1))
     return int(far[0]) if len(far) else None
 

@@ -100,7 +100,7 @@ def _walk(
     found: Findings,
 ) -> None:
     """Hold every row of an input against the file where the cut puts it, in order."""
-    info, arrays = manifest["data"][index], selection.arrays
+    info, arrays = manifest["data"][index], run.arrays(["file", "line"])
     here = arrays["file"] == index
     gone = set(arrays["line"][here & selection.removed].tolist())
     aside = Following(q for q in run.quarantine() if q["file"] == info["path"])

@@ -18,7 +18,9 @@ from helpers.runs import write_manifest
 from geofilter.cut.cut import Cut
 from geofilter.cut.gate import check, markdown, part_of, text
 from geofilter.errors import InputError, RunError
+from geofilter.run.column import Source, columns_of
 from geofilter.run.store import Run
+from geofilter.run.tensors import packed
 
 CI = Path(__file__).parents[2] / "examples" / "ci"
 
@@ -40,14 +42,17 @@ def scanned(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def run(scanned: Path, monkeypatch) -> Run:
+def run(scanned: Path, tmp_path: Path, monkeypatch) -> Run:
     """The run, its percentiles replaced: eight of the forty scored rows are at 0.995, one of them in a.jsonl."""
     monkeypatch.chdir(scanned)
     opened = Run.open(Path("run"))
-    arrays = opened.arrays()
     percentile = np.full(40, 0.5)
     percentile[[0, *range(10, 17)]] = 0.995
-    monkeypatch.setattr(Run, "arrays", lambda self, names=None: {**arrays, "percentile": percentile})
+    path = tmp_path / "percentile.safetensors"
+    path.write_bytes(packed({"percentile": percentile}, {}))
+    source = Source(path, (path.stat().st_size, path.stat().st_mtime_ns), RunError)
+    columns = {**opened.columns(), **columns_of(source)[0]}
+    monkeypatch.setattr(Run, "columns", lambda self, names=None: {name: columns[name] for name in names or columns})
     return opened
 
 
