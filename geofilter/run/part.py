@@ -158,6 +158,7 @@ class PartMaker:
 
     def _columns(self, scored: ShardScores) -> dict[str, npt.NDArray[Any]]:
         shard, best, each = scored.shard, scored.best, np.arange(len(scored.best))
+        loss = {} if shard.loss is None else {"loss": shard.loss}
         return {
             "file": shard.file,
             "line": shard.line,
@@ -170,6 +171,7 @@ class PartMaker:
             "n_tokens": shard.pooled.n_tokens,
             "n_turns": shard.n_turns,
             "shape": shard.shape,
+            **loss,
         }
 
 

@@ -150,7 +150,7 @@ class _Joined:
                 joined = cls(
                     maker,
                     lines,
-                    GrowingTensors(scores, score_kinds(len(maker.scorers)), total, {}),
+                    GrowingTensors(scores, score_kinds(len(maker.scorers), run.manifest), total, {}),
                     GrowingTensors(about, vectors, total, whole),
                 )
                 yield joined

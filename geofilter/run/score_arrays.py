@@ -32,9 +32,18 @@ SCORE_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 """the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
 
 
-def score_kinds(banks: int) -> dict[str, tuple[type, list[int]]]:
+LOSS_ARRAY: dict[str, tuple[type, tuple[int | None, ...]]] = {"loss": (np.float32, (2,))}
+"""one more, of a run with --with-loss, see `Shard.loss`"""
+
+
+def arrays_of(manifest: Manifest) -> dict[str, tuple[type, tuple[int | None, ...]]]:
+    """The arrays that a run has."""
+    return SCORE_ARRAYS | (LOSS_ARRAY if manifest["encoding"].get("with_loss") else {})
+
+
+def score_kinds(banks: int, manifest: Manifest) -> dict[str, tuple[type, list[int]]]:
     """Element type of each array, and its sizes after the first, of a run that is scored under so many banks."""
-    return {name: (kind, [size or banks for size in sizes]) for name, (kind, sizes) in SCORE_ARRAYS.items()}
+    return {name: (kind, [size or banks for size in sizes]) for name, (kind, sizes) in arrays_of(manifest).items()}
 
 
 def read_scores(
@@ -51,9 +60,9 @@ def read_scores(
         KeyError, ValueError: one is missing, or which, and what of it.
     """
     arrays = unpacked(path, names)[1]
-    n = manifest["counts"]["scored"]
-    for name in SCORE_ARRAYS if names is None else names:
-        kind, sizes = SCORE_ARRAYS[name]
+    n, kinds = manifest["counts"]["scored"], arrays_of(manifest)
+    for name in kinds if names is None else names:
+        kind, sizes = kinds[name]
         check_array(name, arrays[name], kind, (n, *sizes))
     for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
         if n and name in arrays and not (arrays[name].min() >= 0 and arrays[name].max() < below):

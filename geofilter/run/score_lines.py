@@ -34,6 +34,7 @@ class LineWriter:
         score, percentile = ([_rounded(row, 6) for row in of] for of in (scored.standard, scored.percentile))
         columns = (shard.file, shard.line, shard.pooled.n_tokens, shard.response_tokens, shard.windows)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        loss = _losses(shard)
         out = [""] * len(rows)
         for b, under in enumerate(scored.under):
             name, here = self._banks[b], under.rows.tolist()
@@ -49,7 +50,7 @@ class LineWriter:
                     f'{{"file": {self._files[file]}, "line": {line}, "sha256": "{scored.shas[i]}", '
                     f'"score": {score[b][i]}, "percentile": {percentile[b][i]}, "bank": {name}, "banks": {{{each}}}, '
                     f'{topics}, "n_tokens": {n_tokens}, "response_tokens": {response_tokens}, "windows": {windows}, '
-                    f"{carried}{like}}}\n"
+                    f"{loss[i]}{carried}{like}}}\n"
                 )
         try:
             return "".join(out).encode()
@@ -78,6 +79,14 @@ class LineWriter:
                 joined(texts, sizes.tolist()), _rounded(found.common, 6), _rounded(found.explained, 5), strict=True
             )
         ]
+
+
+def _losses(shard: Shard) -> list[str]:
+    """What a line says of its row's loss; nothing in a run without it."""
+    if shard.loss is None:
+        return [""] * len(shard.line)
+    both = [[repr(round(value, 4)) if value >= 0 else "null" for value in of] for of in shard.loss.tolist()]
+    return [f'"loss": {{"with_prompt": {prompted}, "without_prompt": {alone}}}, ' for prompted, alone in both]
 
 
 def _percent(text: str) -> str:

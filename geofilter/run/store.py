@@ -34,7 +34,7 @@ from geofilter.run.lines_at import believed_lines
 from geofilter.run.manifest import Manifest, Quarantined, ScoreLine, Started, again, read_manifest, remedy
 from geofilter.run.mirror import behind, mirror_of
 from geofilter.run.names import FEATURES, LABELS, LINES, MANIFEST, PLAN, QUARANTINE, SCORES, SCORING, VECTORS
-from geofilter.run.score_arrays import SCORE_ARRAYS, read_scores
+from geofilter.run.score_arrays import arrays_of, read_scores
 from geofilter.run.shard import Outline, Read, Shard, checked, features_of
 from geofilter.stores import is_url
 from geofilter.sums import FileSum, sealed, sum_of
@@ -263,13 +263,14 @@ class Run:
         """
         from safetensors import SafetensorError
 
-        path = self.believed(SCORES)
+        manifest = self.manifest
+        path = self.believed(SCORES, manifest["files"])
         if self._scores is None or self._scores[0] != self._believed[SCORES]:
             self._scores = self._believed[SCORES], {}
         known = self._scores[1]
-        if missing := [name for name in names or SCORE_ARRAYS if name not in known]:
+        if missing := [name for name in names or arrays_of(manifest) if name not in known]:
             try:
-                known |= read_scores(path, self.manifest, missing if names or known else None, known)
+                known |= read_scores(path, manifest, missing if names or known else None, known)
             except (OSError, KeyError, ValueError, SafetensorError) as error:
                 raise self.damaged(SCORES, f"damaged ({error})") from None
         return {name: known[name] for name in names} if names else dict(known)
