@@ -46,13 +46,13 @@ class LossReader:
         try:
             folder = whole_model(target, offline=offline, notify=notify)
             _refuse_cut(folder)
-            self._model, tokenizer = whole(folder, loading, target.adapter_dir)
+            self._model, self.tokenizer = whole(folder, loading, target.adapter_dir)
         except TargetError as error:
             raise TargetError(
                 f"--with-loss needs the whole model, all layers and the output head: {error}; or leave --with-loss out"
             ) from None
         self._device = choose_device(loading.device)
-        self._pad_id = pad_id(tokenizer, self._model)
+        self._pad_id = pad_id(self.tokenizer, self._model)
         self._steady = steady_length(self._model.config.get_text_config(decoder=True))
         numbers = NUMBERS["cpu" if self._device.type == "cpu" else "cuda"]
         vocabulary = len(self._model.get_output_embeddings().weight)
