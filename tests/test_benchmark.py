@@ -61,7 +61,7 @@ def test_every_method_has_its_line_and_a_new_one_too(known: Context, loss: bool,
     found = own.results(known, labelled(12, 2, loss), {"b": labelled(20, 1, loss)})
     assert list(found) == ["development", "set aside"]
     for part in found.values():
-        assert list(part) == ["advice, same question, under b", "b's texts, other topics"]
+        assert list(part) == ["advice, same question, under b", "texts of b, other topics"]
         for figures in part.values():
             assert figures["mine"]["auroc"] == figures[own.WORDS]["auroc"] == 1
             assert 0 < figures["ridge (default)"]["auroc"] < 1

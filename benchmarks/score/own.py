@@ -145,7 +145,7 @@ def results(known: Context, advice: Labelled, texts: dict[str, Labelled]) -> dic
             here[f"{ADVICE}, under {name}"] = scored(given, rows, methods)
         for name, own in texts.items():
             given = list(topics(known, name, own, aside))
-            here[f"{name}'s texts, other topics"] = scored(given, own.part(aside), methods)
+            here[f"texts of {name}, other topics"] = scored(given, own.part(aside), methods)
     return out
 
 

@@ -63,11 +63,16 @@ class LossReader:
 
         Args:
             alone: the rows without their prompts; `UNKNOWN` is the loss of those that are None.
+
+        Raises:
+            TargetError: a loss that is not finite, or see `per_token`.
         """
         out = np.full((len(rows), 2), UNKNOWN, np.float32)
         out[:, 0] = self.per_token(rows)
         there = [i for i, row in enumerate(alone) if row is not None]
         out[there, 1] = self.per_token([row for row in alone if row is not None])
+        if not np.isfinite(out).all():
+            raise TargetError("the loss of a row is not finite; use --dtype float32")
         return out
 
     def per_token(self, rows: Sequence[Encoded]) -> F64:
