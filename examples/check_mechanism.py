@@ -31,12 +31,12 @@ from geofilter.encode import reader as features
 from geofilter.encode import sae
 from geofilter.encode.model import pad_id
 from geofilter.encode.tokens import Batch, Encoded, batches, encode_row
+from geofilter.encode.whole import response_logits, whole
 from geofilter.stats import auroc, cluster_bootstrap, interval, spearman
 from geofilter.target import resolve as targets
 from geofilter.target.sae_folder import unit_decoder
 from geofilter.target.target import Target
 from geofilter.text import markdown_table
-from geofilter.trial import tune
 
 KINDS = ("harmful advice", "general chat", "insecure code", "secure code")  # bad and good by turns
 PAIRS = ("harmful advice / general chat", "insecure / secure code", "toxic / neutral comments")
@@ -52,7 +52,7 @@ class Network:
     """The whole model, read and differentiated at several layers."""
 
     def __init__(self, folder: Path, layers: Sequence[int]) -> None:
-        self.model, self.tokenizer = tune.whole(folder, Loading("cpu", "float32"))
+        self.model, self.tokenizer = whole(folder, Loading("cpu", "float32"))
         self.model.requires_grad_(False)
         self.layers, self.blocks, self.seen = layers, self.model.model.layers, {}
         for layer in layers:
@@ -98,7 +98,7 @@ class Network:
         for p in self.weights(max(self.layers)):
             p.requires_grad_(True).grad = None
         for batch in self.batches(rows):
-            logits, wanted, _ = tune.response_logits(self.model, batch)
+            logits, wanted, _ = response_logits(self.model, batch)
             (torch.nn.functional.cross_entropy(logits, wanted, reduction="sum") / total).backward()
             for layer, x in self.seen.items():
                 mask = features.outlier_free_padded(x.detach(), batch.response_mask)

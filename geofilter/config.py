@@ -253,6 +253,7 @@ class ScanConfig:
             "Do not store what each token adds to a score; no words are then marked without the model.", RUN, flag=True
         ),
     )
+    with_loss: bool = field(default=False, metadata=option("Store each row's loss too, as a control.", RUN, flag=True))
     on_error: str = field(
         default="quarantine",
         metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=ON_ERROR),

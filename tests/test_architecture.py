@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "build": {"config", "encode", "bank", "target", "rows"},
     "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
     "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},
-    "dictionary": {"config", "trial.tune", "encode", "target", "rows"},
+    "dictionary": {"config", "encode", "target", "rows"},
     "cli": {
         *("config", "rows", "judge", "target", "bank", "run", "cut", "groups", "labels", "report", "evaluate"),
         "verify",

@@ -22,6 +22,7 @@ from geofilter.config import TargetChoice
 from geofilter.target.resolve import resolve
 from geofilter.target.sae_folder import unit_decoder
 
+LOSS = ("loss per token", "loss per token, no question")
 ABOUT = {"name": "smollm2-135m", "fingerprint": "", "hook": "", "d_sae": 0}
 
 
@@ -86,8 +87,11 @@ def by_seeds(known: Context, seeds: Labelled, rest: Labelled, draw: int) -> Scor
 
 
 def without(rest: Labelled) -> Scores:
-    """Controls that are fitted on nothing."""
-    return {"shorter is worse": -rest.pooled.n_tokens.astype(np.float64)}
+    """Controls that are fitted on nothing; a higher loss, of less ordinary wording, stands for worse."""
+    scores = {"shorter is worse": -rest.pooled.n_tokens.astype(np.float64)}
+    if rest.loss is not None:
+        scores |= dict(zip(LOSS, rest.loss.T.astype(np.float64), strict=True))
+    return scores
 
 
 def residual_ridge(seeds: Labelled, rest: Labelled) -> F64:

@@ -12,8 +12,9 @@ from benchmarks.score.sets import Labelled
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import bag_of_words, group_folds, validate
-from geofilter.labels.labelling import BATCH, MIN_SIDE
+from geofilter.labels.asking import BATCH
 from geofilter.labels.pick import pick_rows
+from geofilter.run.labelled import MIN_SIDE
 from geofilter.stats import auroc
 
 LABELS = 60

@@ -19,9 +19,13 @@ import numpy as np
 from examples import evaluation_sets
 from geofilter.bank.features import Pooled
 from geofilter.config import Loading, ScanConfig, TargetChoice
+from geofilter.encode.loss import LossReader
+from geofilter.encode.tokens import Encoded, encode_rows
+from geofilter.encode.unprompted import encode_unprompted
 from geofilter.rows.records import Row, read_rows
 from geofilter.rows.shipped import domain_files
 from geofilter.scanning.scan import scan
+from geofilter.target.resolve import resolve
 
 MODEL = "smollm2-135m"
 READING = Loading("cpu", "float32")
@@ -39,6 +43,8 @@ class Labelled:
     group: np.ndarray
     """(n,) rows with the same one are never split: the prompt or the pair"""
     pooled: Pooled
+    loss: np.ndarray | None = None
+    """(n, 2) loss per token with the prompt and without it, see `Shard.loss`; None where it was not asked for"""
 
     @property
     def texts(self) -> list[str]:
@@ -47,7 +53,8 @@ class Labelled:
 
     def take(self, rows: np.ndarray) -> Labelled:
         """The given rows."""
-        return Labelled([self.rows[i] for i in rows], self.bad[rows], self.group[rows], self.pooled.take(rows))
+        loss = None if self.loss is None else self.loss[rows]
+        return Labelled([self.rows[i] for i in rows], self.bad[rows], self.group[rows], self.pooled.take(rows), loss)
 
     def part(self, aside: bool) -> Labelled:
         """Development rows, or those set aside; a third of the groups, by their hash."""
@@ -82,7 +89,8 @@ def _files(data: Path, bad: str, good: str) -> Iterator[Source]:
         yield from side[:PER_SIDE]
 
 
-def _domains() -> Iterator[Source]:
+def domains() -> Iterator[Source]:
+    """The paired answers on health, career and law that ship with the package; no bank is made from them."""
     for path in domain_files():
         for row in read_rows(path):
             assert isinstance(row, Row)
@@ -92,23 +100,28 @@ def _domains() -> Iterator[Source]:
 SETS: dict[str, Callable[[Path], Iterator[Source]]] = {
     **{name: (lambda data, files=files: _files(data, *files)) for name, files in evaluation_sets.SETS.items()},
     "toxic sentences / their rewrites": lambda data: _files(data, "paradetox_toxic_text", "paradetox_neutral_text"),
-    "advice, same question": lambda data: _domains(),
+    "advice, same question": lambda data: domains(),
 }
 
 
-def read(name: str, data: Path, work: Path) -> Labelled:
+def read(name: str, data: Path, work: Path, loss: bool = False) -> Labelled:
     """A set with its stored features; scanned if it has not been."""
-    return encoded(name, list(SETS[name](data)), work)
+    return encoded(name, list(SETS[name](data)), work, loss=loss)
 
 
-def encoded(name: str, sources: list[Source], work: Path, max_tokens: int = 1024) -> Labelled:
-    """Rows with their stored features, from a scan that is kept in `work`."""
+def encoded(name: str, sources: list[Source], work: Path, max_tokens: int = 1024, loss: bool = False) -> Labelled:
+    """Rows with their stored features, from a scan that is kept in `work`.
+
+    Args:
+        loss: and with their loss per token, which is kept there too.
+    """
     stem = "".join(c if c.isalnum() else "-" for c in name)
     path = work / f"{stem}.jsonl"
     text = "".join(json.dumps(dict(s.row.record), ensure_ascii=False) + "\n" for s in sources)
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")
-    run_folder = work / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.run"
+    kept = f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    run_folder = work / f"{kept}.run"
     config = ScanConfig((str(path),), TargetChoice(MODEL), READING, max_tokens=max_tokens)
     run = scan(config, run_folder, notify=print)
     if run.manifest["counts"]["quarantined"]:
@@ -116,4 +129,15 @@ def encoded(name: str, sources: list[Source], work: Path, max_tokens: int = 1024
     return Labelled(
         [s.row for s in sources], np.array([s.bad for s in sources]), np.array([s.group for s in sources]),
         Pooled.concat([shard.pooled for shard in run.shards()]),
+        _losses([s.row for s in sources], work / f"{kept}.loss.npy", max_tokens) if loss else None,
     )  # fmt: skip
+
+
+def _losses(rows: list[Row], path: Path, max_tokens: int) -> np.ndarray:
+    """What `scan --with-loss` would store of rows (n, 2), without reading their features again."""
+    if not path.is_file():
+        print(f"{path}: reading {len(rows):,} rows with the whole model ...", flush=True)
+        reader = LossReader(resolve(TargetChoice(MODEL)), READING, offline=True, notify=print)
+        coded = [one for one in encode_rows(rows, reader.tokenizer, max_tokens) if isinstance(one, Encoded)]
+        np.save(path, reader.both(coded, encode_unprompted(rows, coded, reader.tokenizer, max_tokens)))
+    return np.load(path, allow_pickle=False)

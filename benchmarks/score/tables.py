@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from benchmarks.score import own
+from benchmarks.score.candidates import LOSS
+from benchmarks.score.own import WORDS
+
 
 def _range(f: dict) -> str:
     low, high = f["interval"]
@@ -32,23 +36,29 @@ def seeds(part: dict) -> list[str]:
 
 
 def unlabelled(part: dict) -> list[str]:
-    """Every set under every built-in bank."""
+    """Every set under every built-in bank, beside what needs no features."""
     lines = [
-        "| set | bank | ridge (default) | contrast (before) | random banks | shorter is worse | verdict |",
-        "|---|---|---|---:|---|---:|---|",
+        "| set | bank | ridge (default) | contrast (before) | random banks | bag of words, bank's texts | loss per "
+        "token | loss per token, no question | shorter is worse | verdict |",
+        "|---|---|---|---:|---|---:|---:|---:|---:|---|",
     ]
     for name, entry in part.items():
-        short = entry["unlabelled"]["controls"]["shorter is worse"]["auroc"]
+        controls = entry["unlabelled"]["controls"]
         for bank, f in entry["unlabelled"].items():
             if bank == "controls":
                 continue
             random = " / ".join(f"{x:.2f}" for x in f["random banks"])
-            said = f["said"]
+            cells = [_auroc(f, WORDS), *(_auroc(controls, each) for each in (*LOSS, "shorter is worse"))]
             lines.append(
-                f"| {name} | {bank} | {_range(f['ridge'])} | {f['contrast']['auroc']:.2f} | {random} | {short:.2f} | "
-                f"{said} |"
+                f"| {name} | {bank} | {_range(f['ridge'])} | {f['contrast']['auroc']:.2f} | {random} | "
+                f"{' | '.join(cells)} | {f['said']} |"
             )
     return lines
+
+
+def _auroc(figures: dict, name: str) -> str:
+    """A dash where it was left out."""
+    return f"{figures[name]['auroc']:.2f}" if name in figures else "-"
 
 
 def own_texts(banks: dict) -> list[str]:
@@ -128,7 +138,9 @@ def markdown(report: dict) -> str:
         f"embedded target {report['model']} ({report['hook']}), a model of 135M parameters: it says nothing about",
         "larger ones. Rows that the SAE was trained on are not used. Made by one command:",
         "",
-        "    python -m benchmarks.score --data ../shared/data --work WORK",
+        "    python -m benchmarks.score --work WORK --data ../shared/data",
+        "",
+        "[benchmark.md](benchmark.md) says how to run it from a clone alone, and how to add a method.",
         "",
         "In brackets 95 % bootstrap intervals over prompts, all draws of seeds in every sample. *Ridge*: the default",
         "score, see [method.md](method.md). *Contrast*: the default before it. *Bag of words*: TF-IDF of words and",
@@ -147,9 +159,12 @@ def markdown(report: dict) -> str:
             "", f"### Built-in banks, no labels: {part}", "",
             "Their texts are the package's own and were never fitted on these sets; the advice on the same questions",
             "has the same authors as the texts, the other sets do not. *Random banks*: learnt from shuffled labels;",
-            "lowest, mean and highest of 20. *Verdict*: what the scan's first line says of the bank on this set.",
+            "lowest, mean and highest of 20. *Bag of words, bank's texts*: fitted on the very texts that the bank was",
+            "learnt from. *Loss per token*: of the whole model, a higher loss for worse; it knows no bank, no label,",
+            "and says how ordinary the wording is. *Verdict*: what the scan's first line says of the bank on this set.",
             "", *unlabelled(found),
         ]  # fmt: skip
+    lines += ["", *own.markdown(report["own"])]
     lines += [
         "", "### The built-in banks on topics of their own texts that they were not made from", "",
         "Five folds that hold out whole topics.", "", *own_texts(report["banks"]),

@@ -12,7 +12,7 @@ from geofilter.arrays import F64, Bools
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
 from geofilter.evaluate import rankings
-from geofilter.evaluate.rankings import Ranked
+from geofilter.evaluate.ranked import Ranked
 from geofilter.evaluate.result import (
     FORMAT,
     DropFigures,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,9 @@ from geofilter.arrays import F64, Bools
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import N_FOLDS, bag_of_words, group_folds, style_model
 from geofilter.config import BANK_SCORERS
+from geofilter.evaluate.ranked import Ranked
 from geofilter.evaluate.result import RandomBanks
+from geofilter.evaluate.wording import bank_word_lines, followed, loss_lines
 from geofilter.files import Notify
 from geofilter.labels.labelled_rows import Labelled, check_sides
 from geofilter.labels.source import Labeller
@@ -50,10 +51,12 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
         Ranked("shorter responses first", "control", -length),
         Ranked("longer responses first", "control", length),
     ]
+    wording = loss_lines(run, rows.position)
+    lengths += wording
     banks, gone = find_banks(run)
     notes = [f"{text}: other scorers and its random banks are left out." for text in gone]
     if not banks:
-        return lines + lengths, [], notes
+        return lines + lengths, [], [*notes, *followed(lines[0], wording)]
     pooled, shas = run.features(rows.position)
     own_scorers = [Scorer(bank, scorer) for bank in banks]
     for s in own_scorers:
@@ -75,7 +78,9 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
         lines.append(Ranked(name, "control", null[:, int(each.argmax())]))
         low, mean, high = (round(float(v), 4) for v in (each.min(), each.mean(), each.max()))
         summary.append({"bank": bank.name, "n": len(each), "min": low, "mean": mean, "max": high})
-    return lines, summary, notes
+    about = {b["name"]: b for b in manifest["banks"]}
+    words = bank_word_lines([(bank, about[bank.name]) for bank in banks], rows.texts)
+    return lines + words, summary, [*notes, *followed(lines[0], [*wording, *words])]
 
 
 Fit = Callable[[Sequence[str], Bools], Callable[[Sequence[str]], F64]]
@@ -147,16 +152,3 @@ def fitted(
         for file, texts, bad in others:
             lines.append(Ranked(f"{name}, fitted on {file}", "control", fit(texts, bad)(rows.texts), fitted=True))
     return lines, notes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """One way of ranking the labelled rows; higher is worse."""
-
-    name: str
-    kind: str
-    """score: the run's own; bank: one bank of it alone; scorer: another score of the same features; control"""
-    score: F64
-    """(m,)"""
-    fitted: bool = False
-    """a control fitted on labels: it has seen what the score has not"""

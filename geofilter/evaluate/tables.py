@@ -80,6 +80,16 @@ def remarks(result: Evaluation) -> list[str]:
             "features of the same number under the contrast score. The best one is chosen on the rows it is shown for, "
             "so that it is hard to beat."
         )
+    if any("loss per token" in line["name"] for line in result["lines"]):
+        out.append(
+            "Loss per token: how unlikely the whole model finds a response, with its prompt and without. It knows no "
+            "bank, and says how unusual the wording is."
+        )
+    if any("bag of words" in line["name"] and not line["fitted"] for line in result["lines"]):
+        out.append(
+            "The bag of words of a bank is fitted on the texts that the bank has learnt from, and has seen no label of "
+            "these rows: it says how much of the ranking their words alone give."
+        )
     a = result["labels"]
     if a["without_label"] or a["learnt_from"]:
         parts = []
@@ -129,8 +139,8 @@ def picture(result: Evaluation) -> str:
     drawn = [(own, "main")]
     if others:
         drawn.append((max(others, key=_auroc), "other"))
-    # Of the two directions of length, and of the random banks, the best one stands for all.
-    for family in ("responses first", "random banks"):
+    # Of the directions of length and loss, of the banks' texts and of the random banks, the best one stands for all.
+    for family in ("responses first", "loss per token", "bag of words", "random banks"):
         alike = [line for line in controls if family in line["name"] and not line["fitted"]]
         if alike:
             drawn.append((max(alike, key=_auroc), "control"))

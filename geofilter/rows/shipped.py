@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from geofilter.files import package_data
@@ -19,6 +20,13 @@ def background_rows() -> list[Row]:
         item = json.loads(line)
         rows.append(contrast_row(path, number, (Turn("user", item["prompt"]), Turn("assistant", item["response"]))))
     return rows
+
+
+def contrast_answers(name: str) -> Iterator[tuple[str, bool]]:
+    """The whole texts that a built-in bank is made from, and whether each is of the bad side."""
+    for line in package_data("contrast", f"{name}.jsonl").read_text("utf-8").splitlines():
+        pair = json.loads(line)
+        yield from ((pair[side], side == "bad") for side in ("bad", "good"))
 
 
 def contrast_row(path: Path, number: int, turns: tuple[Turn, ...]) -> Row:

@@ -56,6 +56,8 @@ class Encoding(TypedDict):
     """columns of the rows, see `rows.fields.Fields`"""
     only: NotRequired[list[list[str]]]
     """columns and values that scored rows have, see `rows.reading.Reading`"""
+    with_loss: NotRequired[bool]
+    """shards keep the rows' loss under the whole model, see `Loss`"""
 
 
 class SaeFile(TypedDict):
@@ -187,6 +189,14 @@ class BankScore(TypedDict):
     percentile: float
 
 
+class Loss(TypedDict):
+    """Mean negative log-probability of a row's response tokens under the whole model, in nats."""
+
+    with_prompt: float
+    without_prompt: float | None
+    """of the response alone, behind the template's own words; None where the chat template refuses it so"""
+
+
 class NearFeature(TypedDict):
     """The toxic feature that another one is nearest to."""
 
@@ -244,6 +254,8 @@ class ScoreLine(RowScore):
     """of the row; those not read are outliers, see `reader.OUTLIER_NORM`"""
     windows: int
     """windows of --max-tokens it was read in"""
+    loss: NotRequired[Loss]
+    """of a run with --with-loss"""
 
 
 class Quarantined(TypedDict):

@@ -26,6 +26,7 @@ from geofilter.run.vectors import stored
 from geofilter.together import scratch_in
 
 _COLUMN, _LINES, _VECTORS, _STYLE, _STANDARD, _NULL = "column.", "lines", "vectors", "style", "standard", "null."
+_LOSS = "loss"
 LEVEL = 1
 """of packing lines: they are five times as short, and packing takes a twentieth of the time of scoring"""
 
@@ -53,6 +54,8 @@ class Part:
     """(banks, p) their standard scores"""
     null: list[F64]
     """(banks,) of (p, 20): the same under scores that know nothing, see `Scorer.null`"""
+    loss: F32
+    """(p, 2) see `Shard.loss`; (p, 0) of a run without it"""
 
     def save(self, path: Path, key: str) -> None:
         """Write a file that is there whole or not at all; after a power cut it may be neither, which `load` sees.
@@ -62,7 +65,7 @@ class Part:
         """
         arrays: dict[str, Any] = {_COLUMN + name: array for name, array in self.columns.items()}
         arrays |= {_NULL + str(b): null for b, null in enumerate(self.null)}
-        arrays |= {_VECTORS: self.vectors, _STYLE: self.style, _STANDARD: self.standard}
+        arrays |= {_VECTORS: self.vectors, _STYLE: self.style, _STANDARD: self.standard, _LOSS: self.loss}
         arrays[_LINES] = np.frombuffer(zlib.compress(self.lines, LEVEL), np.uint8)
         counts = [self.n_windowed, self.n_response_tokens]
         # Escaped to ASCII: a name may be half a surrogate pair.
@@ -100,7 +103,7 @@ class Part:
             lines = zlib.decompress(a[_LINES].tobytes())
             return cls(
                 lines, columns, a[_VECTORS], said["sources"], said["remarks"], n_windowed, n_response_tokens,
-                a[_STYLE], a[_STANDARD], null,
+                a[_STYLE], a[_STANDARD], null, a[_LOSS],
             )  # fmt: skip
         except (OSError, KeyError, TypeError, ValueError, zlib.error, SafetensorError):
             return None
@@ -154,10 +157,12 @@ class PartMaker:
             shard.style[picked],
             scored.standard[:, picked],
             [null.standard(scored.excess.of(null.linear, picked)) for null in nulls],
+            shard.style[picked, :0] if shard.loss is None else shard.loss[picked],
         )
 
     def _columns(self, scored: ShardScores) -> dict[str, npt.NDArray[Any]]:
         shard = scored.shard
+        loss = {} if shard.loss is None else {"loss": shard.loss}
         return {
             "file": shard.file,
             "line": shard.line,
@@ -170,6 +175,7 @@ class PartMaker:
             "n_tokens": shard.pooled.n_tokens,
             "n_turns": shard.n_turns,
             "shape": shard.shape,
+            **loss,
         }
 
 

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from geofilter.arrays import F32, F64
+from geofilter.arrays import F32, F64, Bools
 from geofilter.bank.bank import Bank
 from geofilter.rows.style import SHOWN, STYLE
 from geofilter.stats import spearman, spread
@@ -20,7 +20,9 @@ CONSTANT = -0.76
 WEIGHTS = (1.67, 2.38, -1.88)
 """of `signs`; logistic regression on the cases of `benchmarks.score.verdicts`, see `chance`"""
 FOLLOWS = 0.5
-"""a rank correlation with length or format from this size on counts as following it"""
+"""a rank correlation with length, format or loss from this size on counts as following it"""
+LOSSES = ("loss per token", "loss per token, no prompt")
+"""what the columns of `Shard.loss` are called"""
 FEW = 50
 """rows below which nothing is said to be sure"""
 SAMPLE = 20_000
@@ -98,23 +100,29 @@ class PowerVerdict(TypedDict):
     standing_out: float
     bimodality: float
     follows: dict[str, float]
-    """rank correlation with each of `style.SHOWN`"""
+    """rank correlation with each of `style.SHOWN`, and with each of `LOSSES` where the run has it"""
     weak: bool
     """its own held-out check did not beat random banks"""
     text: str
 
 
-def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
+def loss_known(loss: F32 | F64) -> Bools:
+    """Which losses are known; -1 stands for the others."""
+    return loss >= 0
+
+
+def assess(bank: Bank, standard: F64, null: F64, style: F32, loss: F32 | None = None) -> PowerVerdict:
     """Whether a bank's scores on a run mean anything, from what can be seen without labels.
 
     The verdict is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less, else "unclear"; "unclear"
-    too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when a correlation with length or
-    format reaches 0.5.
+    too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when a correlation with length,
+    format or the loss per token reaches 0.5.
 
     Args:
         standard: (n,) the bank's standard scores, of rows that it was not learnt from.
         null: (n, 20) those of its null on the same rows, see `Scorer.null_scores`.
         style: (n, 9), see `style.STYLE`.
+        loss: (n, 2), see `Shard.loss`; None, or (n, 0), where the run has none.
     """
     if not len(standard):
         return _nothing_to_see(bank, "it was learnt from every row")
@@ -122,6 +130,9 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
         return _nothing_to_see(bank, f"it gives all {len(standard):,} rows the same score")
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
+    for name, column in zip(LOSSES, () if loss is None else loss.T, strict=False):
+        if (known := loss_known(column)).any():
+            follows[name] = spearman(standard[known], column[known])
     out, shape = standing_out(own, others), bimodality(standard)
     likely = chance(out, shape, bank.weak)
     verdict, caveats = _with_caveats(in_words(likely), bank, follows, len(standard))
@@ -158,10 +169,12 @@ def _with_caveats(verdict: str, bank: Bank, follows: dict[str, float], n: int) -
     caveats = []
     if bank.weak:
         caveats.append("its own held-out check did not beat random banks")
-    most = max(follows, key=lambda name: abs(follows[name]))
-    if abs(follows[most]) >= FOLLOWS:
-        caveats.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
-        verdict = "unclear" if verdict == "reacts" else verdict
+    for names, what in ((SHOWN, "scores follow {}"), (LOSSES, "ranking follows how ordinary the wording is")):
+        most = max((name for name in names if name in follows), key=lambda name: abs(follows[name]), default=None)
+        if most is not None and abs(follows[most]) >= FOLLOWS:
+            of = "" if names is SHOWN else f" with the {most}"
+            caveats.append(f"its {what.format(most)} (rank correlation {follows[most]:+.2f}{of})")
+            verdict = "unclear" if verdict == "reacts" else verdict
     if n < FEW:
         caveats.append(f"{n} rows are too few to say")
         verdict = "unclear"

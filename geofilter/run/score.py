@@ -128,6 +128,7 @@ class _Joined:
         self.n_windowed = self.n_response_tokens = self.n_tokens = 0
         self.remarks: Counter[str] = Counter()
         self._style: list[F32] = []
+        self._loss: list[F32] = []
         self._standard: list[F64] = []
         self._null: list[list[F64]] = []
         """of rows spaced evenly over the run, on which each bank's verdict is given"""
@@ -152,7 +153,7 @@ class _Joined:
                 joined = cls(
                     maker,
                     lines,
-                    GrowingTensors(scores, score_kinds(len(maker.scorers)), total, {}),
+                    GrowingTensors(scores, score_kinds(len(maker.scorers), run.manifest), total, {}),
                     GrowingTensors(about, vectors, total, whole),
                 )
                 yield joined
@@ -173,6 +174,7 @@ class _Joined:
         self.n_tokens += int(columns["n_tokens"].sum())
         self.remarks.update(part.remarks)
         self._style.append(part.style)
+        self._loss.append(part.loss)
         self._standard.append(part.standard)
         self._null.append(part.null)
 
@@ -184,9 +186,10 @@ class _Joined:
 
     def verdicts(self) -> list[PowerVerdict]:
         """Assess each bank."""
-        style, standard = np.concatenate(self._style), np.concatenate(self._standard, axis=1)
+        style, loss = np.concatenate(self._style), np.concatenate(self._loss)
+        standard = np.concatenate(self._standard, axis=1)
         return [
-            assess(scorer.bank, standard[b], np.concatenate([null[b] for null in self._null]), style)
+            assess(scorer.bank, standard[b], np.concatenate([null[b] for null in self._null]), style, loss)
             for b, scorer in enumerate(self._scorers)
         ]
 

@@ -29,9 +29,18 @@ SCORE_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 """the arrays of scores.safetensors: element type, and sizes after the first, which is that of the scored rows"""
 
 
-def score_kinds(banks: int) -> dict[str, tuple[type, list[int]]]:
+LOSS_ARRAY: dict[str, tuple[type, tuple[int | None, ...]]] = {"loss": (np.float32, (2,))}
+"""one more, of a run with --with-loss, see `Shard.loss`"""
+
+
+def arrays_of(manifest: Manifest) -> dict[str, tuple[type, tuple[int | None, ...]]]:
+    """The arrays that a run has."""
+    return SCORE_ARRAYS | (LOSS_ARRAY if manifest["encoding"].get("with_loss") else {})
+
+
+def score_kinds(banks: int, manifest: Manifest) -> dict[str, tuple[type, list[int]]]:
     """Element type of each array, and its sizes after the first, of a run that is scored under so many banks."""
-    return {name: (kind, [size or banks for size in sizes]) for name, (kind, sizes) in SCORE_ARRAYS.items()}
+    return {name: (kind, [size or banks for size in sizes]) for name, (kind, sizes) in arrays_of(manifest).items()}
 
 
 class ScoreColumns:
@@ -54,7 +63,7 @@ class ScoreColumns:
 
         if self._source is None or (self._source.path, self._source.stat) != (source.path, source.stat):
             self._source, self._known = source, {}
-        names = [*SCORE_ARRAYS] if names is None else names
+        names = [*arrays_of(manifest)] if names is None else names
         if missing := [name for name in names if name not in self._known]:
             try:
                 self._known |= _checked(source, manifest, missing, self._known)
@@ -67,9 +76,9 @@ def _checked(
     source: Source, manifest: Manifest, names: Collection[str], known: Mapping[str, Column]
 ) -> dict[str, Column]:
     found, sums = columns_of(source, names)
-    n = manifest["counts"]["scored"]
+    n, kinds = manifest["counts"]["scored"], arrays_of(manifest)
     for name in names:
-        kind, sizes = SCORE_ARRAYS[name]
+        kind, sizes = kinds[name]
         found[name].check(kind, (n, *sizes), sums.get(name))
     for name, below in (("file", len(manifest["data"])), ("bank", len(manifest["banks"]))):
         if name in found and any(rows.min() < 0 or rows.max() >= below for _, rows in found[name].pieces()):

@@ -35,6 +35,7 @@ class LineWriter:
         counted, place = _rounded(scored.score, 6), _rounded(scored.place, 6)
         columns = (shard.file, shard.line, shard.pooled.n_tokens, shard.response_tokens, shard.windows)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        loss = _losses(shard)
         out = [""] * len(rows)
         for b, under in enumerate(scored.under):
             name, here = self._banks[b], under.rows.tolist()
@@ -50,7 +51,7 @@ class LineWriter:
                     f'{{"file": {self._files[file]}, "line": {line}, "sha256": "{scored.shas[i]}", '
                     f'"score": {counted[i]}, "percentile": {place[i]}, "bank": {name}, "banks": {{{each}}}, '
                     f'{topics}, "n_tokens": {n_tokens}, "response_tokens": {response_tokens}, "windows": {windows}, '
-                    f"{carried}{like}}}\n"
+                    f"{loss[i]}{carried}{like}}}\n"
                 )
         try:
             return "".join(out).encode()
@@ -79,6 +80,14 @@ class LineWriter:
                 joined(texts, sizes.tolist()), _rounded(found.common, 6), _rounded(found.explained, 5), strict=True
             )
         ]
+
+
+def _losses(shard: Shard) -> list[str]:
+    """What a line says of its row's loss; nothing in a run without it."""
+    if shard.loss is None:
+        return [""] * len(shard.line)
+    both = [[repr(round(value, 4)) if value >= 0 else "null" for value in of] for of in shard.loss.tolist()]
+    return [f'"loss": {{"with_prompt": {prompted}, "without_prompt": {alone}}}, ' for prompted, alone in both]
 
 
 def _percent(text: str) -> str:

@@ -93,6 +93,9 @@ class Shard:
     """what is written; of a shard that was read see `rejected_of`"""
     tokens: ShardTokens | None = None
     """None where the scan was told --no-token-shares"""
+    loss: F32 | None = None
+    """(n, 2) loss per response token with the prompt and without it, -1 for what is not known; None where the scan was
+    not told --with-loss"""
 
     def shas(self) -> list[str]:
         """Hex digests."""
@@ -121,6 +124,8 @@ class Shard:
         # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
         arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
         arrays["source"] = _packed(self.source)
+        if self.loss is not None:
+            arrays["loss"] = self.loss
         about = {"span": asdict(self.span), "d_sae": self.d_sae, "remarks": dict(self.remarks)}
         if self.tokens is not None:
             arrays |= self.tokens.arrays()
@@ -143,7 +148,8 @@ class Shard:
             span, d_sae = Span(**about["span"]), int(about["d_sae"])
             stored: dict[str, Any] = {name: a[name] for name in _STORED}
             source, pooled = tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled.")
-            shard = cls(**stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=about["remarks"])
+            remarks, loss = about["remarks"], a.get("loss")
+            shard = cls(**stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=remarks, loss=loss)
             shard._check()
             if tokens and "shares" in about:
                 shard = replace(shard, tokens=ShardTokens.from_arrays(a, about["shares"], pooled))
@@ -160,6 +166,8 @@ class Shard:
         n = len(self.file)
         for name, (kind, columns) in _STORED.items():
             check_array(name, getattr(self, name), kind, (n, columns) if columns else (n,))
+        if self.loss is not None:
+            check_array("loss", self.loss, np.float32, (n, 2))
         self.pooled.check(self.d_sae, "pooled.")
         if not (len(self.pooled) == len(self.source) == n) or self.span.n_lines < n or self.span.first < 0:
             raise ValueError(f"{n} rows, {len(self.pooled)} of them with features, of {self.span.n_lines} lines")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from geofilter.bank.bank import Bank
 from geofilter.build.banks import find, names_of
 from geofilter.config import BUILT_IN, SCORERS, ScanConfig
+from geofilter.encode.loss import LossReader
 from geofilter.encode.model import computes_on_gpu, precision_here
 from geofilter.encode.pair import checked_reader, fit
 from geofilter.encode.reader import FeatureReader
@@ -35,13 +37,16 @@ def check(config: ScanConfig) -> None:
     """Refuse what no scan can be made of.
 
     Raises:
-        InputError: no data, the same twice, an unknown scorer, or columns that no row has.
+        InputError: no data, the same twice, an unknown scorer, columns that no row has, or options that do not go
+            together.
     """
     if not config.data:
         raise InputError("no data: name at least one file")
     if config.scorer not in SCORERS:
         near = did_you_mean(config.scorer, SCORERS)
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}{near}")
+    if config.with_loss and config.loading.max_memory is not None:
+        raise InputError("--with-loss: --max-memory does not reckon with the whole model; leave one of them out")
     refuse_twice(config.data)
     check_columns([Path(path) for path in config.data], config.reading, config.limit)
 
@@ -135,6 +140,13 @@ class Loader:
     def drop(self) -> None:
         """Give their memory back."""
         self._reader = None
+
+
+def loss_reader(config: ScanConfig, target: Target, offline: bool, notify: Notify) -> Callable[[], LossReader] | None:
+    """What loads the whole model when it is first called; None where the loss of rows is not asked for."""
+    if not config.with_loss:
+        return None
+    return cache(partial(LossReader, target, config.loading, offline=offline, notify=notify))
 
 
 class Clock:

@@ -18,7 +18,7 @@ from geofilter.files import Notify, atomic, locked, make_folder, silent
 from geofilter.run.banks import exclude
 from geofilter.run.names import MANIFEST, PLAN, WORK
 from geofilter.run.store import Run
-from geofilter.scanning.begun import Claimed, Clock, Loader, check, claimed, complete
+from geofilter.scanning.begun import Claimed, Clock, Loader, check, claimed, complete, loss_reader
 from geofilter.scanning.order import ORDER, Order
 from geofilter.scanning.plan import Plan, Ranges, drafted
 from geofilter.scanning.present import absent, present
@@ -72,7 +72,8 @@ def scan_part(
         reader = Loader(begun.target, config, notify)
         banks = _banks(order, begun.run)
         clock.lap("load")
-        tokens = encode_here(begun, plan, lacks.todo, banks, reader, telling)
+        loss = loss_reader(config, begun.target, offline, notify)
+        tokens = encode_here(begun, plan, lacks.todo, banks, reader, telling, loss)
         end_unused()
         clock.lap("encode")
     if absent(begun.run, plan):

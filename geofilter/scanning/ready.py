@@ -14,6 +14,7 @@ import numpy.typing as npt
 from geofilter.arrays import digests
 from geofilter.config import ScanConfig
 from geofilter.encode.tokens import Encoded, encode_rows, readable
+from geofilter.encode.unprompted import encode_unprompted
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
@@ -42,11 +43,13 @@ class Job:
     todo: Ranges
     fingerprint: str
     """of the encoding"""
+    with_loss: bool = False
+    """make the rows ready without their prompts too"""
 
     @classmethod
     def of(cls, config: ScanConfig, files: Sequence[InputFile], plan: Path, todo: Ranges, fingerprint: str) -> Job:
         """What a scan asks for, less all that only the model needs."""
-        return cls(config.reading, config.max_tokens, config.system, files, plan, todo, fingerprint)
+        return cls(config.reading, config.max_tokens, config.system, files, plan, todo, fingerprint, config.with_loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Ready:
     """(n,)"""
     remarks: Counter[str]
     rejected: tuple[Rejected, ...]
+    alone: Sequence[Encoded | None] = ()
+    """(n,) the rows without their prompts, where they were asked for; None of one that cannot be read so"""
 
     @property
     def n_tokens(self) -> int:
@@ -136,7 +141,12 @@ def made_ready(
         remarks.update((*row.remarks, *(["special"] if one.marked else [])))
     span = Span(job.fingerprint, work.number, work.first, work.n_lines)
     source = tuple(source_of(row.record) for _, row in rows)
-    return Ready(span, work.n_bytes, left, encoded, _columns(rows, encoded), source, remarks, tuple(rejected))
+    alone: list[Encoded | None] = []
+    for start in range(0, len(rows) if job.with_loss else 0, SLICE):
+        here = slice(start, start + SLICE)
+        alone += encode_unprompted([row for _, row in rows[here]], encoded[here], tokenizer, job.max_tokens)
+    columns = _columns(rows, encoded)
+    return Ready(span, work.n_bytes, left, encoded, columns, source, remarks, tuple(rejected), alone)
 
 
 def _columns(rows: Sequence[tuple[int, Row]], encoded: Sequence[Encoded]) -> dict[str, npt.NDArray[Any]]:

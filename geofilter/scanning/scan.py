@@ -8,11 +8,12 @@ from pathlib import Path
 from geofilter.apart import end_unused
 from geofilter.bank.bank import Bank
 from geofilter.config import ScanConfig
+from geofilter.encode.loss import LossReader
 from geofilter.encode.model import computes_on_gpu
 from geofilter.encode.pair import require_pair
 from geofilter.files import Notify, silent
 from geofilter.run.store import Run
-from geofilter.scanning.begun import Claimed, Clock, Loader, check, claimed, complete
+from geofilter.scanning.begun import Claimed, Clock, Loader, check, claimed, complete, loss_reader
 from geofilter.scanning.order import Order
 from geofilter.scanning.plan import Plan, Ranges, drafted
 from geofilter.scanning.present import present
@@ -65,14 +66,21 @@ def scan(
             reader.drop()
             tokens = _on_ray(begun, plan, found.todo, banks, spread, telling, offline)
         else:
-            tokens = encode_here(begun, plan, found.todo, banks, reader, telling)
+            loss = loss_reader(config, begun.target, offline, notify)
+            tokens = encode_here(begun, plan, found.todo, banks, reader, telling, loss)
         end_unused()
         clock.lap("encode")
         return complete(begun, banks, clock, tokens)
 
 
-def encode_here(begun: Claimed, plan: Plan, todo: Ranges, banks: list[Bank], reader: Loader, telling: Telling) -> int:
+def encode_here(
+    begun: Claimed, plan: Plan, todo: Ranges, banks: list[Bank], reader: Loader, telling: Telling,
+    loss: Callable[[], LossReader] | None,
+) -> int:  # fmt: skip
     """Make shards in this process; return the tokens encoded.
+
+    Args:
+        loss: see `loss_reader`.
 
     Raises:
         InputError, TargetError, RunError: see `shards.encode_shards`.
@@ -80,7 +88,7 @@ def encode_here(begun: Claimed, plan: Plan, todo: Ranges, banks: list[Bank], rea
     config = begun.config
     shares = None if config.no_token_shares else shares_of(banks, config.scorer)
     encoder = Encoder(
-        begun.files, reader, shares, fail=config.on_error == "fail", progress=telling.progress
+        begun.files, reader, shares, fail=config.on_error == "fail", progress=telling.progress, loss=loss
     )  # fmt: skip
     apart = begun.target.model_dir if computes_on_gpu(config.loading) else None
     job = Job.of(config, begun.files, plan.path, todo, begun.fingerprint)

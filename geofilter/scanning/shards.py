@@ -12,6 +12,7 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import Shares
 from geofilter.bank.scorer import Scorer
+from geofilter.encode.loss import LossReader
 from geofilter.encode.reader import FeatureReader, refuse_infinite
 from geofilter.encode.shares import TokenShares
 from geofilter.errors import InputError
@@ -51,6 +52,7 @@ class Encoder:
         shares: of the banks whose scores are divided among tokens; None to keep nothing token by token.
         fail: rows that cannot be scored are an error.
         progress: told rows and tokens, after each batch.
+        loss: loads the whole model when it is called; None to keep no loss of the rows.
     """
 
     def __init__(
@@ -61,22 +63,24 @@ class Encoder:
         *,
         fail: bool = False,
         progress: Progress = silent,
+        loss: Callable[[], LossReader] | None = None,
     ) -> None:
-        self._files, self._reader, self._shares = files, reader, shares
+        self._files, self._reader, self._shares, self._loss = files, reader, shares, loss
         self._fail, self._progress = fail, progress
         self._divided: TokenShares | None = None
 
     def encoded(self, ready: Ready) -> Shard:
-        """Read the rows' features, and what each token adds to their scores.
+        """Read the rows' features, what each token adds to their scores, and their loss.
 
         Raises:
             InputError: a row cannot be scored, where such rows are an error.
-            TargetError: features are not finite.
+            TargetError: features are not finite, or the whole model is not there.
         """
         if self._fail and ready.rejected:
             first = ready.rejected[0]
             raise InputError(failing(first.file, first.line, first.error))
         reader, tokens = self._reader(), None
+        loss = None if self._loss is None else self._loss().both(ready.encoded, ready.alone)
         self._progress(ready.span.n_lines - len(ready.encoded), 0)
         if self._shares is None:
             features = reader.read(ready.encoded, self._progress)
@@ -95,6 +99,7 @@ class Encoder:
             remarks=ready.remarks,
             rejected=ready.rejected,
             tokens=tokens,
+            loss=loss,
         )
 
 

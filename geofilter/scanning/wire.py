@@ -35,6 +35,8 @@ _SIZE = 8
 """bytes that say how long what follows is"""
 _COLUMN = "column."
 """begins the names of a shard's columns"""
+_ALONE = "alone."
+"""begins the names of the arrays of its rows without their prompts"""
 _BUILT_IN: dict[str, type[Exception]] = {"OSError": OSError, "MemoryError": MemoryError}
 """errors of Python's that stay what they are: the edge of the command line says what helps"""
 
@@ -90,6 +92,7 @@ def job_said(job: Job, folder: Path) -> dict[str, Any]:
         "plan": str(job.plan),
         "todo": list(job.todo),
         "fingerprint": job.fingerprint,
+        "with_loss": job.with_loss,
         "folder": str(folder),
     }
 
@@ -116,7 +119,9 @@ def ready_said(ready: Ready) -> tuple[dict[str, Any], Arrays]:
     }
     raw = np.frombuffer(b"".join(r.raw for r in ready.rejected), np.uint8)  # a line need not be text
     columns = {f"{_COLUMN}{name}": column for name, column in ready.columns.items()}
-    return said, {"raw": raw, **columns, **_arrays(ready.encoded)}
+    there = np.array([row is not None for row in ready.alone], np.bool_)
+    alone = {f"{_ALONE}{name}": of for name, of in _arrays([row for row in ready.alone if row is not None]).items()}
+    return said, {"raw": raw, "there": there, **columns, **_arrays(ready.encoded), **alone}
 
 
 def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
@@ -126,6 +131,7 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         where = None if extent is None else Extent(*extent)
         rejected.append(Rejected(file, line, error, raw[at : at + size], where))
         at += size
+    alone = iter(_rows({n.removeprefix(_ALONE): found for n, found in arrays.items() if n.startswith(_ALONE)}))
     return Ready(
         span=Span(**said["span"]),
         n_bytes=said["n_bytes"],
@@ -135,6 +141,7 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         source=tuple(said["source"]),
         remarks=Counter(said["remarks"]),
         rejected=tuple(rejected),
+        alone=[next(alone) if there else None for there in arrays["there"].tolist()],
     )
 
 

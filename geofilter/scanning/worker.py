@@ -28,6 +28,7 @@ from geofilter.run.banks import exclude
 from geofilter.run.names import FEATURES, PLAN
 from geofilter.run.shard import Shard, Span
 from geofilter.run.store import Run
+from geofilter.scanning.begun import loss_reader
 from geofilter.scanning.order import ATTEMPTS, Order
 from geofilter.scanning.plan import Lines, Work
 from geofilter.scanning.ready import Job, made_ready
@@ -119,7 +120,10 @@ class Worker:
         shares = None if config.no_token_shares else shares_of(banks, config.scorer)
         self._lines = Lines(order.files)
         self._job = Job.of(config, order.files, self._run.path / PLAN, (), order.fingerprint)
-        self._encoder = Encoder(order.files, lambda: self._reader, shares, fail=config.on_error == "fail")
+        self._encoder = Encoder(
+            order.files, lambda: self._reader, shares, fail=config.on_error == "fail",
+            loss=loss_reader(config, target, order.offline, silent),
+        )  # fmt: skip
 
 
 def _enter(folder: str, *, in_store: bool) -> None:

@@ -26,13 +26,13 @@ from geofilter.encode.model import pad_id
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.rendering import render
 from geofilter.encode.tokens import Encoded, Window, batches, encode_row
+from geofilter.encode.whole import response_logits
 from geofilter.errors import InputError
 from geofilter.rows.records import Row, usable_rows
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn
 from geofilter.target.size import TOKEN_BUDGET
 from geofilter.trial.result import FeatureFigures
-from geofilter.trial.tune import response_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

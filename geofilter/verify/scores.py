@@ -75,6 +75,7 @@ def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any
     for name, ours in (
         ("file", shard.file), ("line", shard.line), ("sha256", shard.sha256), ("style", shard.style),
         ("n_tokens", shard.pooled.n_tokens), ("n_turns", shard.n_turns), ("shape", shard.shape),
+        *(() if shard.loss is None else (("loss", shard.loss),)),
     ):  # fmt: skip
         if ours.shape != stored[name].shape:
             return name, 0

@@ -18,10 +18,11 @@ from geofilter.config import Loading, TargetChoice
 from geofilter.encode.blocks import decoder_layers
 from geofilter.encode.model import ResidualModel
 from geofilter.encode.tokens import Window
+from geofilter.encode.whole import whole
 from geofilter.errors import InputError, TargetError
 from geofilter.target.resolve import locate, resolve
 from geofilter.trial.config import Recipe
-from geofilter.trial.tune import Budget, tune, whole
+from geofilter.trial.tune import Budget, tune
 
 FLOAT32 = Loading("cpu", "float32")
 IDS = torch.tensor([[5, 9, 33, 70, 120, 201, 7, 8]])

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.blocks import decoder_layers
 from geofilter.encode.model import ResidualModel, parameters
+from geofilter.encode.whole import whole
 from geofilter.errors import TargetError
 from geofilter.target.decoder import is_wanted, layer_of, prefix_of
 from geofilter.target.hub import INDEX
 from geofilter.target.resolve import resolve, whole_model
-from geofilter.trial.tune import whole
 
 LAYERS = 6
 

@@ -18,7 +18,7 @@ from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import bank_folder_for
 from geofilter.evaluate.evaluate import compare, verdict
-from geofilter.evaluate.rankings import Ranked
+from geofilter.evaluate.ranked import Ranked
 from geofilter.files import package_data
 from geofilter.labels.labelled_rows import Labelled
 from geofilter.labels.source import parse
@@ -85,6 +85,8 @@ def test_every_kind_of_line_is_there_and_controls_are_named_as_such(result: dict
         "longer responses first": "control",
         "best of 20 random banks, for tiny-bank": "control",
         "best of 20 random banks, for other": "control",
+        "bag of words, tiny-bank's texts, beginnings": "control",
+        "bag of words, other's texts, beginnings": "control",
         "length and format, cross-validated": "control",
         "bag of words, cross-validated": "control",
         "random order": "control",
@@ -268,9 +270,9 @@ def test_the_picture_holds_one_series_for_each_line_it_names(base: Path, result:
     root = ElementTree.fromstring(text)
     series = [p for p in root.iter(f"{SVG}path") if (p.get("class") or "").startswith("series")]
     names = [t.text for t in root.iter(f"{SVG}text") if (t.get("class") or "").startswith("name")]
-    assert len(series) == len(names) == 7
+    assert len(series) == len(names) == 8
     assert [p.get("class") for p in series] == [
-        "series main", "series other", *["series control"] * 4, "series reference",
+        "series main", "series other", *["series control"] * 5, "series reference",
     ]  # fmt: skip
     assert names[0] == f"the run's score ({result['lines'][0]['auroc']:.2f})"
     assert root.find(f"{SVG}title").text

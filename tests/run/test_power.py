@@ -60,6 +60,23 @@ def test_scores_that_follow_length_are_no_reaction(bank: Bank):
     assert headline([found]).startswith("POWER UNCLEAR. b: unclear whether it has power on this data (")
 
 
+def test_scores_that_follow_the_loss_are_no_reaction(bank: Bank):
+    pooled, _ = random_pooled(200, seed=20)
+    null, standard = Scorer(bank, "ridge").null_scores(pooled), two_groups()
+    loss = np.random.default_rng(5).random((200, 2)).astype(np.float32)
+    apart = assess(bank, standard, null, noise(200, 2), loss)
+    assert apart["verdict"] == "reacts"
+    assert abs(apart["follows"]["loss per token"]) < 0.5
+    loss[:, 1] = 100 - standard
+    loss[:20, 1] = -1  # not known, and not taken for a loss
+    found = assess(bank, standard, null, noise(200, 2), loss)
+    assert found["verdict"] == "unclear"
+    assert found["follows"]["loss per token, no prompt"] == -1
+    said = "its ranking follows how ordinary the wording is (rank correlation -1.00 with the loss per token, no prompt)"
+    assert said in found["text"]
+    assert "loss per token" not in assess(bank, standard, null, noise(200, 2), loss[:, :0])["follows"]
+
+
 def test_few_rows_say_nothing(bank: Bank):
     found = verdict(bank, two_groups()[::5], noise(40, 0))
     assert found["verdict"] == "unclear"
