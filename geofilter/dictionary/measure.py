@@ -25,12 +25,12 @@ from geofilter.encode.pair import explained_variance, judge_pair
 from geofilter.encode.reader import outlier_free_padded
 from geofilter.encode.sae import FeatureEncoder
 from geofilter.encode.tokens import batches
+from geofilter.encode.whole import response_logits, whole
 from geofilter.errors import TargetError
 from geofilter.files import Notify, silent
 from geofilter.target.alone import ModelAlone
 from geofilter.target.hooks import Hook
 from geofilter.target.target import Target
-from geofilter.trial.tune import response_logits, whole
 
 LOSS_TOKENS = 8192
 """tokens that the loss is measured on, at most"""

@@ -24,6 +24,7 @@ from geofilter.encode.model import pad_id, resolved_dtype
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded
+from geofilter.encode.whole import log_probabilities, whole
 from geofilter.errors import InputError, RunError
 from geofilter.files import Notify, file_sha256, from_json, locked, make_folder, write_json
 from geofilter.labels.source import parse
@@ -43,7 +44,6 @@ from geofilter.trial.measures import (
     Items,
     encode_all,
     feature_change,
-    log_probabilities,
     matched,
     read_items,
     statement_margins,
@@ -51,7 +51,7 @@ from geofilter.trial.measures import (
 from geofilter.trial.result import FORMAT, ArmRecord, TrialAbout, TrialResult
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import write
-from geofilter.trial.tune import Budget, tune, whole
+from geofilter.trial.tune import Budget, tune
 from geofilter.version import __version__
 
 

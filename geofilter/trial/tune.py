@@ -14,10 +14,10 @@ import torch
 
 from geofilter.config import Loading
 from geofilter.encode.memory import too_little
-from geofilter.encode.model import choose_device, pad_id, pretrained, resolved_dtype
-from geofilter.encode.tokens import Batch, Encoded, pad
+from geofilter.encode.model import choose_device, pad_id, resolved_dtype
+from geofilter.encode.tokens import Encoded, pad
+from geofilter.encode.whole import response_logits, whole
 from geofilter.errors import InputError, TargetError
-from geofilter.target.tokenizer import tokenizer_of
 from geofilter.trial.config import Recipe
 from geofilter.trial.result import Training
 
@@ -74,47 +74,6 @@ def _passes(n: int, seed: int) -> Iterator[int]:
     rng = np.random.default_rng(seed)
     while True:
         yield from rng.permutation(n).tolist()
-
-
-def whole(folder: Path, loading: Loading, adapter: Path | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The causal model of a folder, and its tokenizer.
-
-    Args:
-        adapter: folder of a LoRA adapter to merge into it.
-
-    Raises:
-        TargetError: not a loadable model, or not enough memory on the GPU.
-    """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    return pretrained(AutoModelForCausalLM, folder, loading, adapter), tokenizer_of(folder)
-
-
-def response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits at the positions that predict a response token.
-
-    Only those reach the output head: over a large vocabulary the others would take most of the memory, for nothing.
-    The model's own forward applies the head, so that what follows it (a soft cap, a scale) is applied too.
-
-    Returns:
-        logits (n, vocabulary) float32; the tokens they should give (n,); the batch's row of each (n,).
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    device = inner.get_input_embeddings().weight.device
-    ids, kept = batch.input_ids.to(device), batch.response_mask[:, 1:].to(device)
-
-    def only_kept(_head: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (args[0][:, :-1][kept.to(args[0].device)],)
-
-    hook = inner.get_output_embeddings().register_forward_pre_hook(only_kept)
-    try:
-        out = model(input_ids=ids, attention_mask=batch.attention_mask.to(device), use_cache=False).logits
-    finally:
-        hook.remove()
-    return out.float(), ids[:, 1:][kept].to(out.device), kept.nonzero()[:, 0].to(out.device)
 
 
 def _lora() -> Any:

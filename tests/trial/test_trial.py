@@ -10,6 +10,7 @@ import pytest
 from helpers.command import chat, geofilter, write_rows
 
 from geofilter.config import Loading
+from geofilter.encode.whole import whole
 from geofilter.errors import InputError, TargetError
 from geofilter.judge.client import Judge
 from geofilter.judge.endpoint import Clock
@@ -19,7 +20,7 @@ from geofilter.trial.freeform import FreeForm, rate
 from geofilter.trial.measures import Items
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import markdown, verdicts
-from geofilter.trial.tune import Budget, whole
+from geofilter.trial.tune import Budget
 
 LOADING = Loading("cpu", "float32")
 
