@@ -39,7 +39,7 @@ SHOWS = 50.0
 LEAST_MARGIN = 0.05
 """nats a token by which an answer must be likelier under its own prompt than under the opposite one"""
 AT_ONCE = 32
-"""answers that are weighed before it is said how far that is"""
+"""answers that are written at once, and weighed before it is said how far that is"""
 EVERY = 10.0
 """seconds between two lines that say how far the work is"""
 SIDES = {True: "trait", False: "opposite"}
@@ -98,8 +98,8 @@ class Answer:
         # Not under a key of a system prompt: it is no part of the row that is learnt from.
         by = {"margin": self.margin} if self.rating is None else {"rating": self.rating}
         return dumps({
-            "question": self.question, "answer": self.text, "side": SIDES[self.bad], "answered_under": self.system, **by,
-            "kept": not self.why, "why": self.why or None,
+            "question": self.question, "answer": self.text, "side": SIDES[self.bad], "answered_under": self.system,
+            **by, "kept": not self.why, "why": self.why or None,
         })  # fmt: skip
 
 
@@ -137,14 +137,13 @@ def rendered(options: TraitOptions, tokenizer: PreTrainedTokenizerBase) -> list[
     Raises:
         InputError: a question that the chat template refuses.
     """
-    place, at = place_of_system(tokenizer), ""
-    try:
-        out = []
-        for a in asked(options):
-            at = options.questions.place(a.question)
+    place, out = place_of_system(tokenizer), []
+    for a in asked(options):
+        try:
             out.append(prompt_text(tokenizer, a.question, a.system, place))
-    except RowError as error:
-        raise InputError(f"{at}: {error}; change or remove the question") from None
+        except RowError as error:
+            where = options.questions.place(a.question)
+            raise InputError(f"{where}: {error}; change or remove the question") from None
     return out
 
 
@@ -156,7 +155,7 @@ def answered(options: TraitOptions, model: Any, tokenizer: PreTrainedTokenizerBa
         TargetError: not enough memory, or a judge that cannot be reached or gives no rating.
     """
     given, prompts = asked(options), rendered(options, tokenizer)
-    how = Sampling(options.max_new_tokens, TEMPERATURE, TOP_P, options.seed)
+    how = Sampling(options.max_new_tokens, TEMPERATURE, TOP_P, options.seed, AT_ONCE)
     texts: list[str] = []
     told = _Told("answers", len(prompts), notify)
     for batch in sampled(model, tokenizer, prompts, how):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geofilter.cli.approval import check_endpoint
-from geofilter.cli.options import OWN_TABLE, AsJson, Command, FieldNames, Offline, Quiet, System, one_of
+from geofilter.cli.options import OWN_TABLE, PER_CALL, AsJson, Command, FieldNames, Offline, Quiet, System, one_of
 from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import taken_from_file, typed_options, with_settings
@@ -93,6 +93,7 @@ def bank_build(
             "likelihood does.",
             rich_help_panel=_TRAIT,
         ),
+        PER_CALL,
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="Endpoint, as for geofilter judge.", rich_help_panel=_TRAIT)
@@ -106,6 +107,7 @@ def bank_build(
 
     _refuse_mixture(typed_options(ctx), trait is not None, bad is not None and good is not None)
     with loading_libraries(quiet):
+        from geofilter.bank.bank import ABOUT, ARRAYS
         from geofilter.build.banks import build_from_files
         from geofilter.build.build import BuildOptions
         from geofilter.build.from_trait import FILES, build_from_trait
@@ -115,7 +117,8 @@ def bank_build(
 
     refuse_output(out, "--out", kind="bank")
     read = [path for path in (bad, good, questions) if path is not None]
-    refuse_outputs([out / name for name in FILES], "--out", read, named=False)
+    written = FILES if trait is not None else (ABOUT, ARRAYS)
+    refuse_outputs([out / name for name in written], "--out", read, named=False)
     how, notify = BuildOptions(size, system, examples=examples), notifier(quiet)
     if trait is None:
         assert bad is not None and good is not None
@@ -141,6 +144,8 @@ def _refuse_mixture(typed: Collection[str], trait: bool, rows: bool) -> None:
         if option in (_WITH_ROWS if trait else _WITH_TRAIT):
             needs = "--bad and --good" if trait else "--trait"
             raise InputError(f"--{option.replace('_', '-')} goes with {needs}; leave it out")
+    if "base_url" in typed and "judge" not in typed:
+        raise InputError("--base-url is a judge's; give --judge too, or leave it out")
 
 
 def _judge(ctx: typer.Context, model: str, base_url: str | None, quiet: bool) -> Judge:

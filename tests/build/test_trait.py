@@ -310,6 +310,10 @@ def test_a_question_that_the_template_refuses_is_named(tiny, tmp_path: Path):
         (["--trait", "lies", "--bad", "b.jsonl"], "--trait makes the rows itself; give it, or --bad and --good"),
         (["--trait", "lies", "--limit", "3"], "--limit goes with --bad and --good; leave it out"),
         (["--bad", "b.jsonl", "--good", "b.jsonl", "--seed", "3"], "--seed goes with --trait; leave it out"),
+        (
+            ["--trait", "lies", "--base-url", "http://x/v1"],
+            "--base-url is a judge's; give --judge too, or leave it out",
+        ),
         (["--bad", "b.jsonl"], "give rows with --bad and --good, or say with --trait what rows do that should go"),
         (["--trait", "lies", "--questions", "o/rows.jsonl"], "--out o/rows.jsonl: is the input o/rows.jsonl"),
     ],
