@@ -62,7 +62,7 @@ def build_from_trait(
         )
     rendered(trait, tokenizer)  # which refuses what cannot be asked, before anything that takes long
     require_pair(target, loading, notify)
-    answers = _answers(trait, target, loading, offline, notify)
+    answers = answers_of(trait, target, loading, offline=offline, notify=notify)
     made = about(trait, answers, target.model)
     path, mode = out / ROWS_FILE, None if trait.questions.built_in else mode_of([trait.questions.path])
     lines = [answer.line() for answer in answers]
@@ -87,8 +87,14 @@ def build_from_trait(
     return bank
 
 
-def _answers(trait: TraitOptions, target: Target, loading: Loading, offline: bool, notify: Notify) -> list[Answer]:
-    """What the whole model of a target answers; it is gone again afterwards."""
+def answers_of(
+    trait: TraitOptions, target: Target, loading: Loading, *, offline: bool = False, notify: Notify = print
+) -> list[Answer]:
+    """What the whole model of a target answers; it is gone again afterwards.
+
+    Raises:
+        InputError, TargetError: see `trait.answered` and `resolve.whole_model`.
+    """
     folder = whole_model(target, offline=offline, notify=notify)
     model, tokenizer = whole(folder, loading, target.adapter_dir)
     try:
