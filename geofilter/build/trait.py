@@ -36,8 +36,6 @@ MOST_CHARS = 500
 TEMPERATURE, TOP_P = 0.8, 0.95
 SHOWS = 50.0
 """rating from which an answer shows the trait"""
-LEAST_MARGIN = 0.05
-"""nats a token by which an answer must be likelier under its own prompt than under the opposite one"""
 AT_ONCE = 32
 """answers that are written at once, and weighed before it is said how far that is"""
 EVERY = 10.0
@@ -210,7 +208,7 @@ def _by_margin(
             out[i] = replace(out[i], why="it cannot be read behind its question")
         for (i, *_), own, other in zip(usable, found[::2], found[1::2], strict=True):
             margin = round(float(own - other), 4)
-            why = "" if margin >= LEAST_MARGIN else "the opposite prompt explains it as well"
+            why = "" if margin > 0 else "the opposite prompt explains it as well"
             out[i] = replace(out[i], margin=margin, why=why)
         told(start + len(each))
     return out
