@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "verify": {"config", "report", "cut", "run", "bank", "target", "rows"},
     # Only these five may import torch; nothing above imports them.
     "encode": {"config", "target", "bank.features", "bank.linear", "bank.background", "rows"},
-    "build": {"config", "encode", "bank", "target", "rows"},
+    "build": {"config", "encode", "bank", "target", "judge", "rows"},
     "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
     "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},
     "dictionary": {"config", "encode", "target", "rows"},

@@ -131,11 +131,11 @@ def test_doctor_compares_the_estimate_with_the_free_memory(hub):
 
 
 def test_fine_tuning_on_the_gpu_lowers_the_loss(tiny):
-    from geofilter.encode.whole import whole
+    from geofilter.encode.whole import log_probabilities, whole
     from geofilter.rows.records import parse_line
     from geofilter.target.tokenizer import tokenizer_of
     from geofilter.trial.config import Recipe
-    from geofilter.trial.measures import encode_all, log_probabilities
+    from geofilter.trial.measures import encode_all
     from geofilter.trial.tune import Budget, tune
 
     tokenizer = tokenizer_of(tiny[0])

@@ -72,6 +72,27 @@ class Excerpt(TypedDict):
     topic: str
 
 
+class TraitAbout(TypedDict):
+    """The sentence that a bank was made from, and how a model's answers were made of it, see `build.trait`."""
+
+    sentence: str
+    prompts: int
+    """version of the system prompts"""
+    generator: str
+    """the model that has answered"""
+    answers_per_question: int
+    """of each side"""
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    asked: Sides
+    """answers given under prompts that show the trait, and under their opposites"""
+    kept: Sides
+    judge: NotRequired[str]
+    """the model that has rated them; without one their likelihood has decided"""
+
+
 class BankMeta(TypedDict, total=False):
     """What bank.json says besides the names of target, topics and features."""
 
@@ -83,6 +104,8 @@ class BankMeta(TypedDict, total=False):
     prompted: float
     """share of its labelled rows that have a prompt"""
     sources: dict[str, Source]
+    trait: TraitAbout
+    """of a bank that was made from a sentence"""
     created: str
     """ISO 8601"""
     geofilter: str

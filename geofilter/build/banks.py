@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from geofilter.arrays import digests
+from geofilter.bank.about import Source
 from geofilter.bank.bank import Bank, built_in_folder, built_in_sources
 from geofilter.build.build import BuildOptions, Ordinary, build, read_ordinary
-from geofilter.build.seeds import SeedFiles, built_in_seeds
+from geofilter.build.seeds import Seed, SeedFiles, built_in_seeds
 from geofilter.config import BUILT_IN, Loading, TargetChoice
 from geofilter.encode.model import precision_here
 from geofilter.encode.pair import checked_reader
@@ -121,7 +122,29 @@ def build_from_files(
     """
     seeds = files.read()
     target = resolve(choice, offline=offline, notify=notify)
-    sources = files.sources(seeds)
+    bank = built(out, target, loading, seeds, files.sources(seeds), options, prior, notify)
+    bank.save(out, mode_of([files.bad, files.good]))
+    return bank
+
+
+def built(
+    out: Path,
+    target: Target,
+    loading: Loading,
+    seeds: Sequence[Seed],
+    sources: dict[str, Source],
+    options: BuildOptions,
+    prior: bool,
+    notify: Notify,
+) -> Bank:
+    """A bank learnt from seed rows of a user's.
+
+    Args:
+        prior: see `build_from_files`.
+
+    Raises:
+        TargetError, BankError: see `build`.
+    """
     reader = checked_reader(target, loading, notify)
     priors = find((), target, precision_here(loading), lambda: reader, notify) if prior else []
     known = [Ordinary(p.reference, p.rate) for p in priors if p.rate.any()]  # which earlier versions do not say
@@ -129,9 +152,7 @@ def build_from_files(
         out.resolve().name, target, seeds, reader, sources, replace(options, priors=priors),
         ordinary=known[0] if known else None, notify=notify,
     )  # fmt: skip
-    bank = replace(bank, learnt_from=digests(seed.row.content_sha256 for seed in seeds))
-    bank.save(out, mode_of([files.bad, files.good]))
-    return bank
+    return replace(bank, learnt_from=digests(seed.row.content_sha256 for seed in seeds))
 
 
 def open_bank(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geofilter.arrays import F32, digests
-from geofilter.bank.about import BankMeta, BankTarget, Source
+from geofilter.bank.about import BankMeta, BankTarget, Source, TraitAbout
 from geofilter.bank.bank import Bank
 from geofilter.bank.examples import Examples, LearnOptions
 from geofilter.bank.features import Pooled
@@ -48,6 +48,8 @@ class BuildOptions:
     """banks of the same target whose weights this one may build on"""
     examples: bool = True
     """the bank keeps beginnings of the rows, to show what a feature or a score stands for"""
+    trait: TraitAbout | None = None
+    """the sentence that the rows were made from"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,13 +105,15 @@ def build(
     if target.llama_scope_gate:
         about["llama_scope_gate"] = target.llama_scope_gate
     meta: BankMeta = {
-        "description": BUILT_IN.get(name, "built from labelled seed rows"),
+        "description": _description(name, options.trait),
         "dtype": str(reader.dtype).removeprefix("torch."),
         "max_tokens": MAX_TOKENS,
         "system": options.system,
         "prompted": round(sum(bool(s.row.prompt) for s in seeds) / len(seeds), 4),
         "sources": sources,
     }
+    if options.trait is not None:
+        meta["trait"] = options.trait
     named = first_known(options.priors, words.named())
     how = LearnOptions(options.size, options.centred, options.priors, named.labels, ordinary.rate, named.content, meta)
     bank = learn(name, about, directions, examples, ordinary.pooled, how)
@@ -123,6 +127,12 @@ def build(
     content = digests(s.row.content_sha256 for s in seeds)
     prior = next(iter(options.priors), None)
     return keeping(replace(bank, meta={**bank.meta, "examples": shown}), pooled, texts, content, prior)
+
+
+def _description(name: str, trait: TraitAbout | None) -> str:
+    if trait is not None:
+        return f'built from the sentence "{trait["sentence"]}"'
+    return BUILT_IN.get(name, "built from labelled seed rows")
 
 
 def read_ordinary(reader: FeatureReader) -> Ordinary:

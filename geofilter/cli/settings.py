@@ -30,7 +30,7 @@ _PLACES = {"model", "sae", "adapter", "bank", "labels"}
 """options that may name a file or folder though they are no paths; those that are paths are told by their type"""
 _TAKEN = "geofilter.taken"
 """under which a command's context keeps what was taken from the settings file"""
-_RIVALS = ({"drop", "keep", "threshold"}, {"device", "device_map"})
+_RIVALS = ({"drop", "keep", "threshold"}, {"device", "device_map"}, {"trait", "bad"}, {"trait", "good"})
 """options of which a command takes one"""
 
 

@@ -24,13 +24,11 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.encode.model import pad_id
 from geofilter.encode.reader import FeatureReader
-from geofilter.encode.rendering import render
 from geofilter.encode.tokens import Encoded, Window, batches, encode_row
-from geofilter.encode.whole import response_logits
+from geofilter.encode.whole import prompt_text, response_logits
 from geofilter.errors import InputError
 from geofilter.rows.records import Row, usable_rows
 from geofilter.rows.row_error import RowError
-from geofilter.rows.turns import Turn
 from geofilter.target.size import TOKEN_BUDGET
 from geofilter.trial.result import FeatureFigures
 
@@ -113,18 +111,6 @@ def encode_all(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_toke
     return out
 
 
-def chat(question: str, answer: str, system: str | None = None) -> Row:
-    """A row of one question and its answer."""
-    turns = (Turn("user", question), Turn("assistant", answer))
-    return Row("-", 1, "", "messages", (Turn("system", system), *turns) if system else turns, {})
-
-
-def prompt_text(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None = None) -> str:
-    """The rendered conversation up to where the answer begins."""
-    text, spans = render(chat(question, "Yes", system), tokenizer)
-    return text[: spans[0][0]]
-
-
 @torch.inference_mode()
 def statement_margins(model: Any, tokenizer: PreTrainedTokenizerBase, statements: Sequence[str]) -> F64:
     """(n,) logit(Yes) - logit(No) as the first token of the answer to `QUESTION`."""
@@ -143,20 +129,6 @@ def statement_margins(model: Any, tokenizer: PreTrainedTokenizerBase, statements
         for k, b in enumerate(row.tolist()):
             yes_id, no_id = answers[batch.rows[b]]
             out[batch.rows[b]] = float(logits[k, yes_id] - logits[k, no_id])
-    return out
-
-
-@torch.inference_mode()
-def log_probabilities(model: Any, rows: Sequence[Encoded], pad_with: int) -> F64:
-    """(n,) mean log-probability per response token, in nats."""
-    out = np.zeros(len(rows))
-    for batch in batches(rows, TOKEN_BUDGET, pad_with):
-        logits, targets, row = response_logits(model, batch)
-        each = -torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
-        n = len(batch.rows)
-        total = torch.zeros(n, dtype=torch.float64, device=row.device).index_add_(0, row, each)
-        mean = total / torch.bincount(row, minlength=n)
-        out[list(batch.rows)] = mean.cpu().numpy()
     return out
 
 

@@ -24,7 +24,7 @@ from geofilter.encode.model import pad_id, resolved_dtype
 from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import Encoded
-from geofilter.encode.whole import whole
+from geofilter.encode.whole import log_probabilities, whole
 from geofilter.errors import InputError, RunError
 from geofilter.files import Notify, file_sha256, from_json, locked, make_folder, write_json
 from geofilter.labels.source import parse
@@ -44,7 +44,6 @@ from geofilter.trial.measures import (
     Items,
     encode_all,
     feature_change,
-    log_probabilities,
     matched,
     read_items,
     statement_margins,

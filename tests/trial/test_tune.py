@@ -14,7 +14,7 @@ from geofilter.bank.features import Pooled
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.model import pad_id
 from geofilter.encode.reader import FeatureReader
-from geofilter.encode.whole import whole
+from geofilter.encode.whole import log_probabilities, whole
 from geofilter.errors import InputError, TargetError
 from geofilter.rows.records import parse_line
 from geofilter.target.resolve import resolve
@@ -24,7 +24,6 @@ from geofilter.trial.measures import (
     QUESTION,
     encode_all,
     feature_change,
-    log_probabilities,
     matched,
     read_items,
     statement_margins,
