@@ -13,6 +13,7 @@ from benchmarks.score import own, tables
 from benchmarks.score.candidates import Context
 from benchmarks.score.sets import Labelled
 from geofilter.bank.bank import Bank
+from geofilter.build.build import BUILT_IN
 from geofilter.rows.records import Row
 from geofilter.rows.turns import Turn
 
@@ -58,11 +59,12 @@ def test_every_method_has_its_line_and_a_new_one_too(known: Context, loss: bool,
         return np.array([text.count("fool") for text in given.rows.texts], np.float64)
 
     monkeypatch.setitem(own.METHODS, "mine", mine)
-    found = own.results(known, labelled(12, 2, loss), {"b": labelled(20, 1, loss)})
+    found = own.results(known, {"advice": labelled(12, 2, loss)}, {"b": labelled(20, 1, loss)})
     assert list(found) == ["development", "set aside"]
-    for part in found.values():
-        assert list(part) == ["advice, same question, under b", "texts of b, other topics"]
-        for figures in part.values():
+    for paired, texts in found.values():
+        assert (list(paired), list(texts)) == (["advice (b)"], ["texts of b"])
+        assert paired["advice (b)"][own.BOTH] == paired["advice (b)"]["ridge (default)"]  # of the one bank there is
+        for figures in (paired["advice (b)"], texts["texts of b"]):
             assert figures["mine"]["auroc"] == figures[own.WORDS]["auroc"] == 1
             assert 0 < figures["ridge (default)"]["auroc"] < 1
             assert ("loss per token" in figures) == loss
@@ -71,8 +73,27 @@ def test_every_method_has_its_line_and_a_new_one_too(known: Context, loss: bool,
                 assert figures["loss per token, no question"]["auroc"] == 0
     assert len(asked) == 2 * 1 + 5 + 1
     text = "\n".join(own.markdown(found))
-    assert text.count("| mine | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) |") == 2
-    assert text.index("| **methods** |") < text.index("| mine |") < text.index("| **controls** |")
+    assert [line.split(":")[0] for line in text.splitlines() if line.startswith("###")] == [
+        "### Paired texts that no bank was made from", "### Topics a bank was not made from",
+    ] * 2  # fmt: skip
+    head = next(line for line in text.splitlines() if line.startswith("| | both banks"))
+    assert head.split(" | ").index("mine") < head.split(" | ").index(own.WORDS)
+    assert text.count(" 1.00 (1.00 to 1.00) |") >= 2 * 2 * 2
+
+
+def test_the_paired_sets_are_of_their_own_and_have_no_shortcut_by_length():
+    known_texts = {source.row.content_sha256 for name in BUILT_IN for source in own.contrast_sources(name, None)}
+    files = sorted(own.PAIRED.glob("*.jsonl"))
+    assert len(files) == 6
+    for path in files:
+        sources = list(own.pairs(path, None, by_topic=False))
+        assert not known_texts & {source.row.content_sha256 for source in sources}
+        words = np.array([len(source.row.response.split()) for source in sources])
+        bad, good = words[::2], words[1::2]
+        assert [source.bad for source in sources[:2]] == [True, False]
+        assert len({source.group for source in sources}) == len(bad)
+        assert abs(bad.mean() / good.mean() - 1) < 0.02
+        assert 0.4 < ((bad > good) + (bad == good) / 2).mean() < 0.6
 
 
 def test_the_contrast_texts_are_read_as_pairs_by_topic():

@@ -1,10 +1,11 @@
-"""The package's own paired texts as a benchmark that needs nothing else, and the methods that it compares.
+"""The project's own paired texts as a benchmark that needs nothing else, and the methods that it compares.
 
 Two kinds of rows, and no method is ever given labels of rows that it scores:
 
-    advice, same question    the shipped answers on health, career and law, under the shipped banks, not made of them
-    BANK's texts             contrast texts under banks learnt from other topics: five folds of whole topics within the
-                             development topics; topics that are set aside, under a bank of all development topics
+    paired sets     examples/benchmark and the shipped answers on health, career and law, under the shipped banks, which
+                    were not made from them
+    BANK's texts    contrast texts under banks learnt from other topics: five folds of whole topics within the
+                    development topics; topics that are set aside, under a bank of all development topics
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import N_FOLDS, bag_of_words, group_folds, style_model
 from geofilter.files import package_data
 from geofilter.rows.records import Row, parse_line
+from geofilter.run.handicap import handicaps
 
 ADVICE = "advice, same question"
 WORDS = "bag of words, bank's texts"
+PAIRED = Path(__file__).parents[2] / "examples" / "benchmark"
 FEW = 4
 """pairs of each topic of a quick run"""
 
@@ -48,6 +51,8 @@ class Given:
 
 
 Method = Callable[[Given], F64]
+Results = dict[str, tuple[dict[str, dict[str, dict]], dict[str, dict[str, dict]]]]
+"""part -> figures of the paired sets and of the banks' texts: set -> method -> AUROC and interval"""
 
 
 def by(scorer: str) -> Method:
@@ -64,6 +69,18 @@ METHODS: dict[str, Method] = {
     "residuals, ridge": lambda given: residual_ridge(given.texts, given.rows),
 }
 """name to (n,) scores of `Given.rows`, higher for worse"""
+BOTH = "both banks, as a scan ranks"
+
+
+def both(given: Given) -> F64:
+    """The score that a scan under the built-in banks gives."""
+    banks, rows = list(given.known.built_in.values()), given.rows
+    standard = np.stack([Scorer(bank, "ridge").standard(rows.pooled, [""] * len(rows.rows)) for bank in banks])
+    bare = np.array([not row.prompt for row in rows.rows])
+    scores: F64 = (standard - handicaps(banks, bare)).max(0)
+    return scores
+
+
 CONTROLS: dict[str, Method] = {
     WORDS: lambda given: bag_of_words(given.texts.texts, given.texts.bad)(given.rows.texts),
     "style, bank's texts": lambda given: style_model(given.texts.texts, given.texts.bad)(given.rows.texts),
@@ -75,12 +92,18 @@ CONTROLS: dict[str, Method] = {
 
 
 def contrast_sources(name: str, most: int | None) -> Iterator[Source]:
-    """The texts of a built-in bank as rows, grouped by topic.
+    """The texts of a built-in bank as rows, grouped by topic; for `most` see `pairs`."""
+    return pairs(package_data("contrast", f"{name}.jsonl"), most)
+
+
+def pairs(path: Path, most: int | None, *, by_topic: bool = True) -> Iterator[Source]:
+    """The two rows of each pair of a file.
 
     Args:
         most: pairs of each topic; all if None.
+        by_topic: rows of one topic are of one group; else those of one pair.
     """
-    path, taken = package_data("contrast", f"{name}.jsonl"), {}
+    taken: dict[str, int] = {}
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
         pair = json.loads(line)
         taken[pair["topic"]] = taken.get(pair["topic"], 0) + 1
@@ -90,20 +113,24 @@ def contrast_sources(name: str, most: int | None) -> Iterator[Source]:
             record = {"prompt": pair["prompt"], "response": pair[side]} if "prompt" in pair else {"text": pair[side]}
             row = parse_line(json.dumps(record).encode(), path.name, number)
             assert isinstance(row, Row)
-            yield Source(row, side == "bad", pair["topic"])
+            yield Source(row, side == "bad", pair["topic"] if by_topic else f"{path.stem} {number}")
 
 
-def read(known: Context, work: Path, most: int | None, loss: bool) -> tuple[Labelled, dict[str, Labelled]]:
-    """The shipped advice, and the texts of each built-in bank; scanned if they have not been.
+def read(known: Context, work: Path, most: int | None, loss: bool) -> tuple[dict[str, Labelled], dict[str, Labelled]]:
+    """The paired sets, and the texts of each built-in bank; scanned if they have not been.
 
     Args:
-        most: pairs of each topic of the texts; all if None.
+        most: pairs of each topic; all if None.
         loss: with loss per token.
     """
     few = "" if most is None else f", {most} of a topic"
-    advice = encoded(ADVICE, list(islice(domains(), None if most is None else 30 * most)), work, loss=loss)
+    sources = {ADVICE: list(islice(domains(), None if most is None else 30 * most))}
+    sources |= {
+        path.stem.replace("-", " "): list(pairs(path, most, by_topic=False)) for path in sorted(PAIRED.glob("*.jsonl"))
+    }
+    paired = {name: encoded(f"{name}{few}", rows, work, loss=loss) for name, rows in sources.items()}
     texts = {n: encoded(f"{n}, texts{few}", list(contrast_sources(n, most)), work, loss=loss) for n in known.built_in}
-    return advice, texts
+    return paired, texts
 
 
 def learnt(known: Context, name: str, texts: Labelled) -> Bank:
@@ -133,34 +160,43 @@ def scored(given: list[tuple[Given, np.ndarray]], rows: Labelled, methods: Mappi
     return figures([Scored(np.arange(len(rows.rows)), scores)], rows.bad, rows.group, {})
 
 
-def results(known: Context, advice: Labelled, texts: dict[str, Labelled]) -> dict[str, dict[str, dict[str, dict]]]:
-    """Part, set and bank, and method to its figures."""
-    methods = METHODS | {n: m for n, m in CONTROLS.items() if advice.loss is not None or n not in LOSS}
-    out: dict[str, dict[str, dict[str, dict]]] = {}
+def results(known: Context, paired: dict[str, Labelled], texts: dict[str, Labelled]) -> Results:
+    """The figures of every method, see `Results`."""
+    out: Results = {}
     for part, aside in (("development", False), ("set aside", True)):
-        here = out[part] = {}
-        rows = advice.part(aside)
-        for name, bank in known.built_in.items():
-            given = [(Given(known, bank, texts[name], rows), np.arange(len(rows.rows)))]
-            here[f"{ADVICE}, under {name}"] = scored(given, rows, methods)
-        for name, own in texts.items():
-            given = list(topics(known, name, own, aside))
-            here[f"texts of {name}, other topics"] = scored(given, own.part(aside), methods)
+        of_sets, of_texts = out[part] = {}, {}
+        for name, whole in paired.items():
+            rows = whole.part(aside)
+            bank = _of_shape(known, rows)
+            given = [(Given(known, known.built_in[bank], texts[bank], rows), np.arange(len(rows.rows)))]
+            of_sets[f"{name} ({bank})"] = scored(given, rows, {BOTH: both, **_methods(whole)})
+        for name, whole in texts.items():
+            given = list(topics(known, name, whole, aside))
+            of_texts[f"texts of {name}"] = scored(given, whole.part(aside), _methods(whole))
     return out
 
 
-def markdown(found: dict[str, dict[str, dict[str, dict]]]) -> list[str]:
-    """A table a part: methods and controls against sets."""
+def _methods(rows: Labelled) -> dict[str, Method]:
+    return METHODS | {n: m for n, m in CONTROLS.items() if rows.loss is not None or n not in LOSS}
+
+
+def _of_shape(known: Context, rows: Labelled) -> str:
+    """The built-in bank that was learnt from rows of this shape; the first one where none says so."""
+    answers = bool(rows.rows[0].prompt)
+    return next((n for n, bank in known.built_in.items() if bank.of_answers == answers), next(iter(known.built_in)))
+
+
+def markdown(found: Results) -> list[str]:
+    """Two tables a part, of the paired sets and of the banks' texts: sets against methods and controls."""
     lines = []
-    for part, sets in found.items():
-        lines += [f"### The package's own texts: {part}", ""]
-        lines += [f"| | {' | '.join(sets)} |", "|---|" + "---:|" * len(sets)]
-        names = list(next(iter(sets.values())))
-        for heading, group in (("methods", METHODS), ("controls", CONTROLS)):
-            lines.append(f"| **{heading}** |" + " |" * len(sets))
-            for name in (n for n in names if n in group):
-                cells = [f"{s[name]['auroc']:.2f} ({s[name]['interval'][0]:.2f} to {s[name]['interval'][1]:.2f})"
-                         for s in sets.values()]  # fmt: skip
-                lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
+    for part, tables in found.items():
+        for said, sets in zip(("Paired texts that no bank was made from", "Topics a bank was not made from"), tables,
+                              strict=True):  # fmt: skip
+            names = list(next(iter(sets.values())))
+            lines += [f"### {said}: {part}", "", f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+            for of, figures_of in sets.items():
+                cells = [f"{f['auroc']:.2f} ({f['interval'][0]:.2f} to {f['interval'][1]:.2f})"
+                         for f in figures_of.values()]  # fmt: skip
+                lines.append(f"| {of} | {' | '.join(cells)} |")
+            lines.append("")
     return lines[:-1]

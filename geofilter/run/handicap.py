@@ -1,9 +1,8 @@
 """What a bank's score of a row is lowered by beside other banks: each knows best the shape of rows it was learnt from.
 
 A bank of bare texts says little of answers to a prompt, and the other way round: where a bank of the row's own shape is
-there, one of the other shape has to be ahead by a standard deviation of ordinary chat before its score counts. On rows
-that the rule was not chosen on it costs 0.005 of the best single bank's AUROC, where taking the largest score as it is
-costs 0.027 (docs/method.md).
+there, one of the other shape has to be ahead by a standard deviation of ordinary chat before its score counts
+(docs/method.md compares it with other rules).
 """
 
 from __future__ import annotations
