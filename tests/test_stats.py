@@ -1,3 +1,5 @@
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -5,6 +7,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from geofilter.stats import (
     RankingStats,
     Stats,
+    auroc,
+    auroc_score_interval,
     cluster_bootstrap,
     difference_interval,
     draw_weights,
@@ -90,3 +94,15 @@ def test_intervals_of_shares_are_those_of_the_literature():
     assert difference_interval(10, 10, 0, 10) == pytest.approx((0.6075, 1.0), abs=5e-5)
     assert share_interval(0, 0) == (0, 1)
     assert difference_interval(1, 2, 0, 0) == (-1, 1)
+
+
+def test_the_interval_of_an_auroc_holds_the_true_one_also_where_few_rows_are_ranked_well():
+    rng = np.random.default_rng(0)
+    n_bad, n_good, apart = 8, 30, 2.0
+    truth = NormalDist().cdf(apart / 2**0.5)
+    bad = np.arange(n_bad + n_good) < n_bad
+    held = [auroc_score_interval(auroc(rng.standard_normal(len(bad)) + apart * bad, bad), 8, 30) for _ in range(400)]
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in held]) <= 0.99
+    assert auroc_score_interval(1.0, 10, 30) == pytest.approx((0.867, 1), abs=2e-3)
+    low, high = auroc_score_interval(0.8, 20, 40)
+    assert (low + high) / 2 < 0.8  # further from the end

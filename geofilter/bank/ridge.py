@@ -16,12 +16,12 @@ so that few labels need only say how far to trust it. The result is still one we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geofilter.arrays import F32, F64, Bools
+from geofilter.arrays import F32, F64, Bools, Positions
 from geofilter.bank.background import Background
 from geofilter.bank.features import Pooled
 
@@ -69,8 +69,8 @@ class Ridge:
             usual = np.asarray(background.log_matrix(reference) @ priors.astype(np.float64)).std(0)
             self._priors = priors / np.where(usual > 0, usual, np.inf) * np.sqrt(PRIOR * self._spread)
             self._x = sp.hstack([self._x, self._x @ self._priors], format="csr")
-        share = PENALTY if groups is None else PENALTY_OF_GROUPS
-        self._penalty = share * self._squared_distance(self._x) / n
+        self._share = PENALTY if groups is None else PENALTY_OF_GROUPS
+        self._penalty = self._share * self._squared_distance(self._x) / n
 
     def _centred(self, v: F64) -> F64:
         """(n,) or (n, m) less the mean of each row's group."""
@@ -102,6 +102,29 @@ class Ridge:
         out = all_weights[: self._d_sae] + self._priors @ all_weights[self._d_sae :]
         weights: F32 = out.reshape(self._d_sae, *labels.shape[1:]).astype(np.float32)
         return weights
+
+    def held_out(self, labels: F64, folds: Iterable[tuple[Positions, Positions]]) -> F64:
+        """Score (n,) of each row by what is learnt from the other rows of its fold; nan of rows that no fold holds.
+
+        Solved in the products of the rows, n x n numbers that are made once: for few rows and many folds. Priors keep
+        the scale that they have over all rows. Rows are centred together, whatever their groups; scores of different
+        folds have no zero in common.
+
+        Args:
+            labels: (n,) +1 bad and -1 good.
+            folds: positions learnt from, and positions scored.
+        """
+        products: F64 = (self._x @ self._x.T).toarray()
+        scores = np.full(len(labels), np.nan)
+        for train, test in folds:
+            inner = products[np.ix_(train, train)]
+            means = inner.mean(0)
+            centred = inner - means - means[:, None] + means.mean()
+            penalty = self._share * np.trace(centred) / len(train)
+            of_train = labels[train] - labels[train].mean()
+            solved = np.linalg.solve(centred + penalty * np.eye(len(train)), of_train)
+            scores[test] = products[np.ix_(test, train)] @ (solved - solved.mean())
+        return scores
 
 
 def shuffled(bad: Bools, groups: Sequence[str] | None, n: int, seed: int) -> F64:

@@ -39,7 +39,7 @@ def group_folds(groups: Sequence[str], bad: Bools, n: int, seed: int) -> list[tu
     return [(train, test) for train, test in pairs if len(test) and bad[train].any() and (~bad[train]).any()]
 
 
-def _usable_folds(groups: Sequence[str], bad: Bools, seed: int) -> list[tuple[Positions, Positions]]:
+def usable_folds(groups: Sequence[str], bad: Bools, seed: int) -> list[tuple[Positions, Positions]]:
     """Folds by group; by row where the groups leave a side without held-out rows (one prompt for all of it)."""
     folds = group_folds(groups, bad, N_FOLDS, seed)
     held = np.concatenate([np.zeros(0, np.int64), *(test for _, test in folds)])
@@ -90,7 +90,7 @@ def _held_out(
     null = np.full((len(bad), N_RANDOM_BANKS), np.nan)
     # The same shuffled labels in every fold, so that each has one score per row.
     random = shuffled(bad, examples.groups if options.centred else None, N_RANDOM_BANKS, options.seed)
-    for train, test in _usable_folds(examples.groups, bad, options.seed):
+    for train, test in usable_folds(examples.groups, bad, options.seed):
         seen, other = examples.take(train), examples.take(test)
         toxic, aligned = strongest(effect_sizes(seen.pooled, seen.bad, d_sae), min(options.size, d_sae // 8))
         table = closeness(directions, toxic, aligned).contrast

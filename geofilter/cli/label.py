@@ -71,6 +71,11 @@ def label(
         ),
         PER_CALL,
     ] = True,
+    anyway: Annotated[
+        bool,
+        typer.Option("--apply", help="Use the bank also where it seems to rank no better than the scan's scores."),
+        PER_CALL,
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -87,6 +92,8 @@ def label(
         raise InputError("there is no terminal to label at; use --sheet FILE, --from LABELS or --judge MODEL")
     if not learn and source is None:
         raise InputError("--no-learn: only labels of --from LABELS can be kept so; give it, or leave --no-learn out")
+    if anyway and (sheet is not None or not learn):
+        raise InputError("--apply: is for a bank learnt from labels, and none is learnt here; leave it out")
     if not learn and check is not None:
         raise InputError("--check: says what a bank learnt is worth, and --no-learn learns none; give one of them")
     if count < 1:
@@ -129,7 +136,7 @@ def label(
         _ask(labelling, count, answer, str(judge), quiet)
     else:
         _at_terminal(labelling, count)
-    result = conclude(labelling).to_json()
+    result = conclude(labelling, anyway).to_json()
     if check is not None:
         result |= _checked(labelling, check, key_for(ctx, key, check, source), result["text"])
     if as_json:

@@ -23,10 +23,12 @@ from geofilter.bank.known import known_row
 from geofilter.bank.learn import learn
 from geofilter.bank.naming import first_known
 from geofilter.bank.neighbours import keeping
+from geofilter.bank.ridge import Ridge
 from geofilter.bank.scorer import Scorer
 from geofilter.config import CONTROLS
 from geofilter.cut.cut import Cut
 from geofilter.errors import BankError, InputError, RunError
+from geofilter.labels.compare import Compared, compare, compared_rows
 from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import group_of
 from geofilter.labels.pick import Pick, pick_rows
@@ -56,6 +58,8 @@ class Learnt:
     """(rows,) its standard scores"""
     before: float
     """AUROC of the scan's own scores on the labelled rows"""
+    compared: Compared | None
+    """held out, both of them; None under a scorer other than ridge"""
 
     @property
     def check(self) -> BankCheck:
@@ -233,14 +237,29 @@ class Labelling:
             priors=self.priors, labels=named.labels, rate=prior.rate, content=named.content, meta=meta
         )
         bank = learn(LABELLED, prior.target, self._directions, examples, prior.reference, options).excluding(excluded)
+        compared = self._compared(examples, options, positions)
+        if compared is not None:
+            # The bank says what the user was told, not what one repeat of it came to.
+            check: BankCheck = {**bank.meta["evaluation"], "auroc": compared.learnt, "interval": [*compared.interval]}
+            bank = replace(bank, meta={**bank.meta, "evaluation": check})
         sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))
         texts = [known_row(row.prompt, row.response, "", said) for row, said in zip(rows, bad.tolist(), strict=True)]
         bank = keeping(bank, pooled, texts, self.contents[positions], prior)
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
-        self.learnt = Learnt(bank, self._guide, auroc(self.scanned[positions], bad))
+        before = auroc(self.scanned[positions], bad) if compared is None else compared.scan
+        self.learnt = Learnt(bank, self._guide, before, compared)
         return self.learnt
+
+    def _compared(self, examples: Examples, options: LearnOptions, positions: Positions) -> Compared | None:
+        """What is learnt from labelled rows beside what the scan said of them."""
+        if self.scorer != "ridge":
+            return None
+        seen = compared_rows(examples.bad, self.seed)
+        of, prior = examples.take(seen), self.priors[0]
+        learner = Ridge(of.pooled, prior.background, None, options.prior_weights, prior.reference)
+        return compare(learner, of.bad, of.groups, self.scanned[positions[seen]], self.seed)
 
     def _by(self) -> dict[str, int]:
         """Who gave the labels, and how many."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from geofilter.bank.about import BankCheck
+from geofilter.labels.compare import Compared
 from geofilter.labels.labelling import COMPARED, CutNow, Labelling
 from geofilter.run.labelled import MIN_SIDE
 from geofilter.text import inert
@@ -34,6 +35,10 @@ class Outcome:
     """what `COMPARED` removes by the bank learnt"""
     known: int = 0
     """labelled rows that a bank of the scan was learnt from too"""
+    compared: Compared | None = None
+    """the bank learnt beside the scan's scores; None where nothing was learnt, and under a scorer other than ridge"""
+    again: bool = False
+    """the run keeps the scores of a bank learnt from earlier labels"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -42,6 +47,8 @@ class Outcome:
         }  # fmt: skip
         if self.check is not None:
             out |= {"check": self.check, "before": round(self.before, 4)}
+        if self.compared is not None:
+            out |= {"better": self.compared.better, "ahead": [round(x, 4) for x in self.compared.ahead]}
         if self.applied:
             out |= {"removed_before": self.removed, "removed_still": self.same}
         if self.now is not None:
@@ -68,10 +75,17 @@ class Outcome:
                 f"{self.known:,} of these rows are among those that a bank of the scan was learnt from, on which this "
                 "one builds: they flatter both figures."
             )
-        if not self.applied:
+        if check["weak"]:
             yield "That does not beat random banks: the run keeps its scores. Label more rows."
             return
-        if low <= self.before:
+        if not self.applied:
+            kept = "the scores of the bank learnt before; scan again for the scan's own" if self.again else "its scores"
+            yield (
+                f"The bank learnt ranks these rows no better ({check['auroc']:.3f}) than the scan's scores do "
+                f"({self.before:.3f}): the run keeps {kept}. Label more rows, or use the bank anyway with --apply."
+            )
+            return
+        if low <= self.before if self.compared is None else not self.compared.clear:
             yield (
                 "That is not clearly better than the scan's scores: compare what each cut takes, label more rows, or "
                 "go back to them by scanning again."
@@ -85,8 +99,11 @@ class Outcome:
         yield f"the run is scored with this bank now; next: geofilter filter {quoted(self.run)} --drop 10%"
 
 
-def conclude(labelling: Labelling) -> Outcome:
-    """Score the run with what was learnt last, unless it was shown to be worth nothing.
+def conclude(labelling: Labelling, anyway: bool = False) -> Outcome:
+    """Score the run with what was learnt last, unless it is worth nothing or seems to rank no better than the scan.
+
+    Args:
+        anyway: also where it seems to rank no better.
 
     Raises:
         RunError: the run is in use.
@@ -95,11 +112,13 @@ def conclude(labelling: Labelling) -> Outcome:
     if learnt is None:
         return Outcome(run, bad, good)
     known = int(labelling.known[labelling.labelled(said=True)].sum())
-    if learnt.bank.weak:
-        return Outcome(run, bad, good, learnt.check, learnt.before, known=known)
+    compared = learnt.compared
+    found = Outcome(run, bad, good, learnt.check, learnt.before, known=known, compared=compared)
+    if learnt.bank.weak or (compared is not None and not compared.better and not anyway):
+        return replace(found, again="scanned_banks" in labelling.run.manifest)
     removed, same = labelling.changed()
     labelling.apply()
-    return Outcome(run, bad, good, learnt.check, learnt.before, True, removed, same, labelling.cut_now(), known)
+    return replace(found, applied=True, removed=removed, same=same, now=labelling.cut_now())
 
 
 def quoted(run: str) -> str:

@@ -76,6 +76,17 @@ def test_priors_are_columns_of_their_own(rows, reference):
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def test_held_out_scores_are_those_of_weights_learnt_without_the_fold(rows, reference):
+    pooled, dense, bad = rows
+    background = Background.of(reference[0], D_SAE)
+    labels = np.where(bad, 1.0, -1.0)
+    train, test = np.arange(0, 28), np.arange(28, 36)
+    found = Ridge(pooled, background).held_out(labels, [(train, test)])
+    expected = log_values(dense, background)[test] @ Ridge(pooled.take(train), background).weights(labels[train])
+    np.testing.assert_allclose(found[test], expected, atol=1e-4 * np.abs(expected).max())
+    assert np.isnan(np.delete(found, test)).all()
+
+
 def test_a_good_prior_shows_with_few_labels(reference):
     """Rows whose label lies along a known direction: ten of them rank the others better with it than without."""
     from geofilter.bank.linear import Linear
