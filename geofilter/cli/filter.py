@@ -52,6 +52,13 @@ def filter(  # noqa: A001 (the command's name)
     threshold: Annotated[
         float | None, typer.Option(help="Remove rows from this percentile on, 0.99 for instance.")
     ] = None,
+    bank: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Go by this bank of the scan alone: its rows are scored anew, from what is stored. Repeat for several."
+        ),
+        PER_CALL,
+    ] = None,
     keep_group: Annotated[
         list[int] | None,
         typer.Option(help="Keep a group of rows that would go, by its number in the last report. Repeat for several."),
@@ -81,13 +88,16 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.files import append
     from geofilter.report.published import publish_sets
     from geofilter.report.write import filter_run
+    from geofilter.run.again import FILTER, score_under
     from geofilter.run.mirror import behind
 
     cut, _ = _parse_cut(drop, keep, threshold), summary_file(step_summary)
-    opened, piped = open_run(run), str(out) == "-"
+    opened, piped = open_run(run, FILTER if bank else ""), str(out) == "-"
     summary = summary_file(step_summary, opened.manifest["data"])
     if piped:
         _refuse_piped(opened, as_json)
+    if bank:
+        score_under(opened, bank)
     store = None if out is None else behind(out)
     if store is not None and removed is not None:
         raise InputError(f"--removed {removed}: leave it out; --out {store.url} takes the removed rows too")

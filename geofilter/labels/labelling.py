@@ -33,12 +33,11 @@ from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import group_of
 from geofilter.labels.pick import Pick, pick_rows
 from geofilter.rows.records import Row
+from geofilter.run.again import score_again
 from geofilter.run.banks import find_banks
 from geofilter.run.labelled import MIN_SIDE, Label
-from geofilter.run.manifest import Manifest
 from geofilter.run.names import LABELLED
 from geofilter.run.rows import RowPlaces, reread
-from geofilter.run.score import score
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 from geofilter.target.sae_folder import unit_decoder
@@ -284,20 +283,10 @@ class Labelling:
         if self.learnt is None:
             raise BankError("no bank has been learnt from these labels; call learn first")
         self.save()
-        manifest = self.run.manifest
-        folder = Path(bank_path(self.run))
-        with self.run.lock():
-            manifest.setdefault("scanned_banks", manifest["banks"])
-            # As in a scan: not complete until all of what scoring writes is there, the bank too.
-            unfinished: Manifest = {**manifest, "complete": False, "scoring": SCORING}
-            self.run.write_manifest(unfinished)
-            self.learnt.bank.save(folder, self.run.mode)
-            inputs = [f["path"] for f in manifest["data"]]
-            scored = score(self.run, [self.learnt.bank], self.scorer, inputs)
-            banks, sums = [self.learnt.bank.about(str(folder))], self.run.sums()
-            finished: Manifest = {**manifest, "complete": True, "banks": banks, "files": sums, **scored}
-            finished.pop("scoring", None)
-            self.run.write_manifest(finished)
+        folder, bank, mode = Path(bank_path(self.run)), self.learnt.bank, self.run.mode
+        score_again(
+            self.run, [bank], lambda: [bank.about(str(folder))], SCORING, first=lambda: bank.save(folder, mode)
+        )  # fmt: skip
 
     def changed(self) -> tuple[int, int]:
         """How many rows `COMPARED` removes by the scan's scores, and how many of them by the learnt ones too."""

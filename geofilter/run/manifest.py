@@ -163,9 +163,10 @@ class Started(TypedDict):
     failed: NotRequired[str]
     """why its rows could not be scored, and never can be"""
     scanned_banks: NotRequired[list[BankAbout]]
-    """the banks of the scan, where one learnt from labels has taken their place"""
+    """the banks of the scan, where one learnt from labels, or some of them alone, have taken their place"""
     scoring: NotRequired[str]
-    """the command that was scoring the run with other banks when it was stopped; it goes on with the same labels"""
+    """the command that was scoring the run with other banks when it was stopped: label, which goes on with the same
+    labels, or filter"""
     seal: NotRequired[dict[str, str]]
     """hashes of the other fields, see `sums.sealed`; of every manifest that was written"""
 
@@ -315,7 +316,8 @@ def remedy(manifest: Started, called: str, labels: str) -> str:
     if manifest.get("failed"):
         return f"it failed: {manifest['failed']}"
     if "scoring" in manifest:
-        name = manifest["scoring"]
-        words = shlex.join(["geofilter", name, called, "--from", labels])
+        name, banks = manifest["scoring"], manifest.get("scanned_banks", [])
+        more = [word for bank in banks for word in ("--bank", bank["name"])] if name == "filter" else ["--from", labels]
+        words = shlex.join(["geofilter", name, called, *more])
         return f"geofilter {name} was stopped while it scored the rows anew; go on with: {words}"
     return f"go on with: {again(manifest)}" if "command" in manifest else "run the same geofilter scan command again"

@@ -22,7 +22,7 @@ from geofilter.rows.gather import refuse_twice
 from geofilter.rows.records import check_columns
 from geofilter.run.banks import check_exclusions, exclude
 from geofilter.run.manifest import InputFile, Started
-from geofilter.run.names import LABELS, MANIFEST
+from geofilter.run.names import LABELLED, LABELS, MANIFEST
 from geofilter.run.score import score
 from geofilter.run.store import Run
 from geofilter.scanning.order import withdraw
@@ -75,7 +75,7 @@ class Claimed:
         """Write the manifest, where none is there yet."""
         if not (self.run.path / MANIFEST).is_file():
             self.run.write_manifest(self.manifest)
-        elif "scanned_banks" in self.run.manifest:
+        elif any(bank["name"] == LABELLED for bank in self.run.manifest.get("banks", ())):
             notify(f"note: the bank learnt from labels no longer counts; geofilter label {self.run.path} --from "
                    f"{self.run.path / LABELS} brings it back")  # fmt: skip
 
