@@ -3,10 +3,9 @@
     python -m benchmarks.rescore --run RUN --rows 1000000 --work DIR --other CHECKOUT
 
 From the repository's root. RUN is a finished run; its shards are copied into a run in DIR, with lines of their own, as
-often as there are rows wanted, and data with these lines, so that the run can be cut. Each call loads the run's banks,
-scores all of it and writes the scores, as a process of its own; what is given is of the scoring alone: without loading
-the banks, and without hashing what was written. Memory is that of the largest process. With --cut the scored run is
-then cut as often, by `geofilter filter --drop 10%`.
+often as there are rows wanted, and data with these lines. Each call loads the run's banks, scores all of it and writes
+the scores, as a process of its own; what is given is of the scoring alone: without loading the banks, and without
+hashing what was written. Memory is that of the largest process.
 """
 
 from __future__ import annotations
