@@ -92,7 +92,7 @@ def answers(name: str, target: Target, options: TraitOptions, work: Path) -> lis
         found = answers_of(options, target, READING)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(answer.line() for answer in found))
-    return [row for row in read_rows(path) if isinstance(row, Row)]
+    return [row for row in read_rows(path) if isinstance(row, Row) and row.response.strip()]
 
 
 def main() -> None:
