@@ -10,9 +10,11 @@ from benchmarks.score import pool
 from benchmarks.score.candidates import Context, ridge
 from benchmarks.score.sets import Labelled
 from geofilter.bank.examples import Examples, LearnOptions
+from geofilter.bank.ridge import Ridge
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import bag_of_words, group_folds, validate
 from geofilter.labels.asking import BATCH
+from geofilter.labels.compare import compare
 from geofilter.labels.pick import pick_rows
 from geofilter.run.labelled import MIN_SIDE
 from geofilter.stats import auroc
@@ -22,12 +24,17 @@ DRAWS = 5
 FLIPPED = (0.0, 0.1, 0.2)
 
 
+def _standard(known: Context, data: Labelled) -> np.ndarray:
+    """Scores (n, banks) of a scan."""
+    nothing = [""] * len(data.rows)
+    return np.column_stack([Scorer(b, "ridge").standard(data.pooled, nothing) for b in known.built_in.values()])
+
+
 def _chosen(known: Context, data: Labelled, said: np.ndarray, seed: int) -> np.ndarray:
     """Rows that `geofilter label` would show, learning again after each ten."""
     banks = list(known.built_in.values())
     x = banks[0].background.log_matrix(data.pooled)
-    names = [bank.name for bank in banks]
-    standard = np.column_stack([Scorer(b, "ridge").standard(data.pooled, [""] * len(data.rows)) for b in banks])
+    names, standard = [bank.name for bank in banks], _standard(known, data)
     taken: list[int] = []
     while len(taken) < LABELS:
         picks = pick_rows(min(BATCH, LABELS - len(taken)), standard, names, lambda rows: x[rows], taken, seed=seed)
@@ -46,14 +53,21 @@ def _found(known: Context, data: Labelled, rows: np.ndarray, said: np.ndarray) -
     if min(labels.sum(), (~labels).sum()) < MIN_SIDE:
         return None
     words = bag_of_words(seen.texts, labels)(others.texts)
-    check = validate(
-        known.directions, Examples(seen.pooled, labels, [str(g) for g in seen.group], seen.texts), known.reference,
-        LearnOptions(priors=list(known.built_in.values())),
-    )  # fmt: skip
+    examples = Examples(seen.pooled, labels, [str(g) for g in seen.group], seen.texts)
+    options = LearnOptions(priors=list(known.built_in.values()))
+    weak = validate(known.directions, examples, known.reference, options)["weak"]
+    background = options.priors[0].background
+    learner = Ridge(seen.pooled, background, None, options.prior_weights, known.reference)
+    compared = compare(learner, labels, examples.groups, _standard(known, seen).max(1))
+    scanned = auroc(_standard(known, others).max(1), others.bad)
+    learnt = auroc(ridge(known, seen, labels, others), others.bad)
     return {
-        "ridge": auroc(ridge(known, seen, labels, others), others.bad),
+        "ridge": learnt,
+        "scan": scanned,
+        "applied": learnt if compared.better and not weak else scanned,
         "bag of words": auroc(words, others.bad),
-        "cross-validated": check["auroc"],
+        "cross-validated": compared.learnt,
+        "scan, held out": compared.scan,
         "bad": float(labels.sum()),
     }
 

@@ -1,9 +1,10 @@
 """Which rows to label, so that some of them are bad and they are not all alike. Needs neither a model nor labels.
 
-Every other row is taken at random, the rest in turn from where a cut would fall and from the highest scores; each is
-drawn from the half of its kind that is least like the rows taken before, so that ten alike rows are not labelled ten
-times. Labels of the lowest scores, of the middle, of where banks disagree, and of the least alike row every time were
-tried and taught less (docs/method.md).
+Every other row is taken at random, the rest in turn from where a cut would fall and from the highest scores; each of
+these is drawn from the half of its kind that is least like the rows taken before, so that ten alike rows are not
+labelled ten times. What is taken at random is taken so from all rows: drawn from those least alike, they teach less and
+say less of what a bank is worth. Labels of the lowest scores, of the middle, of where banks disagree, and of the least
+alike row every time were tried and taught less (docs/method.md).
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class Pick:
     """where it was taken from, as text"""
 
 
-def _kinds(standard: F64, names: list[str], rng: np.random.Generator) -> Iterator[tuple[F64, str]]:
-    """Without end: what to take the largest of, and its name."""
+def _kinds(standard: F64, names: list[str]) -> Iterator[tuple[F64 | None, str]]:
+    """Without end: what to take the largest of, None for a row at random, and its name."""
     rank = np.stack([ranks(column) for column in standard.T], axis=1) / len(standard)
     while True:
         for b, name in enumerate(names):
             yield -np.abs(rank[:, b] - CUT), f"near a cut under {name}"
-            yield rng.random(len(standard)), AT_RANDOM
+            yield None, AT_RANDOM
             yield rank[:, b], f"high under {name}"
-            yield rng.random(len(standard)), AT_RANDOM
+            yield None, AT_RANDOM
 
 
 def _pool(order: F64, free: Positions, n: int, rng: np.random.Generator) -> Positions:
@@ -93,15 +94,22 @@ def pick_rows(
     """
     rng = np.random.default_rng([seed, len(taken)])
     free = np.setdiff1d(np.arange(len(standard)), np.fromiter({*taken, *without}, np.int64))
-    kinds = _kinds(standard, names, rng)
+    kinds = _kinds(standard, names)
     known = list(taken[-REMEMBERED:])
     picks: list[Pick] = []
     while len(picks) < n and len(free):
-        pools = [(_pool(order, free, len(standard), rng), why) for order, why in islice(kinds, n - len(picks))]
+        turns = list(islice(kinds, n - len(picks)))
+        # Drawn before the others, which would leave only what they do not take.
+        drawn = rng.permutation(free)[: sum(order is None for order, _ in turns)]
+        free, lots = np.setdiff1d(free, drawn), iter(np.split(drawn, len(drawn)) if len(drawn) else ())
+        pools = [
+            (next(lots, free[:0]) if order is None else _pool(order, free, len(standard), rng), why)
+            for order, why in turns
+        ]
         compared = np.unique(np.concatenate([known, *(pool for pool, _ in pools)]).astype(np.int64))
         unit = _unit(features(compared))
         for whole, why in pools:
-            pool = np.intersect1d(whole, free)
+            pool = whole if why == AT_RANDOM else np.intersect1d(whole, free)
             if not len(pool):
                 continue
             here, before = np.searchsorted(compared, pool), np.searchsorted(compared, known)

@@ -174,7 +174,8 @@ def test_a_bank_built_from_rows_of_the_run_is_no_better(seeded: Path):
 def test_a_bank_that_builds_on_one_of_the_same_rows_says_so(seeded: Path):
     labels = [{"file": "d.jsonl", "line": i + 1, "label": BAD[i]} for i in range(40)]
     write_rows(seeded / "labels.jsonl", labels)
-    done = geofilter("label", "run", "--from", "labels.jsonl", "--check", "kind=bad", "--json", cwd=seeded)
+    check = ("--check", "kind=bad", "--json")
+    done = geofilter("label", "run", "--from", "labels.jsonl", *check, "--apply", cwd=seeded)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     both = 24 - sum(1 for i in range(40, N) if BAD[i] and sum(BAD[:i]) < 12)
@@ -225,7 +226,7 @@ def test_the_other_rows_of_a_check_are_none_that_say_the_same(seeded: Path, tiny
     assert done.returncode == 0, done.stderr
     labels = [{"file": "twice.jsonl", "line": i + 1, "label": row["kind"]} for i, row in enumerate(rows)]
     write_rows(seeded / "half.jsonl", labels)
-    done = geofilter("label", "twice", "--from", "half.jsonl", "--check", "kind=bad", cwd=seeded)
+    done = geofilter("label", "twice", "--from", "half.jsonl", "--check", "kind=bad", "--apply", cwd=seeded)
     assert "--check kind=bad: of the rows not labelled here: no bad and no good row" in done.stderr
     done = geofilter("evaluate", "twice", "--labels", "kind=bad", cwd=seeded)
     assert done.returncode == 2

@@ -53,4 +53,15 @@ def test_rows_like_those_taken_before_are_passed_over():
     # Half of the rows are all the same, half are like no other.
     x = sp.vstack([sp.csr_matrix(np.tile(np.eye(1, 80), (40, 1))), sp.csr_matrix(np.eye(40, 80, 40))], format="csr")
     got = picked(12, np.random.default_rng(0).normal(size=(80, 1)), x, taken=[0])
-    assert sum(p.position < 40 for p in got) <= 2  # without it about 6
+    chosen = [p.position for p in got if p.why != "at random"]
+    assert sum(position < 40 for position in chosen) <= 1  # of 6; without it about 3
+
+
+def test_a_row_at_random_is_any_row_as_likely_as_another():
+    # Rows like those taken before too, and those with high scores no more often than others.
+    x = sp.vstack([sp.csr_matrix(np.tile(np.eye(1, 80), (40, 1))), sp.csr_matrix(np.eye(40, 80, 40))], format="csr")
+    scores = np.arange(80.0)[:, None]
+    drawn = [p.position for s in range(60) for p in picked(8, scores, x, taken=[0], seed=s) if p.why == "at random"]
+    assert len(drawn) == 240
+    assert len(set(drawn)) > 70
+    assert 0.4 < np.mean(np.array(drawn) < 40) < 0.6
