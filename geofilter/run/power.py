@@ -22,11 +22,16 @@ WEIGHTS = (1.67, 2.38, -1.88)
 FOLLOWS = 0.5
 """a rank correlation with length or format from this size on counts as following it"""
 FEW = 50
-"""rows below which nothing is said to be sure"""
+"""rows below which nothing is said of a bank"""
+TOO_FEW = "too few rows"
+VERDICTS = ("reacts", "unclear", TOO_FEW, "no power")
+"""best first"""
 SAMPLE = 20_000
 """rows at most that the random banks are scored on; evenly spaced over the run"""
 REMEDY = "label some of these rows: geofilter label"
 OTHER_ROWS = "A verdict needs other rows: scan other data with this bank."
+MORE_ROWS = f"A verdict needs more rows: scan at least {FEW}."
+_LOUD = {"unclear": "POWER UNCLEAR", TOO_FEW: "TOO FEW ROWS", "no power": "NO DEMONSTRATED POWER"}
 
 
 def tail(standard: F64) -> float:
@@ -87,7 +92,7 @@ class PowerVerdict(TypedDict):
 
     bank: str
     verdict: str
-    """reacts, unclear, or no power"""
+    """one of `VERDICTS`"""
     demonstrated: bool
     """True where it reacts"""
     chance: float
@@ -108,8 +113,8 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
     """Whether a bank's scores on a run mean anything, from what can be seen without labels.
 
     The verdict is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less, else "unclear"; "unclear"
-    too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when a correlation with length or
-    format reaches 0.5.
+    too in place of "reacts" when a correlation with length or format reaches 0.5. On fewer than 50 rows it is "too few
+    rows", whatever the chance.
 
     Args:
         standard: (n,) the bank's standard scores, of rows that it was not learnt from.
@@ -117,18 +122,21 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
         style: (n, 9), see `style.STYLE`.
     """
     if not len(standard):
-        return _nothing_to_see(bank, "it was learnt from every row")
+        return _nothing_to_see(bank, 0, "it was learnt from every row")
     if len(standard) > 1 and not spread(standard):
-        return _nothing_to_see(bank, f"it gives all {len(standard):,} rows the same score")
+        return _nothing_to_see(bank, len(standard), f"it gives all {len(standard):,} rows the same score")
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
     out, shape = standing_out(own, others), bimodality(standard)
     likely = chance(out, shape, bank.weak)
     verdict, caveats = _with_caveats(in_words(likely), bank, follows, len(standard))
-    text = (
-        f"{_said(bank, verdict)} (chance {likely:.2f} that its ranking means something here): its highest scores "
-        f"(tail {own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} standard deviations, its "
-        f"scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate groups)"
+    text = _said(bank, verdict, len(standard))
+    if verdict != TOO_FEW:
+        text += f" (chance {likely:.2f} that its ranking means something here)"
+    text += (
+        f": its highest scores (tail {own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} "
+        f"standard deviations, its scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate "
+        "groups)"
     )
     text += "".join(f"; {caveat}" for caveat in caveats)
     evaluation = bank.meta.get("evaluation")
@@ -163,35 +171,38 @@ def _with_caveats(verdict: str, bank: Bank, follows: dict[str, float], n: int) -
         caveats.append(f"its scores follow {most} (rank correlation {follows[most]:+.2f})")
         verdict = "unclear" if verdict == "reacts" else verdict
     if n < FEW:
-        caveats.append(f"{n} rows are too few to say")
-        verdict = "unclear"
+        verdict = TOO_FEW
     return verdict, caveats
 
 
-def _said(bank: Bank, verdict: str) -> str:
+def _said(bank: Bank, verdict: str, n: int) -> str:
     if verdict == "reacts":
         return f"{bank.name} reacts to this data"
     if verdict == "no power":
         return f"{bank.name} has no demonstrated power on this data"
+    if verdict == TOO_FEW:
+        return f"{bank.name}: too few rows to say whether it has power on this data ({n} of at least {FEW})"
     return f"{bank.name}: unclear whether it has power on this data"
 
 
-def _nothing_to_see(bank: Bank, why: str) -> PowerVerdict:
-    """The verdict where the rows cannot tell."""
+def _nothing_to_see(bank: Bank, n: int, why: str) -> PowerVerdict:
+    """The verdict where n rows cannot tell."""
+    verdict = TOO_FEW if n < FEW else "unclear"
     return {
-        "bank": bank.name, "verdict": "unclear", "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
+        "bank": bank.name, "verdict": verdict, "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
         "standing_out": 0.0, "bimodality": 0.0, "follows": {}, "weak": bank.weak,
-        "text": f"{bank.name}: unclear whether it has power on this data: {why}.",
+        "text": f"{_said(bank, verdict, n)}: {why}.",
     }  # fmt: skip
 
 
 def headline(verdicts: Sequence[PowerVerdict]) -> str:
     """The first line of every report: what the banks showed, and how to learn more."""
-    order = ("reacts", "unclear", "no power")
-    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))
-    best = min((v["verdict"] for v in verdicts), key=order.index)
+    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: VERDICTS.index(v["verdict"])))
+    best = min((v["verdict"] for v in verdicts), key=VERDICTS.index)
     if not any(v["random_tails"] for v in verdicts):
-        return f"POWER UNCLEAR. {said} {OTHER_ROWS}"
+        return f"{_LOUD[best]}. {said} {OTHER_ROWS}"
     if best == "reacts":
         return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}."
-    return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}."
+    if best == TOO_FEW:
+        return f"{_LOUD[best]}. {said} {MORE_ROWS}"
+    return f"{_LOUD[best]}. {said} To get power, {REMEDY}."

@@ -62,8 +62,12 @@ def test_scores_that_follow_length_are_no_reaction(bank: Bank):
 
 def test_few_rows_say_nothing(bank: Bank):
     found = verdict(bank, two_groups()[::5], noise(40, 0))
-    assert found["verdict"] == "unclear"
-    assert "40 rows are too few to say" in found["text"]
+    assert (found["verdict"], found["demonstrated"]) == ("too few rows", False)
+    assert headline([found]).startswith(
+        "TOO FEW ROWS. b: too few rows to say whether it has power on this data (40 of at least 50): its highest scores"
+    )
+    assert headline([found]).endswith("A verdict needs more rows: scan at least 50.")
+    assert verdict(bank, two_groups()[::4], noise(50, 0))["verdict"] != "too few rows"
 
 
 def test_a_bank_whose_own_check_failed_is_believed_less(bank: Bank):
