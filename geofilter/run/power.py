@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,9 +16,11 @@ TAIL = 0.10
 """share of the rows whose mean standard score is the tail"""
 SURE = 0.8
 """chance from which on a bank is said to react, and, the other way round, to have no power"""
-CONSTANT = -0.76
-WEIGHTS = (1.67, 2.38, -1.88)
+CONSTANT = -0.56
+WEIGHTS = (1.66, 1.80, 2.09, -1.83)
 """of `signs`; logistic regression on the cases of `benchmarks.score.verdicts`, see `chance`"""
+LEAST_WIDTH = 0.01
+"""a width below it counts as this one"""
 FOLLOWS = 0.5
 """a rank correlation with length or format from this size on counts as following it"""
 FEW = 50
@@ -61,23 +63,28 @@ def bimodality(standard: F64) -> float:
     return float((skewness**2 + 1) / kurtosis)
 
 
-def signs(out: float, shape: float, weak: bool) -> F64:
-    """What `chance` goes by (3,): `standing_out` on a logarithmic scale, `bimodality`, and 1 for a weak bank."""
-    return np.array([np.sign(out) * np.log1p(abs(out)), shape, float(weak)])
+def signs(out: float, shape: float, width: float, weak: bool) -> F64:
+    """What `chance` goes by (4,), see there for the arguments.
+
+    sign(out) * log(1 + |out|), shape, log(width), and 1 for a weak bank.
+    """
+    return np.array([np.sign(out) * np.log1p(abs(out)), shape, np.log(max(width, LEAST_WIDTH)), float(weak)])
 
 
-def chance(out: float, shape: float, weak: bool) -> float:
+def chance(out: float, shape: float, width: float, weak: bool) -> float:
     """Chance that a bank ranks the rows with an AUROC above 0.6, from what can be seen without labels.
 
-    Fitted to cases with known labels: banks of six kinds, and such that had learnt from shuffled labels, on sets of
-    six kinds with a tenth to a half of bad rows (docs/results.md has how often it is wrong on others).
+    1 / (1 + exp(-x)), x = -0.56 + `signs` @ (1.66, 1.80, 2.09, -1.83). Fitted to cases with known labels: banks of
+    six kinds, and such that had learnt from shuffled labels, on sets of six kinds with a tenth to a half of bad rows
+    (docs/results.md has how often it is wrong on others).
 
     Args:
         out: see `standing_out`.
         shape: see `bimodality`.
+        width: standard deviation of the standard scores: 1 in ordinary chat.
         weak: the bank's own check on held-out rows failed.
     """
-    x = CONSTANT + signs(out, shape, weak) @ WEIGHTS
+    x = CONSTANT + signs(out, shape, width, weak) @ WEIGHTS
     # No number of cases makes it certain.
     return float(np.clip(1 / (1 + np.exp(-x)), 0.01, 0.99))
 
@@ -102,6 +109,8 @@ class PowerVerdict(TypedDict):
     """of the 20 random banks, ascending; none where these rows cannot tell"""
     standing_out: float
     bimodality: float
+    width: NotRequired[float]
+    """standard deviation of its scores, 1 in ordinary chat; earlier versions do not say"""
     follows: dict[str, float]
     """rank correlation with each of `style.SHOWN`"""
     weak: bool
@@ -127,8 +136,8 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
         return _nothing_to_see(bank, len(standard), f"it gives all {len(standard):,} rows the same score")
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
-    out, shape = standing_out(own, others), bimodality(standard)
-    likely = chance(out, shape, bank.weak)
+    out, shape, width = standing_out(own, others), bimodality(standard), float(spread(standard))
+    likely = chance(out, shape, width, bank.weak)
     verdict, caveats = _with_caveats(in_words(likely), bank, follows, len(standard))
     text = _said(bank, verdict, len(standard))
     if verdict != TOO_FEW:
@@ -136,7 +145,7 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
     text += (
         f": its highest scores (tail {own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} "
         f"standard deviations, its scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate "
-        "groups)"
+        f"groups) and spread {width:.1f} times as far as those of ordinary chat"
     )
     text += "".join(f"; {caveat}" for caveat in caveats)
     evaluation = bank.meta.get("evaluation")
@@ -155,6 +164,7 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32) -> PowerVerdict:
         "random_tails": [round(t, 4) for t in sorted(others)],
         "standing_out": round(out, 4),
         "bimodality": round(shape, 4),
+        "width": round(width, 4),
         "follows": {name: round(value, 4) for name, value in follows.items()},
         "weak": bank.weak,
         "text": text + ".",
@@ -190,7 +200,7 @@ def _nothing_to_see(bank: Bank, n: int, why: str) -> PowerVerdict:
     verdict = TOO_FEW if n < FEW else "unclear"
     return {
         "bank": bank.name, "verdict": verdict, "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
-        "standing_out": 0.0, "bimodality": 0.0, "follows": {}, "weak": bank.weak,
+        "standing_out": 0.0, "bimodality": 0.0, "width": 0.0, "follows": {}, "weak": bank.weak,
         "text": f"{_said(bank, verdict, n)}: {why}.",
     }  # fmt: skip
 

@@ -93,7 +93,10 @@ def test_statistics_of_the_verdict_by_hand():
     assert bimodality(scores) == (skew(scores) ** 2 + 1) / kurtosis(scores, fisher=False)
     assert standing_out(3.0, [1.0, 2.0, 0.0, 1.0]) == pytest.approx(2 / np.sqrt(0.5))
     assert standing_out(3.0, [1.0, 1.0]) == 0
-    assert chance(3, 0.5, False) > chance(1, 0.5, False) > chance(1, 0.3, False) > chance(1, 0.3, True)
+    assert chance(1, 0.36, 1, False) > chance(0, 0.36, 1, False) > chance(0, 0.34, 1, False) > chance(0, 0.34, 1, True)
+    assert chance(1, 0.36, 2, False) > chance(1, 0.36, 1, False)
+    assert chance(0, 0.36, 1, False) == pytest.approx(1 / (1 + np.exp(0.56 - 1.80 * 0.36)))
+    assert chance(0, 0.36, 0, False) == 0.01
 
 
 def test_small_statistics_by_hand():
