@@ -51,7 +51,7 @@ class Case:
     @property
     def seen(self) -> np.ndarray:
         """What `power.chance` goes by."""
-        return signs(self.said["standing_out"], self.said["bimodality"], self.said["weak"])
+        return signs(self.said["standing_out"], self.said["bimodality"], self.said["width"], self.said["weak"])
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def cases(known: Context, sets: dict[str, Labelled], draws: Iterable[int]) -> li
 
 
 def fitted(some: list[Case]) -> np.ndarray:
-    """Constant and coefficients (4,) of a logistic regression on cases that are known to work or not."""
+    """Constant and coefficients (5,) of a logistic regression on cases that are known to work or not."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
@@ -161,7 +161,7 @@ def main() -> None:
     known = context()
     sets = {name: read(name, args.data, args.work).part(False) for name in SETS}
     found = cases(known, sets, range(3))
-    print("constant, standing out, bimodality, weak:", fitted(found).round(2).tolist())
+    print("constant, standing out, bimodality, width, weak:", fitted(found).round(2).tolist())
     for name, said in (("held out", held_out(found)), ("as shipped", [c.said["verdict"] for c in found])):
         print(name, errors(found, said))
 

@@ -17,6 +17,7 @@ from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
 from geofilter.run.labelled import learnt_from
 from geofilter.run.manifest import Encoding
+from geofilter.run.power import FEW, TOO_FEW
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
@@ -43,6 +44,7 @@ class GatePower(TypedDict):
 
     bank: str
     verdict: str
+    """one of `power.VERDICTS`"""
     chance: float
 
 
@@ -202,7 +204,10 @@ def _reasons(verdict: GateVerdict) -> Iterator[str]:
         )
     if verdict["not_scanned"]:
         yield f"{verdict['not_scanned']:,} rows were left out by --limit, so they were not checked; scan all of them"
-    if verdict["required"] and all(v["verdict"] != "reacts" for v in verdict["power"]):
+    said = {v["verdict"] for v in verdict["power"]}
+    if verdict["required"] and said == {TOO_FEW}:
+        yield f"too few rows to say whether a bank reacts to them; at least {FEW} are needed"
+    elif verdict["required"] and "reacts" not in said:
         yield "no bank reacts to these rows, so that nothing is flagged says little"
 
 

@@ -20,7 +20,7 @@ from geofilter.config import CONTROLS, FLAGGED
 from geofilter.report.document import Verdict
 from geofilter.report.facts import LEAST, Drawn, Facts
 from geofilter.run.names import LABELLED
-from geofilter.run.power import FEW, PowerVerdict
+from geofilter.run.power import FEW, TOO_FEW, VERDICTS, PowerVerdict
 from geofilter.stats import Interval, share_interval
 from geofilter.text import counted
 
@@ -225,12 +225,13 @@ def _lower(text: str) -> str:
 
 def _banks(power: Sequence[PowerVerdict]) -> str:
     """What the banks are worth on these rows, one sentence."""
-    said: dict[str, list[str]] = {"reacts": [], "unclear": [], "no power": []}
+    said: dict[str, list[str]] = {state: [] for state in VERDICTS}
     for v in power:
         said[v["verdict"]].append(v["bank"])
     words = {
         "reacts": ("seems to work here", "seem to work here"),
         "unclear": ("is unclear", "are unclear"),
+        TOO_FEW: ("has too few rows to be judged by", "have too few rows to be judged by"),
         "no power": ("does not work here", "do not work here"),
     }
     found = {state: names for state, names in said.items() if names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,19 +16,26 @@ TAIL = 0.10
 """share of the rows whose mean standard score is the tail"""
 SURE = 0.8
 """chance from which on a bank is said to react, and, the other way round, to have no power"""
-CONSTANT = -0.76
-WEIGHTS = (1.67, 2.38, -1.88)
+CONSTANT = -0.56
+WEIGHTS = (1.66, 1.80, 2.09, -1.83)
 """of `signs`; logistic regression on the cases of `benchmarks.score.verdicts`, see `chance`"""
+LEAST_WIDTH = 0.01
+"""a width below it counts as this one"""
 FOLLOWS = 0.5
 """a rank correlation with length, format or loss from this size on counts as following it"""
 LOSSES = ("loss per token", "loss per token, no prompt")
 """what the columns of `Shard.loss` are called"""
 FEW = 50
-"""rows below which nothing is said to be sure"""
+"""rows below which nothing is said of a bank"""
+TOO_FEW = "too few rows"
+VERDICTS = ("reacts", "unclear", TOO_FEW, "no power")
+"""best first"""
 SAMPLE = 20_000
 """rows at most that the random banks are scored on; evenly spaced over the run"""
 REMEDY = "label some of these rows: geofilter label"
 OTHER_ROWS = "A verdict needs other rows: scan other data with this bank."
+MORE_ROWS = f"A verdict needs more rows: scan at least {FEW}."
+_LOUD = {"unclear": "POWER UNCLEAR", TOO_FEW: "TOO FEW ROWS", "no power": "NO DEMONSTRATED POWER"}
 
 
 def tail(standard: F64) -> float:
@@ -58,23 +65,28 @@ def bimodality(standard: F64) -> float:
     return float((skewness**2 + 1) / kurtosis)
 
 
-def signs(out: float, shape: float, weak: bool) -> F64:
-    """What `chance` goes by (3,): `standing_out` on a logarithmic scale, `bimodality`, and 1 for a weak bank."""
-    return np.array([np.sign(out) * np.log1p(abs(out)), shape, float(weak)])
+def signs(out: float, shape: float, width: float, weak: bool) -> F64:
+    """What `chance` goes by (4,), see there for the arguments.
+
+    sign(out) * log(1 + |out|), shape, log(width), and 1 for a weak bank.
+    """
+    return np.array([np.sign(out) * np.log1p(abs(out)), shape, np.log(max(width, LEAST_WIDTH)), float(weak)])
 
 
-def chance(out: float, shape: float, weak: bool) -> float:
+def chance(out: float, shape: float, width: float, weak: bool) -> float:
     """Chance that a bank ranks the rows with an AUROC above 0.6, from what can be seen without labels.
 
-    Fitted to cases with known labels: banks of six kinds, and such that had learnt from shuffled labels, on sets of
-    six kinds with a tenth to a half of bad rows (docs/results.md has how often it is wrong on others).
+    1 / (1 + exp(-x)), x = -0.56 + `signs` @ (1.66, 1.80, 2.09, -1.83). Fitted to cases with known labels: banks of
+    six kinds, and such that had learnt from shuffled labels, on sets of six kinds with a tenth to a half of bad rows
+    (docs/results.md has how often it is wrong on others).
 
     Args:
         out: see `standing_out`.
         shape: see `bimodality`.
+        width: standard deviation of the standard scores: 1 in ordinary chat.
         weak: the bank's own check on held-out rows failed.
     """
-    x = CONSTANT + signs(out, shape, weak) @ WEIGHTS
+    x = CONSTANT + signs(out, shape, width, weak) @ WEIGHTS
     # No number of cases makes it certain.
     return float(np.clip(1 / (1 + np.exp(-x)), 0.01, 0.99))
 
@@ -89,7 +101,7 @@ class PowerVerdict(TypedDict):
 
     bank: str
     verdict: str
-    """reacts, unclear, or no power"""
+    """one of `VERDICTS`"""
     demonstrated: bool
     """True where it reacts"""
     chance: float
@@ -99,6 +111,8 @@ class PowerVerdict(TypedDict):
     """of the 20 random banks, ascending; none where these rows cannot tell"""
     standing_out: float
     bimodality: float
+    width: NotRequired[float]
+    """standard deviation of its scores, 1 in ordinary chat; earlier versions do not say"""
     follows: dict[str, float]
     """rank correlation with each of `style.SHOWN`, and with each of `LOSSES` where the run has it"""
     weak: bool
@@ -115,8 +129,8 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32, loss: F32 | None = 
     """Whether a bank's scores on a run mean anything, from what can be seen without labels.
 
     The verdict is "reacts" when `chance` is 0.8 or more, "no power" when it is 0.2 or less, else "unclear"; "unclear"
-    too, in place of the other two, on fewer than 50 rows, and in place of "reacts" when a correlation with length,
-    format or the loss per token reaches 0.5.
+    too in place of "reacts" when a correlation with length, format or the loss per token reaches 0.5. On fewer than 50
+    rows it is "too few rows", whatever the chance.
 
     Args:
         standard: (n,) the bank's standard scores, of rows that it was not learnt from.
@@ -125,21 +139,24 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32, loss: F32 | None = 
         loss: (n, 2), see `Shard.loss`; None, or (n, 0), where the run has none.
     """
     if not len(standard):
-        return _nothing_to_see(bank, "it was learnt from every row")
+        return _nothing_to_see(bank, 0, "it was learnt from every row")
     if len(standard) > 1 and not spread(standard):
-        return _nothing_to_see(bank, f"it gives all {len(standard):,} rows the same score")
+        return _nothing_to_see(bank, len(standard), f"it gives all {len(standard):,} rows the same score")
     own, others = tail(standard), [tail(null[:, j]) for j in range(null.shape[1])]
     follows = {name: spearman(standard, style[:, STYLE.index(name)]) for name in SHOWN}
     for name, column in zip(LOSSES, () if loss is None else loss.T, strict=False):
         if (known := loss_known(column)).any():
             follows[name] = spearman(standard[known], column[known])
-    out, shape = standing_out(own, others), bimodality(standard)
-    likely = chance(out, shape, bank.weak)
+    out, shape, width = standing_out(own, others), bimodality(standard), float(spread(standard))
+    likely = chance(out, shape, width, bank.weak)
     verdict, caveats = _with_caveats(in_words(likely), bank, follows, len(standard))
-    text = (
-        f"{_said(bank, verdict)} (chance {likely:.2f} that its ranking means something here): its highest scores "
-        f"(tail {own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} standard deviations, its "
-        f"scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate groups)"
+    text = _said(bank, verdict, len(standard))
+    if verdict != TOO_FEW:
+        text += f" (chance {likely:.2f} that its ranking means something here)"
+    text += (
+        f": its highest scores (tail {own:.2f}; of 20 random banks up to {max(others):.2f}) stand out by {out:.1f} "
+        f"standard deviations, its scores have a bimodality of {shape:.2f} (0.33: one bell curve, 1: two separate "
+        f"groups) and spread {width:.1f} times as far as those of ordinary chat"
     )
     text += "".join(f"; {caveat}" for caveat in caveats)
     evaluation = bank.meta.get("evaluation")
@@ -158,6 +175,7 @@ def assess(bank: Bank, standard: F64, null: F64, style: F32, loss: F32 | None = 
         "random_tails": [round(t, 4) for t in sorted(others)],
         "standing_out": round(out, 4),
         "bimodality": round(shape, 4),
+        "width": round(width, 4),
         "follows": {name: round(value, 4) for name, value in follows.items()},
         "weak": bank.weak,
         "text": text + ".",
@@ -176,35 +194,38 @@ def _with_caveats(verdict: str, bank: Bank, follows: dict[str, float], n: int) -
             caveats.append(f"its {what.format(most)} (rank correlation {follows[most]:+.2f}{of})")
             verdict = "unclear" if verdict == "reacts" else verdict
     if n < FEW:
-        caveats.append(f"{n} rows are too few to say")
-        verdict = "unclear"
+        verdict = TOO_FEW
     return verdict, caveats
 
 
-def _said(bank: Bank, verdict: str) -> str:
+def _said(bank: Bank, verdict: str, n: int) -> str:
     if verdict == "reacts":
         return f"{bank.name} reacts to this data"
     if verdict == "no power":
         return f"{bank.name} has no demonstrated power on this data"
+    if verdict == TOO_FEW:
+        return f"{bank.name}: too few rows to say whether it has power on this data ({n} of at least {FEW})"
     return f"{bank.name}: unclear whether it has power on this data"
 
 
-def _nothing_to_see(bank: Bank, why: str) -> PowerVerdict:
-    """The verdict where the rows cannot tell."""
+def _nothing_to_see(bank: Bank, n: int, why: str) -> PowerVerdict:
+    """The verdict where n rows cannot tell."""
+    verdict = TOO_FEW if n < FEW else "unclear"
     return {
-        "bank": bank.name, "verdict": "unclear", "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
-        "standing_out": 0.0, "bimodality": 0.0, "follows": {}, "weak": bank.weak,
-        "text": f"{bank.name}: unclear whether it has power on this data: {why}.",
+        "bank": bank.name, "verdict": verdict, "demonstrated": False, "chance": 0.5, "tail": 0.0, "random_tails": [],
+        "standing_out": 0.0, "bimodality": 0.0, "width": 0.0, "follows": {}, "weak": bank.weak,
+        "text": f"{_said(bank, verdict, n)}: {why}.",
     }  # fmt: skip
 
 
 def headline(verdicts: Sequence[PowerVerdict]) -> str:
     """The first line of every report: what the banks showed, and how to learn more."""
-    order = ("reacts", "unclear", "no power")
-    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: order.index(v["verdict"])))
-    best = min((v["verdict"] for v in verdicts), key=order.index)
+    said = " ".join(v["text"] for v in sorted(verdicts, key=lambda v: VERDICTS.index(v["verdict"])))
+    best = min((v["verdict"] for v in verdicts), key=VERDICTS.index)
     if not any(v["random_tails"] for v in verdicts):
-        return f"POWER UNCLEAR. {said} {OTHER_ROWS}"
+        return f"{_LOUD[best]}. {said} {OTHER_ROWS}"
     if best == "reacts":
         return f"{said} A reaction is no proof: read the removed rows, or {REMEDY}."
-    return f"{'POWER UNCLEAR' if best == 'unclear' else 'NO DEMONSTRATED POWER'}. {said} To get power, {REMEDY}."
+    if best == TOO_FEW:
+        return f"{_LOUD[best]}. {said} {MORE_ROWS}"
+    return f"{_LOUD[best]}. {said} To get power, {REMEDY}."

@@ -161,8 +161,12 @@ def test_a_run_of_an_earlier_version_is_named(run: Run, monkeypatch):
         check(run)
 
 
-def test_a_blind_bank_can_be_refused(run: Run):
-    assert all(v["verdict"] != "reacts" for v in run.manifest["power"])  # forty rows are too few to say
+def test_a_blind_bank_can_be_refused_and_so_can_too_few_rows(run: Run, monkeypatch):
+    assert {v["verdict"] for v in run.manifest["power"]} == {"too few rows"}
+    verdict = check(run, 0.99, "100%", max_quarantined=1, require_power=True)
+    assert verdict["reasons"] == ["too few rows to say whether a bank reacts to them; at least 50 are needed"]
+    power = [{**v, "verdict": "no power"} for v in run.manifest["power"]]
+    monkeypatch.setattr(Run, "manifest", {**run.manifest, "power": power})
     verdict = check(run, 0.99, "100%", max_quarantined=1, require_power=True)
     assert verdict["reasons"] == ["no bank reacts to these rows, so that nothing is flagged says little"]
 

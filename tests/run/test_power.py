@@ -79,8 +79,12 @@ def test_scores_that_follow_the_loss_are_no_reaction(bank: Bank):
 
 def test_few_rows_say_nothing(bank: Bank):
     found = verdict(bank, two_groups()[::5], noise(40, 0))
-    assert found["verdict"] == "unclear"
-    assert "40 rows are too few to say" in found["text"]
+    assert (found["verdict"], found["demonstrated"]) == ("too few rows", False)
+    assert headline([found]).startswith(
+        "TOO FEW ROWS. b: too few rows to say whether it has power on this data (40 of at least 50): its highest scores"
+    )
+    assert headline([found]).endswith("A verdict needs more rows: scan at least 50.")
+    assert verdict(bank, two_groups()[::4], noise(50, 0))["verdict"] != "too few rows"
 
 
 def test_a_bank_whose_own_check_failed_is_believed_less(bank: Bank):
@@ -106,7 +110,10 @@ def test_statistics_of_the_verdict_by_hand():
     assert bimodality(scores) == (skew(scores) ** 2 + 1) / kurtosis(scores, fisher=False)
     assert standing_out(3.0, [1.0, 2.0, 0.0, 1.0]) == pytest.approx(2 / np.sqrt(0.5))
     assert standing_out(3.0, [1.0, 1.0]) == 0
-    assert chance(3, 0.5, False) > chance(1, 0.5, False) > chance(1, 0.3, False) > chance(1, 0.3, True)
+    assert chance(1, 0.36, 1, False) > chance(0, 0.36, 1, False) > chance(0, 0.34, 1, False) > chance(0, 0.34, 1, True)
+    assert chance(1, 0.36, 2, False) > chance(1, 0.36, 1, False)
+    assert chance(0, 0.36, 1, False) == pytest.approx(1 / (1 + np.exp(0.56 - 1.80 * 0.36)))
+    assert chance(0, 0.36, 0, False) == 0.01
 
 
 def test_small_statistics_by_hand():

@@ -12,17 +12,21 @@ from geofilter.bank.bank import Bank
 from geofilter.rows.style import STYLE
 from geofilter.run.power import OTHER_ROWS, assess, headline, standing_out
 
+FEW = "b: too few rows to say whether it has power on this data (3 of at least 50)"
+MANY = "b: unclear whether it has power on this data"
+LOUD = {"too few rows": "TOO FEW ROWS", "unclear": "POWER UNCLEAR"}
 
-@pytest.mark.parametrize("n", [3, 20])
-def test_a_spread_that_is_only_rounding_is_none(bank: Bank, n: int):
+
+@pytest.mark.parametrize(("n", "verdict", "said"), [(3, "too few rows", FEW), (60, "unclear", MANY)])
+def test_a_spread_that_is_only_rounding_is_none(bank: Bank, n: int, verdict: str, said: str):
     standard = np.full(n, 1.7) + 1e-9 * np.arange(n)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = assess(bank, standard, np.full((n, 20), 0.3), np.zeros((n, len(STYLE)), np.float32))
-    assert (found["verdict"], found["chance"]) == ("unclear", 0.5)
-    assert found["text"] == f"b: unclear whether it has power on this data: it gives all {n} rows the same score."
+    assert (found["verdict"], found["chance"]) == (verdict, 0.5)
+    assert found["text"] == f"{said}: it gives all {n} rows the same score."
     json.dumps(found, allow_nan=False)
-    assert headline([found]) == f"POWER UNCLEAR. {found['text']} {OTHER_ROWS}"
+    assert headline([found]) == f"{LOUD[verdict]}. {found['text']} {OTHER_ROWS}"
 
 
 def test_random_banks_that_differ_by_rounding_let_nothing_stand_out():
