@@ -104,7 +104,7 @@ class Ridge:
         return weights
 
     def held_out(self, labels: F64, folds: Iterable[tuple[Positions, Positions]]) -> F64:
-        """Score (n,) of each row by what is learnt from the other rows of its fold; nan of rows that no fold holds.
+        """Score (n,) of each row by what is learnt from its fold's other part; nan of rows that no fold scores.
 
         Solved in the products of the rows, n x n numbers that are made once: for few rows and many folds. Priors keep
         the scale that they have over all rows. Rows are centred together, whatever their groups; scores of different

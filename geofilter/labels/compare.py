@@ -79,6 +79,6 @@ def compare(learner: Ridge, bad: Bools, groups: Sequence[str], scan: F64, seed: 
     with np.errstate(invalid="ignore"):
         learnt, before = wins / pairs
     # The wider of two: a bootstrap draws prompts, and is too sure of few rows that are ranked well.
-    sampled, counted = interval(learnt[1:]), auroc_score_interval(float(learnt[0]), int(bad.sum()), int((~bad).sum()))
-    both = min(sampled[0], counted[0]), max(sampled[1], counted[1])
-    return Compared(float(learnt[0]), both, float(before[0]), interval((learnt - before)[1:]))
+    by_draw, by_count = interval(learnt[1:]), auroc_score_interval(float(learnt[0]), int(bad.sum()), int((~bad).sum()))
+    wider = min(by_draw[0], by_count[0]), max(by_draw[1], by_count[1])
+    return Compared(float(learnt[0]), wider, float(before[0]), interval((learnt - before)[1:]))

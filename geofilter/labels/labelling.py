@@ -239,7 +239,8 @@ class Labelling:
         compared = self._compared(examples, options, positions)
         if compared is not None:
             # The bank says what the user was told, not what one repeat of it came to.
-            check: BankCheck = {**bank.meta["evaluation"], "auroc": compared.learnt, "interval": [*compared.interval]}
+            figures = [round(x, 4) for x in (compared.learnt, *compared.interval)]
+            check: BankCheck = {**bank.meta["evaluation"], "auroc": figures[0], "interval": figures[1:]}
             bank = replace(bank, meta={**bank.meta, "evaluation": check})
         sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))

@@ -302,7 +302,7 @@ def test_excluded_features_go_from_scan_to_everything_after_it_without_encoding_
     # In the settings file, for all banks; labels then learn without it.
     (tmp_path / "geofilter.toml").write_text(f'exclude-feature = ["{feature}"]\n')
     assert geofilter(*args, "-q", cwd=tmp_path).returncode == 0
-    assert geofilter("label", "run", "--from", "labels.jsonl", "-q", cwd=tmp_path).returncode == 0
+    assert geofilter("label", "run", "--from", "labels.jsonl", "--apply", "-q", cwd=tmp_path).returncode == 0
     (learnt,) = json.loads((run / "manifest.json").read_text("utf-8"))["banks"]
     assert learnt["excluded_features"] == [{"feature": feature, "label": label}]
     assert Bank.load(run / "labelled").weights[feature] == 0

@@ -334,7 +334,7 @@ def test_labelled_rows_stand_apart(chromium, folder: Path, tmp_path: Path):
     place = shutil.copytree(folder, tmp_path / "p")
     write_rows(place / "l.jsonl", [{"file": "d.jsonl", "line": i + 1, "label": i % 2} for i in range(40)])
     (run,) = (place / ".geofilter").iterdir()
-    for args in (["label", run.name, "--from", "l.jsonl"], ["filter", run.name, "--drop", "25%"]):
+    for args in (["label", run.name, "--from", "l.jsonl", "--apply"], ["filter", run.name, "--drop", "25%"]):
         done = geofilter(*args, cwd=place)
         assert done.returncode == 0, done.stderr
     written = json.loads((run / "report.json").read_text("utf-8"))
