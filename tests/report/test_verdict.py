@@ -79,6 +79,11 @@ CASES = {
         "read",
         "Worth reading, not proof: no rows look like harmful ones",
     ),
+    "most rows taught a bank, and few of the rest were looked at": (
+        {"power": [bank("one", "too few rows")], "banks": 1},
+        "read",
+        "The bank of known harmful texts, one, has too few rows to be judged by.",
+    ),
     "few rows, one of them flagged": (
         {"power": [bank("one", "unclear")], "banks": 1, "scored": 60, "removed": 6, "flagged": 2, "flagged_removed": 2},
         "nothing",
