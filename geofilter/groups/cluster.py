@@ -47,8 +47,9 @@ def centroids(sample: npt.NDArray[Any], n: int) -> F32:
         if cosine[a, b] < SAME:
             break
         of = nearest(x, found)[0]
-        mean = _unit(x[(of == a) | (of == b)].mean(0, keepdims=True))
-        found = np.vstack([np.delete(found, [a, b], 0), mean])
+        rows, others = x[(of == a) | (of == b)], np.delete(found, [a, b], 0)
+        # Of centroids that are the same to the last digit all rows go to the first: two others may have none.
+        found = np.vstack([others, _unit(rows.mean(0, keepdims=True))]) if len(rows) else others
     return found
 
 

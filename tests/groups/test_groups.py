@@ -263,3 +263,15 @@ def test_kept_groups_are_held_against_other_kept_rows_and_not_against_themselves
     assert len(found.others)
     assert not found.of[found.others].any()
     assert not selection.removed[found.others].any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kinds", [1, 3, 8])
+def test_rows_that_are_the_same_over_and_over_are_as_many_clusters_as_there_are_kinds(kinds: int):
+    """Most of the centroids that are looked for have no row of their own then."""
+    rng = np.random.default_rng(1)
+    kind = rng.normal(size=(kinds, 64))
+    rows = (kind / np.linalg.norm(kind, axis=1, keepdims=True))[rng.integers(0, kinds, 3000)].astype(np.float16)
+    found = centroids(rows, len(rows))
+    assert len(found) == kinds
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
