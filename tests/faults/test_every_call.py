@@ -24,7 +24,7 @@ def test_scan(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
         whole = not differing(contents(folder), scene.new)
         assert gate.returncode in ((0, 1) if whole else (4,)), gate.stderr
 
-    Scene(folder, scan_args, [*tiny, tiny_bank], between).trials(None if long else 14)
+    Scene(folder, scan_args, [*tiny, tiny_bank], between).trials(None if long else 11)
 
 
 def test_filter(cut: Path, long: bool):
@@ -52,7 +52,7 @@ def test_filter(cut: Path, long: bool):
     # The report does without what cannot be read of the banks' texts.
     reports = [name for name in contents(cut) if "report" in name]
     scene = Scene(cut, ["filter", "run", "--drop", "30%"], (), between, [*reports, "run/cut.json", "d.set.json"])
-    scene.trials(None if long else 24)
+    scene.trials(None if long else 18)
 
 
 def test_label(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
@@ -75,7 +75,7 @@ def test_label(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
         assert again.code == 0, again.stderr
         assert geofilter("gate", "run", "--quiet", cwd=folder).returncode in (0, 1)
 
-    Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 8)
+    Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 6)
 
 
 def test_bank_build(tiny, tiny_bank: Path, folder: Path, monkeypatch, long: bool):
