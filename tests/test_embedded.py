@@ -10,6 +10,7 @@ from helpers.command import geofilter
 from helpers.faults import Child
 
 from geofilter.arrays import digests
+from geofilter.bank import learn as learning
 from geofilter.bank.background import Background
 from geofilter.bank.bank import Bank, built_in_sources
 from geofilter.bank.known import DIGEST, known_row
@@ -82,8 +83,9 @@ def shipped(name: str, target) -> Bank:
     return Bank.load(bank_folder_for(name, target, "float32"), target.fingerprint)
 
 
-def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: bool):
-    """The seed rows are read again and learnt from; with --long the background too, see below for it.
+def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: bool, monkeypatch: pytest.MonkeyPatch):
+    """The seed rows are read again and learnt from; with --long the background is read too, see below for it, and the
+    bank's check on held-out rows made again.
 
     Another CPU rounds otherwise. Measured with the instructions of older CPUs (AVX2, SSE4.2), other threads, batches
     and kernels, and, standing in for CPUs that are not here, every weight of the model a millionth off: where two
@@ -94,6 +96,8 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: boo
     its shuffled weights do not correlate.
     """
     old = shipped("toxic-text", target)
+    if not long:
+        monkeypatch.setattr(learning, "validate", lambda *_: old.meta["evaluation"])
     again = build(
         "toxic-text", target, built_in_seeds("toxic-text"), reader, built_in_sources("toxic-text"),
         BuildOptions(centred=True, examples=long), ordinary=None if long else Ordinary(old.reference, old.rate),
@@ -107,8 +111,8 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: boo
     ours, theirs = (Scorer(bank, "ridge").standard(old.reference, shas) for bank in (again, old))
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.003
     assert np.corrcoef(again.shuffled.ravel(), old.shuffled.ravel())[0, 1] > 0.999
-    assert again.meta["evaluation"]["auroc"] == pytest.approx(old.meta["evaluation"]["auroc"], abs=0.01)
     if long:
+        assert again.meta["evaluation"]["auroc"] == pytest.approx(old.meta["evaluation"]["auroc"], abs=0.01)
         np.testing.assert_allclose(again.rate, old.rate, atol=0.001)
         np.testing.assert_allclose(again.content, old.content, atol=0.02)
         assert np.mean([a == b for a, b in zip(again.labels, old.labels, strict=True)]) > 0.98
