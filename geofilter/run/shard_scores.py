@@ -69,6 +69,8 @@ class ShardScores:
     """(banks, n) standard scores"""
     percentile: F64
     """(banks, n)"""
+    handicap: F64
+    """(banks, n) what the standard scores are lowered by"""
     best: Positions
     """(n,) the bank whose standard score is the largest, once each is lowered by its handicap"""
     score: F64
@@ -119,19 +121,19 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Ne
         for b, scorer in enumerate(scorers)
     ]
     learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
-    score, place = _counted(scorers, standard, percentile, handicap, best)
-    return ShardScores(shard, shas, excess, standard, percentile, best, score, place, under, learnt)
+    score, place = counted(scorers, standard, percentile, handicap, best)
+    return ShardScores(shard, shas, excess, standard, percentile, handicap, best, score, place, under, learnt)
 
 
-def _counted(
-    scorers: Sequence[Scorer], standard: F64, percentile: F64, handicap: F64, best: Positions
+def counted(
+    scorers: Sequence[Scorer], standard: F64, percentile: F64, handicap: F64, bank: Positions
 ) -> tuple[F64, F64]:
-    """(n,) scores, lowered by the handicap of the row's bank, and their percentiles."""
-    each = np.arange(len(best))
-    lowered = handicap[best, each]
-    score, place = standard[best, each] - lowered, percentile[best, each].copy()
+    """(n,) scores, each lowered by the handicap of the row's bank (n,), and their percentiles under it."""
+    each = np.arange(len(bank))
+    lowered = handicap[bank, each]
+    score, place = standard[bank, each] - lowered, percentile[bank, each]
     for b, scorer in enumerate(scorers):
-        rows = np.flatnonzero((best == b) & (lowered > 0))
+        rows = np.flatnonzero((bank == b) & (lowered > 0))
         place[rows] = scorer.scale.percentile_of(score[rows])
     return score, place
 

@@ -19,6 +19,7 @@ from geofilter.rows.lines import on_one_line, read_lines
 from geofilter.rows.records import row_sha256
 from geofilter.run.manifest import Manifest, ScoreLine
 from geofilter.run.rows import lines_of
+from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
 from geofilter.verify.findings import Findings
 
@@ -100,12 +101,12 @@ def _walk(
     found: Findings,
 ) -> None:
     """Hold every row of an input against the file where the cut puts it, in order."""
-    info, arrays = manifest["data"][index], run.arrays(["file", "line"])
-    here = arrays["file"] == index
-    gone = set(arrays["line"][here & selection.removed].tolist())
+    info, columns = manifest["data"][index], selection.columns
+    here = rows_of_files(columns["file"], len(manifest["data"]))[index]
+    positions = np.flatnonzero(selection.removed[here]) + here.start
+    gone = set(columns["line"].take(positions).tolist())
     aside = Following(q for q in run.quarantine() if q["file"] == info["path"])
-    positions, rank = np.flatnonzero(here & selection.removed), selection.rank()
-    details = run.score_lines(positions)
+    rank, details = selection.rank(), run.score_lines(positions)
     kept, removed, quarantined = (_Rows(path) for path in places)
     for number, line in enumerate(lines_of(info["path"]), start=1):
         if number > info["rows"]:

@@ -16,11 +16,10 @@ from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer
 from geofilter.files import from_json, ordinary
 from geofilter.run.banks import find_banks
-from geofilter.run.handicap import bare, handicaps
 from geofilter.run.manifest import Manifest
 from geofilter.run.names import LINES, SCORES, VECTORS
 from geofilter.run.score_lines import LineWriter
-from geofilter.run.shard_scores import ShardScores, neighbours_of, score_shard
+from geofilter.run.shard_scores import ShardScores, counted, neighbours_of, score_shard
 from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors, differing
 from geofilter.typed import check_typed
@@ -81,15 +80,13 @@ def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any
             return name, 0
         if len(differ := np.flatnonzero((ours != stored[name]).reshape(len(ours), -1).any(1))):
             return name, int(differ[0])
-    each = np.arange(len(scored.best))
     # Under the bank that the run names: two banks may be equal but for rounding.
-    lowered = handicaps([s.bank for s in scorers], bare(shard.shape, shard.n_turns))[stored["bank"], each]
-    score = scored.standard[stored["bank"], each] - lowered
+    score, percentile = counted(scorers, scored.standard, scored.percentile, scored.handicap, stored["bank"])
     steps = np.array([1 / len(scorer.bank.reference) for scorer in scorers])[stored["bank"]]
     for name, far in (
         ("score", _far(score, stored["score"], ROUNDING)),
         ("bank", _far(score, scored.score, ROUNDING)),
-        ("percentile", _far(scored.place, stored["percentile"], 1.5 * steps) & (stored["bank"] == scored.best)),
+        ("percentile", _far(percentile, stored["percentile"], 1.5 * steps)),
         ("learnt", (scored.learnt != stored["learnt"]).any(1)),
     ):
         if far.any():
