@@ -29,7 +29,7 @@ from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import N_FOLDS, bag_of_words, group_folds, style_model
 from geofilter.files import package_data
 from geofilter.rows.records import Row, parse_line
-from geofilter.run.handicap import handicaps
+from geofilter.run.handicap import largest
 
 ADVICE = "advice, same question"
 WORDS = "bag of words, bank's texts"
@@ -76,9 +76,7 @@ def both(given: Given) -> F64:
     """The score that a scan under the built-in banks gives."""
     banks, rows = list(given.known.built_in.values()), given.rows
     standard = np.stack([Scorer(bank, "ridge").standard(rows.pooled, [""] * len(rows.rows)) for bank in banks])
-    bare = np.array([not row.prompt for row in rows.rows])
-    scores: F64 = (standard - handicaps(banks, bare)).max(0)
-    return scores
+    return largest(banks, standard, np.array([not row.prompt for row in rows.rows]))
 
 
 CONTROLS: dict[str, Method] = {

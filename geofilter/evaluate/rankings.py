@@ -20,7 +20,7 @@ from geofilter.labels.source import Labeller
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.records import Row, read_rows, reading_for
 from geofilter.run.banks import changed, find_banks
-from geofilter.run.handicap import ROW_SHAPE, bare, handicaps
+from geofilter.run.handicap import ROW_SHAPE, bare, largest
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 
@@ -66,7 +66,7 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
         for other in BANK_SCORERS:
             if other != scorer:
                 standard = np.stack([Scorer(bank, other).standard(pooled, shas) for bank in banks])
-                best = (standard - handicaps(banks, bare(*(arrays[a][rows.position] for a in ROW_SHAPE)))).max(0)
+                best = largest(banks, standard, bare(*(arrays[a][rows.position] for a in ROW_SHAPE)))
                 lines.append(Ranked(f"{other}, highest of {len(names)} banks" if several else other, "scorer", best))
     lines += lengths
     summary: list[RandomBanks] = []

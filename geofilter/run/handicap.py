@@ -41,3 +41,13 @@ def handicaps(banks: Sequence[Bank], bare: Bools) -> F64:
             of[bare == bank.of_answers] = HANDICAP
     result: F64 = out - out.min(0)
     return result
+
+
+def largest(banks: Sequence[Bank], standard: F64, bare: Bools) -> F64:
+    """(n,) scores of rows with the standard scores (banks, n).
+
+    Args:
+        bare: (n,) the row has no prompt.
+    """
+    result: F64 = (standard - handicaps(banks, bare)).max(0)
+    return result

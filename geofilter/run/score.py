@@ -16,7 +16,7 @@ from geofilter.bank.bank import Bank
 from geofilter.bank.scorer import Scorer
 from geofilter.errors import BankError, InputError
 from geofilter.files import atomic, dumps
-from geofilter.run.handicap import handicaps
+from geofilter.run.handicap import largest
 from geofilter.run.manifest import Quarantined, Scored
 from geofilter.run.names import LINES, QUARANTINE, SCORES, VECTORS
 from geofilter.run.part import Part, PartMaker
@@ -199,5 +199,5 @@ def _reference(scorers: Sequence[Scorer]) -> list[float]:
     rows = scorers[0].bank.reference
     shas = [f"reference-{i}" for i in range(len(rows))]
     standard = np.stack([scorer.standard(rows, shas) for scorer in scorers])
-    scores = (standard - handicaps([s.bank for s in scorers], np.zeros(len(rows), bool))).max(0)
+    scores = largest([s.bank for s in scorers], standard, np.zeros(len(rows), bool))
     return [round(float(s), 3) for s in np.sort(scores)]
