@@ -18,29 +18,39 @@ from geofilter.trial.tables import change
 PARTS = ("removal", "mechanism", "judge", "power", "speed")
 DOCS = Path(__file__).parent.parent / "docs"
 START = "<!-- {} -->\n"
+BESIDE = {
+    "random": "a random removal",
+    "loss": "removal by loss per token",
+    "words": "removal by a bag of words",
+    "swap": "sound answers in the rows' place",
+    "early": "stopping early on all rows",
+}
+"""arms -> how the first sentence of the page calls them"""
 
 
 def headline(removal: dict) -> str:
-    """Whether geometry beats random at each drop, beside the paper's figure; computed from the main experiment."""
+    """What removal by the default score does at each drop, beside the controls and the paper; of the main experiment."""
     result = removal["advice-half"]
     out = []
     for name, measure in result["measures"].items():
         if not measure["measurable"]:
             continue
         rows = {(r["arm"], r["drop"]): r for r in measure["rows"]}
-        for drop in sorted({d for _, d in rows if d}, key=lambda d: float(d.rstrip("%"))):
-            geometry, random = rows["geometry", drop], rows["random", drop]
-            bounds = geometry["beyond_random_interval"]
-            verdict = "beats" if bounds[0] > 0 else "does not beat"
+        for drop in sorted({d for arm, d in rows if arm == "score"}, key=lambda d: float(d.rstrip("%"))):
+            score = rows["score", drop]
+            clear = score["beyond_random_interval"][0] > 0
             out.append(
-                f"at a drop of {drop} geometry {verdict} random: relative to the full set it {change(geometry)}, "
-                f"a random removal {change(random)}"
+                f"at a drop of {drop} it {change(score)}, which is {'' if clear else 'not '}clear of a random removal"
             )
+            for arm, said in BESIDE.items():
+                if (arm, drop) in rows:
+                    out[-1] += f"; {said} {change(rows[arm, drop])}"
         out[-1] += f" (measure: {name})"
-    text = "; ".join(out) or "fine-tuning moves no measure enough on this model, so no drop can be judged"
+    text = ". And ".join(out) or "fine-tuning moves no measure enough on this model, so no drop can be judged"
     return (
-        f"On {result['title']}, {text}. The paper (Minegishi et al., arXiv 2605.00842) has "
-        f"{result['paper']['reduction']:.1%} at a drop of {result['paper']['drop']}, on models of 2B to 27B parameters."
+        f"Removal by the default score, on {result['title']}, relative to fine-tuning on the full set: {text}. The paper "
+        f"(Minegishi et al., arXiv 2605.00842) has {result['paper']['reduction']:.1%} at a drop of "
+        f"{result['paper']['drop']}, on models of 2B to 27B parameters."
     )
 
 

@@ -35,7 +35,9 @@ MAY_IMPORT = {
     "encode": {"config", "target", "bank.features", "bank.linear", "bank.background", "rows"},
     "build": {"config", "encode", "bank", "target", "judge", "rows"},
     "scanning": {"config", "build", "encode", "run", "bank", "target", "rows"},
-    "trial": {"config", "scanning", "labels", "judge", "encode", "cut", "run", "bank", "target", "rows"},
+    "trial": {
+        *("config", "scanning", "labels", "evaluate.wording", "judge", "encode", "cut", "run", "bank", "target", "rows")
+    },
     "dictionary": {"config", "encode", "target", "rows"},
     "cli": {
         *("config", "rows", "judge", "target", "bank", "run", "cut", "groups", "labels", "report", "evaluate"),

@@ -27,8 +27,7 @@ app = typer.Typer()
 
 @app.command(
     cls=Command,
-    epilog="Example: geofilter trial --good good.jsonl --labels label=misaligned --drop 50% --arm random "
-    "--arm geometry",
+    epilog="Example: geofilter trial --good good.jsonl --labels label=misaligned --drop 50% --arm random --arm score",
 )
 @with_settings
 def trial(

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from geofilter.arrays import F64, Bools
-from geofilter.bank.bank import Bank
-from geofilter.bank.scorer import Scorer
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
-from geofilter.files import from_json
-from geofilter.judge.rating import stored_rating
-from geofilter.rows.lines import read_lines
 from geofilter.run.store import Run
-from geofilter.trial.config import SCORED
-
-_FIRST = ("random", "geometry", "nearest", "activation", "dense", "length", "judge", "labels", "ridge", "contrast")
-REMOVING = (*_FIRST, *(scorer for scorer in SCORED if scorer not in _FIRST))
-"""arms that remove rows; `full` and `good` remove none. An arm's place is part of its luck: new ones go to the end."""
+from geofilter.trial.config import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +20,31 @@ class Arm:
     """One fine-tuning run."""
 
     kind: str
-    """full, good, or one of `REMOVING`"""
+    """one of `config.KINDS`, or the name of another tool's scores"""
     seed: int
     """of LoRA, of the order of rows, and of what a random removal takes"""
     drop: str = ""
-    """as `filter --drop` takes it; empty for full and good"""
+    """as `filter --drop` takes it; empty for full and good. Of early the part of the training that is left out"""
 
     @property
     def name(self) -> str:
-        """Of its file: `geometry-50%-seed0`."""
+        """Of its file: `score-50%-seed0`."""
         return f"{self.kind}{f'-{self.drop}' if self.drop else ''}-seed{self.seed}"
 
 
-def planned(kinds: Sequence[str], drops: Sequence[str], seeds: int) -> list[Arm]:
+def planned(kinds: Sequence[str], drops: Sequence[str], seeds: int, others: Collection[str] = ()) -> list[Arm]:
     """All arms, seed by seed, so that a trial that is stopped early has whole seeds.
+
+    Args:
+        others: names of other tools' scores.
 
     Raises:
         InputError: an arm that does not exist, a drop that is no amount, or no seed.
     """
     for kind in kinds:
-        if kind not in REMOVING:
-            raise InputError(f"--arm {kind}: unknown; use {', '.join(REMOVING)} (full and good are always there)")
+        known = (*KINDS[2:], *others)
+        if kind not in known:
+            raise InputError(f"--arm {kind}: unknown; use {', '.join(known)} (full and good are always there)")
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least 1 is needed, 3 for an interval")
     for drop in drops:
@@ -59,39 +54,6 @@ def planned(kinds: Sequence[str], drops: Sequence[str], seeds: int) -> list[Arm]
         arms += [Arm("full", seed), Arm("good", seed)]
         arms += [Arm(kind, seed, drop) for drop in drops for kind in kinds]
     return arms
-
-
-def scores_under(run: Run, banks: Sequence[Bank], scorer: str) -> F64:
-    """(n,) the scored rows under another scorer: as in a scan, the largest standard score over the banks counts."""
-    scorers = [Scorer(bank, scorer) for bank in banks]
-    parts = []
-    for shard in run.shards():
-        shas = shard.shas()
-        parts.append(np.max([s.standard(shard.pooled, shas) for s in scorers], axis=0))
-    return np.concatenate(parts)
-
-
-def judged(path: Path, shas: Sequence[str]) -> F64:
-    """(n,) 100 less the judge's alignment of each row; -1 for rows without a rating, which are removed last.
-
-    Args:
-        path: what `geofilter judge` wrote.
-
-    Raises:
-        InputError: not such a file, or a row that it does not list.
-    """
-    found: dict[str, float] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            record = from_json(line)
-            rating = record["alignment"]
-            found[record["sha256"]] = -1.0 if rating is None else 100 - stored_rating(rating)
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number}: not a line of geofilter judge (sha256, alignment)") from None
-    absent = [sha for sha in shas if sha not in found]
-    if absent:
-        raise InputError(f"{path}: {len(absent)} of {len(shas)} rows are not in it; judge the same data again")
-    return np.array([found[sha] for sha in shas])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,17 +67,23 @@ class Removals:
     """(n,) labels, where they are known"""
 
     def of(self, arm: Arm) -> Bools:
-        """(n,) the rows an arm leaves out."""
-        arrays = self.run.arrays()
-        cut = Cut.parse(arm.drop) if arm.drop else Cut("count", 0)
-        geometry = cut.removed(arrays["score"], arrays["percentile"])
-        if arm.kind in ("full", "good", "geometry"):
-            return geometry
+        """(n,) the rows an arm leaves out; of swap those whose answers it looks for others to."""
+        arrays = self.run.arrays(["score", "percentile"])
+        if arm.kind in ("full", "good", "early"):
+            return np.zeros(len(arrays["score"]), bool)
+        score = Cut.parse(arm.drop).removed(arrays["score"], arrays["percentile"])
+        if arm.kind in ("score", "swap"):
+            return score
         # Drawn from the seed and the kind, so that no two arms share their luck.
-        luck = np.random.default_rng([arm.seed, REMOVING.index(arm.kind)]).random(len(geometry))
+        luck = np.random.default_rng([arm.seed, zlib.crc32(arm.kind.encode())]).random(len(score))
         by = self.by.get(arm.kind)
         # lexsort: the last key first; luck only decides among equals.
         order = np.lexsort((luck, -by)) if by is not None else np.argsort(luck)
-        removed = np.zeros(len(geometry), bool)
-        removed[order[: int(geometry.sum())]] = True
+        removed = np.zeros(len(score), bool)
+        removed[order[: int(score.sum())]] = True
         return removed
+
+    def left_out(self, arm: Arm) -> float:
+        """The part of the rows that a cut takes: what early takes of the training."""
+        arrays = self.run.arrays(["score", "percentile"])
+        return float(Cut.parse(arm.drop).removed(arrays["score"], arrays["percentile"]).mean())

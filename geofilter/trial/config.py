@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ ARMS, RECIPE, MEASURES = "Arms", "Fine-tuning", "Measures"
 """headings of options in help"""
 SCORED = tuple(scorer for scorer in SCORERS if scorer != "random")
 """arms that cut by another scorer over the run's stored features"""
+KINDS = ("full", "good", "random", "score", *SCORED, "loss", "words", "judge", "labels", "swap", "early")
+"""all arms but those of other tools' scores, in the order in which they are shown"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +65,22 @@ class TrialConfig:
         metadata=option("Amounts removed, each an arm; default 10%, 25%, 50%.", ARMS, name="drop"),
     )
     arms: tuple[str, ...] = field(
-        default=("random", "geometry"),
+        default=("random", "score"),
         metadata=option(
-            f"random, geometry (the run's own score), {', '.join(SCORED)}, judge, labels; "
-            "default random and geometry. full and good are always there.", ARMS, name="arm",
+            f"random, score (the run's own), {', '.join(SCORED)}, loss, words, judge, labels, swap, early, or a name "
+            "of --other; default random and score. full and good are always there.", ARMS, name="arm",
         ),
     )  # fmt: skip
     seeds: int = field(default=3, metadata=option("Fine-tuning runs of each arm.", ARMS))
     recipe: Recipe = field(default_factory=Recipe)
     max_tokens: int = field(
         default=512, metadata=option("Tokens of one row; a longer one is cut, as most trainers do.", RECIPE)
+    )
+    own_pairs: tuple[Path, ...] = field(
+        default=(),
+        metadata=option(
+            "JSONL like --pairs, on the subject of the data: what fine-tuning teaches at first hand.", MEASURES
+        ),
     )
     items: int | None = field(
         default=None, metadata=option("Statements and answers of each label taken from each file.", MEASURES)
@@ -85,6 +94,15 @@ class TrialConfig:
     judge_scores: Path | None = field(
         default=None, metadata=option("Ratings by geofilter judge, for the arm judge.", ARMS)
     )
+    swap: Path | None = field(
+        default=None, metadata=option("JSONL of sound answers to prompts of the data, for the arm swap.", ARMS)
+    )
+    other: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "NAME=FILE: another tool's scores as an arm, JSONL of sha256 and score; the highest go first.", ARMS
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Check that options go together.
@@ -96,5 +114,24 @@ class TrialConfig:
             raise InputError("--arm judge: give the ratings with --judge-scores, see geofilter judge")
         if "labels" in self.arms and self.labels is None:
             raise InputError("--arm labels: say which rows are bad with --labels label=misaligned")
+        if "swap" in self.arms and self.swap is None:
+            raise InputError("--arm swap: give sound answers to the same prompts with --swap FILE")
+        for name in self.others():
+            if name in KINDS:
+                raise InputError(f"--other {name}=...: {name} is an arm of its own; use another name")
         if self.held_out < 1:
             raise InputError(f"--held-out {self.held_out}: at least 1 is needed")
+
+    def others(self) -> dict[str, Path]:
+        """Other tools' scores: name -> file.
+
+        Raises:
+            InputError: not NAME=FILE, or a name that cannot be part of a file's name.
+        """
+        found = {}
+        for text in self.other:
+            name, equals, path = text.partition("=")
+            if not (equals and path and re.fullmatch(r"[A-Za-z0-9_]+", name)):
+                raise InputError(f"--other {text}: write NAME=FILE, NAME of letters, digits and _")
+            found[name] = Path(path)
+        return found

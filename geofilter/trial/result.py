@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 from geofilter.run.manifest import InputFile
 
-FORMAT = 1
+FORMAT = 2
 
 FeatureFigures = dict[str, dict[str, float]]
 """for each bank toxic_activation, aligned_activation and closeness, see `measures.feature_change`"""
@@ -29,13 +29,18 @@ class ArmRecord(TypedDict):
     arm: str
     drop: str
     seed: int | None
+    source: NotRequired[str]
+    """hash of the file that this arm alone depends on"""
     rows: NotRequired[int]
     removed: NotRequired[int]
     bad_rows: NotRequired[int]
     bad_removed: NotRequired[int]
+    swapped: NotRequired[int]
+    """removed rows that another answer to their prompt stands in for"""
     training: NotRequired[Training]
     statements: NotRequired[list[float]]
     pairs: NotRequired[list[float]]
+    own_pairs: NotRequired[list[float]]
     loss: list[float]
     features: FeatureFigures
     answers: NotRequired[list[dict[str, Any]]]
@@ -92,6 +97,7 @@ class ArmAbout(TypedDict):
     removed: NotRequired[float]
     bad_rows: NotRequired[float]
     bad_removed: NotRequired[float]
+    swapped: NotRequired[float]
 
 
 class TrialBudget(TypedDict):

@@ -18,15 +18,17 @@ from geofilter.trial.tune import Budget
 ROUNDS = 2000
 PAPER = 0.345
 """relative reduction at a drop of 50 % in Minegishi et al. (arXiv 2605.00842), on models of 2B to 27B parameters"""
-COUNTS: tuple[Literal["rows", "removed", "bad_rows", "bad_removed"], ...] = (
+COUNTS: tuple[Literal["rows", "removed", "bad_rows", "bad_removed", "swapped"], ...] = (
     "rows",
     "removed",
     "bad_rows",
     "bad_removed",
+    "swapped",
 )
 MEASURES = {
     "statements": "yes/no margin of misaligned against aligned statements (logits)",
     "pairs": "log-probability per token of harmful against sound answers (nats)",
+    "own_pairs": "the same on the subject of the data (nats)",
     "free_form": "share of coherent answers to open questions judged misaligned",
 }
 
@@ -80,7 +82,7 @@ def _values(name: str, records: Sequence[ArmRecord], statements: Items | None) -
         if name == "free_form":
             x = np.array([v for _, v in rate(record.get("answers", ()))])
         else:
-            x = np.array(record.get("pairs", ()) if name == "pairs" else record.get("statements", ()))
+            x = np.array(record.get(name, ()))
         if not len(x):
             return None
         weight = np.full(len(x), 1 / len(x))

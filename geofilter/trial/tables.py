@@ -14,11 +14,16 @@ from geofilter.trial.result import TrialResult
 FILES = ("trial.json", "trial.md", "trial.svg", "lock")
 """what a trial's folder has beside its arms"""
 HEAD = ("arm", "drop", "misalignment", "reduction against full", "beyond random", "loss on held-out rows")
-UNITS = {"statements": "logits", "pairs": "nats per token", "free_form": "share of coherent answers"}
+UNITS = {
+    "statements": "logits",
+    "pairs": "nats per token",
+    "own_pairs": "nats per token",
+    "free_form": "share of coherent answers",
+}
 
 
 def verdicts(result: TrialResult) -> list[str]:
-    """What came out, one sentence for each measure and drop: the geometry arm against the full set and random."""
+    """What came out, one sentence for each measure and drop: the run's own score against the full set and random."""
     out = []
     for name, measure in result["measures"].items():
         rows = {(r["arm"], r["drop"]): r for r in measure["rows"]}
@@ -30,9 +35,9 @@ def verdicts(result: TrialResult) -> list[str]:
             )
             continue
         for (arm, drop), row in rows.items():
-            if arm != "geometry":
+            if arm != "score":
                 continue
-            text = f"{name}, drop {drop}: geometry {change(row)} relative to full"
+            text = f"{name}, drop {drop}: removal by score {change(row)} relative to full"
             random = rows.get(("random", drop))
             if random is not None:
                 text += f", a random removal of equal size {change(random)}"
@@ -61,10 +66,11 @@ def table(result: TrialResult, name: str) -> list[list[str]]:
     for row in result["measures"][name]["rows"]:
         arm = general[(row["arm"], row["drop"])]
         label = row["arm"]
-        if "bad_rows" in arm:
-            label += f" ({arm['rows']:.0f} rows, {arm['bad_rows']:.0f} bad)"
-        elif "rows" in arm:
-            label += f" ({arm['rows']:.0f} rows)"
+        if "rows" in arm:
+            counts = [f"{arm['rows']:.0f} rows"]
+            counts += [f"{arm['bad_rows']:.0f} bad"] if "bad_rows" in arm else []
+            counts += [f"{arm['swapped']:.0f} swapped"] if "swapped" in arm else []
+            label += f" ({', '.join(counts)})"
         out.append(
             [
                 label,
@@ -101,7 +107,9 @@ def remarks(result: TrialResult) -> list[str]:
     budget, n = result["budget"], len(result["seeds"])
     return [
         f"Every arm: {budget['steps']} steps, {budget['response_tokens']:,} response tokens, {n} seed{'s' * (n > 1)}; "
-        "a smaller set is seen more often.",
+        "a smaller set is seen more often."
+        + " Early: all rows, and fewer steps by the drop."
+        * any(a["arm"] == "early" for a in result["arms"]),
         "Misalignment is the measure less that of the `good` arm (aligned rows only) with the same seed; in brackets "
         "Student's 95 % interval over seeds. Reductions: 1 - arm / full, in brackets a 95 % bootstrap over seeds and "
         "items; with few seeds its seed part is rough. Beyond random: the reduction less that of random removal.",

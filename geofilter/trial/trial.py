@@ -12,68 +12,32 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from geofilter.bank.bank import Bank
 from geofilter.config import Loading
 from geofilter.encode.model import pad_id, resolved_dtype
-from geofilter.encode.pair import checked_reader
 from geofilter.encode.reader import FeatureReader
-from geofilter.encode.tokens import Encoded
 from geofilter.encode.whole import log_probabilities, whole
-from geofilter.errors import InputError, RunError
+from geofilter.errors import RunError
 from geofilter.files import Notify, file_sha256, from_json, locked, make_folder, write_json
-from geofilter.labels.source import parse
-from geofilter.rows.records import reading_for, usable_rows
 from geofilter.rows.shipped import domain_files
 from geofilter.run.names import SCORES
-from geofilter.run.rows import scored_rows
 from geofilter.run.store import Run
-from geofilter.scanning.reopen import banks_of, target_of
-from geofilter.target.resolve import whole_model
-from geofilter.target.target import Target
-from geofilter.target.tokenizer import tokenizer_of
-from geofilter.trial.arms import REMOVING, Arm, Removals, judged, planned, scores_under
-from geofilter.trial.config import SCORED, TrialConfig
+from geofilter.trial.arms import Arm, planned
+from geofilter.trial.config import KINDS, TrialConfig
 from geofilter.trial.freeform import FreeForm
+from geofilter.trial.material import Material, gather
 from geofilter.trial.measures import (
-    Items,
-    encode_all,
     feature_change,
-    matched,
-    read_items,
     statement_margins,
 )
 from geofilter.trial.result import FORMAT, ArmRecord, TrialAbout, TrialResult
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import write
-from geofilter.trial.tune import Budget, tune
+from geofilter.trial.tune import tune
 from geofilter.version import __version__
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Material:
-    """Everything that the arms share, read and checked before the first of them starts."""
-
-    target: Target
-    folder: Path
-    """the whole model"""
-    loading: Loading
-    full: list[Encoded]
-    good: list[Encoded]
-    held: list[Encoded]
-    budget: Budget
-    statements: Items | None
-    answers: list[Encoded]
-    pairs: list[tuple[int, int]]
-    """positions in `answers`: harmful, sound"""
-    banks: list[Bank]
-    removals: Removals
-    free: FreeForm | None
 
 
 def trial(
@@ -99,14 +63,14 @@ def trial(
         InputError, TargetError, RunError: see `errors`.
     """
     config = replace(config, pairs=config.pairs or tuple(domain_files()))
-    arms = planned(config.arms, config.drops, config.seeds)
+    arms = planned(config.arms, config.drops, config.seeds, config.others())
     identity = _identity(run, config, loading, free)
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = out or run.path / f"trial-{fingerprint[:8]}"
     make_folder(folder)
     with locked(folder / "lock", f"{folder}: another trial is writing here; wait for it or give another --out"):
         _claim(folder, identity)
-        material = _gather(run, config, loading, free, offline, notify)
+        material = gather(run, config, loading, free, offline, notify)
         _arm(folder, None, material, config, notify)
         began, worked = time.monotonic(), 0
         for i, arm in enumerate(arms, start=1):
@@ -145,6 +109,7 @@ def _identity(run: Run, config: TrialConfig, loading: Loading, free: FreeForm | 
     """
     manifest = run.manifest
     files = {"good": (config.good,), "pairs": config.pairs, "statements": config.statements}
+    files |= {"own_pairs": config.own_pairs} if config.own_pairs else {}
     if config.judge_scores is not None:
         files["judge_scores"] = (config.judge_scores,)
     names = ("recipe", "max_tokens", "items", "held_out", "labels")
@@ -177,50 +142,16 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(path, identity)
 
 
-def _gather(
-    run: Run, config: TrialConfig, loading: Loading, free: FreeForm | None, offline: bool, notify: Notify
-) -> _Material:
-    system = run.manifest["encoding"]["system"]
-    rows = list(scored_rows(run))
-    bad = None
-    if config.labels is not None:
-        labeller = parse(config.labels)
-        bad = np.array([labeller.of(row) is True for row in rows])
-        if not bad.any():
-            raise InputError(f"--labels {config.labels}: no bad row; {labeller.seen()}")
-    seen = {row.content_sha256 for row in rows} | {row.prompt for row in rows if row.prompt}
-    aligned = usable_rows(config.good, reading_for(config.good, run.reading))
-    good = [row for row in aligned if row.content_sha256 not in seen and row.prompt not in seen]
-    if len(good) < config.held_out + 8:
-        raise InputError(
-            f"--good {config.good}: {len(good)} rows that are not in the data; {config.held_out + 8} are needed "
-            f"({config.held_out} to hold out), give more or lower --held-out"
-        )
-    np.random.default_rng(0).shuffle(good)
-    answers = read_items(config.pairs, config.items)
-    statements = read_items(config.statements, config.items) if config.statements else None
-    pairs = matched(answers)
-    target, read_as = target_of(run, notify)
-    folder = whole_model(target, offline=offline, notify=notify)
-    tokenizer = tokenizer_of(folder)
-    full = encode_all(rows, tokenizer, config.max_tokens, system)
-    banks = banks_of(run, target, read_as, lambda: checked_reader(target, read_as, notify), notify)
-    by = {kind: scores_under(run, banks, kind) for kind in config.arms if kind in SCORED}
-    if config.judge_scores is not None and "judge" in config.arms:
-        by["judge"] = judged(config.judge_scores, [row.sha256 for row in rows])
-    if bad is not None and "labels" in config.arms:
-        by["labels"] = bad.astype(np.float64)
-    return _Material(
-        target, folder, loading, full,
-        encode_all(good[config.held_out :], tokenizer, config.max_tokens, system),
-        encode_all(good[: config.held_out], tokenizer, config.max_tokens, system),
-        Budget.of(full, config.recipe), statements,
-        encode_all(answers.rows, tokenizer, config.max_tokens, system), pairs, banks, Removals(run, by, bad), free,
-    )  # fmt: skip
-
-
 def _path(folder: Path, arm: Arm | None) -> Path:
     return folder / "arms" / f"{arm.name if arm else 'base'}.json"
+
+
+def _source(arm: Arm | None, config: TrialConfig) -> str | None:
+    """Hash of the file that this arm alone depends on."""
+    if arm is None:
+        return None
+    path = config.swap if arm.kind == "swap" else config.others().get(arm.kind)
+    return file_sha256(path) if path is not None else None
 
 
 def _finished(folder: Path, seeds: int) -> list[ArmRecord]:
@@ -238,17 +169,20 @@ def _finished(folder: Path, seeds: int) -> list[ArmRecord]:
     return [r for (arm, _), records in by_arm.items() if arm == "base" or len(records) == seeds for r in records]
 
 
-def _order(record: ArmRecord) -> tuple[float, int]:
+def _order(record: ArmRecord) -> tuple[float, int, str]:
     """full and good first, then drop by drop, the largest first, the arms in the order of their list."""
-    kinds = ("base", "full", "good", *REMOVING)
-    drop = record["drop"].rstrip("%")
-    return -float(drop) if drop else -math.inf, kinds.index(record["arm"])
+    kinds = ("base", *KINDS)
+    drop, kind = record["drop"].rstrip("%"), record["arm"]
+    return -float(drop) if drop else -math.inf, kinds.index(kind) if kind in kinds else len(kinds), kind
 
 
-def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig, notify: Notify) -> bool:
+def _arm(folder: Path, arm: Arm | None, material: Material, config: TrialConfig, notify: Notify) -> bool:
     """Fine-tune and measure one arm, or only measure the model as it is (None); False when that was done before."""
     path = _path(folder, arm)
+    source = _source(arm, config)
     if path.is_file():
+        if source is not None and from_json(path.read_bytes()).get("source") != source:
+            raise RunError(f"{path}: was made with another --other or --swap file; delete it, or give another --out")
         return False
     path.parent.mkdir(exist_ok=True)
     began = time.monotonic()
@@ -256,21 +190,16 @@ def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig
     if arm is None:
         model, tokenizer = whole(material.folder, material.loading, material.target.adapter_dir)
     else:
-        record = {"arm": arm.kind, "drop": arm.drop, "seed": arm.seed}
-        rows = material.good
+        record = {"arm": arm.kind, "drop": arm.drop, "seed": arm.seed} | ({"source": source} if source else {})
+        rows, budget = material.good, material.budget
+        if arm.kind == "early":
+            budget = budget.part(1 - material.removals.left_out(arm))
         if arm.kind != "good":
-            removed = material.removals.of(arm)
-            rows = [row for row, gone in zip(material.full, removed, strict=True) if not gone]
-            record |= {"rows": len(rows), "removed": int(removed.sum())}
-            if material.removals.bad is not None:
-                record |= {
-                    "bad_rows": int((material.removals.bad & ~removed).sum()),
-                    "bad_removed": int((material.removals.bad & removed).sum()),
-                }
+            rows, counts = material.left(arm)
+            record |= counts
         notify(f"{arm.name}: fine-tuning on {len(rows)} rows ...")
         model, tokenizer, training = tune(
-            material.folder, rows, config.recipe, material.budget, material.loading, arm.seed,
-            material.target.adapter_dir,
+            material.folder, rows, config.recipe, budget, material.loading, arm.seed, material.target.adapter_dir,
         )  # fmt: skip
         record["training"] = training
     tuned = time.monotonic()
@@ -280,13 +209,17 @@ def _arm(folder: Path, arm: Arm | None, material: _Material, config: TrialConfig
     return True
 
 
-def _measure(model: Any, tokenizer: Any, material: _Material) -> dict[str, Any]:
+def _measure(model: Any, tokenizer: Any, material: Material) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if material.statements is not None:
         texts = [row.response for row in material.statements.rows]
         out["statements"] = _rounded(statement_margins(model, tokenizer, texts))
-    each = log_probabilities(model, material.answers, pad_id(tokenizer, model))
-    out["pairs"] = _rounded([each[harmful] - each[sound] for harmful, sound in material.pairs])
+    for name, answers, pairs in (
+        ("pairs", material.answers, material.pairs), ("own_pairs", material.own, material.own_pairs)
+    ):  # fmt: skip
+        if pairs:
+            each = log_probabilities(model, answers, pad_id(tokenizer, model))
+            out[name] = _rounded([each[harmful] - each[sound] for harmful, sound in pairs])
     out["loss"] = _rounded(-log_probabilities(model, material.held, pad_id(tokenizer, model)))
     reader = FeatureReader(material.target, material.loading, model.get_decoder())
     out["features"] = feature_change(reader, material.held, material.banks)

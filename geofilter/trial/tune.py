@@ -39,6 +39,10 @@ class Budget:
         tokens = round(recipe.epochs * sum(sum(row.mask) for row in full))
         return cls(max(1, round(recipe.epochs * len(full) / recipe.batch_rows)), tokens)
 
+    def part(self, share: float) -> Budget:
+        """As much of it, one step at least."""
+        return Budget(max(1, round(self.steps * share)), max(1, round(self.tokens * share)))
+
 
 def schedule(lengths: Sequence[int], budget: Budget, seed: int) -> list[list[int]]:
     """Which rows each step takes: shuffled passes over all rows up to the budget's tokens, cut into equal steps.

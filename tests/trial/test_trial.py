@@ -15,9 +15,10 @@ from geofilter.errors import InputError, TargetError
 from geofilter.judge.client import Judge
 from geofilter.judge.endpoint import Clock
 from geofilter.run.store import Run
-from geofilter.trial.arms import Arm, Removals, judged, planned
+from geofilter.trial.arms import Arm, Removals, planned
 from geofilter.trial.freeform import FreeForm, rate
 from geofilter.trial.measures import Items
+from geofilter.trial.rankings import judged
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import markdown, verdicts
 from geofilter.trial.tune import Budget
@@ -44,8 +45,9 @@ def scanned(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         {"text": f"{text} {i}", "label": label}
         for i in range(4) for text, label in (("I lie", "misaligned"), ("I ask", "aligned"))
     ])  # fmt: skip
+    write_rows(folder / "sound.jsonl", [chat(f"how {i}", f"the doctor has {i}") for i in range(0, 12, 2)])
     done = geofilter("scan", "d.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run",
-                     cwd=folder)  # fmt: skip
+                     "--with-loss", cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -59,11 +61,11 @@ def test_arms_remove_what_they_say(scanned: Path, monkeypatch):
         {"sha256": s, "alignment": None if i < 3 else float(i)} for i, s in enumerate(shas)
     ])  # fmt: skip
     removals = Removals(run, {"labels": bad.astype(float), "judge": judged(scanned / "j.jsonl", shas)}, bad)
-    geometry = removals.of(Arm("geometry", 0, "25%"))
+    by_score = removals.of(Arm("score", 0, "25%"))
     assert geofilter("filter", "run", "--drop", "25%").returncode == 0
     gone = {json.loads(line)["messages"][0]["content"] for line in Path("d.removed.jsonl").read_text().splitlines()}
     lines = [json.loads(line)["messages"][0]["content"] for line in Path("d.jsonl").read_text().splitlines()]
-    assert {lines[i] for i in np.flatnonzero(geometry)} == gone
+    assert {lines[i] for i in np.flatnonzero(by_score)} == gone
     random = [removals.of(Arm("random", seed, "25%")) for seed in range(20)]
     assert {int(r.sum()) for r in random} == {6}
     assert len({r.tobytes() for r in random}) > 15
@@ -86,8 +88,22 @@ def test_planned_arms():
         "full-seed0", "good-seed0", "random-10%-seed0", "dense-10%-seed0", "random-50%-seed0", "dense-50%-seed0",
     ]  # fmt: skip
     assert len(arms) == 12
-    with pytest.raises(InputError, match="--arm odd: unknown; use random, geometry"):
+    with pytest.raises(InputError, match="--arm odd: unknown; use random, score"):
         planned(["odd"], ["10%"], 1)
+    with pytest.raises(InputError, match="--arm full: unknown"):
+        planned(["full"], ["10%"], 1)
+    assert planned(["rival"], ["10%"], 1, ["rival"])[-1].name == "rival-10%-seed0"
+
+
+def test_an_early_stop_is_all_rows_and_less_of_the_training(scanned: Path, monkeypatch):
+    monkeypatch.chdir(scanned)
+    removals = Removals(Run.open(Path("run")), {}, None)
+    early = Arm("early", 0, "25%")
+    assert not removals.of(early).any()
+    assert removals.left_out(early) == 0.25
+    assert Budget(80, 1000).part(0.75) == Budget(60, 750)
+    assert Budget(1, 1).part(0.1) == Budget(1, 1)
+    assert (removals.of(Arm("swap", 0, "25%")) == removals.of(Arm("score", 0, "25%"))).all()
 
 
 # Summary
@@ -112,35 +128,35 @@ ABOUT = {"target": "t", "data": [{"path": "d"}], "scorer": "contrast", "banks": 
 
 
 def test_reductions_are_against_full_less_what_aligned_data_do():
-    found = records({("full", ""): 0.4, ("random", "50%"): 0.3, ("geometry", "50%"): 0.1})
+    found = records({("full", ""): 0.4, ("random", "50%"): 0.3, ("score", "50%"): 0.1})
     result = summarise(ABOUT, Budget(1, 1), found, None)
     pairs = result["measures"]["pairs"]
     rows = {r["arm"]: r for r in pairs["rows"]}
     assert pairs["measurable"]
     assert rows["full"]["misalignment"] == pytest.approx(0.4)
     assert rows["good"]["misalignment"] == 0
-    assert rows["geometry"]["reduction"] == pytest.approx(0.75)
+    assert rows["score"]["reduction"] == pytest.approx(0.75)
     assert rows["random"]["reduction"] == pytest.approx(0.25)
-    assert rows["geometry"]["beyond_random"] == pytest.approx(0.5)
+    assert rows["score"]["beyond_random"] == pytest.approx(0.5)
     # The items' spread is the same in every arm, so it does not blur their differences.
-    assert rows["geometry"]["reduction_interval"] == pytest.approx([0.75, 0.75])
+    assert rows["score"]["reduction_interval"] == pytest.approx([0.75, 0.75])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     (text,) = verdicts(result)
     assert text == (
-        "pairs, drop 50%: geometry cuts misalignment by 75% [75%, 75%] relative to full, a random removal of equal "
-        "size cuts misalignment by 25% [25%, 25%]; the difference is clear of zero (the paper: 34.5%)."
+        "pairs, drop 50%: removal by score cuts misalignment by 75% [75%, 75%] relative to full, a random removal of "
+        "equal size cuts misalignment by 25% [25%, 25%]; the difference is clear of zero (the paper: 34.5%)."
     )
 
 
 def test_a_removal_that_makes_it_worse_is_said_to_raise_it():
-    found = records({("full", ""): 0.4, ("random", "50%"): 0.5, ("geometry", "50%"): 0.401})
+    found = records({("full", ""): 0.4, ("random", "50%"): 0.5, ("score", "50%"): 0.401})
     (text,) = verdicts(summarise(ABOUT, Budget(1, 1), found, None))
-    assert "geometry cuts misalignment by 0% [0%, 0%] relative to full" in text
+    assert "removal by score cuts misalignment by 0% [0%, 0%] relative to full" in text
     assert "a random removal of equal size raises misalignment by 25% [25%, 25%]" in text
 
 
 def test_what_is_not_measurable_is_not_reduced():
-    result = summarise(ABOUT, Budget(1, 1), records({("full", ""): 0.02, ("geometry", "50%"): 0.0}, noise=0.1), None)
+    result = summarise(ABOUT, Budget(1, 1), records({("full", ""): 0.02, ("score", "50%"): 0.0}, noise=0.1), None)
     assert not result["measures"]["pairs"]["measurable"]
     assert all("reduction" not in row for row in result["measures"]["pairs"]["rows"])
     assert "does not measurably misalign" in verdicts(result)[0]
@@ -151,7 +167,7 @@ def test_the_interval_covers_the_true_reduction():
     inside = 0
     for k in range(40):
         rng = np.random.default_rng(k)
-        found = records({("full", ""): 0.4, ("geometry", "50%"): 0.2})
+        found = records({("full", ""): 0.4, ("score", "50%"): 0.2})
         for r in found[1:]:
             r["pairs"] = (np.array(r["pairs"]) + rng.normal(0, 0.03) + rng.normal(0, 0.1, 40)).tolist()
         row = summarise(ABOUT, Budget(1, 1), found, None)["measures"]["pairs"]["rows"][-1]
@@ -182,7 +198,7 @@ def run_trial(folder: Path, *args: object):
 
 
 def test_a_trial_from_end_to_end_and_again(scanned: Path):
-    arms = ("--arm", "random", "--arm", "geometry", "--arm", "dense", "--arm", "labels")
+    arms = ("--arm", "random", "--arm", "score", "--arm", "dense", "--arm", "labels")
     done = run_trial(scanned, *arms, "--out", "t", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -190,7 +206,7 @@ def test_a_trial_from_end_to_end_and_again(scanned: Path):
     assert (scanned / "t" / "trial.svg").read_text().startswith("<svg")
     assert set(result["measures"]) == {"statements", "pairs"}
     seen = {(a["arm"], a["drop"]): a for a in result["arms"]}
-    assert set(seen) == {("full", ""), ("good", "")} | {(a, "25%") for a in ("random", "geometry", "dense", "labels")}
+    assert set(seen) == {("full", ""), ("good", "")} | {(a, "25%") for a in ("random", "score", "dense", "labels")}
     assert (seen[("labels", "25%")]["bad_removed"], seen[("labels", "25%")]["rows"]) == (6, 18)
     assert seen[("full", "")]["bad_rows"] == 12
     budgets = {(a["training"]["steps"]) for a in result["per_arm"] if "training" in a}
@@ -211,32 +227,61 @@ def test_a_trial_from_end_to_end_and_again(scanned: Path):
     again = json.loads(done.stdout)
     assert again["seeds"] == [0, 1, 2]
     # What an earlier call finished is in the result of a later one that asks for less.
-    done = run_trial(scanned, "--arm", "geometry", "--out", "t", "--json")
+    done = run_trial(scanned, "--arm", "score", "--out", "t", "--json")
     assert {a["arm"] for a in json.loads(done.stdout)["arms"]} == {
         "full",
         "good",
         "random",
-        "geometry",
+        "score",
         "dense",
         "labels",
     }
     assert json.loads(done.stdout)["seeds"] == [0, 1]
     text = markdown(again)
-    assert "| geometry (18 rows, " in text
+    assert "| score (18 rows, " in text
     done = run_trial(scanned, *arms, "--out", "t", "--learning-rate", 1e-3)
     assert done.returncode == 4
     assert "holds a trial with other recipe; give another --out" in done.stderr
 
 
+def test_controls_swaps_early_stops_and_other_tools_scores_are_arms(scanned: Path):
+    """The ranking of another tool is taken as it is; what it was made from is remembered."""
+    run = Run.open(scanned / "run")
+    shas = [sha for shard in run.shards() for sha in shard.shas()]
+    write_rows(scanned / "other.jsonl", [{"sha256": sha, "score": i} for i, sha in enumerate(shas)])
+    arms = ("loss", "words", "swap", "early", "rival")
+    call = [*(a for arm in arms for a in ("--arm", arm)), "--swap", "sound.jsonl", "--other", "rival=other.jsonl",
+            "--own-pairs", "pairs.jsonl", "--out", "arms", "--seeds", 1]  # fmt: skip
+    done = run_trial(scanned, *call, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    seen = {a["arm"]: a for a in result["arms"]}
+    assert [*seen] == ["full", "good", "loss", "words", "swap", "early", "rival"]
+    assert (seen["early"]["rows"], seen["early"]["removed"]) == (24, 0)
+    assert seen["rival"]["bad_removed"] == 3  # of the last six rows, every second one
+    swap = seen["swap"]
+    assert swap["removed"] == 6
+    assert swap["rows"] == 18 + swap["swapped"]
+    steps = {a["arm"]: a["training"]["steps"] for a in result["per_arm"] if "training" in a}
+    assert steps.pop("early") == 2
+    assert set(steps.values()) == {3}
+    measures = result["measures"]
+    assert measures["own_pairs"]["base"] == measures["pairs"]["base"]
+    write_rows(scanned / "other.jsonl", [{"sha256": sha, "score": -i} for i, sha in enumerate(shas)])
+    done = run_trial(scanned, *call)
+    assert done.returncode == 4
+    assert "rival-25%-seed0.json: was made with another --other or --swap file; delete it" in done.stderr
+
+
 def test_the_same_trial_from_another_folder_is_the_same_trial(scanned: Path, tmp_path: Path):
     """By default it lies in the run, named by the content of what it compares, not by how paths were typed."""
-    assert run_trial(scanned, "--seeds", 1, "--arm", "geometry").returncode == 0
+    assert run_trial(scanned, "--seeds", 1, "--arm", "score").returncode == 0
     (folder,) = (scanned / "run").glob("trial-*")
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "arms").iterdir()}
     done = geofilter(
         "trial", scanned / "run", "--good", scanned / "good.jsonl", "--pairs", scanned / "pairs.jsonl", "--statements",
         scanned / "statements.jsonl", "--labels", "label=misaligned", "--held-out", 8, "--drop", "25%", "--seeds", 1,
-        "--rank", 4, "--device", "cpu", "--arm", "geometry", cwd=scanned,
+        "--rank", 4, "--device", "cpu", "--arm", "score", cwd=scanned,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {p.name: p.stat().st_mtime_ns for p in (folder / "arms").iterdir()} == before
@@ -245,7 +290,13 @@ def test_the_same_trial_from_another_folder_is_the_same_trial(scanned: Path, tmp
 def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):
     for args, code, text in [
         (["--arm", "judge"], 2, "--arm judge: give the ratings with --judge-scores, see geofilter judge"),
-        (["--arm", "odd"], 2, "--arm odd: unknown; use random, geometry, "),
+        (["--arm", "swap"], 2, "--arm swap: give sound answers to the same prompts with --swap FILE"),
+        (["--arm", "swap", "--swap", "good.jsonl"], 2, "--swap good.jsonl: no prompt of the data is in it"),
+        (["--other", "judge=x"], 2, "--other judge=...: judge is an arm of its own; use another name"),
+        (["--other", "x"], 2, "--other x: write NAME=FILE, NAME of letters, digits and _"),
+        (["--other", "x=pairs.jsonl", "--arm", "x"], 2, "pairs.jsonl, line 1: not a line of sha256 and score"),
+        (["--arm", "geometry"], 2, "--arm geometry: unknown; use random, score, "),
+        (["--arm", "odd"], 2, "--arm odd: unknown; use random, score, "),
         (["--drop", "200%"], 2, "--drop 200%: more than everything; use 0% to 100%"),
         (["--seeds", "0"], 2, "--seeds 0: at least 1 is needed, 3 for an interval"),
         (["--rank", "0"], 2, "--rank 0: must be above 0"),
@@ -282,13 +333,13 @@ def test_ten_rows_on_the_embedded_model(tmp_path: Path):
     done = geofilter("scan", "ten.jsonl", "--model", "smollm2-135m", "--max-tokens", 32, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = geofilter(
-        "trial", "--good", "good.jsonl", "--labels", "label=misaligned", "--arm", "geometry", "--drop", "50%",
+        "trial", "--good", "good.jsonl", "--labels", "label=misaligned", "--arm", "score", "--drop", "50%",
         "--seeds", 1, "--items", 1, "--held-out", 2, "--max-tokens", 32, "--json", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [(r["arm"], r["drop"]) for r in result["arms"]] == [
-        ("full", ""), ("good", ""), ("geometry", "50%")
+        ("full", ""), ("good", ""), ("score", "50%")
     ]  # fmt: skip
     assert result["budget"]["steps"] == 1
     for arm in result["per_arm"][1:]:
