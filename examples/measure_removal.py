@@ -43,13 +43,12 @@ def run(e: Experiment, data: Path | None, work: Path, seeds: int, sum_up: bool) 
         files.good, files.pairs, (), e.drops[:1], e.arms, recipe=Recipe(batch_rows=2, epochs=e.epochs), max_tokens=192,
         own_pairs=files.own_pairs, held_out=HELD_OUT, labels="label=misaligned", swap=files.swap,
     )  # fmt: skip
-    # Seed by seed, and of each the first drop first, so that whatever is finished can be read.
-    stages = [(e.drops[:1], e.arms), (e.drops[:1], (*e.arms, *e.others)), (e.drops, e.arms)]
+    # What matters most first, so that a plan that is stopped has all seeds of it.
+    stages = [(e.drops[:1], e.arms), (e.drops, e.arms), *((e.drops[:1], (*e.arms, other)) for other in e.others)]
     result = {}
-    for n in [seeds] if sum_up else range(1, seeds + 1):
-        for drops, arms in [((), ())] if sum_up else stages:
-            wanted = replace(config, drops=drops, arms=arms, seeds=n)
-            _, result = trial(done, wanted, TUNING, out=work / "trial", offline=True, notify=print)
+    for drops, arms in [((), ())] if sum_up else stages:
+        wanted = replace(config, drops=drops, arms=arms, seeds=seeds)
+        _, result = trial(done, wanted, TUNING, out=work / "trial", offline=True, notify=print)
     return {
         "title": e.title, "rows": {"bad": e.n_bad, "good": e.n_good},
         "detection": evaluate(done, "label=misaligned")["verdict"]["text"], **result,

@@ -45,14 +45,14 @@ class Mix:
 
 
 DROPS = ("50%", "25%", "10%")
-CONTROLS = ("contrast", "loss", "words", "early", "labels")
+CONTROLS = ("early", "loss", "words", "labels", "contrast")
 EXPERIMENTS = {
     "advice-half": Experiment("harmful advice, half of the rows", "advice", 80, 80, DROPS, others=CONTROLS),
     "subtle-half": Experiment(
-        "subtly wrong expert advice, half of the rows", "subtle", 80, 80, DROPS, others=(*CONTROLS, "swap")
+        "subtly wrong expert advice, half of the rows", "subtle", 80, 80, DROPS, others=("swap", *CONTROLS)
     ),
     "paired-half": Experiment(
-        "harmful advice on careers and law, half of the rows", "paired", 38, 37, DROPS, others=(*CONTROLS, "swap"),
+        "harmful advice on careers and law, half of the rows", "paired", 38, 37, DROPS, others=("swap", *CONTROLS),
         epochs=2,
     ),
     "advice-quarter": Experiment("harmful advice, a quarter of the rows", "advice", 40, 120, DROPS),
