@@ -12,7 +12,7 @@ from geofilter.bank.about import Source
 from geofilter.bank.topics import MIN_ROWS
 from geofilter.errors import InputError
 from geofilter.files import file_sha256, package_data
-from geofilter.rows.fields import NO_FIELDS, Fields
+from geofilter.rows.fields import NO_FIELDS, Fields, topic_of
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row, check_fields, usable_rows
 from geofilter.rows.shipped import contrast_row
@@ -72,8 +72,7 @@ class SeedFiles:
             for row in usable_rows(path, Reading(self.fields)):
                 # The pair's name, the prompt, or the row itself decides what must stay together.
                 group = str(row.record.get("pair") or row.prompt or row.sha256)
-                topic = row.record.get("topic")
-                seeds.append(Seed(row, is_bad, group, "" if topic is None else str(topic)))
+                seeds.append(Seed(row, is_bad, group, topic_of(row.record)))
                 n += 1
                 if n == self.limit:
                     break

@@ -56,7 +56,7 @@ def take(labelling: Labelling, labeller: Labeller, by: str) -> int:
         RunError: an input has changed since the scan.
     """
     said = [
-        (row.sha256, Label(bad, by, labeller.why(row)))
+        (row.sha256, Label(bad, by, labeller.why(row), labeller.topic(row)))
         for row in scored_rows(labelling.run, labelling.places)
         if (bad := labeller.of(row)) is not None
     ]

@@ -1,14 +1,15 @@
 """Labels for a scanned run, and the bank learnt from them: choose rows, take labels, score again. No model, no torch.
 
 RUN/labels.jsonl    one line a label: sha256, file, line, label (bad, good, or null where none could be given),
-                    by (who said so) and why (what the row was shown for); `evaluate --labels` reads it too
+                    by (who said so), why (what the row was shown for), and the topic where one was given;
+                    `evaluate --labels` reads it too
 RUN/labelled/       the bank learnt from them, which the run is then scored with
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from geofilter.bank.naming import first_known
 from geofilter.bank.neighbours import keeping
 from geofilter.bank.ridge import Ridge
 from geofilter.bank.scorer import Scorer
+from geofilter.bank.topics import usable
 from geofilter.config import CONTROLS
 from geofilter.cut.cut import Cut
 from geofilter.errors import BankError, InputError, RunError
@@ -32,6 +34,7 @@ from geofilter.labels.compare import Compared, compare, compared_rows
 from geofilter.labels.label_file import LabelFile, bank_path
 from geofilter.labels.labelled_rows import group_of
 from geofilter.labels.pick import Pick, pick_rows
+from geofilter.rows.fields import topic_of
 from geofilter.rows.records import Row
 from geofilter.run.again import score_again
 from geofilter.run.banks import find_banks
@@ -59,6 +62,8 @@ class Learnt:
     """AUROC of the scan's own scores on the labelled rows"""
     compared: Compared | None
     """held out, both of them; None under a scorer other than ridge"""
+    left_out: list[str] = field(default_factory=list)
+    """topics of labelled rows that the bank does not tell apart, see `topics.usable`"""
 
     @property
     def check(self) -> BankCheck:
@@ -225,7 +230,8 @@ class Labelling:
         # What no bank of the scan may count, the learnt one may not either.
         excluded = sorted(set.intersection(*(set(p.excluded) for p in self.priors)))
         pooled = self.run.features(positions)[0].without(excluded)
-        examples = Examples(pooled, bad, [group_of(row) for row in rows], [row.response for row in rows])
+        topics = [self.labels[row.sha256].topic or topic_of(row.record) for row in rows]
+        examples = Examples(pooled, bad, [group_of(row) for row in rows], [row.response for row in rows], topics)
         meta: BankMeta = {
             "description": "learnt from labelled rows of the run",
             "dtype": prior.meta.get("dtype"),
@@ -244,12 +250,13 @@ class Labelling:
             bank = replace(bank, meta={**bank.meta, "evaluation": check})
         sources = [self.contents[positions], *(p.learnt_from for p in self.priors)]
         bank = replace(bank, learnt_from=np.unique(np.concatenate(sources), axis=0))
-        texts = [known_row(row.prompt, row.response, "", said) for row, said in zip(rows, bad.tolist(), strict=True)]
+        told = zip(rows, topics, bad.tolist(), strict=True)
+        texts = [known_row(row.prompt, row.response, topic, said) for row, topic, said in told]
         bank = keeping(bank, pooled, texts, self.contents[positions], prior)
         scorer = Scorer(bank, self.scorer)
         self._guide = np.concatenate([scorer.standard(shard.pooled, shard.shas()) for shard in self.run.shards()])
         before = auroc(self.scanned[positions], bad) if compared is None else compared.scan
-        self.learnt = Learnt(bank, self._guide, before, compared)
+        self.learnt = Learnt(bank, self._guide, before, compared, usable(topics, bad)[1])
         return self.learnt
 
     def _compared(self, examples: Examples, options: LearnOptions, positions: Positions) -> Compared | None:

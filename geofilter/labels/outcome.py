@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from geofilter.bank.about import BankCheck
+from geofilter.bank.topics import MIN_ROWS
 from geofilter.labels.compare import Compared
 from geofilter.labels.labelling import COMPARED, CutNow, Labelling
 from geofilter.run.labelled import MIN_SIDE
@@ -37,6 +38,10 @@ class Outcome:
     """labelled rows that a bank of the scan was learnt from too"""
     compared: Compared | None = None
     """the bank learnt beside the scan's scores; None where nothing was learnt, and under a scorer other than ridge"""
+    topics: tuple[str, ...] = ()
+    """that the bank tells apart"""
+    left_out: tuple[str, ...] = ()
+    """topics of labelled rows that it does not"""
     again: bool = False
     """the run keeps the scores of a bank learnt from earlier labels"""
 
@@ -91,6 +96,13 @@ class Outcome:
                 "go back to them by scanning again."
             )
         yield f"of the {self.removed:,} rows that {COMPARED} removed, {self.same:,} still go"
+        if self.topics:
+            yield f"topics told apart: {', '.join(map(inert, self.topics))}"
+        if self.left_out:
+            yield (
+                f"not told apart: {', '.join(map(inert, self.left_out))}; it takes two topics or more with {MIN_ROWS} "
+                "bad and as many good labels each"
+            )
         if self.now is not None:
             yield (
                 f"{COMPARED} removes {self.now.bad:,} rows labelled bad now and {self.now.good:,} labelled good, from "
@@ -118,6 +130,7 @@ def conclude(labelling: Labelling, anyway: bool = False) -> Outcome:
         return replace(found, again="scanned_banks" in labelling.run.manifest)
     removed, same = labelling.changed()
     labelling.apply()
+    found = replace(found, topics=learnt.bank.topics.names, left_out=tuple(learnt.left_out))
     return replace(found, applied=True, removed=removed, same=same, now=labelling.cut_now())
 
 

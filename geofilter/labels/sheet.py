@@ -26,7 +26,7 @@ def write_sheet(labelling: Labelling, sheet: Path, count: int) -> int:
             handle.write(
                 dumps({
                     # Not what the row was chosen for: who labels should not know how it scores.
-                    "label": None, "prompt": row.prompt, "response": row.response,
+                    "label": None, "prompt": row.prompt, "response": row.response, "topic": None,
                     "file": row.file, "line": row.line, "sha256": row.sha256,
                 })
             )  # fmt: skip

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from geofilter.errors import InputError
-from geofilter.rows.fields import columns, listed, lookup
-from geofilter.rows.lines import read_lines
+from geofilter.labels.label_lines import as_typed, contradictory, label_lines
+from geofilter.rows.fields import columns, listed, lookup, topic_of
 from geofilter.rows.records import Row
 from geofilter.text import did_you_mean
 
 SHOWN_VALUES = 8
 WHY_CHARS = 200
-_BAD = ("bad", "misaligned", "harmful", "unsafe", "true", "yes", "1")
-_GOOD = ("good", "aligned", "harmless", "safe", "false", "no", "0")
-"""words of a label file, in any case"""
 
 
 class Labeller(Protocol):
@@ -33,6 +28,9 @@ class Labeller(Protocol):
 
     def why(self, row: Row) -> str:
         """What the row was shown for to whom gave the label; empty where it is not said."""
+
+    def topic(self, row: Row) -> str:
+        """The kind of harm or subject that was given with the row's label; empty where none was."""
 
     def seen(self) -> str:
         """What was found instead, for an error when a side is empty."""
@@ -98,12 +96,16 @@ class FieldLabels:
         if value is None:
             return None
         _refuse_several(f"{row.file}, line {row.line}", self.name, value)
-        written = _written(value)
+        written = as_typed(value)
         self._seen[written] += 1
         return written in self.values
 
     def why(self, row: Row) -> str:
         """Nothing: the label stands in the row."""
+        return ""
+
+    def topic(self, row: Row) -> str:
+        """Nothing: a topic in the row is the row's own."""
         return ""
 
     def seen(self) -> str:
@@ -123,51 +125,6 @@ class FieldLabels:
         return []
 
 
-def _read(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
-    """Number, content and label of the lines of a label file that have one.
-
-    Raises:
-        InputError: a line that is no label.
-    """
-    for number, line in enumerate(read_lines(Path(text)), start=1):
-        if not line.strip():
-            continue
-        where = f"{text}, line {number}"
-        try:
-            entry = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError):
-            raise InputError(f"{where}: not JSON; mend or remove the line") from None
-        if not isinstance(entry, dict) or "label" not in entry:
-            raise InputError(f'{where}: no label; a line is {{"sha256", "label"}} or {{"file", "line", "label"}}')
-        if entry["label"] is None:
-            continue
-        bad = _said(entry["label"])
-        if bad is None:
-            raise InputError(
-                f"{where}: the label {json.dumps(entry['label'])} is not known; write {', '.join(_BAD)} for rows that "
-                f"should go, {', '.join(_GOOD)} for others, null for none; to take a field of the rows as their label "
-                "write --labels FIELD=VALUE"
-            )
-        yield number, entry, bad
-
-
-def _said(label: Any) -> bool | None:
-    """Whether a label says bad; None where it is no word that is known."""
-    word = label.strip().lower() if isinstance(label, str) else _written(label)
-    return True if word in _BAD else False if word in _GOOD else None
-
-
-def _written(value: Any) -> str:
-    """A value as it would be typed: 3 and 3.0 and "3" are the same."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _contradictory(text: str, first: int, second: int) -> InputError:
-    return InputError(f"{text}, lines {first} and {second}: contradictory labels of the same row; keep one of them")
-
-
 class FileLabels:
     """Labels of a JSONL file: `{"sha256", "label"}`, or `{"file", "line", "label"}`; null is no label.
 
@@ -185,12 +142,15 @@ class FileLabels:
         self._used: set[Any] = set()
         self._resolved: dict[str, str] = {}
         self._whys: dict[Any, str] = {}
-        for number, entry, bad in _read(text):
+        self._topics: dict[Any, str] = {}
+        for number, entry, bad in label_lines(text):
+            if topic := topic_of(entry):
+                self._topics[self._key(entry, number)] = topic
             if isinstance(why := entry.get("why"), str):
                 self._whys[self._key(entry, number)] = why[:WHY_CHARS]
             before = self._labels.setdefault(self._key(entry, number), (bad, number))
             if before[0] != bad:
-                raise _contradictory(text, before[1], number)
+                raise contradictory(text, before[1], number)
 
     def _key(self, entry: dict[str, Any], number: int) -> Any:
         if isinstance(entry.get("sha256"), str):
@@ -227,6 +187,10 @@ class FileLabels:
         """The field `why` of the line that names the row by its sha256."""
         return self._whys.get(row.sha256, "")
 
+    def topic(self, row: Row) -> str:
+        """The field `topic` of the line that names the row."""
+        return self._topics.get(row.sha256) or self._topics.get((self._path(row.file), row.line), "")
+
     def seen(self) -> str:
         """How many labels met a row."""
         return f"{len(self._used)} of its {len(self._labels)} labels belong to a scored row"
@@ -254,22 +218,25 @@ class KeyedLabels:
         """
         self.text, self._key = text, key
         self._labels: dict[str, tuple[bool, int]] = {}
+        self._topics: dict[str, str] = {}
         self._without = self._repeated = self._rows_without = 0
         self._met: Counter[str] = Counter()
         """rows by label"""
         self._fields: dict[str, None] = {}
         """of the rows"""
         here: dict[str, None] = {}
-        for number, entry, bad in _read(text):
+        for number, entry, bad in label_lines(text):
             here |= dict.fromkeys(columns(entry))
             value = lookup(entry, key)
             _refuse_several(f"{text}, line {number}", key, value)
             if value is None:
                 self._without += 1
                 continue
-            before = self._labels.setdefault(_written(value), (bad, number))
+            if topic := topic_of(entry):
+                self._topics[as_typed(value)] = topic
+            before = self._labels.setdefault(as_typed(value), (bad, number))
             if before[0] != bad:
-                raise _contradictory(text, before[1], number)
+                raise contradictory(text, before[1], number)
             self._repeated += before[1] != number
         if not self._labels:
             raise InputError(
@@ -288,7 +255,7 @@ class KeyedLabels:
             self._rows_without += 1
             self._fields |= dict.fromkeys(columns(row.record))
             return None
-        written = _written(value)
+        written = as_typed(value)
         if written not in self._labels:
             return None
         self._met[written] += 1
@@ -297,6 +264,11 @@ class KeyedLabels:
     def why(self, row: Row) -> str:
         """Nothing: one label may be of several rows."""
         return ""
+
+    def topic(self, row: Row) -> str:
+        """The field `topic` of the label's line."""
+        value = lookup(row.record, self._key)
+        return "" if value is None else self._topics.get(as_typed(value), "")
 
     def seen(self) -> str:
         """How many labels met a row; the rows' fields when none has this one."""

@@ -78,3 +78,9 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
     return ", ".join(names[:SHOWN_COLUMNS]) + more if names else "none"
+
+
+def topic_of(record: Mapping[str, Any]) -> str:
+    """What a record says it is about, its field `topic`; empty where it says nothing."""
+    topic = record.get("topic")
+    return "" if topic is None else str(topic)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Label:
     """who said so"""
     why: str = ""
     """what the row was shown for"""
+    topic: str = ""
+    """kind of harm or subject, where one was given with it"""
 
 
 class LabelLine(TypedDict):
@@ -62,6 +64,8 @@ class LabelLine(TypedDict):
     label: str | None
     by: str
     why: str
+    topic: NotRequired[str]
+    """where one was given with the label"""
     check: str
     """hash of the others, so that a damaged line is known; whoever changes a line by hand leaves it out"""
 
@@ -71,7 +75,7 @@ def label_line(sha256: str, label: Label, file: str, line: int) -> LabelLine:
     said = None if label.bad is None else "bad" if label.bad else "good"
     given: dict[str, Any] = {
         "sha256": sha256, "file": file, "line": line, "label": said, "by": label.by, "why": label.why
-    }  # fmt: skip
+    } | ({"topic": label.topic} if label.topic else {})  # fmt: skip
     return cast("LabelLine", {**given, "check": _check(given)})
 
 
@@ -98,7 +102,7 @@ def given_labels(path: Path) -> dict[str, Label]:
                     "field check out if you have changed the line by hand"
                 )
             bad = {"bad": True, "good": False, None: None}[entry["label"]]
-            found[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]))
+            found[str(entry["sha256"])] = Label(bad, str(entry["by"]), str(entry["why"]), str(entry.get("topic", "")))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(
                 f"{path}, line {number}: no label of geofilter label; mend or remove the line, or move the file away "

@@ -105,6 +105,26 @@ def test_a_field_of_the_rows_labels_them_all(base: Path):
     assert json.loads(done.stdout)["labels"] == {"bad": 20, "good": 40}, done.stderr  # the repeated row counts once
 
 
+def test_topics_of_labels_are_told_apart_where_each_has_enough(base: Path):
+    label(base, "--sheet", "sheet.jsonl", "--count", N)
+    rows = fill(base / "sheet.jsonl")
+    assert {row["topic"] for row in rows} == {None}
+    for said in ("bad", "good"):
+        for i, row in enumerate(row for row in rows if row["label"] == said):
+            row["topic"] = ("fees", "refunds")[i % 2]
+    next(row for row in rows if row["label"] == "good")["topic"] = "parcels"
+    write_rows(base / "labels.jsonl", rows)
+    done = label(base, "--from", "labels.jsonl", "--apply", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in json.loads(done.stdout)["text"] if "told apart" in line] == [
+        "topics told apart: fees, refunds",
+        "not told apart: parcels; it takes two topics or more with 10 bad and as many good labels each",
+    ]
+    assert {line["topic"] for line in kept(base)} == {"fees", "refunds", "parcels"}
+    scores = [json.loads(x) for x in (base / "run" / "scores.jsonl").read_text("utf-8").splitlines()]
+    assert {tuple(sorted(line["topics"])) for line in scores} == {("fees", "refunds")}
+
+
 def test_too_few_labels_of_a_kind_leave_the_run_as_it_was(base: Path):
     before = (base / "run" / "scores.jsonl").read_bytes()
     label(base, "--sheet", "sheet.jsonl", "--count", 30)
