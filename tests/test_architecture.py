@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "groups": {"config", "cut", "run", "bank", "rows"},
     "labels": {"config", "cut", "run", "bank", "target.sae_folder", "rows"},
     "report": {"config", "groups", "cut", "run", "bank", "rows"},
+    "answers": {"config", "report", "cut", "run", "rows"},
     "evaluate": {"config", "labels", "cut", "run", "bank", "rows"},
     "verify": {"config", "report", "cut", "run", "bank", "target", "rows"},
     # Only these five may import torch; nothing above imports them.
@@ -40,7 +41,8 @@ MAY_IMPORT = {
     },
     "dictionary": {"config", "encode", "target", "rows"},
     "cli": {
-        *("config", "rows", "judge", "target", "bank", "run", "cut", "groups", "labels", "report", "evaluate"),
+        *("config", "rows", "judge", "target", "bank", "run", "cut", "groups", "labels", "report", "answers"),
+        "evaluate",
         "verify",
         *("encode", "build", "scanning", "trial", "dictionary"),
     },

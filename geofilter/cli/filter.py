@@ -23,12 +23,13 @@ from geofilter.cli.options import (
     publish,
     run_place,
 )
-from geofilter.cli.output import print_json, summary_file
+from geofilter.cli.output import note, print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
 from geofilter.stores import is_url
 
 if TYPE_CHECKING:
+    from geofilter.answers.prompts import Prompts
     from geofilter.cut.cut import Cut
     from geofilter.run.store import Run
 
@@ -79,6 +80,13 @@ def filter(  # noqa: A001 (the command's name)
         OWN_TABLE,
     ] = None,
     removed: Annotated[Path | None, typer.Option(help="File for the removed rows."), OWN_TABLE] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the removed rows here too, their answers empty: to be answered again, see geofilter replace."
+        ),
+        OWN_TABLE,
+    ] = None,
     step_summary: StepSummary = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
@@ -107,6 +115,7 @@ def filter(  # noqa: A001 (the command's name)
     if store is not None:
         publish_sets(filtered.outputs, store.url)
     publish(opened)
+    written = None if prompts is None else _write_prompts(opened, prompts)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
@@ -115,9 +124,17 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.cli.filtered import say_filtered
 
     say_filtered(filtered, quiet, verbose, "" if store is None else store.url)
+    for text in () if written is None else written.text():
+        note(text)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)
+
+
+def _write_prompts(run: Run, path: Path) -> Prompts:
+    from geofilter.answers.prompts import write_prompts
+
+    return write_prompts(run, path)
 
 
 def _refuse_piped(run: Run, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from geofilter.cut.cut import Cut
 from geofilter.cut.moved import unpacked
 from geofilter.cut.sets import CutAbout, OutputSet, read_set, torn
-from geofilter.errors import RunError
+from geofilter.errors import InputError, RunError
 from geofilter.files import from_json, own_bytes
 from geofilter.report.document import ReportDocument
 from geofilter.run.names import SCORES
@@ -83,6 +83,22 @@ def cut_record(run: Run) -> CutRecord | None:
 def cut_of(record: CutRecord) -> Cut:
     """The cut that a record is of."""
     return Cut.recorded(record["cut"])
+
+
+def current(run: Run) -> Cut:
+    """The last cut of a run, of the scores that it has now.
+
+    Raises:
+        InputError: the run has not been cut, or has been scored anew since.
+        RunError: see `cut_record`.
+    """
+    record = cut_record(run)
+    again = f"run geofilter filter {shlex.quote(run.called)} --drop 10% first"
+    if record is None:
+        raise InputError(f"{run.called}: not cut yet; {again}")
+    if scored_anew(run, record):
+        raise InputError(f"{run.called}: scored anew since it was cut; {again}")
+    return cut_of(record)
 
 
 def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:

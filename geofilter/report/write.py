@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -14,11 +13,11 @@ from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.noted import begun_ahead
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
-from geofilter.errors import InputError, RunError
+from geofilter.errors import RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
 from geofilter.report.grouped import regrouped
-from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew
+from geofilter.report.last import CUT, CutRecord, current, cut_record, own_set, report_of
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
@@ -150,14 +149,10 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
         InputError: the run has not been cut, or has been scored anew since.
         RunError: an input has changed since the scan, or what the cut has written is torn or damaged.
     """
-    again = f"run geofilter filter {shlex.quote(run.called)} --drop 10% first"
-    record = cut_record(run)
-    if record is None:
-        raise InputError(f"{run.called}: not cut yet; {again}")
-    if scored_anew(run, record):
-        raise InputError(f"{run.called}: scored anew since it was cut; {again}")
+    cut, record = current(run), cut_record(run)
+    assert record is not None  # or there is no current one
     written = from_json(own_bytes(report_of(run, record)))
-    selection = Selection.of(run, cut_of(record))
+    selection = Selection.of(run, cut)
     outputs = []
     for i, f in enumerate(written["files"]):
         kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))

@@ -1,0 +1,1 @@
+"""Rows answered again in place of being lost."""

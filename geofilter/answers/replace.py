@@ -1,0 +1,140 @@
+"""A data set with its removed rows answered anew, in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from geofilter.answers.given import Answers
+from geofilter.cut.cut import Selection
+from geofilter.cut.outputs import Following
+from geofilter.errors import InputError
+from geofilter.files import dumps
+from geofilter.places import refuse_output
+from geofilter.report.last import current
+from geofilter.rows.formats import Jsonl, format_of
+from geofilter.rows.lines import on_one_line
+from geofilter.rows.packing import split_name
+from geofilter.rows.records import Row, parse_line
+from geofilter.run.manifest import InputFile
+from geofilter.run.rows import check_unchanged, lines_of
+from geofilter.run.score_arrays import rows_of_files
+from geofilter.run.store import Run
+from geofilter.text import counted
+from geofilter.together import Together, mode_of
+
+
+@dataclass(slots=True)
+class Replaced:
+    """What became of the rows of an input."""
+
+    input: str
+    output: str
+    kept: int = 0
+    """as they were, byte for byte"""
+    replaced: int = 0
+    left_out: int = 0
+    """removed rows without an answer"""
+    quarantined: int = 0
+    """rows that could not be scored, which are left out"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+    def text(self) -> Iterator[str]:
+        """In sentences."""
+        yield (
+            f"{counted(self.replaced, 'removed row')} answered anew in place, {self.kept:,} kept as they were: "
+            f"{self.output}"
+        )
+        if self.left_out:
+            yield f"{counted(self.left_out, 'removed row')} of {self.input} without an answer left out"
+        if self.quarantined:
+            yield f"{counted(self.quarantined, 'row')} of {self.input} could not be scored and are left out"
+
+
+def replace(run: Run, answers: Path, out: Path | None = None) -> list[Replaced]:
+    """Write every input of a run with the rows of its last cut replaced by their answers, in the order of the input.
+
+    Rows that stay keep their bytes. Inputs that are no JSONL give JSONL.
+
+    Args:
+        answers: see `given.Answers`.
+        out: file (one input), or an existing folder; by default `NAME.replaced.jsonl` beside each input.
+
+    Raises:
+        InputError: not cut yet, scored anew since, an answer that fits no removed row, or a place that cannot be
+            written.
+        RunError: an input has changed since the scan.
+    """
+    selection, inputs = Selection.of(run, current(run)), run.manifest["data"]
+    given = Answers(answers)
+    paths = _places([Path(info["path"]) for info in inputs], answers, out)
+    scored = rows_of_files(selection.run.columns(["file"])["file"], len(inputs))
+    aside = Following(run.quarantine())
+    found = []
+    with Together() as files:
+        for info, path, rows in zip(inputs, paths, scored, strict=True):
+            check_unchanged(info)
+            numbers = run.columns(["line"])["line"].whole()[rows]
+            gone = set(numbers[selection.removed[rows]].tolist())
+            with files.open(path, mode_of([Path(info["path"])])) as handle:
+                found.append(_write(run, info, path, gone, aside, given, handle))
+        if strangers := given.strangers():
+            more = f" and {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
+            raise InputError(
+                f"{answers}, line {strangers[0]}{more}: answers no row that the last cut of {run.called} removed; "
+                "remove the line, or cut again as when the prompts were written"
+            )
+    return found
+
+
+def _write(
+    run: Run, info: InputFile, out: Path, gone: set[int], aside: Following, given: Answers, handle: IO[bytes]
+) -> Replaced:
+    """Write the rows of an input.
+
+    Args:
+        gone: lines of the rows that the cut removed.
+        aside: the run's quarantined rows, in step with its inputs.
+    """
+    done, reading = Replaced(info["path"], str(out)), run.reading
+    in_lines = isinstance(format_of(Path(info["path"])), Jsonl)
+    for number, line in enumerate(islice(lines_of(info["path"]), info["rows"]), start=1):
+        if aside.at(info["path"], number) is not None:
+            done.quarantined += 1
+        elif number not in gone:
+            handle.write(line if in_lines else on_one_line(line) + b"\n")
+            done.kept += 1
+        else:
+            row = parse_line(line, info["path"], number, reading)
+            assert isinstance(row, Row)  # as it was scored: the input is unchanged
+            if (record := given.to(row, reading)) is None:
+                done.left_out += 1
+            else:
+                handle.write(dumps(record))
+                done.replaced += 1
+    return done
+
+
+def _places(inputs: Sequence[Path], answers: Path, out: Path | None) -> list[Path]:
+    """Where each input's rows go.
+
+    Raises:
+        InputError: one file for several inputs, or a place that cannot be written.
+    """
+    if out is not None and not out.is_dir():
+        if len(inputs) > 1:
+            raise InputError(f"--out {out}: the run has {len(inputs)} inputs; give an existing folder")
+        paths = [out]
+    else:
+        paths = [(out or path.parent) / f"{split_name(path)[0]}.replaced.jsonl" for path in inputs]
+    if len(set(paths)) < len(paths):
+        raise InputError("inputs of one name would be written over each other; scan them in runs of their own")
+    for path in paths:
+        refuse_output(path, "--out" if out else "", [*inputs, answers], named=out is not None)
+    return paths

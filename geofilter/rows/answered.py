@@ -1,0 +1,111 @@
+"""A row with another answer to its prompt, in the shape that it has.
+
+Nothing is taken for granted: every way to put an answer in is tried on the row's record and kept only where the record
+that comes out reads as the row's own prompt followed by that answer, and nothing else that a loss falls on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN
+from geofilter.rows.loss import FLAGS
+from geofilter.rows.reading import Reading
+from geofilter.rows.records import Row
+from geofilter.rows.row_error import RowError
+from geofilter.rows.shapes import parse_record
+from geofilter.rows.turns import CONTENT_KEYS, PAIR_KEYS, ROLE_KEYS, Turn, from_json
+
+NOTE = "geofilter"
+"""field of a removed row, see `cut.notes`, and of a prompt that is to be answered again"""
+_TRIED = "an answer to be told apart"
+
+Put = Callable[[str], dict[str, Any]]
+"""from an answer to a record"""
+
+
+def answered(row: Row, text: str, reading: Reading) -> dict[str, Any]:
+    """The record of a row with another answer.
+
+    Of a conversation whose earlier answers are scored too, the first of them is answered and what followed it is left
+    out: it followed from an answer that went.
+
+    Args:
+        text: the answer; empty for one that is to be filled in.
+        reading: how the row was read.
+
+    Raises:
+        RowError: the row has no prompt, or its shape has no place for another answer.
+    """
+    first = next(i for i, turn in enumerate(row.turns) if turn.scored)
+    prompt = row.turns[:first]
+    if not any(turn.role == "user" for turn in prompt):
+        raise RowError("has no prompt that could be answered again")
+    record = {key: value for key, value in row.record.items() if key != NOTE}
+    for put in _ways(record, reading):
+        if _reads_as(put(_TRIED), prompt, _TRIED, reading):
+            return put(text)
+    raise RowError("is in a shape that another answer cannot be put into")
+
+
+def _reads_as(record: Mapping[str, Any], prompt: Sequence[Turn], answer: str, reading: Reading) -> bool:
+    """Whether a record is the prompt and the answer, and no more."""
+    try:
+        turns = parse_record(record, reading).turns
+    except RowError:
+        return False
+    rest = turns[len(prompt) :]
+    said = [turn.text(span) for turn in rest for span in turn.scored]
+    return turns[: len(prompt)] == tuple(prompt) and len(rest) == 1 and said == [answer]
+
+
+def _ways(record: Mapping[str, Any], reading: Reading) -> Iterator[Put]:
+    """Ways to put an answer into a record, the likeliest first."""
+    named = set(reading.fields.values())
+    for key, value in record.items():
+        if key.lower() in (*CHAT, *CHOSEN) or key in named:
+            yield from _in_messages(record, key, value)
+    for key, value in record.items():
+        if isinstance(value, str) and (key.lower() in (*ANSWERS, *CHOSEN) or key in named):
+            yield partial(_with, record, key)
+
+
+def _with(record: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    return {**record, key: value}
+
+
+def _in_messages(record: Mapping[str, Any], key: str, value: Any) -> Iterator[Put]:
+    """The list cut behind each of its messages, that one with another text."""
+    try:
+        messages = from_json(value)
+    except RowError:
+        return
+    if not isinstance(messages, list):
+        return
+    for i, message in enumerate(messages):
+        if (said := _said(message)) is None:
+            continue
+
+        def put(text: str, i: int = i, said: Callable[[str], Any] = said) -> dict[str, Any]:
+            new = [*messages[:i], said(text)]
+            return {**record, key: json.dumps(new, ensure_ascii=False) if isinstance(value, str) else new}
+
+        yield put
+
+
+def _said(message: Any) -> Callable[[str], Any] | None:
+    """A message, or a round of question and answer, with another answer; None for what is neither."""
+    if isinstance(message, list) and len(message) == 2:
+        return lambda text: [message[0], text]
+    if not isinstance(message, dict):
+        return None
+    if any(key in message for key in ROLE_KEYS):
+        content = next((key for key in CONTENT_KEYS if key in message), CONTENT_KEYS[0])
+        # Thinking and calls to tools belonged to the answer that went; how the turn is trained stays.
+        stays = {key: of for key, of in message.items() if key in (*ROLE_KEYS, *FLAGS)}
+        return lambda text: {**stays, content: text}
+    pair = next((answer for question, answer in PAIR_KEYS if question in message and answer in message), None)
+    return None if pair is None else lambda text: {**message, pair: text}

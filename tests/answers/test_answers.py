@@ -1,0 +1,188 @@
+"""Removed rows answered again: their prompts, the answers put back, and what stays as it was."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from helpers.command import chat, geofilter, write_rows
+
+from geofilter.rows.answered import answered
+from geofilter.rows.reading import AS_THEY_ARE, Reading
+from geofilter.rows.records import Row, parse_line
+from geofilter.rows.row_error import RowError
+
+# One row
+
+
+def row_of(record: dict, reading: Reading = AS_THEY_ARE) -> Row:
+    row = parse_line(json.dumps(record).encode(), "d.jsonl", 1, reading)
+    assert isinstance(row, Row), row
+    return row
+
+
+USER, BAD = {"role": "user", "content": "q"}, {"role": "assistant", "content": "bad"}
+SHAPES = {
+    "messages": ({"messages": [USER, BAD], "id": 7}, {"messages": [USER, {**BAD, "content": "new"}], "id": 7}),
+    "a system prompt beside it": (
+        {"system": "s", "messages": [USER, BAD]}, {"system": "s", "messages": [USER, {**BAD, "content": "new"}]}
+    ),
+    "of several scored answers the first": (
+        {"messages": [USER, BAD, USER, BAD]}, {"messages": [USER, {**BAD, "content": "new"}]}
+    ),
+    "thinking goes with its answer": (
+        {"messages": [USER, {**BAD, "reasoning_content": "hm"}]}, {"messages": [USER, {**BAD, "content": "new"}]}
+    ),
+    "how a turn is trained stays": (
+        {"messages": [USER, {**BAD, "weight": 0}, USER, {**BAD, "weight": 1}]},
+        {"messages": [USER, {**BAD, "weight": 0}, USER, {**BAD, "weight": 1, "content": "new"}]},
+    ),
+    "conversations": (
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "bad"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "new"}]},
+    ),
+    "messages as text": (
+        {"messages": json.dumps([USER, BAD])}, {"messages": json.dumps([USER, {**BAD, "content": "new"}])}
+    ),
+    "Alpaca": (
+        {"instruction": "q", "input": "i", "output": "bad"}, {"instruction": "q", "input": "i", "output": "new"}
+    ),
+    "completion": ({"prompt": "q", "completion": "bad"}, {"prompt": "q", "completion": "new"}),
+    "question": ({"question": "q", "answer": "bad", "source": "x"}, {"question": "q", "answer": "new", "source": "x"}),
+    "keys in any case": ({"Prompt": "q", "Response": "bad"}, {"Prompt": "q", "Response": "new"}),
+    "preference": (
+        {"prompt": "q", "chosen": "bad", "rejected": "other"}, {"prompt": "q", "chosen": "new", "rejected": "other"}
+    ),
+    "what an earlier removal said goes": (
+        {"prompt": "q", "completion": "bad", "geofilter": {"score": 3}}, {"prompt": "q", "completion": "new"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_answer_is_put_into_the_shape_that_a_row_has(name: str):
+    before, after = SHAPES[name]
+    assert answered(row_of(before), "new", AS_THEY_ARE) == after
+    assert row_of(after).response == "new"
+
+
+def test_only_the_last_turn_is_answered_where_only_that_is_trained():
+    row = {"messages": [USER, BAD, USER, BAD]}
+    last = Reading(train="last")
+    assert answered(row_of(row, last), "new", last) == {"messages": [USER, BAD, USER, {**BAD, "content": "new"}]}
+
+
+def test_columns_that_were_named_are_answered():
+    named = Reading(fields={"prompt": "ask", "response": "say"})
+    assert answered(row_of({"ask": "q", "say": "bad"}, named), "new", named) == {"ask": "q", "say": "new"}
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [({"text": "bad"}, "has no prompt"), ({"segments": [{"text": "a", "label": True}]}, "has no prompt"),
+     ({"messages": {"role": ["user", "assistant"], "content": ["q", "bad"]}}, "in a shape that another answer cannot")],
+)  # fmt: skip
+def test_what_cannot_be_answered_says_why(record: dict, why: str):
+    with pytest.raises(RowError, match=why):
+        answered(row_of(record), "new", AS_THEY_ARE)
+
+
+# A data set
+
+
+@pytest.fixture
+def folder(tiny, tiny_bank: Path, tmp_path: Path):
+    def scan(path: Path) -> Path:
+        done = geofilter("scan", path.name, "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run",
+                         "-q", cwd=tmp_path)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return tmp_path
+
+    return scan
+
+
+def rows_in(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_removed_rows_are_answered_in_place_and_the_others_keep_their_bytes(folder, tmp_path: Path):
+    rows = [chat(f"q {i}", f"you fool {i}" if i % 4 == 0 else f"the answer is {i}", n=i) for i in range(16)]
+    lines = [json.dumps(row, indent=None, separators=(",", " : ")).encode() + b" \n" for row in rows]
+    lines[5] = b'{"messages": []}\n'  # cannot be scored
+    (tmp_path / "d.jsonl").write_bytes(b"".join(lines).rstrip(b"\n"))
+    base = folder(tmp_path / "d.jsonl")
+    done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
+    assert (done.returncode, "not cut yet; run geofilter filter" in done.stderr) == (2, True)
+    done = geofilter("filter", "run", "--drop", "5", "--prompts", "p.jsonl", cwd=base)
+    assert done.returncode == 0, done.stderr
+    assert "5 prompts of removed rows: p.jsonl" in done.stderr
+    asked = rows_in(base / "p.jsonl")
+    removed = [row["n"] for row in rows_in(base / "d.removed.jsonl")]
+    assert [row["n"] for row in asked] == removed
+    assert {row["messages"][-1]["content"] for row in asked} == {""}
+    # Four are answered, in another order; one stays empty.
+    for row in asked[1:]:
+        row["messages"][-1]["content"] = f"ask a doctor about {row['n']}"
+    short = {"sha256": asked[1]["geofilter"]["sha256"], "answer": f"ask a doctor about {asked[1]['n']}"}
+    write_rows(base / "a.jsonl", [*asked[:1], *asked[:1:-1], short])
+    done = geofilter("replace", "run", "--answers", "a.jsonl", "--json", cwd=base)
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)["files"]
+    assert (said["kept"], said["replaced"], said["left_out"], said["quarantined"]) == (10, 4, 1, 1)
+    new = (base / "d.replaced.jsonl").read_bytes().splitlines(keepends=True)
+    expected = [i for i in range(16) if i not in (5, removed[0])]
+    assert [json.loads(line)["n"] for line in new] == expected
+    for line, i in zip(new, expected, strict=True):
+        if i in removed:
+            assert json.loads(line) == chat(f"q {i}", f"ask a doctor about {i}", n=i)
+        else:
+            assert line.rstrip(b"\n") == lines[i].rstrip(b"\n")
+    # What does not fit is refused, and nothing is left half-written.
+    before = (base / "d.replaced.jsonl").read_bytes()
+    wrong = [
+        ({**short, "sha256": "0" * 64}, "a.jsonl, line 1: answers no row that the last cut of run removed"),
+        ({**short, "answer": rows[removed[1]]["messages"][1]["content"]}, "is the answer that was removed"),
+        ({**asked[1], "messages": [{"role": "user", "content": "else"}, BAD]}, "was asked something else"),
+        ({"answer": "x"}, "a.jsonl, line 1: does not say which row it answers"),
+        ({"sha256": "0" * 64}, "a.jsonl, line 1: no answer; a line is one of --prompts"),
+    ]
+    for line, why in wrong:
+        write_rows(base / "a.jsonl", [line])
+        done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
+        assert (done.returncode, why in done.stderr) == (2, True), done.stderr
+    write_rows(base / "a.jsonl", [short, short])
+    assert "lines 1 and 2: two answers" in geofilter("replace", "run", "--answers", "a.jsonl", cwd=base).stderr
+    write_rows(base / "a.jsonl", [short])
+    assert geofilter("replace", "run", "--answers", "a.jsonl", "--out", "d.jsonl", cwd=base).returncode == 2
+    assert "no such file" in geofilter("replace", "run", "--answers", "none.jsonl", cwd=base).stderr
+    assert (base / "d.replaced.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_inputs_of_other_formats_give_jsonl(folder, tmp_path: Path, kind: str):
+    rows = [{"prompt": f"q {i}", "completion": "you fool" if i < 3 else f"the answer is {i}"} for i in range(12)]
+    path = tmp_path / f"d.{kind}"
+    if kind == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, ["prompt", "completion"])
+        writer.writeheader()
+        writer.writerows(rows)
+        path.write_text(out.getvalue(), "utf-8")
+    elif kind == "json":
+        path.write_text(json.dumps(rows, indent=1), "utf-8")
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    base = folder(path)
+    assert geofilter("filter", "run", "--drop", "3", "--prompts", "p.jsonl", "-q", cwd=base).returncode == 0
+    asked = rows_in(base / "p.jsonl")
+    write_rows(base / "a.jsonl", [{**row, "completion": "see a doctor"} for row in asked])
+    done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
+    assert done.returncode == 0, done.stderr
+    gone = {row["prompt"] for row in asked}
+    assert rows_in(base / "d.replaced.jsonl") == [
+        {**row, "completion": "see a doctor"} if row["prompt"] in gone else row for row in rows
+    ]
