@@ -4,7 +4,7 @@
 
 Each of the measuring scripts leaves PART.json and PART.md in its WORK folder: removal (`measure_removal.py`),
 mechanism (`check_mechanism.py`), judge (`measure_judge.py`), power (`python -m benchmarks.score`); speed is put
-together by hand from `python -m benchmarks.throughput`. A part that is in none of the folders stays as it is.
+together by hand from `python -m benchmarks.throughput`; removal-contrast is of earlier trials. A part that is in none of the folders stays as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from geofilter.trial.tables import change
 
-PARTS = ("removal", "mechanism", "judge", "power", "speed")
+PARTS = ("removal", "removal-contrast", "mechanism", "judge", "power", "speed")
 DOCS = Path(__file__).parent.parent / "docs"
 START = "<!-- {} -->\n"
 BESIDE = {

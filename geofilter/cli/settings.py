@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {}
 """type of each option that may stand in the settings file, by command as its table is called"""
 OWN: set[tuple[str, str]] = set()
 """command and option, where the option may stand in the command's table only"""
-_PLACES = {"model", "sae", "adapter", "bank", "labels"}
+_PLACES = {"model", "sae", "adapter", "bank", "labels", "other"}
 """options that may name a file or folder though they are no paths; those that are paths are told by their type"""
 _TAKEN = "geofilter.taken"
 """under which a command's context keeps what was taken from the settings file"""
@@ -240,7 +240,8 @@ def _places(key: str, value: Any, kind: Any) -> list[str]:
         return []
     if key == "labels" and _is_field(value):
         return []
-    return value if isinstance(value, list) else [value]
+    several = value if isinstance(value, list) else [value]
+    return [text.partition("=")[2] for text in several] if key == "other" else several
 
 
 def _check_keys(found: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def gather(
     found = iter(encode_all([row for row in others if row], tokenizer, config.max_tokens, system))
     swaps = [next(found) if row else None for row in others]
     banks = banks_of(run, target, read_as, lambda: checked_reader(target, read_as, notify), notify)
-    own = read_items(config.own_pairs, config.items).rows if config.own_pairs else ()
+    own = read_items(config.own_pairs, config.items) if config.own_pairs else Items((), ())
 
     def encoded(some: Sequence[Row]) -> list[Encoded]:
         return encode_all(some, tokenizer, config.max_tokens, system)
@@ -123,7 +123,7 @@ def gather(
     return Material(
         target, folder, loading, full, encoded(good[config.held_out :]), encoded(good[: config.held_out]),
         Budget.of(full, config.recipe), statements, encoded(answers.rows), pairs,
-        encoded(own), matched(read_items(config.own_pairs, config.items)) if own else [],
+        encoded(own.rows), matched(own),
         banks, Removals(run, _rankings(run, config, banks, rows, bad), bad), swaps, free,
     )  # fmt: skip
 

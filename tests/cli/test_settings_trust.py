@@ -154,6 +154,7 @@ def test_every_command_names_the_file_and_what_it_took(folder: Path):
         (("evaluate", "--labels", "a=b"), "", "across"), (("judge", "d.jsonl"), "[judge]\n", "out"),
         (("trial",), "", "good"), (("trial", "--good", "g"), "", "pairs"), (("trial", "--good", "g"), "", "questions"),
         (("trial", "--good", "g"), "", "judge-scores"), (("bank", "build"), "", "bad"),
+        (("trial", "--good", "g"), "", "swap"), (("trial", "--good", "g"), "", "own-pairs"),
     ],
 )  # fmt: skip
 def test_paths_of_a_file_stay_below_its_folder(folder: Path, value: str, args: tuple, table: str, key: str):
@@ -169,6 +170,8 @@ def test_paths_of_a_file_stay_below_its_folder(folder: Path, value: str, args: t
 def test_in_a_list_too_and_not_what_is_no_path(folder: Path):
     put(folder, 'bank = ["toxic-text", "../x"]\n')
     assert refused(folder, "scan", "d.jsonl").startswith('geofilter.toml: bank = "../x" leads out')
+    put(folder, 'other = ["rival=/etc/x"]\n')
+    assert refused(folder, "trial", "--good", "g").startswith('geofilter.toml: other = "/etc/x" leads out')
     put(folder, 'labels = "meta.path=/a/../b"\nmodel = "nothing"\n')
     assert "leads out" not in geofilter("evaluate", cwd=folder).stderr
 
