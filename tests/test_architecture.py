@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "labels": {"config", "cut", "run", "bank", "target.sae_folder", "rows"},
     "report": {"config", "groups", "cut", "run", "bank", "rows"},
     "answers": {"config", "report", "cut", "run", "rows"},
+    "compare": {"config", "groups.cluster", "run", "bank", "rows"},
     "evaluate": {"config", "labels", "cut", "run", "bank", "rows"},
     "verify": {"config", "report", "cut", "run", "bank", "target", "rows"},
     # Only these five may import torch; nothing above imports them.
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "dictionary": {"config", "encode", "target", "rows"},
     "cli": {
         *("config", "rows", "judge", "target", "bank", "run", "cut", "groups", "labels", "report", "answers"),
-        "evaluate",
+        *("compare", "evaluate"),
         "verify",
         *("encode", "build", "scanning", "trial", "dictionary"),
     },

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from geofilter.cli import (
     bank,
+    compare,
     demo,
     evaluate,
     explain,
@@ -66,6 +67,7 @@ for module in (
     demo,
     explain,
     similar,
+    compare,
     bank,
     report,
     runs,

@@ -26,7 +26,7 @@ def test_filter_runs_without_torch(tiny, tiny_bank: Path, tmp_path: Path):
     "command",
     [[], ["scan"], ["filter"], ["report"], ["explain"], ["targets"], ["doctor"], ["demo"], ["bank"], ["bank", "build"],
      ["bank", "list"], ["bank", "show"], ["bank", "check"], ["evaluate"], ["judge"], ["trial"], ["label"], ["gate"],
-     ["replace"], ["runs"]],
+     ["replace"], ["compare"], ["runs"]],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command: list[str]):
     done = geofilter(*command, "--help")

@@ -1,0 +1,1 @@
+"""Two data sets beside each other, by what the model's features see in them."""
