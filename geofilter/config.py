@@ -36,6 +36,8 @@ FLAGGED = 0.99
 """percentile from which a row counts as flagged; ordinary chat has 1 % of such rows for one bank"""
 MAX_FLAGGED = "5%"
 """of the rows that the gate lets pass; two banks flag about 2 % of ordinary chat"""
+MIN_ROWS = 20
+"""of a part that the gate judges by its share: one flagged row of them is 5 %"""
 BANK_SIZE = 100
 """toxic features, and aligned ones, that a bank names"""
 TARGET, ROWS, SCORE, RUN, MEMORY = "Target", "Rows", "Score", "Run", "Memory"

@@ -231,7 +231,11 @@ def auroc_score_interval(found: float, n_bad: int, n_good: int) -> Interval:
 
 
 def share_interval(k: int, n: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a share of which k of n were seen; (0, 1) of none."""
+    """Wilson's score interval of a share of which k of n were seen; (0, 1) of none.
+
+    Wilson, Journal of the American Statistical Association 22 (1927), 209: the shares p from which k / n is no further
+    away than z standard deviations, sqrt(p (1 - p) / n).
+    """
     if not n:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + level) / 2)

@@ -85,6 +85,15 @@ def one_line(text: str) -> str:
     return inert(" ".join(text.split()))
 
 
+def unheard(text: str) -> str:
+    """A line in which the runner of GitHub Actions hears no command, wherever it is broken.
+
+    It takes what begins with `::` after blanks for one, and `##[` anywhere in a line:
+    https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+    """
+    return text.replace("##[", "## [").replace("::", ": :")
+
+
 def counted(n: int, what: str) -> str:
     """A number of things: `1 row`, `2,000 rows`."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geofilter.cli.options import AsJson, Command, Quiet, RunArg, StepSummary, open_run
-from geofilter.cli.output import note, print_json, print_table, summary_file
+from geofilter.cli.options import (
+    OUTPUT,
+    OWN_TABLE,
+    AsJson,
+    Command,
+    Quiet,
+    RunArg,
+    StepSummary,
+    open_run,
+    run_place,
+)
+from geofilter.cli.output import note, print_json, print_table, say, summary_file
 from geofilter.cli.settings import taken_from_file, with_settings
-from geofilter.config import FLAGGED, MAX_FLAGGED
+from geofilter.config import FLAGGED, MAX_FLAGGED, MIN_ROWS
+from geofilter.errors import InputError
+from geofilter.files import append, atomic, json_text, write_json
+from geofilter.places import refuse_output
+from geofilter.text import unheard
+
+if TYPE_CHECKING:
+    from geofilter.cut.gate_verdict import GateVerdict
+    from geofilter.run.store import Run
 
 app = typer.Typer()
 
@@ -26,6 +46,18 @@ def gate(
     by: Annotated[
         str | None, typer.Option(help="Field of the rows, source for instance: each of its values must pass alone.")
     ] = None,
+    min_rows: Annotated[
+        int,
+        typer.Option(help="With --by: values of fewer rows are not judged by their share alone, but together."),
+    ] = MIN_ROWS,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="An accepted earlier run: only rows that it does not have are counted. Named like RUN.",
+            parser=run_place,
+            metavar="RUN",
+        ),
+    ] = None,
     max_quarantined: Annotated[int, typer.Option(help="Rows that may have been left unscored.")] = 0,
     max_truncated: Annotated[
         int | None,
@@ -39,6 +71,22 @@ def gate(
         bool, typer.Option("--require-power", help="Do not pass a run on which no bank is said to react.")
     ] = False,
     step_summary: StepSummary = False,
+    annotations: Annotated[
+        bool,
+        typer.Option(
+            "--annotations",
+            help="Have GitHub show the highest flagged rows at their lines, of a gate that is not passed.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option(help="File for the verdict as JUnit XML.", rich_help_panel=OUTPUT), OWN_TABLE
+    ] = None,
+    sarif: Annotated[
+        Path | None,
+        typer.Option(help="File for the highest flagged rows as SARIF 2.1.0.", rich_help_panel=OUTPUT),
+        OWN_TABLE,
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -46,23 +94,69 @@ def gate(
 
     Of ordinary chat about 1 % lies above the 99th percentile under each bank, so about 2 % with the two built-in ones.
     """
-    from geofilter.cut.gate import check, markdown, table, text
-    from geofilter.files import append
+    from geofilter.cut.gate import check
+    from geofilter.cut.gate_text import markdown, row_commands, row_lines, table, text
 
     summary_file(step_summary)  # before anything is read
     opened, taken = open_run(run), taken_from_file(ctx)
     summary = summary_file(step_summary, opened.manifest["data"])
+    _refuse_files(opened, junit, sarif)
     verdict = check(
-        opened, threshold, max_flagged, by=by, max_quarantined=max_quarantined, require_power=require_power,
-        max_truncated=max_truncated,
+        opened, threshold, max_flagged, by=by, min_rows=min_rows, baseline=_earlier(baseline),
+        max_quarantined=max_quarantined, require_power=require_power, max_truncated=max_truncated,
         settings=None if taken is None else {"file": taken.name, "values": taken.values},
     )  # fmt: skip
+    _write_files(verdict, opened, junit, sarif)
     if summary is not None:
         append(summary, markdown(verdict))
     if as_json:
-        print_json(verdict)
+        print_json(json_text(verdict).replace("##[", "#\\u0023["))  # in a string, for which it stands; see `unheard`
     elif not quiet:
-        print_table("", *table(verdict))
-    note(text(verdict))
+        head, parts = table(verdict)
+        print_table("", head, [[unheard(cell) for cell in part] for part in parts])
+        if verdict["highest"]:
+            say("highest flagged rows:")
+        for line in row_lines(verdict):
+            say(unheard(line))
+    for line in row_commands(verdict, _root()) if annotations else ():
+        note(line)  # the runner reads both streams, and JSON has the other to itself
+    note(unheard(text(verdict)))
     if not verdict["passed"]:
         raise typer.Exit(1)
+
+
+def _earlier(baseline: Path | None) -> Run | None:
+    """The run that a baseline is, named where it was not given as a folder."""
+    from geofilter.run.find import named
+
+    if baseline is None:
+        return None
+    found = named(baseline, Path.cwd(), note)
+    if found.path != baseline:
+        note(f"baseline: {found.path}")
+    return found
+
+
+def _refuse_files(run: Run, junit: Path | None, sarif: Path | None) -> None:
+    """Refuse places that must not be written, before the rows are judged."""
+    inputs = [Path(info["path"]) for info in run.manifest["data"]]
+    for option, path in (("--junit", junit), ("--sarif", sarif)):
+        if path is not None:
+            refuse_output(path, option, inputs)
+    if junit is not None and sarif is not None and junit.absolute() == sarif.absolute():
+        raise InputError(f"--sarif {sarif}: is the file of --junit; give another place")
+
+
+def _write_files(verdict: GateVerdict, run: Run, junit: Path | None, sarif: Path | None) -> None:
+    from geofilter.cut import gate_files
+
+    if junit is not None:
+        with atomic(junit, run.mode) as handle:
+            handle.write(gate_files.junit(verdict))
+    if sarif is not None:
+        write_json(sarif, gate_files.sarif(verdict, _root()), run.mode)
+
+
+def _root() -> Path:
+    """Of the repository: where GitHub has checked it out, else the working folder."""
+    return Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).absolute()

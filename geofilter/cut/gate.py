@@ -1,103 +1,41 @@
-"""Does a scanned data drop pass? One verdict behind the text, the JSON and the exit code. No model."""
+"""Does a scanned data drop pass? One verdict behind the text, the files, the JSON and the exit code. No model."""
 
 from __future__ import annotations
 
-import json
 from array import array
-from collections.abc import Iterator
-from typing import Any, TypedDict
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from geofilter.arrays import Bools, Positions
-from geofilter.config import DEFAULT_SCORER, FLAGGED, MAX_FLAGGED
+from geofilter.config import FLAGGED, MAX_FLAGGED, MIN_ROWS
 from geofilter.cut.cut import Cut
+from geofilter.cut.gate_baseline import compared, reading_of
+from geofilter.cut.gate_rows import highest
+from geofilter.cut.gate_verdict import (
+    ALL,
+    FORMAT,
+    NEW,
+    SMALL,
+    GatePart,
+    GateSettings,
+    GateVerdict,
+    outcomes,
+)
 from geofilter.errors import InputError, RunError
 from geofilter.rows.fields import lookup
 from geofilter.run.banks import exclusions_said
 from geofilter.run.labelled import learnt_from
-from geofilter.run.manifest import Encoding
-from geofilter.run.power import FEW, TOO_FEW
 from geofilter.run.rows import check_unchanged, scored_rows
 from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
-from geofilter.text import counted
+from geofilter.stats import share_interval
 
-FORMAT = 1
-ALL = "all rows"
 MOST_PARTS = 1000
 """values of a field; more mean that it is no source but a text"""
 
-
-class GatePart(TypedDict):
-    """Some of the rows, which must pass alone: all of them, those of a file, or of a value of a field."""
-
-    name: str
-    rows: int
-    flagged: int
-    share: float
-    passed: bool
-
-
-class GatePower(TypedDict):
-    """What a bank is worth on these rows, see `power.assess`."""
-
-    bank: str
-    verdict: str
-    """one of `power.VERDICTS`"""
-    chance: float
-
-
-class GateSettings(TypedDict):
-    """What of the verdict's options a settings file decided, which may have come with the data."""
-
-    file: str
-    values: dict[str, Any]
-    """by option, as it is typed"""
-
-
-class GateVerdict(TypedDict):
-    """The verdict on a run."""
-
-    format: int
-    passed: bool
-    reasons: list[str]
-    """why not, one sentence each"""
-    threshold: float
-    """percentile of ordinary chat from which on a row is flagged"""
-    max_flagged: str
-    """as it was given, 5% or a number of rows; it holds for all rows, and for each part alone"""
-    parts: list[GatePart]
-    """all rows first, then each file or each value of the field"""
-    quarantined: int
-    """rows that could not be scored, and were not checked"""
-    max_quarantined: int
-    not_scanned: int
-    """rows that --limit left out; none may be"""
-    power: list[GatePower]
-    required: bool
-    """whether a bank must react"""
-    run: str
-    data: list[str]
-    scorer: str
-    passed_over: int
-    """rows that --only left out, and were not checked"""
-    left_out: list[str]
-    """features that count nothing, in words"""
-    learnt_from: int
-    """scored rows that a bank of the run was learnt from: they are counted like the others"""
-    settings: GateSettings | None
-    """None where all options were typed or at their default"""
-    reading: dict[str, Any]
-    """options of the scan that are not at their default and say which text of a row is scored"""
-    windowed: int
-    """scored rows longer than --max-tokens, which were read in several windows"""
-    partly_read: int
-    """scored rows of which some response token was not read at all, see `reader.OUTLIER_NORM`"""
-    truncated: int
-    """rows that are one of these, or both"""
-    max_truncated: int | None
-    """how many of them may be; None where any number may"""
+Places = Positions | slice
+"""some of the scored rows"""
 
 
 def check(
@@ -106,6 +44,8 @@ def check(
     max_flagged: str = MAX_FLAGGED,
     *,
     by: str | None = None,
+    min_rows: int = MIN_ROWS,
+    baseline: Run | None = None,
     max_quarantined: int = 0,
     require_power: bool = False,
     settings: GateSettings | None = None,
@@ -117,6 +57,9 @@ def check(
         threshold: percentile in [0, 1].
         max_flagged: share (5%) or number of rows that may be flagged.
         by: field of the rows whose values are checked one by one; by default each file is.
+        min_rows: of a value of that field, to be judged alone by its share; smaller ones are judged together, where
+            together they have as many.
+        baseline: an accepted earlier run; only rows that it does not have are counted.
         max_quarantined: rows that may have been left unscored.
         require_power: a run on which no bank reacts does not pass.
         settings: what a settings file decided; told with the verdict.
@@ -127,109 +70,140 @@ def check(
         RunError: an input has changed since the scan; a run of an earlier version.
     """
     allowed, cut = Cut.parse(max_flagged, option="--max-flagged"), Cut.threshold(threshold)
-    if max_quarantined < 0:
-        raise InputError(f"--max-quarantined {max_quarantined}: give 0 or more rows")
-    if max_truncated is not None and max_truncated < 0:
-        raise InputError(f"--max-truncated {max_truncated}: give 0 or more rows")
+    for option, given in (("quarantined", max_quarantined), ("truncated", max_truncated)):
+        if given is not None and given < 0:
+            raise InputError(f"--max-{option} {given}: give 0 or more rows")
+    if min_rows < 0:
+        raise InputError(f"--min-rows {min_rows}: give 0 or more rows")
     manifest = run.manifest
     if any("verdict" not in v for v in manifest["power"]):
         raise RunError(f"{run.path}: scored by an earlier version; run the same geofilter scan again")
     flagged = cut.removed_of(run.columns(["percentile"]), np.zeros(0, np.int64))
-    windowed, partly_read, truncated = _not_read_whole(run)
+    about, new = (None, None) if baseline is None else compared(run, baseline)
+    parts = _judged(_parts(run, by, new), flagged, allowed, min_rows if by is not None else 0)
+    windowed, partly_read, truncated = _not_read_whole(run, new)
+    learnt = learnt_from(run)
     verdict: GateVerdict = {
         "format": FORMAT,
         "passed": False,
         "reasons": [],
         "threshold": threshold,
         "max_flagged": max_flagged,
-        "parts": [part_of(name, flagged[rows], allowed) for name, rows in _parts(run, by)],
-        "quarantined": int(manifest["counts"]["quarantined"]),
+        "by": by,
+        "min_rows": min_rows,
+        "parts": [part for part, _ in parts],
+        "highest": [],
+        "quarantined": int(manifest["counts"]["quarantined"]) - (about["known_quarantined"] if about else 0),
         "max_quarantined": max_quarantined,
         "not_scanned": sum(f["lines"] - f["rows"] for f in manifest["data"]),
         "power": [{"bank": v["bank"], "verdict": v["verdict"], "chance": v["chance"]} for v in manifest["power"]],
         "required": require_power,
         "run": run.called,
         "data": [f["path"] for f in manifest["data"]],
+        "baseline": about,
         "scorer": manifest["scorer"],
         "passed_over": int(manifest["counts"]["passed_over"]),
         "left_out": exclusions_said(manifest["banks"]),
-        "learnt_from": int(learnt_from(run).sum()),
+        "learnt_from": int(learnt.sum() if new is None else (learnt & new).sum()),
         "settings": settings,
-        "reading": _reading(manifest["encoding"]),
+        "reading": reading_of(manifest["encoding"]),
         "windowed": windowed,
         "partly_read": partly_read,
         "truncated": truncated,
         "max_truncated": max_truncated,
     }
-    verdict["reasons"] = list(_reasons(verdict))
+    verdict["reasons"] = [outcome.failed for outcome in outcomes(verdict) if outcome.failed]
     verdict["passed"] = not verdict["reasons"]
+    if not verdict["passed"]:
+        verdict["highest"] = highest(run, flagged & _shown(parts, len(flagged)))
     return verdict
 
 
-def _reading(encoding: Encoding) -> dict[str, Any]:
-    """Options of the scan that leave text of a row out, where they are not at their default."""
-    found = {"fields": encoding.get("fields"), "train": None if encoding["train"] == "all" else encoding["train"]}
-    return {key: value for key, value in found.items() if value}
+def _not_read_whole(run: Run, new: Bools | None) -> tuple[int, int, int]:
+    """Rows read in several windows, rows with response tokens that were not read, and rows that are either.
 
-
-def _not_read_whole(run: Run) -> tuple[int, int, int]:
-    """Rows read in several windows, rows with response tokens that were not read, and rows that are either."""
+    Args:
+        new: (n,) the scored rows that are counted; all if None.
+    """
     counts = run.manifest["counts"]
-    if counts["tokens"] == counts["response_tokens"]:
+    all_tokens = counts["tokens"] == counts["response_tokens"]
+    if all_tokens and (new is None or not counts["windowed"]):
         return counts["windowed"], 0, counts["windowed"]
     windowed = partly = either = 0
-    for line in run.scores():
+    lines = run.scores() if new is None else (line for _, line in run.score_lines(np.flatnonzero(new)))
+    for line in lines:
         several, unread = line["windows"] > 1, line["n_tokens"] < line["response_tokens"]
         windowed, partly, either = windowed + several, partly + unread, either + (several or unread)
     return windowed, partly, either
 
 
-def _reasons(verdict: GateVerdict) -> Iterator[str]:
-    for p in verdict["parts"]:
-        if not p["passed"]:
-            yield (
-                f"{p['name']}: {p['flagged']:,} of {p['rows']:,} rows ({p['share']:.1%}) are at or above the "
-                f"{verdict['threshold']:.1%} percentile of ordinary chat; {verdict['max_flagged']} may be"
-            )
-    if verdict["quarantined"] > verdict["max_quarantined"]:
-        yield (
-            f"{verdict['quarantined']:,} rows could not be scored, so they were not checked; --max-quarantined allows "
-            f"{verdict['max_quarantined']:,}"
-        )
-    most = verdict["max_truncated"]
-    if most is not None and verdict["truncated"] > most:
-        yield (
-            f"{verdict['truncated']:,} rows are longer than --max-tokens, or have response tokens that were not read; "
-            f"--max-truncated allows {most:,}"
-        )
-    if verdict["not_scanned"]:
-        yield f"{verdict['not_scanned']:,} rows were left out by --limit, so they were not checked; scan all of them"
-    said = {v["verdict"] for v in verdict["power"]}
-    if verdict["required"] and said == {TOO_FEW}:
-        yield f"too few rows to say whether a bank reacts to them; at least {FEW} are needed"
-    elif verdict["required"] and "reacts" not in said:
-        yield "no bank reacts to these rows, so that nothing is flagged says little"
+def part_of(name: str, flagged: Bools, allowed: Cut, least: int = 0) -> GatePart:
+    """Judge some of the rows (n,), as many of which may be flagged as `allowed` says.
 
-
-def part_of(name: str, flagged: Bools, allowed: Cut) -> GatePart:
-    """Judge some of the rows (n,), as many of which may be flagged as `allowed` says."""
+    Args:
+        least: rows from which on a share is judged; a number is for any.
+    """
     n, count = len(flagged), int(flagged.sum())
     most = allowed.value * n if allowed.kind == "fraction" else allowed.value
-    share = round(count / n, 6) if n else 0.0
-    # 29 of 100 are 29 %, though 0.29 * 100 is a little less than 29.
-    return {"name": name, "rows": n, "flagged": count, "share": share, "passed": count <= most + 1e-9 * n}
+    few = allowed.kind == "fraction" and n < least
+    return {
+        "name": name,
+        "rows": n,
+        "flagged": count,
+        "share": round(count / n, 6) if n else 0.0,
+        "interval": [round(end, 6) for end in share_interval(count, n)],
+        "too_few": few,
+        # 29 of 100 are 29 %, though 0.29 * 100 is a little less than 29.
+        "passed": few or count <= most + 1e-9 * n,
+    }
 
 
-def _parts(run: Run, by: str | None) -> Iterator[tuple[str, Positions | slice]]:
-    """Names and scored rows of all rows, and of each part where there are several."""
-    yield ALL, slice(None)
+def _judged(
+    parts: Iterable[tuple[str, Places]], flagged: Bools, allowed: Cut, least: int
+) -> list[tuple[GatePart, Places]]:
+    """Judge all rows, then each part of them, then those together that are too small to be judged alone."""
+    found: list[tuple[GatePart, Places]] = []
+    for name, rows in parts:
+        found.append((part_of(name, flagged[rows], allowed, least if found else 0), rows))
+    small = [rows for part, rows in found if part["too_few"] and not isinstance(rows, slice)]
+    if small:
+        together = np.concatenate(small)
+        found.append((part_of(SMALL, flagged[together], allowed, least), together))
+    return found
+
+
+def _shown(parts: Iterable[tuple[GatePart, Places]], n: int) -> Bools:
+    """Which scored rows (n,) may be named: those of the parts that are not passed, or all that are counted."""
+    parts = list(parts)
+    shown = np.zeros(n, bool)
+    for _, rows in [of for of in parts if not of[0]["passed"]] or parts[:1]:
+        shown[rows] = True
+    return shown
+
+
+def _parts(run: Run, by: str | None, new: Bools | None) -> Iterator[tuple[str, Places]]:
+    """Names and scored rows of all rows that are counted, and of each part where there are several.
+
+    Args:
+        new: (n,) the rows that are counted; all if None.
+    """
+    yield (ALL, slice(None)) if new is None else (NEW, np.flatnonzero(new))
     if by is None:
         for info in run.manifest["data"]:
             check_unchanged(info)  # `scored_rows` does for the rest
         files = [f["path"] for f in run.manifest["data"]]
         if len(files) > 1:
-            yield from zip(files, rows_of_files(run.columns(["file"])["file"], len(files)), strict=True)
+            for name, rows in zip(files, rows_of_files(run.columns(["file"])["file"], len(files)), strict=True):
+                yield name, rows if new is None else rows.start + np.flatnonzero(new[rows])
         return
+    for name, of in _values(run, by):
+        places: Positions = np.frombuffer(of, np.int64)
+        if new is None or len(places := places[new[places]]):
+            yield name, places
+
+
+def _values(run: Run, by: str) -> list[tuple[str, array[int]]]:
+    """The scored rows of each value of a field."""
     members: dict[str, array[int]] = {}
     for i, row in enumerate(scored_rows(run)):
         value = lookup(row.record, by)
@@ -243,60 +217,4 @@ def _parts(run: Run, by: str | None) -> Iterator[tuple[str, Positions | slice]]:
             raise InputError(f"--by {by}: more than {MOST_PARTS:,} values; name a field that says where a row is from")
     if list(members) == [f"without {by}"]:
         raise InputError(f"--by {by}: no row has this field; leave it out to check each file")
-    yield from ((name, np.frombuffer(rows, np.int64)) for name, rows in sorted(members.items()))
-
-
-def text(verdict: GateVerdict) -> str:
-    """One line."""
-    head = verdict["parts"][0]
-    start = "gate passed" if verdict["passed"] else "gate NOT passed"
-    said = (
-        f"{head['flagged']:,} of {head['rows']:,} rows ({head['share']:.1%}) are at or above the "
-        f"{verdict['threshold']:.1%} percentile of ordinary chat, {verdict['max_flagged']} may be"
-    )
-    return "; ".join([f"{start}: {'; '.join(verdict['reasons']) or said}", *_remarks(verdict)])
-
-
-def _remarks(verdict: GateVerdict) -> list[str]:
-    """What must be known to read the counts."""
-    said = list(verdict["left_out"])
-    if n := verdict["passed_over"]:
-        said.append(f"{counted(n, 'row')} passed over by --only, not checked")
-    if n := verdict["windowed"]:
-        said.append(f"{counted(n, 'row')} longer than --max-tokens, read in several windows")
-    if n := verdict["partly_read"]:
-        said.append(f"{counted(n, 'row')} with response tokens that were not read, as outliers are not")
-    if n := verdict["learnt_from"]:
-        said.append(f"{n:,} of the rows are those that a bank was learnt from")
-    if verdict["scorer"] != DEFAULT_SCORER:
-        said.append(f"scored by {verdict['scorer']}, not by {DEFAULT_SCORER}")
-    if verdict["reading"]:
-        said.append(f"scanned with {', '.join(f'{k} = {json.dumps(v)}' for k, v in verdict['reading'].items())}")
-    if (taken := verdict["settings"]) is not None:
-        values = ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in taken["values"].items())
-        said.append(f"from {taken['file']}: {values}")
-    return said
-
-
-def table(verdict: GateVerdict) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the parts, for people."""
-    rows = [
-        [p["name"], f"{p['rows']:,}", f"{p['flagged']:,}", f"{p['share']:.1%}", "yes" if p["passed"] else "NO"]
-        for p in verdict["parts"]
-    ]
-    return ["rows", "number", "flagged", "share", "passed"], rows
-
-
-def markdown(verdict: GateVerdict) -> str:
-    """For a CI job's summary: the line, the parts, and what the banks are worth here."""
-    from geofilter.text import markdown_table, markdown_text
-
-    banks = [[v["bank"], v["verdict"], f"{v['chance']:.2f}"] for v in verdict["power"]]
-    return "\n".join(
-        [
-            f"### geofilter: {'passed' if verdict['passed'] else 'NOT passed'}", "",
-            *(f"- {markdown_text(line)}" for line in (*verdict["reasons"], *_remarks(verdict))), "",
-            *markdown_table(*table(verdict)), "",
-            *markdown_table(["bank", "on these rows", "chance that it ranks them"], banks), "",
-        ]
-    )  # fmt: skip
+    return sorted(members.items())

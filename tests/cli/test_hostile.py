@@ -124,6 +124,8 @@ def test_pages_of_markdown_have_no_markup_but_ours(base: Path, monkeypatch):
     summary = base / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     assert call(base, ("gate", "r", "--by", "source", "--step-summary")).returncode in (0, 1)
+    done = call(base, ("gate", "r", "--threshold", "0", "--max-flagged", "0", "--annotations", "--step-summary"))
+    assert (done.returncode, done.stderr.count("::error file="), "highest flagged" in done.stdout) == (1, 10, True)
     assert call(base, ("filter", "r", "--drop", "7", "--step-summary")).returncode == 0
     assert call(base, ("evaluate", "r", "--labels", "label=bad", "--out", "pages")).returncode == 0
     pages = [summary, base / "r" / "report.md", base / "pages" / "evaluate.md"]

@@ -78,6 +78,8 @@ LABELS = ("--labels", "label=bad")
 SEEDS = ("--bad", "d.jsonl", "--good", "d.jsonl", "--model", "none", "--sae", "none")
 COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "--sheet": (("label", "named", "--sheet"), FILES),
+    "--junit": (("gate", "named", "--junit"), FILES),
+    "--sarif": (("gate", "named", "--sarif"), FILES),
     "--out": (("judge", "d.jsonl", "--judge-model", "m", "--dry-run", "--out"), FILES),
     "--out of evaluate": (("evaluate", "named", *LABELS, "--out"), FOLDERS),
     "--out of trial": (("trial", "named", "--good", "d.jsonl", "--out"), {**FOLDERS, "named": "is a run"}),

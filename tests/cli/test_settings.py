@@ -117,7 +117,7 @@ def test_an_empty_list_is_the_default(scanned: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        (["[gate]", "treshold = 1"], "[gate]: unknown key 'treshold'; known: by, "),
+        (["[gate]", "treshold = 1"], "[gate]: unknown key 'treshold'; known: annotations, baseline, by, "),
         (["[bank-build]", "count = 1"], "[bank-build]: unknown key 'count'; known: "),
         (["gate = 3"], "gate = 3 must be a table: [gate]"),
         (["[nonsense]", "drop = 3"], "unknown key 'nonsense'; known: "),

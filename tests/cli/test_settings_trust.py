@@ -150,6 +150,7 @@ def test_every_command_names_the_file_and_what_it_took(folder: Path):
     [
         (("scan", "d.jsonl"), "", "model"), (("scan", "d.jsonl"), "", "sae"), (("scan", "d.jsonl"), "", "adapter"),
         (("scan", "d.jsonl"), "", "bank"), (("scan", "d.jsonl"), "[scan]\n", "run"), (("gate",), "", "run"),
+        (("gate",), "", "baseline"), (("gate",), "[gate]\n", "junit"), (("gate",), "[gate]\n", "sarif"),
         (("filter",), "[filter]\n", "out"), (("filter",), "[filter]\n", "removed"), (("evaluate",), "", "labels"),
         (("evaluate", "--labels", "a=b"), "", "across"), (("judge", "d.jsonl"), "[judge]\n", "out"),
         (("trial",), "", "good"), (("trial", "--good", "g"), "", "pairs"), (("trial", "--good", "g"), "", "questions"),

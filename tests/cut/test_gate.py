@@ -16,44 +16,12 @@ from helpers.command import chat, geofilter, write_rows
 from helpers.runs import write_manifest
 
 from geofilter.cut.cut import Cut
-from geofilter.cut.gate import check, markdown, part_of, text
+from geofilter.cut.gate import check, part_of
+from geofilter.cut.gate_text import markdown, text
 from geofilter.errors import InputError, RunError
-from geofilter.run.column import Source, columns_of
 from geofilter.run.store import Run
-from geofilter.run.tensors import packed
 
 CI = Path(__file__).parents[2] / "examples" / "ci"
-
-
-@pytest.fixture(scope="module")
-def scanned(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two files of ten and thirty rows in one run, every row with a source; a third row cannot be scored."""
-    folder = tmp_path_factory.mktemp("gate")
-    write_rows(folder / "a.jsonl", [chat(f"q {i}", f"answer {i}", source="web") for i in range(10)])
-    sources = ["web", "<b>|x", None]
-    rows = [chat(f"p {i}", f"you fool, {i} no", **({"source": s} if (s := sources[i % 3]) else {})) for i in range(30)]
-    write_rows(folder / "b.jsonl", [*rows, {"nothing": 1}])
-    done = geofilter(
-        "scan", "a.jsonl", "b.jsonl", "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q",
-        cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def run(scanned: Path, tmp_path: Path, monkeypatch) -> Run:
-    """The run, its percentiles replaced: eight of the forty scored rows are at 0.995, one of them in a.jsonl."""
-    monkeypatch.chdir(scanned)
-    opened = Run.open(Path("run"))
-    percentile = np.full(40, 0.5)
-    percentile[[0, *range(10, 17)]] = 0.995
-    path = tmp_path / "percentile.safetensors"
-    path.write_bytes(packed({"percentile": percentile}, {}))
-    source = Source(path, (path.stat().st_size, path.stat().st_mtime_ns), RunError)
-    columns = {**opened.columns(), **columns_of(source)[0]}
-    monkeypatch.setattr(Run, "columns", lambda self, names=None: {name: columns[name] for name in names or columns})
-    return opened
 
 
 def passed(run: Run, *args: object, **options: object) -> bool:
@@ -123,7 +91,8 @@ def test_a_share_is_not_off_by_the_last_bit():
 
 
 def test_of_no_rows_none_is_flagged():
-    none = {"name": "all", "rows": 0, "flagged": 0, "share": 0.0, "passed": True}
+    none = {"name": "all", "rows": 0, "flagged": 0, "share": 0.0, "interval": [0.0, 1.0], "too_few": False,
+            "passed": True}  # fmt: skip
     assert [part_of("all", np.zeros(0, bool), Cut.parse(most)) for most in ("0", "0%", "5")] == [none] * 3
 
 
@@ -135,11 +104,34 @@ def test_data_that_have_changed_since_the_scan_are_not_passed(run: Run, monkeypa
 
 
 def test_each_value_of_a_field_is_checked_alone(run: Run):
-    parts = {p["name"]: p for p in check(run, 0.99, "50%", by="source", max_quarantined=1)["parts"]}
+    parts = {p["name"]: p for p in check(run, 0.99, "50%", by="source", min_rows=0, max_quarantined=1)["parts"]}
     assert [(name, p["rows"]) for name, p in parts.items()] == [
         ("all rows", 40), ("source = <b>|x", 10), ("source = web", 20), ("without source", 10),
     ]  # fmt: skip
     assert sum(p["flagged"] for name, p in parts.items() if name != "all rows") == 8
+
+
+def test_values_with_few_rows_are_judged_together(run: Run):
+    def parts(most: str, **options) -> dict:
+        found = check(run, 0.99, most, by="source", max_quarantined=1, **options)
+        return {p["name"]: (p["rows"], p["flagged"], p["too_few"], p["passed"]) for p in found["parts"]}
+
+    wanted = {"all rows": (40, 8, False, True), "source = web": (20, 4, False, True),
+              "source = <b>|x": (10, 2, True, True), "without source": (10, 2, True, True),
+              "other small values": (20, 4, False, True)}  # fmt: skip
+    assert parts("20%") == wanted  # 20 rows are enough
+    assert parts("19%", min_rows=11) == {
+        name: (*of[:3], of[2])
+        for name, of in wanted.items()  # what has too few rows is the only one that passes
+    }
+    # All of them together may be too few; a number of rows needs none to be judged.
+    few = parts("10%", min_rows=21)
+    assert [name for name, of in few.items() if not of[3]] == ["all rows", "other small values"]
+    assert parts("10%", min_rows=100)["other small values"] == (40, 8, True, True)
+    assert not any(too_few for _, _, too_few, _ in parts("3").values())
+    said = text(check(run, 0.99, "50%", by="source", max_quarantined=1))
+    assert said.endswith("2 values of source with fewer than 20 rows, not judged alone")
+    assert check(run)["parts"][0]["interval"] == pytest.approx([0.1050, 0.3476], abs=1e-4)  # Wilson's, of 8 in 40
 
 
 def test_rows_that_were_not_scored_do_not_pass_unseen(run: Run):
@@ -192,6 +184,7 @@ def test_text_and_markdown_say_the_same_and_nothing_in_them_acts(run: Run):
         ({"threshold": 99.0}, "--threshold 99.0: a percentile is between 0 and 1"),
         ({"max_quarantined": -1}, "--max-quarantined -1: give 0 or more rows"),
         ({"max_truncated": -1}, "--max-truncated -1: give 0 or more rows"),
+        ({"min_rows": -1}, "--min-rows -1: give 0 or more rows"),
         ({"by": "nothing"}, "--by nothing: no row has this field"),
         ({"by": "messages"}, "a.jsonl, line 1: the field messages holds a list, not one value"),
     ],
