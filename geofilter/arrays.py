@@ -25,10 +25,34 @@ def digests(hashes: Iterable[str]) -> Digests:
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
 
+class KnownDigests:
+    """Digests to search among; 32 bytes of memory each.
+
+    Args:
+        digests: (n, 32).
+    """
+
+    def __init__(self, digests: Digests) -> None:
+        self._sorted = np.sort(_keys(digests))
+
+    def have(self, digests: Digests) -> Bools:
+        """Which digests (m,) of (m, 32) are among them."""
+        keys = _keys(digests)
+        if not len(self._sorted):
+            return np.zeros(len(keys), bool)
+        at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
+        same: Bools = self._sorted[at] == keys
+        return same
+
+
+def _keys(digests: Digests) -> npt.NDArray[np.bytes_]:
+    # Of strings of one length none is the beginning of another, so that the zeros a digest ends with are no matter.
+    return np.ascontiguousarray(digests).view(f"S{digests.shape[1]}").reshape(-1)
+
+
 def among(digests: Digests, wanted: Digests) -> Bools:
     """Which digests (n,) are among some others."""
-    known = {row.tobytes() for row in wanted}
-    return np.array([row.tobytes() in known for row in digests], bool)
+    return KnownDigests(wanted).have(digests)
 
 
 def array_sum(array: npt.NDArray[Any]) -> str:

@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from geofilter.arrays import F64, Bools, Positions
+from geofilter.arrays import F64, Bools, Positions, among
 from geofilter.bank.background import Background
 from geofilter.compare.document import Change
 from geofilter.run.store import Run
@@ -92,6 +92,5 @@ def changes(names: Sequence[str], before: Positions, after: Positions) -> list[C
 
 def shared(before: Run, after: Run) -> tuple[Bools, Bools]:
     """Which scored rows of each run have the bytes of a row of the other."""
-    ours, theirs = (np.ascontiguousarray(run.arrays(["sha256"])["sha256"]) for run in (before, after))
-    a, b = (of.view(np.dtype((np.void, of.shape[1]))).ravel() for of in (ours, theirs))
-    return np.isin(a, b), np.isin(b, a)
+    ours, theirs = (run.arrays(["sha256"])["sha256"] for run in (before, after))
+    return among(ours, theirs), among(theirs, ours)

@@ -8,41 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geofilter.arrays import Bools, Digests
+from geofilter.arrays import Bools, Digests, KnownDigests
 from geofilter.cut.gate_verdict import GateBaseline
 from geofilter.cut.noted import UNLIKE
 from geofilter.errors import InputError
 from geofilter.run.manifest import Encoding, Manifest, Quarantined
 from geofilter.run.names import QUARANTINE
 from geofilter.run.store import Run
-
-
-class KnownDigests:
-    """Digests to search among; 32 bytes of memory each.
-
-    Args:
-        digests: (n, 32), which are sorted where they are.
-    """
-
-    def __init__(self, digests: Digests) -> None:
-        self._sorted = _keys(digests)
-        self._sorted.sort()
-
-    def have(self, digests: Digests) -> Bools:
-        """Which digests (m,) of (m, 32) are among them."""
-        keys = _keys(digests)
-        if not len(self._sorted):
-            return np.zeros(len(keys), bool)
-        at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
-        same: Bools = self._sorted[at] == keys
-        return same
-
-
-def _keys(digests: Digests) -> npt.NDArray[np.bytes_]:
-    # Of strings of one length none is the beginning of another, so that the zeros a digest ends with are no matter.
-    return np.ascontiguousarray(digests).view("S32").reshape(-1)
 
 
 def compared(run: Run, baseline: Run) -> tuple[GateBaseline, Bools]:

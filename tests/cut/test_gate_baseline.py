@@ -9,8 +9,8 @@ import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.runs import write_manifest
 
+from geofilter.arrays import KnownDigests
 from geofilter.cut.gate import check
-from geofilter.cut.gate_baseline import KnownDigests
 from geofilter.cut.gate_text import text
 from geofilter.errors import InputError, RunError
 from geofilter.run.store import Run
