@@ -14,14 +14,18 @@ from helpers.scanning import errors_of, rows, scan_args
 
 from geofilter.scanning.worker import TRIES
 
-RAY = ("--engine", "ray", "--workers", 2)
+
+def ray(workers: int) -> tuple[object, ...]:
+    return "--engine", "ray", "--workers", workers
+
+
 SHARDS = 60
 
 
 @pytest.fixture
 def args(tiny, tiny_bank: Path, tmp_path: Path) -> list[object]:
     """A scan of `SHARDS` shards, of which the last one takes a while."""
-    long = [chat("question?", f"the answer is {i} " * 8000) for i in range(5)]
+    long = [chat("question?", f"the answer is {i} " * 4000) for i in range(5)]
     write_rows(tmp_path / "d.jsonl", [*rows(SHARDS * 5 - 5), *long])
     return scan_args(tiny, tiny_bank, "--shard-rows", 5, "--quiet")
 
@@ -37,7 +41,7 @@ def parts(run: Path) -> dict[str, int]:
 
 def wait(process: subprocess.Popen[str], until: Callable[[], object]) -> bool:
     """Whether something happens while a process runs."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not (done := bool(until())) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.01)
     return done
@@ -62,28 +66,30 @@ def kill_head(of: int) -> None:
             os.kill(int(stat.parent.name), signal.SIGKILL)
 
 
-def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object], tmp_path: Path):
+@pytest.mark.slow
+def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object], tmp_path: Path, long: bool):
+    """The cluster, and a worker; with --long also what has started the cluster, and a worker beside another."""
     one = geofilter(*args, "--run", "one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     wanted, run = written(tmp_path / "one"), tmp_path / "run"
     # The whole cluster.
-    process = started(tmp_path, *args, "--run", "run", *RAY)
+    process = started(tmp_path, *args, "--run", "run", *ray(2))
     assert wait(process, lambda: len(parts(run)) >= 4)
     kill_head(process.pid)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 4, said
     assert "the Ray cluster is gone; the same geofilter scan goes on where it stopped" in said
     after_cluster = parts(run)
     assert 4 <= len(after_cluster) < SHARDS
-    # What has started it.
-    process = started(tmp_path, *args, "--run", "run", *RAY)
-    assert wait(process, lambda: len(parts(run)) >= len(after_cluster) + 2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    if long:  # what has started it
+        process = started(tmp_path, *args, "--run", "run", *ray(2))
+        assert wait(process, lambda: len(parts(run)) >= len(after_cluster) + 2)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     # Each worker that begins the last shard: it costs that shard, and no other.
     shard, killed = str(SHARDS - 1), list[int]()
     mine = lambda: [pid for pid, number in begun(run) if number == shard and pid not in killed]  # noqa: E731
-    process = started(tmp_path, *args, "--run", "run", *RAY)
+    process = started(tmp_path, *args, "--run", "run", *ray(2 if long else 1))
     for _ in range(TRIES):
         assert wait(process, mine)
         (pid,) = mine()
@@ -91,7 +97,7 @@ def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object]
         assert mine() == [pid]
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 4, said
     assert (
         f"d.jsonl, line {int(shard) * 5 + 1}: the worker died 3 times on the 5 rows from here on (shard {shard})"
@@ -110,6 +116,6 @@ def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object]
 
 def test_without_ray_the_error_names_the_remedy(args: list[object], tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = geofilter(*args, *RAY, cwd=tmp_path)
+    done = geofilter(*args, *ray(2), cwd=tmp_path)
     assert done.returncode == 2
     assert errors_of(done) == "--engine ray: Ray is not installed here; pip install 'geofilter[ray]'"
