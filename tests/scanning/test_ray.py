@@ -14,12 +14,11 @@ from helpers.scanning import errors_of, rows, scan_args
 
 from geofilter.scanning.worker import TRIES
 
+SHARDS = 60
+
 
 def ray(workers: int) -> tuple[object, ...]:
     return "--engine", "ray", "--workers", workers
-
-
-SHARDS = 60
 
 
 @pytest.fixture
@@ -47,10 +46,20 @@ def wait(process: subprocess.Popen[str], until: Callable[[], object]) -> bool:
     return done
 
 
-def started(folder: Path, *args: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "geofilter", *map(str, args)], cwd=folder, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def start(tmp_path: Path):
+    """Starts a command as a process of its own, which does not outlive the test."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def call(*args: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "geofilter", *map(str, args)]
+        begun.append(subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield call
+    for process in begun:
+        with process:
+            process.kill()
 
 
 def begun(run: Path) -> list[tuple[int, str]]:
@@ -67,13 +76,13 @@ def kill_head(of: int) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object], tmp_path: Path, long: bool):
+def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object], start, tmp_path: Path, long: bool):
     """The cluster, and a worker; with --long also what has started the cluster, and a worker beside another."""
     one = geofilter(*args, "--run", "one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     wanted, run = written(tmp_path / "one"), tmp_path / "run"
     # The whole cluster.
-    process = started(tmp_path, *args, "--run", "run", *ray(2))
+    process = start(*args, "--run", "run", *ray(2))
     assert wait(process, lambda: len(parts(run)) >= 4)
     kill_head(process.pid)
     _, said = process.communicate(timeout=300)
@@ -82,14 +91,14 @@ def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object]
     after_cluster = parts(run)
     assert 4 <= len(after_cluster) < SHARDS
     if long:  # what has started it
-        process = started(tmp_path, *args, "--run", "run", *ray(2))
+        process = start(*args, "--run", "run", *ray(2))
         assert wait(process, lambda: len(parts(run)) >= len(after_cluster) + 2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     # Each worker that begins the last shard: it costs that shard, and no other.
     shard, killed = str(SHARDS - 1), list[int]()
     mine = lambda: [pid for pid, number in begun(run) if number == shard and pid not in killed]  # noqa: E731
-    process = started(tmp_path, *args, "--run", "run", *ray(2 if long else 1))
+    process = start(*args, "--run", "run", *ray(2 if long else 1))
     for _ in range(TRIES):
         assert wait(process, mine)
         (pid,) = mine()
