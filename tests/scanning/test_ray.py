@@ -14,17 +14,14 @@ from helpers.scanning import errors_of, rows, scan_args
 
 from geofilter.scanning.worker import TRIES
 
+RAY = ("--engine", "ray", "--workers", 2)
 SHARDS = 60
-
-
-def ray(workers: int) -> tuple[object, ...]:
-    return "--engine", "ray", "--workers", workers
 
 
 @pytest.fixture
 def args(tiny, tiny_bank: Path, tmp_path: Path) -> list[object]:
     """A scan of `SHARDS` shards, of which the last one takes a while."""
-    long = [chat("question?", f"the answer is {i} " * 4000) for i in range(5)]
+    long = [chat("question?", f"the answer is {i} " * 8000) for i in range(5)]
     write_rows(tmp_path / "d.jsonl", [*rows(SHARDS * 5 - 5), *long])
     return scan_args(tiny, tiny_bank, "--shard-rows", 5, "--quiet")
 
@@ -47,8 +44,9 @@ def wait(process: subprocess.Popen[str], until: Callable[[], object]) -> bool:
 
 
 @pytest.fixture
-def start(tmp_path: Path):
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Starts a command as a process of its own, which does not outlive the test."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else workers wait for every other test that computes
     begun: list[subprocess.Popen[str]] = []
 
     def call(*args: object) -> subprocess.Popen[str]:
@@ -77,12 +75,12 @@ def kill_head(of: int) -> None:
 
 @pytest.mark.slow
 def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object], start, tmp_path: Path, long: bool):
-    """The cluster, and a worker; with --long also what has started the cluster, and a worker beside another."""
+    """The cluster, and a worker again and again; with --long what has started the cluster, too."""
     one = geofilter(*args, "--run", "one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     wanted, run = written(tmp_path / "one"), tmp_path / "run"
     # The whole cluster.
-    process = start(*args, "--run", "run", *ray(2))
+    process = start(*args, "--run", "run", *RAY)
     assert wait(process, lambda: len(parts(run)) >= 4)
     kill_head(process.pid)
     _, said = process.communicate(timeout=300)
@@ -91,14 +89,14 @@ def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object]
     after_cluster = parts(run)
     assert 4 <= len(after_cluster) < SHARDS
     if long:  # what has started it
-        process = start(*args, "--run", "run", *ray(2))
+        process = start(*args, "--run", "run", *RAY)
         assert wait(process, lambda: len(parts(run)) >= len(after_cluster) + 2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     # Each worker that begins the last shard: it costs that shard, and no other.
     shard, killed = str(SHARDS - 1), list[int]()
     mine = lambda: [pid for pid, number in begun(run) if number == shard and pid not in killed]  # noqa: E731
-    process = start(*args, "--run", "run", *ray(2 if long else 1))
+    process = start(*args, "--run", "run", *RAY)
     for _ in range(TRIES):
         assert wait(process, mine)
         (pid,) = mine()
@@ -125,6 +123,6 @@ def test_whoever_is_killed_the_bytes_are_those_of_one_process(args: list[object]
 
 def test_without_ray_the_error_names_the_remedy(args: list[object], tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = geofilter(*args, *ray(2), cwd=tmp_path)
+    done = geofilter(*args, *RAY, cwd=tmp_path)
     assert done.returncode == 2
     assert errors_of(done) == "--engine ray: Ray is not installed here; pip install 'geofilter[ray]'"
