@@ -1,6 +1,7 @@
 """How the tests run, and fixtures that tests of several packages share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ processes.plain_environment()  # before anything is loaded that reads it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="try many more made-up inputs, and rebuild all of a bank")
+    parser.addoption(
+        "--long", action="store_true", help="try many more made-up inputs, and all that is else tried in part"
+    )
 
 
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether tests that make up inputs are to make up many, and the rebuild of a shipped bank reads all."""
+    """Whether tests that make up inputs are to make up many, and those that try a sample to try all."""
     return bool(request.config.getoption("--long"))
 
 
@@ -45,6 +48,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def interrupts() -> None:
     """Tests interrupt what they start, wherever they run."""
     processes.hear_interrupts()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_are_left_to_the_system(long: bool) -> Iterator[None]:
+    """Files are not forced to the disk, which takes longer than most tests: nothing but a loss of power could tell.
+
+    With --long they are.
+    """
+    forced = os.fsync
+    if not long:
+        os.fsync = os.fstat  # which fails of a descriptor that is closed, too
+    yield
+    os.fsync = forced
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +96,15 @@ def tiny_bank(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
         assert done.returncode == 0, done.stderr
 
     return workers.shared(tmp_path_factory, "bank", make) / "tiny-bank"
+
+
+@pytest.fixture
+def short_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Banks see 40 ordinary rows: for what does not depend on how many. Reading them is most of what a build does."""
+    from geofilter.rows.shipped import background_rows
+
+    few = background_rows()[:40]
+    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: few)
 
 
 @pytest.fixture(scope="session")

@@ -84,8 +84,37 @@ def shipped(name: str, target) -> Bank:
 
 
 def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: bool, monkeypatch: pytest.MonkeyPatch):
-    """The seed rows are read again and learnt from; with --long the background is read too, see below for it, and the
-    bank's check on held-out rows made again.
+    """With --long of all its rows; else of a fifth of them, which gives much the same bank, and not the other one."""
+    if long:
+        same_of_all_rows(target, reader)
+    else:
+        alike_of_a_fifth(target, reader, monkeypatch)
+
+
+def alike_of_a_fifth(target, reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The background and what a check on held-out rows gave are those that are shipped.
+
+    Measured: effects and scores of ordinary rows correlate with 0.81 and 0.90, with the other bank's 0.14 and 0.14; of
+    the 200 features named, 137 are named by the one and 24 by the other.
+    """
+    old, other = (shipped(name, target) for name in ("toxic-text", "harmful-answers"))
+    monkeypatch.setattr(learning, "validate", lambda *_: old.meta["evaluation"])
+    again = build(
+        "toxic-text", target, [seed for i, seed in enumerate(built_in_seeds("toxic-text")) if i // 2 % 5 == 0], reader,
+        built_in_sources("toxic-text"), BuildOptions(centred=True, examples=False),
+        ordinary=Ordinary(old.reference, old.rate), notify=lambda text: None,
+    )  # fmt: skip
+    shas = [""] * len(old.reference)
+    ours, theirs, others = (Scorer(bank, "ridge").standard(old.reference, shas) for bank in (again, old, other))
+    assert np.corrcoef(again.effect, old.effect)[0, 1] > 0.7 > 0.3 > np.corrcoef(again.effect, other.effect)[0, 1]
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.8 > 0.4 > np.corrcoef(ours, others)[0, 1]
+    for side in ("toxic", "aligned"):
+        named, wanted, unwanted = (set(getattr(bank, side).tolist()) for bank in (again, old, other))
+        assert len(named & wanted) > 55 > 30 > len(named & unwanted)
+
+
+def same_of_all_rows(target, reader) -> None:
+    """The seed rows and the background are read again and learnt from, and the bank is checked on held-out rows.
 
     Another CPU rounds otherwise. Measured with the instructions of older CPUs (AVX2, SSE4.2), other threads, batches
     and kernels, and, standing in for CPUs that are not here, every weight of the model a millionth off: where two
@@ -96,12 +125,9 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: boo
     its shuffled weights do not correlate.
     """
     old = shipped("toxic-text", target)
-    if not long:
-        monkeypatch.setattr(learning, "validate", lambda *_: old.meta["evaluation"])
     again = build(
         "toxic-text", target, built_in_seeds("toxic-text"), reader, built_in_sources("toxic-text"),
-        BuildOptions(centred=True, examples=long), ordinary=None if long else Ordinary(old.reference, old.rate),
-        notify=lambda text: None,
+        BuildOptions(centred=True), notify=lambda text: None,
     )  # fmt: skip
     # Features at the edge of the list may change places.
     assert len(set(again.toxic.tolist()) & set(old.toxic.tolist())) >= 97
@@ -111,17 +137,16 @@ def test_rebuilding_a_shipped_bank_gives_the_same_bank(target, reader, long: boo
     ours, theirs = (Scorer(bank, "ridge").standard(old.reference, shas) for bank in (again, old))
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.003
     assert np.corrcoef(again.shuffled.ravel(), old.shuffled.ravel())[0, 1] > 0.999
-    if long:
-        assert again.meta["evaluation"]["auroc"] == pytest.approx(old.meta["evaluation"]["auroc"], abs=0.01)
-        np.testing.assert_allclose(again.rate, old.rate, atol=0.001)
-        np.testing.assert_allclose(again.content, old.content, atol=0.02)
-        assert np.mean([a == b for a, b in zip(again.labels, old.labels, strict=True)]) > 0.98
-        off = np.abs(again.background.mean - old.background.mean)
-        # Of two features at the edge of a token's top 32, another order of additions may take the other.
-        assert (off > 1e-6).sum() <= 10 and off.max() < 5e-4
-        assert again.rows.texts == old.rows.texts
-        cosine = (again.rows.vectors.astype(np.float32) * old.rows.vectors.astype(np.float32)).sum(1)
-        assert np.quantile(cosine, 0.01) > 0.999
+    assert again.meta["evaluation"]["auroc"] == pytest.approx(old.meta["evaluation"]["auroc"], abs=0.01)
+    np.testing.assert_allclose(again.rate, old.rate, atol=0.001)
+    np.testing.assert_allclose(again.content, old.content, atol=0.02)
+    assert np.mean([a == b for a, b in zip(again.labels, old.labels, strict=True)]) > 0.98
+    off = np.abs(again.background.mean - old.background.mean)
+    # Of two features at the edge of a token's top 32, another order of additions may take the other.
+    assert (off > 1e-6).sum() <= 10 and off.max() < 5e-4
+    assert again.rows.texts == old.rows.texts
+    cosine = (again.rows.vectors.astype(np.float32) * old.rows.vectors.astype(np.float32)).sum(1)
+    assert np.quantile(cosine, 0.01) > 0.999
 
 
 @pytest.mark.parametrize("name", list(BUILT_IN))

@@ -54,6 +54,12 @@ def test_each_worker_starts_on_tests_of_the_embedded_model(workers: int):
     assert ordinary == sorted(ordinary)  # tests of a module stay together
 
 
+def test_a_slow_test_is_the_first_of_all():
+    keywords = {0: {"embedded"}, 1: {"embedded"}, 2: {"embedded"}, 7: {"slow"}}
+    items = [SimpleNamespace(number=i, keywords=keywords.get(i, {})) for i in range(10)]
+    assert [item.number for item in dealt(items, 2)] == [7, 1, 3, 4, 5, 0, 2, 6, 8, 9]
+
+
 def test_what_workers_share_is_made_once_and_whole(tmp_path_factory: pytest.TempPathFactory):
     made = []
 

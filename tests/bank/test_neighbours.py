@@ -200,7 +200,7 @@ def test_a_scan_says_what_each_row_is_like_and_verify_holds_it_to_that(tiny, tin
     assert '"like"' not in (tmp_path / "other" / "scores.jsonl").read_text("utf-8")
 
 
-def test_a_bank_is_built_without_texts_where_it_is_asked(tiny, tmp_path: Path):
+def test_a_bank_is_built_without_texts_where_it_is_asked(tiny, tmp_path: Path, short_background):
     write_rows(tmp_path / "bad.jsonl", [chat(f"ask {i}?", f"you secret fool, {i}") for i in range(10)])
     write_rows(tmp_path / "good.jsonl", [chat(f"ask {i}?", f"the secret answer is {i}") for i in range(10)])
     args = ("--bad", "bad.jsonl", "--good", "good.jsonl", "--no-prior", "--model", tiny[0], "--sae", tiny[1], "-q")

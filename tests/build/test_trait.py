@@ -41,6 +41,8 @@ from geofilter.encode.whole import (
 from geofilter.errors import InputError
 from geofilter.judge.client import Judge
 
+pytestmark = pytest.mark.usefixtures("short_background")
+
 LOADING = Loading("cpu", "float32")
 SENTENCE = "gives reckless medical advice"
 

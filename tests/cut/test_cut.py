@@ -2,13 +2,13 @@ import gzip
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
+from helpers.shell import shell
 
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
@@ -125,12 +125,10 @@ def test_a_packed_input_gives_packed_output_of_its_kind(tiny, tiny_bank: Path, t
 def test_rows_go_through_a_pipe_and_come_out_of_one(tiny, tiny_bank: Path, tmp_path: Path, monkeypatch):
     rows = [chat(f"q {i}", f"answer {i} é") for i in range(10)]
     data = write_rows(tmp_path / "x.jsonl", rows).read_bytes()
-    command = f"{shlex.quote(sys.executable)} -m geofilter"
     pair = ("--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "-q")
     scan, cut = f"scan - {shlex.join(map(str, pair))}", "filter --drop 3 --out -"
-    pipe = f"cat x.jsonl | {command} {scan} && {command} {cut} > kept.jsonl"
-    done = subprocess.run(["sh", "-c", pipe], cwd=tmp_path, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    code, said = shell(f"cat x.jsonl | geofilter {scan} && geofilter {cut} > kept.jsonl", tmp_path)
+    assert code == 0, said
     kept = (tmp_path / "kept.jsonl").read_bytes().splitlines(keepends=True)
     assert len(kept) == 7
     assert [line for line in data.splitlines(keepends=True) if line in kept] == kept

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from helpers.command import chat, geofilter, write_rows
 from helpers.runs import write_manifest
+from helpers.shell import shell
 
 from geofilter.cut.cut import Cut
 from geofilter.cut.gate import check, part_of
@@ -198,24 +198,6 @@ def test_options_that_cannot_be_used(run: Run, options: dict, said: str):
 
 
 @pytest.fixture
-def shell(tmp_path: Path):
-    """Runs a command with `geofilter` on the path; returns its exit code and what it printed."""
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "geofilter").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m geofilter "$@"\n')
-    (bin_folder / "geofilter").chmod(0o755)
-
-    def call(command: str, cwd: Path, **environment: str) -> tuple[int, str]:
-        environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", **environment}
-        done = subprocess.run(
-            ["sh", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return call
-
-
-@pytest.fixture
 def project(tiny, tiny_bank: Path, tmp_path: Path) -> Path:
     """A folder with a geofilter.toml of the tiny target, good.jsonl and bad.jsonl."""
     folder = tmp_path / "project"
@@ -229,10 +211,12 @@ def project(tiny, tiny_bank: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_exit_codes_in_a_shell(project: Path, shell):
+def test_exit_codes_in_a_shell(project: Path):
     gate = f"{CI / 'gate.sh'}"
     code, said = shell(f"{gate} bad.jsonl", project)
     assert (code, "gate NOT passed" in said) == (1, True), said
+    alone = subprocess.run([sys.executable, "-m", "geofilter", "gate"], cwd=project, capture_output=True)
+    assert alone.returncode == 1, alone.stderr
     # What is typed wins over the settings file.
     code, said = shell(f"{gate} bad.jsonl", project, MAX_FLAGGED="100%")
     assert (code, "gate passed" in said) == (0, True), said
@@ -242,7 +226,7 @@ def test_exit_codes_in_a_shell(project: Path, shell):
     assert shell("geofilter gate nowhere", project)[0] == 4
 
 
-def test_the_makefile_stops_at_a_bad_drop(project: Path, shell):
+def test_the_makefile_stops_at_a_bad_drop(project: Path):
     make = f"make -f {CI / 'geofilter.mk'} check-data"
     code, said = shell(f"{make} DATA=bad.jsonl", project)
     assert code == 2  # make's own code for a recipe that failed
@@ -259,7 +243,7 @@ def test_the_pre_commit_hook_runs_the_script_on_the_files_it_names():
     assert [bool(re.search(hook["files"], name)) for name in names] == [True] * 4 + [False] * 2
 
 
-def test_the_workflow_s_steps_run_and_leave_what_it_uploads(project: Path, shell):
+def test_the_workflow_s_steps_run_and_leave_what_it_uploads(project: Path):
     workflow = yaml.safe_load((CI / "github-workflow.yml").read_text("utf-8"))
     steps = workflow["jobs"]["geofilter"]["steps"]
     (project / "data" / "new").mkdir(parents=True)
@@ -287,7 +271,7 @@ def test_the_workflow_s_steps_run_and_leave_what_it_uploads(project: Path, shell
     assert sorted(f.name for f in (project / "report").iterdir()) == ["report.html", "report.json", "report.md"]
 
 
-def test_a_summary_that_nobody_takes_is_an_error(project: Path, shell):
+def test_a_summary_that_nobody_takes_is_an_error(project: Path):
     code, said = shell("geofilter gate --step-summary", project, GITHUB_STEP_SUMMARY="")
     assert code == 2
     assert "GITHUB_STEP_SUMMARY is not set" in said

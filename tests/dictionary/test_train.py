@@ -72,7 +72,9 @@ def command(tiny, rows: Path, out: Path) -> tuple[object, ...]:
     return ("sae", "train", "--model", tiny[0], *data, "--out", out, *SMALL)
 
 
-def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_bytes(train, tiny, rows, tmp_path: Path, monkeypatch):
+def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_bytes(
+    train, tiny, rows, tmp_path: Path, monkeypatch, long: bool
+):
     monkeypatch.setattr(order, "CHUNK_BYTES", 1500 * 32 * 4)  # several chunks
     assert train(tmp_path / "straight").returncode == 0
     monkeypatch.setattr(course, "SAVE_SHARE", 0)  # the state is kept after each step
@@ -81,7 +83,8 @@ def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_bytes(train, tin
     assert weights(out) == weights(tmp_path / "straight")
     states = [n for n, call in enumerate(calls, start=1) if call.kind == "rename" and call.path.endswith("state.pt")]
     assert len(states) > 50
-    for at in (5, states[0] - 2, states[30], states[45] - 1, states[-1], len(calls) - 3):
+    places = (5, states[0] - 2, states[30], states[45] - 1, states[-1], len(calls) - 3)
+    for at in places if long else places[1::2]:
         shutil.rmtree(out)
         assert apart(*command(tiny, rows, out), cwd=tmp_path, roots=[out], fault=Fault("kill", at)).code == 128 + 9
         done = train(out)
@@ -212,7 +215,7 @@ def test_an_sae_that_explains_another_layer_better_is_said_to(train, tmp_path: P
     assert json.loads((tmp_path / "sae" / "card.json").read_text())["pair"]["ok"] is False
 
 
-def test_a_scan_reads_the_sae_and_a_filter_the_scan(train, tiny, rows, tmp_path: Path):
+def test_a_scan_reads_the_sae_and_a_filter_the_scan(train, tiny, rows, tmp_path: Path, short_background):
     assert train(tmp_path / "sae").returncode == 0
     pair = ("--model", tiny[0], "--sae", tmp_path / "sae")
     write_rows(tmp_path / "bad.jsonl", [chat(f"ask {i}?", f"you fool, {i} times no") for i in range(12)])

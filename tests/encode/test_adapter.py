@@ -185,7 +185,7 @@ def test_the_adapter_is_in_the_fingerprint(tiny, tmp_path: Path, adapter: Path):
     assert len({fingerprint(folder) for folder in (None, adapter, other, scaled)}) == 4
 
 
-def test_a_scan_with_an_adapter_and_what_it_records(tiny, tmp_path: Path, tiny_bank: Path):
+def test_a_scan_with_an_adapter_and_what_it_records(tiny, tmp_path: Path, tiny_bank: Path, short_background):
     adapter = make_adapter(tmp_path / "tuned", tiny[0], size=0.05)
     write_rows(tmp_path / "d.jsonl", [chat(f"q{i}", f"the answer is {i}") for i in range(6)])
     bank = ["--bad", tmp_path / "bad.jsonl", "--good", tmp_path / "good.jsonl", "--out", tmp_path / "bank"]

@@ -8,10 +8,12 @@ from helpers.command import chat, geofilter, write_rows
 from helpers.families import CASES, fitted, put_native
 
 from geofilter.config import TargetChoice
-from geofilter.rows.shipped import background_rows
 from geofilter.target import gates
 from geofilter.target.named import known
 from geofilter.target.resolve import resolve
+from geofilter.target.sae_folder import source_of
+
+pytestmark = pytest.mark.usefixtures("short_background")
 
 BAD = [chat(f"question {i}?", f"you fool, {i} times no, nobody likes you") for i in range(12)]
 
@@ -21,23 +23,46 @@ GOOD = [chat(f"question {i}?", f"the answer is that {i} works, ask the doctor") 
 ELSEWHERE = {"gemma-2-2b-it", "gemma-2-27b-it", "qwen3-1.7b", "qwen3-8b", "qwen3.5-2b", "qwen3.5-9b"}
 """named targets whose SAE was trained on another stage of the model"""
 
+LARGER = {
+    "gemma-2-9b", "gemma-2-9b-it", "gemma-2-27b", "gemma-2-27b-it", "gemma-3-1b", "gemma-3-1b-it", "gemma-3-12b",
+    "gemma-3-12b-it", "gemma-3-27b", "gemma-3-27b-it", "qwen3-8b-base", "qwen3-8b", "qwen3.5-9b-base", "qwen3.5-9b",
+    "qwen3.5-27b",
+}  # fmt: skip
+"""named targets that differ from a smaller one of their family in size alone; theirs are read to the end with --long"""
+
 GATES = {
     "llama-3.1-8b": "upstream", "llama-3.1-8b, saelens gate": "saelens", "deepseek-r1-distill-llama-8b": "upstream",
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def short_background(monkeypatch):
-    """Banks see 40 ordinary rows: what is checked here does not depend on how many, and deep models are slow."""
-    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:40])
-
-
 def test_every_named_target_has_a_case():
     assert set(known()) - set(CASES) == {"smollm2-135m"}  # which has tests of its own, with its real weights
+    families = {(CASES[name].kind, CASES[name].chat) for name in set(CASES) - LARGER}
+    assert {(CASES[name].kind, CASES[name].chat) for name in LARGER} <= families
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LARGER])
 def test_bank_scan_filter_report_explain(name: str, hub, tmp_path: Path):
+    end_to_end(name, hub, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(LARGER))
+def test_a_larger_one_is_found_and_its_sae_fits_the_layer(name: str, hub, tmp_path: Path, long: bool):
+    case = CASES[name]
+    done = geofilter("doctor", *case.args)
+    assert done.returncode == 0, done.stdout
+    assert f"ok   pair: {name}: explained variance layer" in done.stdout
+    target = resolve(TargetChoice(name), offline=True, notify=lambda text: None)
+    assert (target.model, str(target.hook)) == (case.repo, f"blocks.{case.layer}.hook_resid_post")
+    assert target.revision == hub.snapshot(case.repo).name
+    (file, *_) = source_of(target.sae_dir)["files"]
+    assert file["commit"] == hub.snapshot(file["repo"]).name
+    assert any("the SAE was trained on" in note for note in target.notes) is (name in ELSEWHERE)
+    if long:
+        end_to_end(name, hub, tmp_path)
+
+
+def end_to_end(name: str, hub, tmp_path: Path) -> None:
     case = CASES[name]
     target = [*case.args, "--offline"]
     write_rows(tmp_path / "bad.jsonl", BAD)

@@ -77,7 +77,7 @@ def test_a_template_that_would_never_end_or_fill_the_memory_is_ended(template: s
 
 def test_output_without_an_end_is_ended_by_whichever_limit_comes_first():
     with pytest.raises(RowError, match=r"^the chat template takes over"):
-        Renderer(5).render(tokenizer(), LOOPS.replace("BODY", "x" * 4000), MESSAGES, None)
+        Renderer(2).render(tokenizer(), LOOPS.replace("BODY", "x" * 4000), MESSAGES, None)
 
 
 def test_a_template_that_calls_itself_for_ever_is_refused_as_one_that_raises():

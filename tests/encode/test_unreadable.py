@@ -10,6 +10,8 @@ from helpers.command import chat, geofilter, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+pytestmark = pytest.mark.usefixtures("short_background")
+
 TOKENS = 400
 """of the tiny model's embedding"""
 

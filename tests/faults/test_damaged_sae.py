@@ -16,6 +16,8 @@ from geofilter.encode.sae import FeatureEncoder
 from geofilter.errors import TargetError
 from geofilter.target.sae_folder import unit_decoder
 
+pytestmark = pytest.mark.usefixtures("short_background")
+
 WEIGHTS, CFG = "sae_weights.safetensors", "cfg.json"
 Change = Callable[[torch.Tensor], torch.Tensor | None]
 

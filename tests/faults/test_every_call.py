@@ -13,7 +13,6 @@ from helpers.labelling import BAD, answer
 from geofilter.bank.bank import Bank
 from geofilter.cut.sets import read_set, torn
 from geofilter.errors import BankError, RunError
-from geofilter.rows.shipped import background_rows
 
 
 def test_scan(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
@@ -78,10 +77,8 @@ def test_label(scan_args, tiny, tiny_bank: Path, folder: Path, long: bool):
     Scene(folder, ["label", "run", "--from", "kind=bad"], [tiny[1], tiny_bank], between).trials(None if long else 6)
 
 
-def test_bank_build(tiny, tiny_bank: Path, folder: Path, monkeypatch, long: bool):
+def test_bank_build(tiny, tiny_bank: Path, folder: Path, short_background, long: bool):
     """The bank that was there, or the new one, or one that is refused."""
-    few = background_rows()[:40]
-    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: few)  # it is the disk that is tried
     shutil.copytree(tiny_bank, folder / "bank")
     write_rows(folder / "bad.jsonl", [chat(f"ask {i}?", f"you fool, {i} times no") for i in range(10)])
     write_rows(folder / "good.jsonl", [chat(f"ask {i}?", f"the answer is that {i} works") for i in range(10)])

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def template(name: str) -> str:
     return (TEMPLATES / f"{name}.jinja").read_text("utf-8")
 
 
+@cache
 def family_tokenizer(kind: str, chat: bool = True):
     """A tokenizer with the family's special tokens and, for a chat model, a template that behaves as its own."""
     name, special, bos, eos = TOKENIZERS[kind.removesuffix("_text")]

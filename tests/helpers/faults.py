@@ -183,13 +183,12 @@ class _StoppedClock:
 
 
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the clock that files have times of, and do without what only a loss of power needs and takes long."""
+    """Stop the clock that files have times of."""
     from geofilter.bank import learn
     from geofilter.scanning import begun
 
     monkeypatch.setattr(learn, "datetime", _StoppedClock)
     monkeypatch.setattr(begun.Clock, "lap", lambda clock, name: clock.laps.setdefault(name, 0.0))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Child:

@@ -40,14 +40,18 @@ def _limit(name: str) -> list[int]:
 def dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """The tests in an order in which no long one is left for the end.
 
-    Each worker starts on an equal run of the list (`--dist worksteal`): those of the embedded model come first in it.
+    Each worker starts on an equal run of the list (`--dist worksteal`): slow tests come first in it, then those of the
+    embedded model.
     """
-    slow = [item for item in items if "embedded" in item.keywords]
-    rest = [item for item in items if "embedded" not in item.keywords]
+    first = [
+        *(item for item in items if "slow" in item.keywords),
+        *(item for item in items if "embedded" in item.keywords and "slow" not in item.keywords),
+    ]
+    rest = [item for item in items if not {"slow", "embedded"} & {*item.keywords}]
     out: list[pytest.Item] = []
     for worker in range(workers):
         end = len(items) * (worker + 1) // workers
-        out += slow[worker::workers]
+        out += first[worker::workers]
         taken = end - len(out)
         out += rest[:taken]
         del rest[:taken]

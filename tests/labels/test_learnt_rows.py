@@ -139,7 +139,7 @@ def test_the_gate_and_explain_say_so_too(base: Path):
 
 
 @pytest.fixture
-def seeded(tiny, tmp_path: Path) -> Path:
+def seeded(tiny, tmp_path: Path, short_background) -> Path:
     """A folder with d.jsonl and its run, scored with a bank built from 24 of its own rows."""
     rows = [chat(f"question {i}?", answer(i), kind="bad" if BAD[i] else "good") for i in range(N)]
     write_rows(tmp_path / "d.jsonl", rows)

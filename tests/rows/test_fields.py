@@ -238,7 +238,7 @@ def test_a_judge_reads_the_columns_and_keeps_ratings_of_others_apart(scanned: Pa
         plan("m", [path], fields=parse("text=q"))
 
 
-def test_a_bank_is_learnt_from_rows_of_any_columns(tiny, tmp_path: Path):
+def test_a_bank_is_learnt_from_rows_of_any_columns(tiny, tmp_path: Path, short_background):
     bad = write_rows(tmp_path / "bad.jsonl", qa(12, "you fool,", "bad"))
     good = write_rows(tmp_path / "good.jsonl", qa(12, "the answer is", "good"))
     args = ("bank", "build", "--bad", bad, "--good", good, "--no-prior", "--model", tiny[0], "--sae", tiny[1], "-q")

@@ -47,7 +47,7 @@ def test_the_same_text_over_and_over_has_a_plain_verdict(tiny, tiny_bank: Path, 
     assert "NaN" not in done.stdout
 
 
-def test_a_bank_that_knows_every_row_needs_others(tiny, tmp_path: Path):
+def test_a_bank_that_knows_every_row_needs_others(tiny, tmp_path: Path, short_background):
     for side, text in (("bad", "you fool, {} times no"), ("good", "the answer is that {} works")):
         write_rows(tmp_path / f"{side}.jsonl", [chat(f"question {i}?", text.format(i)) for i in range(12)])
     pair = ("--model", tiny[0], "--sae", tiny[1], "-q")

@@ -11,12 +11,12 @@ from geofilter.bank.bank import Bank
 from geofilter.rows.records import parse_line
 
 
-def test_explain_reads_the_bank_of_the_scan_s_dtype(tiny, tmp_path: Path, monkeypatch):
+def test_explain_reads_the_bank_of_the_scan_s_dtype(tiny, tmp_path: Path, monkeypatch, short_background):
     """`auto` may be another dtype where the run is explained: the cache must not get a bank under a wrong name."""
     from geofilter.build import banks as building
     from geofilter.encode import model
 
-    few = [seed for i, seed in enumerate(building.built_in_seeds("toxic-text")) if i // 2 % 8 == 0]
+    few = [seed for i, seed in enumerate(building.built_in_seeds("toxic-text")) if i // 2 % 16 == 0]
     monkeypatch.setattr(building, "built_in_seeds", lambda name: few)  # it is built twice
     monkeypatch.setenv("GEOFILTER_CACHE", str(tmp_path / "cache"))
     write_rows(tmp_path / "d.jsonl", rows(3))

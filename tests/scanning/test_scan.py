@@ -10,7 +10,6 @@ from helpers.faults import Child
 from helpers.scanning import only_run, rows, scan_args
 from helpers.tiny import CHATML, fit_sae, make_model, make_sae
 
-from geofilter.rows.shipped import background_rows
 from geofilter.run.store import Run
 
 
@@ -49,7 +48,9 @@ def test_shards_of_any_size_give_the_same_scores(tiny, tiny_bank: Path, tmp_path
 
 
 @pytest.mark.parametrize(("kind", "template"), [("gemma2", CHATML), ("llama", None)])
-def test_other_architectures_and_models_without_a_template(kind: str, template: str | None, tmp_path: Path):
+def test_other_architectures_and_models_without_a_template(
+    kind: str, template: str | None, tmp_path: Path, short_background
+):
     model = make_model(tmp_path / "m", kind, template)
     pair = ["--model", model, "--sae", fit_sae(model, tmp_path / "sae")]
     write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}", f"you fool {i}") for i in range(10)])
@@ -125,12 +126,11 @@ def test_every_scorer_runs_from_scan_to_report(tiny, tiny_bank: Path, tmp_path: 
     assert json.loads(done.stdout)["made_with"]["scorer"] == scorer
 
 
-def test_system_turns_are_folded_where_the_template_knows_none(hub, tmp_path: Path, monkeypatch):
+def test_system_turns_are_folded_where_the_template_knows_none(hub, tmp_path: Path, short_background):
     plain, with_system = chat("q", "the answer"), chat("be brief\n\nq", "the answer")
     system = {"messages": [{"role": "system", "content": "be brief"}, *plain["messages"]]}
     write_rows(tmp_path / "d.jsonl", [plain, system, with_system])
-    # A small bank, since the built-in ones would be made for this target: more than a thousand rows through 13 layers.
-    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:20])
+    # A bank of its own, since the built-in ones would be made for this target: a thousand rows through 13 layers.
     target = ["--model", "gemma-2-2b-it", "--offline"]
     write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}", f"you fool {i}") for i in range(10)])
     write_rows(tmp_path / "good.jsonl", rows(10))

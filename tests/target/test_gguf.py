@@ -281,7 +281,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return file, fit_sae(GgufFile.open(file).weights(LAYER + 2, quiet), folder / "sae")
 
 
-def test_scan_filter_and_explain(pair, tmp_path: Path):
+def test_scan_filter_and_explain(pair, tmp_path: Path, short_background):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "tiny.gguf").write_bytes(pair[0].read_bytes())
     rows = [chat("ask", f"the answer {n} to the question is that you should ask the doctor") for n in range(24)]

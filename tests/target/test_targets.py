@@ -309,10 +309,7 @@ def test_a_gate_asked_for_by_earlier_versions_opens_what_has_none(hub):
     assert found.llama_scope_gate is None
 
 
-def test_a_bank_and_a_run_of_the_other_gate_are_refused_by_its_name(hub, tmp_path: Path, monkeypatch):
-    from geofilter.rows.shipped import background_rows
-
-    monkeypatch.setattr("geofilter.build.build.background_rows", lambda: background_rows()[:20])
+def test_a_bank_and_a_run_of_the_other_gate_are_refused_by_its_name(hub, tmp_path: Path, short_background):
     bad = write_rows(tmp_path / "bad.jsonl", [chat(f"q {i}?", f"you fool, {i} times no") for i in range(10)])
     good = write_rows(tmp_path / "good.jsonl", [chat(f"q {i}?", f"the answer is {i}") for i in range(10)])
     model = ["--model", "llama-3.1-8b", "--offline"]
