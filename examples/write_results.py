@@ -4,7 +4,8 @@
 
 Each of the measuring scripts leaves PART.json and PART.md in its WORK folder: removal (`measure_removal.py`),
 mechanism (`check_mechanism.py`), judge (`measure_judge.py`), power (`python -m benchmarks.score`); speed is put
-together by hand from `python -m benchmarks.throughput`; removal-contrast is of earlier trials. A part that is in none of the folders stays as it is.
+together by hand from `python -m benchmarks.throughput`; removal-contrast is of earlier trials. A part that
+is in none of the folders stays as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BESIDE = {
 
 
 def headline(removal: dict) -> str:
-    """What removal by the default score does at each drop, beside the controls and the paper; of the main experiment."""
+    """What removal by the default score does at each drop in the main experiment, beside controls and the paper."""
     result = removal["advice-half"]
     out = []
     for name, measure in result["measures"].items():
@@ -48,8 +49,8 @@ def headline(removal: dict) -> str:
         out[-1] += f" (measure: {name})"
     text = ". And ".join(out) or "fine-tuning moves no measure enough on this model, so no drop can be judged"
     return (
-        f"Removal by the default score, on {result['title']}, relative to fine-tuning on the full set: {text}. The paper "
-        f"(Minegishi et al., arXiv 2605.00842) has {result['paper']['reduction']:.1%} at a drop of "
+        f"Removal by the default score, on {result['title']}, relative to fine-tuning on the full set: {text}. "
+        f"The paper (Minegishi et al., arXiv 2605.00842) has {result['paper']['reduction']:.1%} at a drop of "
         f"{result['paper']['drop']}, on models of 2B to 27B parameters."
     )
 
