@@ -62,7 +62,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def begun(run: Path) -> list[tuple[int, str]]:
     """The process of each shard that is begun, and the shard."""
-    return [(int(mark.name.split("-")[-2]), mark.parent.name) for mark in run.glob("work/attempts/*/*")]
+    while True:
+        try:
+            marks = list(run.glob("work/attempts/*/*"))
+        except FileNotFoundError:  # a folder went while they were looked through
+            continue
+        return [(int(mark.name.split("-")[-2]), mark.parent.name) for mark in marks]
 
 
 def kill_head(of: int) -> None:
