@@ -30,8 +30,6 @@ BUILT_IN = {
     "harmful-answers": "harmful against sound answers to the same question, forty topics",
 }
 """the built-in banks"""
-
-
 FLAGGED = 0.99
 """percentile from which a row counts as flagged; ordinary chat has 1 % of such rows for one bank"""
 MAX_FLAGGED = "5%"
