@@ -143,11 +143,13 @@ def _refuse_files(run: Run, junit: Path | None, sarif: Path | None) -> None:
     for option, path in (("--junit", junit), ("--sarif", sarif)):
         if path is not None:
             refuse_output(path, option, inputs)
-    if junit is not None and sarif is not None and junit.absolute() == sarif.absolute():
+    if junit is not None and sarif is not None and junit.resolve() == sarif.resolve():
         raise InputError(f"--sarif {sarif}: is the file of --junit; give another place")
 
 
 def _write_files(verdict: GateVerdict, run: Run, junit: Path | None, sarif: Path | None) -> None:
+    if junit is None and sarif is None:
+        return
     from geofilter.cut import gate_files
 
     if junit is not None:

@@ -88,7 +88,7 @@ def _place(row: GateRow) -> str:
 def _reason(row: GateRow) -> str:
     """Its beginning, see `WIDTH`."""
     reason = row["reason"]
-    return reason if len(reason) <= WIDTH else beginning(reason, WIDTH - 1) + "…"
+    return reason if len(reason) <= WIDTH else beginning(reason, WIDTH - 1).rstrip(",;") + "…"
 
 
 def markdown(verdict: GateVerdict) -> str:
