@@ -165,7 +165,7 @@ def results(known: Context, paired: dict[str, Labelled], texts: dict[str, Labell
         of_sets, of_texts = out[part] = {}, {}
         for name, whole in paired.items():
             rows = whole.part(aside)
-            bank = _of_shape(known, rows)
+            bank = of_shape(known, rows)
             given = [(Given(known, known.built_in[bank], texts[bank], rows), np.arange(len(rows.rows)))]
             of_sets[f"{name} ({bank})"] = scored(given, rows, {BOTH: both, **_methods(whole)})
         for name, whole in texts.items():
@@ -178,7 +178,7 @@ def _methods(rows: Labelled) -> dict[str, Method]:
     return METHODS | {n: m for n, m in CONTROLS.items() if rows.loss is not None or n not in LOSS}
 
 
-def _of_shape(known: Context, rows: Labelled) -> str:
+def of_shape(known: Context, rows: Labelled) -> str:
     """The built-in bank that was learnt from rows of this shape; the first one where none says so."""
     answers = bool(rows.rows[0].prompt)
     return next((n for n, bank in known.built_in.items() if bank.of_answers == answers), next(iter(known.built_in)))
