@@ -22,7 +22,7 @@ def compare(
     ctx: typer.Context,
     first: Annotated[Path, typer.Argument(help="Run to compare with.", parser=run_place, metavar="RUN")],
     second: Annotated[Path, typer.Argument(help="Run whose rows may differ.", parser=run_place, metavar="RUN")],
-    count: Annotated[int, typer.Option(help="Features and topics that are listed.", min=1)] = 10,
+    count: Annotated[int, typer.Option(help="Features that are listed.", min=1)] = 10,
     out: Annotated[
         Path | None, typer.Option(help=f"Folder for {', '.join(FILES)}; by default none is written."), OWN_TABLE
     ] = None,

@@ -31,7 +31,7 @@ def compare(before: Run, after: Run, count: int = 10) -> Comparison:
     """How the second run's rows differ from the first's.
 
     Args:
-        count: features and topics that are listed.
+        count: features that are listed.
 
     Raises:
         InputError: the runs are of different targets, or one has no scored row.
@@ -60,7 +60,7 @@ def compare(before: Run, after: Run, count: int = 10) -> Comparison:
         "before": sides[0],
         "after": sides[1],
         "flagged": flagged,
-        "topics": _topics(runs, count) if same else [],
+        "topics": _topics(runs) if same else [],
         "groups": _groups(runs),
         "features": features,
         "features_clear": n_clear,
@@ -169,7 +169,7 @@ def _examples(run: Run, rows: Sequence[Sequence[int]]) -> Iterator[list[Example]
         ]
 
 
-def _topics(runs: tuple[Run, Run], count: int) -> list[Change]:
+def _topics(runs: tuple[Run, Run]) -> list[Change]:
     """The topics that rows are closest to."""
     names = list(dict.fromkeys(name for run in runs for name in run.manifest.get("topics", [])))
     if not names:
@@ -181,7 +181,7 @@ def _topics(runs: tuple[Run, Run], count: int) -> list[Change]:
         counts.append(np.array([of[own.index(name)] if name in own else 0 for name in names], np.int64))
     if not all(of.sum() for of in counts):
         return []
-    return changes(names, *counts)[:count]
+    return changes(names, *counts)
 
 
 def _groups(runs: tuple[Run, Run]) -> list[Change]:

@@ -18,6 +18,8 @@ from geofilter.run.reasons import NO_WORDS
 from geofilter.text import inert, markdown_cell, markdown_text, one_line, shorten
 
 HEAD = ("what", "first", "second", "difference", "for instance")
+TOPICS = 10
+"""that are shown"""
 LINE = 60
 """characters of an example in a table"""
 
@@ -25,7 +27,7 @@ LINE = 60
 def tables(found: Comparison) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:
     """Title, head and cells of each part that has any; without the column of examples where there are none."""
     for title, rows in (
-        ("Topics that rows are closest to", [_row(one) for one in found["topics"]]),
+        ("Topics that rows are closest to", [_row(one) for one in found["topics"][:TOPICS]]),
         ("Groups of rows that differ clearly", [_row(one) for one in found["groups"]]),
         ("Features that differ clearly", [_feature(one) for one in found["features"]]),
     ):
