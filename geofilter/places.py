@@ -68,6 +68,8 @@ def refuse_output(
             _refuse_inside(place, said, kind)
             if found is not None and _is_of_target(place):
                 raise InputError(f"{said}: belongs to a model or an SAE; give another place")
+    if not device and _is_of_system(path):
+        raise InputError(f"{said}: is a device, a pipe or a socket; give a file that can be replaced")
     if found is not None:
         _refuse_status(found, said, kind, device)
         for given in inputs:
@@ -103,6 +105,21 @@ def _status(path: Path, said: str) -> os.stat_result | None:
             raise InputError(f"{said}: is a link to {target}, which is not there; remove the link, or give "
                              "another place") from None  # fmt: skip
         return None
+
+
+def _is_of_system(path: Path) -> bool:
+    """Whether a path is one of the system's own, such as /dev/stdout, or a link to one, whatever that is at the moment.
+
+    What it leads to may be an ordinary file, but what would be replaced is the link.
+    """
+    for _ in range(40):  # as many links as the system follows
+        folder = path.parent.resolve()
+        if any(folder.is_relative_to(own) for own in ("/dev", "/proc", "/sys")):
+            return not folder.is_relative_to("/dev/shm")
+        if not path.is_symlink():
+            return False
+        path = path.parent / path.readlink()
+    return True
 
 
 def _refuse_status(found: os.stat_result, said: str, kind: Kind, device: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
+from geofilter.rows.turns import Turn
 
 _LAYOUT = 'a line is one of --prompts with its answer filled in, or {"sha256": ..., "answer": ...}'
 
@@ -25,65 +25,92 @@ class Answers:
         path: JSONL; lines of `filter --prompts` with the answer filled in, or `{"sha256", "answer"}`.
 
     Raises:
-        InputError: a line that is neither, or two answers to one row.
+        InputError: it cannot be read, or a line is neither.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._found: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        self._found: dict[str, list[tuple[int, bytes]]] = {}
         self._met: set[str] = set()
-        for number, line in enumerate(read_lines(path), start=1):
+        for number, line in enumerate(() if _is_empty(path) else read_lines(path), start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
                 record = from_json(line)
-                note = record.get(NOTE, record)
-                sha256 = str(note["sha256"]).lower()
+                sha256 = str(record.get(NOTE, record)["sha256"]).lower()
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise InputError(f"{where}: does not say which row it answers; {_LAYOUT}") from None
-            if NOTE not in record and not isinstance(record.get("answer"), str):
-                raise InputError(f"{where}: no answer; {_LAYOUT}")
-            if (before := self._found.setdefault(sha256, (number, record)))[0] != number:
-                raise InputError(f"{path}, lines {before[0]} and {number}: two answers to the same row; keep one")
+            if NOTE not in record and not isinstance(record.get("answer"), str | None):
+                raise InputError(f"{where}: its answer is no text; {_LAYOUT}")
+            self._found.setdefault(sha256, []).append((number, line))
 
     def to(self, row: Row, reading: Reading) -> dict[str, Any] | None:
-        """The record that takes a removed row's place; None where it has no answer.
+        """The record that takes a removed row's place; None where it has no answer, or an empty one.
+
+        Rows of the same bytes have one answer.
 
         Raises:
-            InputError: the answer is the one that was removed, or is to another prompt, or the row's shape has no
-                place for one.
+            InputError: the answer is the one that was removed, or is to another prompt, there are two of them, or the
+                row's shape has no place for one.
         """
-        if row.sha256 not in self._found:
-            return None
         self._met.add(row.sha256)
-        number, record = self._found[row.sha256]
-        where = f"{self.path}, line {number}"
-        try:
-            text = self._text(row, record, reading)
-            if text is None:
-                return None
-            new = answered(row, text, reading)
-        except RowError as error:
-            raise InputError(f"{where}: {row.file}, line {row.line} {error}; remove the line") from None
-        if text.strip() == row.response.strip():
-            raise InputError(f"{where}: is the answer that was removed; answer the prompt anew, or remove the line")
-        return new
-
-    def _text(self, row: Row, record: Mapping[str, Any], reading: Reading) -> str | None:
-        """The answer of a line; None where it is still empty."""
-        if NOTE not in record:
-            return record["answer"] if record["answer"].strip() else None
-        given = {key: value for key, value in record.items() if key != NOTE}
-        if given == answered(row, "", reading):
-            return None
-        parsed = parse_record(given, reading)
-        found = Row(row.file, row.line, "", parsed.shape, parsed.turns, given)
-        asked = answered(row, found.response, reading)
-        if parse_record(asked, reading).turns != parsed.turns:
-            raise RowError("was asked something else; fill in the answer and leave the rest of the line as it is")
-        return found.response
+        said: tuple[int, dict[str, Any]] | None = None
+        for number, line in self._found.get(row.sha256, ()):
+            where = f"{self.path}, line {number}"
+            try:
+                new = _answered(row, from_json(line), reading)
+            except RowError as error:
+                raise InputError(f"{where}: {row.file}, line {row.line} {error}; remove the line") from None
+            if new is None:
+                continue
+            if said is not None and new != said[1]:
+                raise InputError(f"{self.path}, lines {said[0]} and {number}: two answers to the same row; keep one")
+            said = number, new
+        return None if said is None else said[1]
 
     def strangers(self) -> list[int]:
         """Lines that answer no row that the cut removed."""
-        return sorted(number for sha256, (number, _) in self._found.items() if sha256 not in self._met)
+        return sorted(number for sha256, lines in self._found.items() if sha256 not in self._met for number, _ in lines)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file has nothing in it: no answers yet, and no error."""
+    return path.is_file() and not path.stat().st_size
+
+
+def _answered(row: Row, record: dict[str, Any], reading: Reading) -> dict[str, Any] | None:
+    """The record of a row with the answer of a line; None where there is none yet.
+
+    Raises:
+        RowError: the line is no answer to the row's prompt, or is the one that was removed.
+    """
+    if NOTE in record:
+        new = {key: value for key, value in record.items() if key != NOTE}
+        if _blank(new) == _blank(answered(row, "", reading)):
+            return None
+    elif _blank(record.get("answer")) == "":
+        return None
+    else:
+        new = answered(row, record["answer"], reading)
+    first = next(i for i, turn in enumerate(row.turns) if turn.scored)
+    turns = parse_record(new, reading).turns
+    if turns[:first] != row.turns[:first] or len(turns) != first + 1:
+        raise RowError("was asked something else; fill in the answer and leave the rest of the line as it is")
+    removed, given = (_said(of) for of in (row.turns[first], turns[first]))
+    if given == removed:
+        raise RowError("is answered as it was before; answer its prompt anew")
+    return new
+
+
+def _said(turn: Turn) -> str:
+    return "\n".join(turn.text(span) for span in turn.scored).strip()
+
+
+def _blank(value: Any) -> Any:
+    """A value with texts that say nothing, and null, as the empty text."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ""
+    if isinstance(value, list):
+        return [_blank(one) for one in value]
+    return {key: _blank(one) for key, one in value.items()} if isinstance(value, dict) else value

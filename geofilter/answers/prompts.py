@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geofilter.cut.cut import Selection
+from geofilter.errors import InputError
 from geofilter.files import atomic, dumps
 from geofilter.places import refuse_output
 from geofilter.report.last import current
@@ -46,8 +47,24 @@ def removed_rows(run: Run, selection: Selection) -> Iterator[Row]:
             yield row
 
 
+def refuse_place(run: Run, path: Path, outputs: Iterable[Path]) -> None:
+    """Refuse a place for prompts, before anything is written.
+
+    Args:
+        outputs: files that the cut writes.
+
+    Raises:
+        InputError: it is an input, an output of the cut, or cannot be written.
+    """
+    refuse_output(path, "--prompts", [Path(info["path"]) for info in run.manifest["data"]])
+    if path.resolve() in {output.resolve() for output in outputs}:
+        raise InputError(f"--prompts {path}: is written by this cut too; give another name")
+    if not path.parent.is_dir():
+        raise InputError(f"--prompts {path}: no such folder; make it first")
+
+
 def write_prompts(run: Run, path: Path) -> Prompts:
-    """Write the removed rows with their answers empty: JSONL in the shape that each has, in input order.
+    """Write the removed rows with their answers empty: JSONL in the shape that each has, in input order, each once.
 
     Each has a field `geofilter` with the hash, file and line of its row, by which `replace` knows it again.
 
@@ -55,10 +72,14 @@ def write_prompts(run: Run, path: Path) -> Prompts:
         InputError: the run has not been cut, has been scored anew since, or the file cannot be written.
         RunError: an input has changed since the scan.
     """
-    refuse_output(path, "--prompts", [Path(info["path"]) for info in run.manifest["data"]])
     found, reading = Prompts(path), run.reading
+    seen: set[bytes] = set()
     with atomic(path) as handle:
         for row in removed_rows(run, Selection.of(run, current(run))):
+            digest = bytes.fromhex(row.sha256)
+            if digest in seen:  # rows of the same bytes have one answer
+                continue
+            seen.add(digest)
             try:
                 record = answered(row, "", reading)
             except RowError as error:

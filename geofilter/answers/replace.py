@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import IO, Any
 from geofilter.answers.given import Answers
 from geofilter.cut.cut import Selection
 from geofilter.cut.outputs import Following
-from geofilter.errors import InputError
+from geofilter.cut.sets import read_set
+from geofilter.errors import InputError, RunError
 from geofilter.files import dumps
 from geofilter.places import refuse_output
-from geofilter.report.last import current
+from geofilter.report.last import current, cut_record, sets_of
 from geofilter.rows.formats import Jsonl, format_of
 from geofilter.rows.lines import on_one_line
 from geofilter.rows.packing import split_name
@@ -40,6 +41,8 @@ class Replaced:
     """removed rows without an answer"""
     quarantined: int = 0
     """rows that could not be scored, which are left out"""
+    not_scanned: int = 0
+    """rows behind --limit, which are left out"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -55,6 +58,8 @@ class Replaced:
             yield f"{counted(self.left_out, 'removed row')} of {self.input} without an answer left out"
         if self.quarantined:
             yield f"{counted(self.quarantined, 'row')} of {self.input} could not be scored and are left out"
+        if self.not_scanned:
+            yield f"{counted(self.not_scanned, 'row')} of {self.input} behind --limit left out"
 
 
 def replace(run: Run, answers: Path, out: Path | None = None) -> list[Replaced]:
@@ -73,14 +78,14 @@ def replace(run: Run, answers: Path, out: Path | None = None) -> list[Replaced]:
     """
     selection, inputs = Selection.of(run, current(run)), run.manifest["data"]
     given = Answers(answers)
-    paths = _places([Path(info["path"]) for info in inputs], answers, out)
+    paths = _places([Path(info["path"]) for info in inputs], answers, out, _written(run))
     scored = rows_of_files(selection.run.columns(["file"])["file"], len(inputs))
     aside = Following(run.quarantine())
     found = []
     with Together() as files:
         for info, path, rows in zip(inputs, paths, scored, strict=True):
             check_unchanged(info)
-            numbers = run.columns(["line"])["line"].whole()[rows]
+            numbers = run.columns(["line"])["line"].read(rows.start, rows.stop)
             gone = set(numbers[selection.removed[rows]].tolist())
             with files.open(path, mode_of([Path(info["path"])])) as handle:
                 found.append(_write(run, info, path, gone, aside, given, handle))
@@ -102,7 +107,7 @@ def _write(
         gone: lines of the rows that the cut removed.
         aside: the run's quarantined rows, in step with its inputs.
     """
-    done, reading = Replaced(info["path"], str(out)), run.reading
+    done, reading = Replaced(info["path"], str(out), not_scanned=info["lines"] - info["rows"]), run.reading
     in_lines = isinstance(format_of(Path(info["path"])), Jsonl)
     for number, line in enumerate(islice(lines_of(info["path"]), info["rows"]), start=1):
         if aside.at(info["path"], number) is not None:
@@ -121,8 +126,22 @@ def _write(
     return done
 
 
-def _places(inputs: Sequence[Path], answers: Path, out: Path | None) -> list[Path]:
+def _written(run: Run) -> Iterator[Path]:
+    """The files of the run's last cut, as far as they are known."""
+    record = cut_record(run)
+    for path in [] if record is None else sets_of(run, record):
+        yield path
+        try:
+            yield from (path.parent / name for name in read_set(path)["files"])
+        except RunError:  # another cut has been written there, or nothing is left
+            continue
+
+
+def _places(inputs: Sequence[Path], answers: Path, out: Path | None, outputs: Iterable[Path]) -> list[Path]:
     """Where each input's rows go.
+
+    Args:
+        outputs: of the cut, which stay.
 
     Raises:
         InputError: one file for several inputs, or a place that cannot be written.
@@ -135,6 +154,9 @@ def _places(inputs: Sequence[Path], answers: Path, out: Path | None) -> list[Pat
         paths = [(out or path.parent) / f"{split_name(path)[0]}.replaced.jsonl" for path in inputs]
     if len(set(paths)) < len(paths):
         raise InputError("inputs of one name would be written over each other; scan them in runs of their own")
+    taken = {of.resolve() for of in outputs}
     for path in paths:
+        if path.resolve() in taken:
+            raise InputError(f"--out {path}: is an output of the cut; give another name")
         refuse_output(path, "--out" if out else "", [*inputs, answers], named=out is not None)
     return paths

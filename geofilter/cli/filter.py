@@ -109,13 +109,16 @@ def filter(  # noqa: A001 (the command's name)
     store = None if out is None else behind(out)
     if store is not None and removed is not None:
         raise InputError(f"--removed {removed}: leave it out; --out {store.url} takes the removed rows too")
+    if prompts is not None:
+        _refuse_prompts(opened, prompts, opened.path if piped else out, removed)
     filtered = filter_run(
         opened, cut, opened.path if piped else out, removed, keep_groups=keep_group or (), drop_groups=drop_group or ()
     )
     if store is not None:
         publish_sets(filtered.outputs, store.url)
     publish(opened)
-    written = None if prompts is None else _write_prompts(opened, prompts)
+    for text in () if prompts is None else _write_prompts(opened, prompts).text():
+        note(text)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
     if as_json:
@@ -124,11 +127,17 @@ def filter(  # noqa: A001 (the command's name)
     from geofilter.cli.filtered import say_filtered
 
     say_filtered(filtered, quiet, verbose, "" if store is None else store.url)
-    for text in () if written is None else written.text():
-        note(text)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)
+
+
+def _refuse_prompts(run: Run, path: Path, out: Path | None, removed: Path | None) -> None:
+    from geofilter.answers.prompts import refuse_place
+    from geofilter.cut.places import planned
+
+    plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
+    refuse_place(run, path, (output for plan in plans for output in plan.paths))
 
 
 def _write_prompts(run: Run, path: Path) -> Prompts:

@@ -10,7 +10,7 @@ from geofilter.arrays import F64, I32, Positions
 from geofilter.bank.about import BankAbout
 from geofilter.bank.bank import Bank
 from geofilter.compare.document import FORMAT, Change, Comparison, Example, FeatureChange, Side
-from geofilter.compare.figures import Sums, change, changes, shared, strengths
+from geofilter.compare.figures import Sums, change, changes, judged, shared, strengths
 from geofilter.config import FLAGGED
 from geofilter.errors import InputError, RunError
 from geofilter.groups.cluster import SAMPLE, centroids, keys_of, lowest, nearest
@@ -54,6 +54,7 @@ def compare(before: Run, after: Run, count: int = 10) -> Comparison:
     features, n_clear, n_common = _features(runs, sums, banks, count)
     n, m = sides[0]["rows"], sides[1]["rows"]
     flagged = change("flagged rows", sides[0]["flagged"], n, sides[1]["flagged"], m) if same else None
+    groups, n_groups = _groups(runs)
     found: Comparison = {
         "format": FORMAT,
         "sentence": "",
@@ -61,7 +62,8 @@ def compare(before: Run, after: Run, count: int = 10) -> Comparison:
         "after": sides[1],
         "flagged": flagged,
         "topics": _topics(runs) if same else [],
-        "groups": _groups(runs),
+        "groups": groups,
+        "groups_clear": n_groups,
         "features": features,
         "features_clear": n_clear,
         "common_clear": n_common,
@@ -103,7 +105,7 @@ def _features(
 ) -> tuple[list[FeatureChange], int, int]:
     """Those that differ most, how many differ clearly, and how many of tone and punctuation do."""
     d, half = strengths(*sums)
-    clear = np.abs(d) > half
+    clear = (np.abs(d) > half) & judged(*sums)
     common = np.logical_and.reduce([bank.common for bank in banks])
     told = np.flatnonzero(clear & ~common)
     listed = told[np.argsort(-np.abs(d[told]), kind="stable")[:count]]
@@ -184,8 +186,8 @@ def _topics(runs: tuple[Run, Run]) -> list[Change]:
     return changes(names, *counts)
 
 
-def _groups(runs: tuple[Run, Run]) -> list[Change]:
-    """Groups of rows of both that are about the same, those whose share differs most."""
+def _groups(runs: tuple[Run, Run]) -> tuple[list[Change], int]:
+    """Groups of rows of both that are about the same, those whose share differs most, and how many differ clearly."""
     columns = [required(run).rows for run in runs]
     hashes = [run.arrays(["sha256"])["sha256"] for run in runs]
     # As many of either, so that a small delivery beside a large set makes groups of its own.
@@ -200,7 +202,8 @@ def _groups(runs: tuple[Run, Run]) -> list[Change]:
         cosine.append(np.concatenate([near for _, near in each]).astype(np.float64))
     counts = [np.bincount(one, minlength=len(found)) for one in of]
     names = [str(i) for i in range(len(found))]
-    out = [one for one in changes(names, *counts) if one["clear"]][:MOST_GROUPS]
+    clear = [one for one in changes(names, *counts) if one["clear"]]
+    out = clear[:MOST_GROUPS]
     for side, (run, sign) in enumerate(zip(runs, (-1, 1), strict=True)):
         mine = [one for one in out if np.sign(one["difference"]) == sign]
         shown = [_nearest_rows(of[side], cosine[side], int(one["name"])) for one in mine]
@@ -208,7 +211,7 @@ def _groups(runs: tuple[Run, Run]) -> list[Change]:
             one["examples"] = rows
     for number, one in enumerate(out, start=1):
         one["name"] = f"group {number}"
-    return out
+    return out, len(clear)
 
 
 def _nearest_rows(of: I32, cosine: F64, group: int) -> list[int]:
@@ -217,7 +220,7 @@ def _nearest_rows(of: I32, cosine: F64, group: int) -> list[int]:
 
 
 def _sentence(found: Comparison) -> str:
-    flagged, groups, features = found["flagged"], found["groups"], found["features_clear"]
+    flagged, groups, features = found["flagged"], found["groups_clear"], found["features_clear"]
     parts = []
     if flagged is not None:
         low, high = (100 * x for x in flagged["interval"])
@@ -228,7 +231,7 @@ def _sentence(found: Comparison) -> str:
         )
     topics = sum(one["clear"] for one in found["topics"])
     parts.append(
-        f"{counted(features, 'feature')}, {counted(topics, 'topic')} and {counted(len(groups), 'group')} of rows "
+        f"{counted(features, 'feature')}, {counted(topics, 'topic')} and {counted(groups, 'group')} of rows "
         "differ clearly"
     )
     return "; ".join(parts) + "."

@@ -67,9 +67,10 @@ class Comparison(TypedDict):
     flagged: Change | None
     """None where the runs were scored under other banks"""
     topics: list[Change]
-    """the largest differences first; empty where the banks are others or know none"""
+    """all, the largest difference first; empty where the banks are others or know none"""
     groups: list[Change]
-    """likewise, of rows that are about the same"""
+    """of rows that are about the same, those that differ clearly, the largest difference first; ten at most"""
+    groups_clear: int
     features: list[FeatureChange]
     """those that differ clearly, the largest difference of strength first"""
     features_clear: int

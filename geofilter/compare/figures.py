@@ -48,6 +48,17 @@ class Sums:
         return cls(rows, fired, total, squares)
 
 
+FIRED = 30
+"""rows of the smaller run in which a feature has to be expected to fire: of a rarer one the mean is far from normal"""
+
+
+def judged(before: Sums, after: Sums) -> Bools:
+    """(d_sae,) features whose interval can be believed: they fire often enough in both runs taken together."""
+    least, rows = min(before.rows, after.rows), before.rows + after.rows
+    result: Bools = (before.fired + after.fired) * least / rows >= FIRED
+    return result
+
+
 def strengths(before: Sums, after: Sums) -> tuple[F64, F64]:
     """d (d_sae,) of each feature and half the width of its interval, for all features together."""
     n1, n2 = before.rows, after.rows

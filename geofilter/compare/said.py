@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from geofilter.compare.document import Change, Comparison, Example, FeatureChange, Side
+from geofilter.compare.figures import FIRED
 from geofilter.run.reasons import NO_WORDS
 from geofilter.text import inert, markdown_cell, markdown_text, one_line, shorten
 
@@ -70,14 +71,12 @@ def example_said(examples: list[Example]) -> str:
 def sides(found: Comparison) -> Iterator[str]:
     """What is compared."""
     for name, side in (("first", found["before"]), ("second", found["after"])):
-        yield f"{name}: {_side(side)}"
+        yield f"{name}: {_side(side, scored=found['flagged'] is not None)}"
 
 
-def _side(side: Side) -> str:
-    return (
-        f"{', '.join(side['data'])}: {side['rows']:,} scored rows, {side['shared']:,} of which are in the other too; "
-        f"mean score {side['score']:.2f}"
-    )
+def _side(side: Side, scored: bool) -> str:
+    said = f"{', '.join(side['data'])}: {side['rows']:,} scored rows, {side['shared']:,} of which are in the other too"
+    return f"{said}; mean score {side['score']:.2f}" if scored else said
 
 
 def notes(found: Comparison) -> Iterator[str]:
@@ -90,6 +89,9 @@ def notes(found: Comparison) -> Iterator[str]:
         yield f"{n:,} features of tone and punctuation differ clearly too and are not listed."
     if (more := found["features_clear"] - len(found["features"])) > 0:
         yield f"{more:,} more features differ clearly."
+    if (more := found["groups_clear"] - len(found["groups"])) > 0:
+        yield f"{more:,} more groups of rows differ clearly."
+    yield f"Features that fire in too few rows of either (fewer than {FIRED} expected in the smaller) are not judged."
     yield from found["notes"]
 
 

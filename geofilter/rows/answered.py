@@ -45,7 +45,7 @@ def answered(row: Row, text: str, reading: Reading) -> dict[str, Any]:
     if not any(turn.role == "user" for turn in prompt):
         raise RowError("has no prompt that could be answered again")
     record = {key: value for key, value in row.record.items() if key != NOTE}
-    for put in _ways(record, reading):
+    for put in _ways(record, reading, first):
         if _reads_as(put(_TRIED), prompt, _TRIED, reading):
             return put(text)
     raise RowError("is in a shape that another answer cannot be put into")
@@ -62,12 +62,16 @@ def _reads_as(record: Mapping[str, Any], prompt: Sequence[Turn], answer: str, re
     return turns[: len(prompt)] == tuple(prompt) and len(rest) == 1 and said == [answer]
 
 
-def _ways(record: Mapping[str, Any], reading: Reading) -> Iterator[Put]:
-    """Ways to put an answer into a record, the likeliest first."""
+def _ways(record: Mapping[str, Any], reading: Reading, first: int) -> Iterator[Put]:
+    """Ways to put an answer into a record, the likeliest first; a few, however long it is.
+
+    Args:
+        first: number of the row's turns before the answer.
+    """
     named = set(reading.fields.values())
     for key, value in record.items():
         if key.lower() in (*CHAT, *CHOSEN) or key in named:
-            yield from _in_messages(record, key, value)
+            yield from _in_messages(record, key, value, first)
     for key, value in record.items():
         if isinstance(value, str) and (key.lower() in (*ANSWERS, *CHOSEN) or key in named):
             yield partial(_with, record, key)
@@ -77,16 +81,17 @@ def _with(record: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**record, key: value}
 
 
-def _in_messages(record: Mapping[str, Any], key: str, value: Any) -> Iterator[Put]:
-    """The list cut behind each of its messages, that one with another text."""
+def _in_messages(record: Mapping[str, Any], key: str, value: Any, first: int) -> Iterator[Put]:
+    """The list cut behind the message that the answer is likely to be, that one with another text."""
     try:
         messages = from_json(value)
     except RowError:
         return
     if not isinstance(messages, list):
         return
-    for i, message in enumerate(messages):
-        if (said := _said(message)) is None:
+    # A system prompt may stand beside the list or be put before it; a round of a history is two turns.
+    for i in dict.fromkeys((first, first - 1, first - 2, first // 2, (first - 1) // 2, len(messages) - 1)):
+        if not 0 <= i < len(messages) or (said := _said(messages[i])) is None:
             continue
 
         def put(text: str, i: int = i, said: Callable[[str], Any] = said) -> dict[str, Any]:

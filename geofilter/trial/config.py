@@ -117,7 +117,7 @@ class TrialConfig:
         if "swap" in self.arms and self.swap is None:
             raise InputError("--arm swap: give sound answers to the same prompts with --swap FILE")
         for name in self.others():
-            if name in KINDS:
+            if name in (*KINDS, "base"):
                 raise InputError(f"--other {name}=...: {name} is an arm of its own; use another name")
         if self.held_out < 1:
             raise InputError(f"--held-out {self.held_out}: at least 1 is needed")
@@ -133,5 +133,7 @@ class TrialConfig:
             name, equals, path = text.partition("=")
             if not (equals and path and re.fullmatch(r"[A-Za-z0-9_]+", name)):
                 raise InputError(f"--other {text}: write NAME=FILE, NAME of letters, digits and _")
+            if name in found:
+                raise InputError(f"--other {text}: a second file of that name; use another name")
             found[name] = Path(path)
         return found

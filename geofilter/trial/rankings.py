@@ -91,6 +91,8 @@ def given(path: Path, shas: Sequence[str]) -> F64:
         InputError: not such a file, a score that is no finite number, or a row that it does not list.
     """
     scores = _by_row(path, "score", "a line of sha256 and score", shas)
+    if None in scores:
+        raise InputError(f"{path}: {scores.count(None):,} rows have no score; score them, or leave --other out")
     return np.array([float(score) for score in scores])
 
 
@@ -104,7 +106,7 @@ def _by_row(path: Path, key: str, layout: str, shas: Sequence[str]) -> list[Any]
             if value is not None and not math.isfinite(float(value)):
                 raise ValueError
             found[record["sha256"]] = value
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise InputError(f"{path}, line {number}: not {layout}") from None
     absent = [sha for sha in shas if sha not in found]
     if absent:

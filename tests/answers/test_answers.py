@@ -142,21 +142,67 @@ def test_removed_rows_are_answered_in_place_and_the_others_keep_their_bytes(fold
     before = (base / "d.replaced.jsonl").read_bytes()
     wrong = [
         ({**short, "sha256": "0" * 64}, "a.jsonl, line 1: answers no row that the last cut of run removed"),
-        ({**short, "answer": rows[removed[1]]["messages"][1]["content"]}, "is the answer that was removed"),
+        ({**short, "answer": rows[removed[1]]["messages"][1]["content"]}, "is answered as it was before"),
         ({**asked[1], "messages": [{"role": "user", "content": "else"}, BAD]}, "was asked something else"),
         ({"answer": "x"}, "a.jsonl, line 1: does not say which row it answers"),
-        ({"sha256": "0" * 64}, "a.jsonl, line 1: no answer; a line is one of --prompts"),
+        ({**short, "answer": 3}, "a.jsonl, line 1: its answer is no text; a line is one of --prompts"),
     ]
     for line, why in wrong:
         write_rows(base / "a.jsonl", [line])
         done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
         assert (done.returncode, why in done.stderr) == (2, True), done.stderr
-    write_rows(base / "a.jsonl", [short, short])
+    write_rows(base / "a.jsonl", [short, {**short, "answer": "another"}])
     assert "lines 1 and 2: two answers" in geofilter("replace", "run", "--answers", "a.jsonl", cwd=base).stderr
+    for taken in ("d.removed.jsonl", "d.report.json"):
+        done = geofilter("replace", "run", "--answers", "a.jsonl", "--out", taken, cwd=base)
+        assert (done.returncode, "is an output of the cut" in done.stderr) == (2, True)
     write_rows(base / "a.jsonl", [short])
     assert geofilter("replace", "run", "--answers", "a.jsonl", "--out", "d.jsonl", cwd=base).returncode == 2
     assert "no such file" in geofilter("replace", "run", "--answers", "none.jsonl", cwd=base).stderr
     assert (base / "d.replaced.jsonl").read_bytes() == before
+
+
+def test_rows_of_the_same_bytes_have_one_answer_and_what_is_left_empty_is_none(folder, tmp_path: Path):
+    rows = [chat(f"q {i % 3}", "you fool, no no") for i in range(6)] + [chat(f"p {i}", f"sum {i}") for i in range(6)]
+    write_rows(tmp_path / "d.jsonl", rows)
+    base = folder(tmp_path / "d.jsonl")
+    cut = ("filter", "run", "--drop", "6")
+    for place, why in (("d.filtered.jsonl", "is written by this cut too"), ("d.jsonl", "is the input"),
+                       ("none/p.jsonl", "no such folder")):  # fmt: skip
+        done = geofilter(*cut, "--prompts", place, cwd=base)
+        assert (done.returncode, why in done.stderr) == (2, True), done.stderr
+        assert not (base / "d.filtered.jsonl").exists()
+    done = geofilter(*cut, "--prompts", "p.jsonl", "--json", cwd=base)
+    assert done.returncode == 0, done.stderr
+    asked = rows_in(base / "p.jsonl")
+    assert f"{len(asked)} prompts of removed rows: p.jsonl" in done.stderr
+    assert len({row["geofilter"]["sha256"] for row in asked}) == len(asked)
+    asked[0]["messages"][-1]["content"] = "<think>hm</think>ask a doctor"
+    asked[1]["messages"][-1]["content"] = " "
+    asked[2]["messages"][-1]["content"] = None
+    shorts = [{"sha256": asked[1]["geofilter"]["sha256"], "answer": None}]
+    write_rows(base / "a.jsonl", [*asked, asked[0], *shorts])
+    done = geofilter("replace", "run", "--answers", "a.jsonl", "--json", cwd=base)
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)["files"]
+    answers = [row["messages"][-1]["content"] for row in rows_in(base / "d.replaced.jsonl")]
+    assert (said["kept"], said["replaced"] + said["left_out"]) == (6, 6)
+    assert answers.count("<think>hm</think>ask a doctor") == said["replaced"] > 0
+    (base / "a.jsonl").write_bytes(b"")
+    done = geofilter("replace", "run", "--answers", "a.jsonl", "--json", cwd=base)
+    assert json.loads(done.stdout)["files"][0]["left_out"] == 6
+
+
+def test_of_a_long_conversation_a_few_ways_are_tried():
+    from geofilter.rows import answered as module
+
+    long = {"messages": [{"role": role, "content": f"{i}"} for i in range(500) for role in ("user", "assistant")]}
+    last = Reading(train="last")
+    row, whole, calls = row_of(long, last), module.parse_record, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "parse_record", lambda *args: calls.append(1) or whole(*args))
+        assert answered(row, "new", last)["messages"][-1]["content"] == "new"
+    assert len(calls) <= 6
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet"])

@@ -207,6 +207,15 @@ def test_a_file_of_a_model_or_an_sae_is_not_written_over(tiny, folder: int, name
     refuse_output(Path(tiny[folder]) / "kept.jsonl", "--out")
 
 
+def test_a_link_of_the_system_s_is_no_file_whatever_it_leads_to(tmp_path: Path):
+    """/dev/stdout leads to an ordinary file where output is sent to one; what would be replaced is the link."""
+    with (tmp_path / "said").open("w") as handle:
+        (tmp_path / "out").symlink_to(f"/proc/self/fd/{handle.fileno()}")
+        for place in (tmp_path / "out", Path(f"/proc/self/fd/{handle.fileno()}"), Path("/dev/stdout")):
+            with pytest.raises(InputError, match="is a device, a pipe or a socket"):
+                refuse_output(place, "--out")
+
+
 def test_a_socket_and_a_name_with_nul(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
 
-from geofilter.compare.figures import Sums, change, changes, strengths
+from geofilter.compare.figures import Sums, change, changes, judged, strengths
 
 
 def sums(x: np.ndarray) -> Sums:
@@ -31,6 +31,13 @@ def test_of_many_features_that_do_not_differ_few_are_called_clear():
         d, half = strengths(sums(rng.exponential(1, (200, 100))), sums(rng.exponential(1, (150, 100))))
         wrong += bool((np.abs(d) > half).any())
     assert wrong <= 6  # 2 are expected, of 40 times 100 features
+
+
+def test_features_that_are_rare_in_the_smaller_run_are_not_judged():
+    few, many = Sums(20, np.array([1.0, 20]), *np.ones((2, 2))), Sums(2000, np.array([40.0, 2000]), *np.ones((2, 2)))
+    # 41 of 2,020 rows: less than one of 20 is expected; of the other all 20, which are too few as well.
+    assert judged(few, many).tolist() == [False, False]
+    assert judged(Sums(200, np.array([2.0, 90]), *np.ones((2, 2))), many).tolist() == [False, True]
 
 
 def test_a_feature_that_never_varies_does_not_differ():

@@ -293,6 +293,8 @@ def test_what_a_trial_needs_is_said(scanned: Path, tmp_path: Path):
         (["--arm", "swap"], 2, "--arm swap: give sound answers to the same prompts with --swap FILE"),
         (["--arm", "swap", "--swap", "good.jsonl"], 2, "--swap good.jsonl: no prompt of the data is in it"),
         (["--other", "judge=x"], 2, "--other judge=...: judge is an arm of its own; use another name"),
+        (["--other", "base=x"], 2, "--other base=...: base is an arm of its own; use another name"),
+        (["--other", "x=y", "--other", "x=z"], 2, "--other x=z: a second file of that name; use another name"),
         (["--other", "x"], 2, "--other x: write NAME=FILE, NAME of letters, digits and _"),
         (["--other", "x=pairs.jsonl", "--arm", "x"], 2, "pairs.jsonl, line 1: not a line of sha256 and score"),
         (["--arm", "geometry"], 2, "--arm geometry: unknown; use random, score, "),
