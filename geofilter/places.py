@@ -68,7 +68,7 @@ def refuse_output(
             _refuse_inside(place, said, kind)
             if found is not None and _is_of_target(place):
                 raise InputError(f"{said}: belongs to a model or an SAE; give another place")
-    if not device and _is_of_system(path):
+    if not device and not path.is_dir() and _is_of_system(path):
         raise InputError(f"{said}: is a device, a pipe or a socket; give a file that can be replaced")
     if found is not None:
         _refuse_status(found, said, kind, device)

@@ -14,7 +14,7 @@ SOURCE = Path(package.__file__).parent
 
 GROUND = {
     *("apart", "errors", "arrays", "text", "version", "stats", "files", "places", "sums", "together", "charts"),
-    *("typed", "stores"),
+    *("typed", "stores", "pages"),
 }
 """modules that every other may import"""
 

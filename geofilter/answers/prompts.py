@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from geofilter.cut.cut import Selection
+from geofilter.cut.places import planned
 from geofilter.errors import InputError
 from geofilter.files import atomic, dumps
 from geofilter.places import refuse_output
-from geofilter.report.last import current
+from geofilter.report.last import current, cut_of
 from geofilter.rows.answered import NOTE, answered
-from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
-from geofilter.run.rows import scored_rows
+from geofilter.run.rows import RowPlaces, scored_rows
 from geofilter.run.store import Run
 from geofilter.text import counted
 
@@ -25,39 +28,32 @@ class Prompts:
 
     path: Path
     written: int = 0
-    without: dict[str, list[str]] = field(default_factory=dict)
-    """why a row has no prompt there -> where such rows stand"""
+    without: Counter[str] = field(default_factory=Counter)
+    """rows without a prompt there, by why"""
+    first: dict[str, str] = field(default_factory=dict)
+    """where the first of them stands, likewise"""
 
     def text(self) -> Iterator[str]:
         """In sentences."""
         yield f"{counted(self.written, 'prompt')} of removed rows: {self.path}"
-        for why, rows in self.without.items():
-            more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
-            yield f"not among them: {rows[0]}{more} {why}"
+        for why, n in self.without.items():
+            more = f" and {n - 1:,} more" if n > 1 else ""
+            yield f"not among them: {self.first[why]}{more} {why}"
 
 
-def removed_rows(run: Run, selection: Selection) -> Iterator[Row]:
-    """The rows that a cut removes, in input order.
-
-    Raises:
-        RunError: an input has changed since the scan.
-    """
-    for row, gone in zip(scored_rows(run), selection.removed.tolist(), strict=True):
-        if gone:
-            yield row
-
-
-def refuse_place(run: Run, path: Path, outputs: Iterable[Path]) -> None:
+def refuse_place(run: Run, path: Path, out: Path | None, removed: Path | None) -> None:
     """Refuse a place for prompts, before anything is written.
 
     Args:
-        outputs: files that the cut writes.
+        out, removed: where the cut writes, see `places.planned`.
 
     Raises:
         InputError: it is an input, an output of the cut, or cannot be written.
     """
-    refuse_output(path, "--prompts", [Path(info["path"]) for info in run.manifest["data"]])
-    if path.resolve() in {output.resolve() for output in outputs}:
+    inputs = [Path(info["path"]) for info in run.manifest["data"]]
+    refuse_output(path, "--prompts", inputs)
+    plans = planned(inputs, out, removed, run.path)
+    if path.resolve() in {output.resolve() for plan in plans for output in plan.paths}:
         raise InputError(f"--prompts {path}: is written by this cut too; give another name")
     if not path.parent.is_dir():
         raise InputError(f"--prompts {path}: no such folder; make it first")
@@ -74,8 +70,11 @@ def write_prompts(run: Run, path: Path) -> Prompts:
     """
     found, reading = Prompts(path), run.reading
     seen: set[bytes] = set()
+    gone = np.flatnonzero(Selection.of(run, cut_of(current(run))).removed)
+    columns = run.columns(RowPlaces.__slots__)
+    places = RowPlaces(*(columns[name].take(gone) for name in RowPlaces.__slots__))
     with atomic(path) as handle:
-        for row in removed_rows(run, Selection.of(run, current(run))):
+        for row in scored_rows(run, places):
             digest = bytes.fromhex(row.sha256)
             if digest in seen:  # rows of the same bytes have one answer
                 continue
@@ -83,7 +82,8 @@ def write_prompts(run: Run, path: Path) -> Prompts:
             try:
                 record = answered(row, "", reading)
             except RowError as error:
-                found.without.setdefault(str(error), []).append(f"{row.file}, line {row.line}")
+                found.without[str(error)] += 1
+                found.first.setdefault(str(error), f"{row.file}, line {row.line}")
                 continue
             handle.write(dumps({**record, NOTE: {"sha256": row.sha256, "file": row.file, "line": row.line}}))
             found.written += 1

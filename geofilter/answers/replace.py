@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,13 +15,13 @@ from geofilter.cut.sets import read_set
 from geofilter.errors import InputError, RunError
 from geofilter.files import dumps
 from geofilter.places import refuse_output
-from geofilter.report.last import current, cut_record, sets_of
+from geofilter.report.last import CutRecord, current, cut_of, sets_of
 from geofilter.rows.formats import Jsonl, format_of
 from geofilter.rows.lines import on_one_line
 from geofilter.rows.packing import split_name
 from geofilter.rows.records import Row, parse_line
 from geofilter.run.manifest import InputFile
-from geofilter.run.rows import check_unchanged, lines_of
+from geofilter.run.rows import lines_of
 from geofilter.run.score_arrays import rows_of_files
 from geofilter.run.store import Run
 from geofilter.text import counted
@@ -76,17 +76,16 @@ def replace(run: Run, answers: Path, out: Path | None = None) -> list[Replaced]:
             written.
         RunError: an input has changed since the scan.
     """
-    selection, inputs = Selection.of(run, current(run)), run.manifest["data"]
-    given = Answers(answers)
-    paths = _places([Path(info["path"]) for info in inputs], answers, out, _written(run))
-    scored = rows_of_files(selection.run.columns(["file"])["file"], len(inputs))
+    record, inputs, columns = current(run), run.manifest["data"], run.columns(["file", "line"])
+    removed, given = Selection.of(run, cut_of(record)).removed, Answers(answers)
+    paths = _places([Path(info["path"]) for info in inputs], answers, out, _written(run, record))
+    scored = rows_of_files(columns["file"], len(inputs))
     aside = Following(run.quarantine())
     found = []
     with Together() as files:
         for info, path, rows in zip(inputs, paths, scored, strict=True):
-            check_unchanged(info)
-            numbers = run.columns(["line"])["line"].read(rows.start, rows.stop)
-            gone = set(numbers[selection.removed[rows]].tolist())
+            numbers = columns["line"].read(rows.start, rows.stop)
+            gone = set(numbers[removed[rows]].tolist())
             with files.open(path, mode_of([Path(info["path"])])) as handle:
                 found.append(_write(run, info, path, gone, aside, given, handle))
         if strangers := given.strangers():
@@ -106,10 +105,16 @@ def _write(
     Args:
         gone: lines of the rows that the cut removed.
         aside: the run's quarantined rows, in step with its inputs.
+
+    Raises:
+        RunError: the input has changed since the scan.
     """
     done, reading = Replaced(info["path"], str(out), not_scanned=info["lines"] - info["rows"]), run.reading
-    in_lines = isinstance(format_of(Path(info["path"])), Jsonl)
-    for number, line in enumerate(islice(lines_of(info["path"]), info["rows"]), start=1):
+    in_lines, digest = isinstance(format_of(Path(info["path"])), Jsonl), hashlib.sha256()
+    for number, line in enumerate(lines_of(info["path"]), start=1):
+        digest.update(line)
+        if number > info["rows"]:
+            continue  # behind --limit
         if aside.at(info["path"], number) is not None:
             done.quarantined += 1
         elif number not in gone:
@@ -117,19 +122,20 @@ def _write(
             done.kept += 1
         else:
             row = parse_line(line, info["path"], number, reading)
-            assert isinstance(row, Row)  # as it was scored: the input is unchanged
-            if (record := given.to(row, reading)) is None:
+            record = given.to(row, reading) if isinstance(row, Row) else None
+            if record is None:
                 done.left_out += 1
             else:
                 handle.write(dumps(record))
                 done.replaced += 1
+    if digest.hexdigest() != info["sha256"]:
+        raise RunError(f"{info['path']}: has changed since the scan; scan it again, then filter")
     return done
 
 
-def _written(run: Run) -> Iterator[Path]:
+def _written(run: Run, record: CutRecord) -> Iterator[Path]:
     """The files of the run's last cut, as far as they are known."""
-    record = cut_record(run)
-    for path in [] if record is None else sets_of(run, record):
+    for path in sets_of(run, record):
         yield path
         try:
             yield from (path.parent / name for name in read_set(path)["files"])

@@ -29,7 +29,6 @@ from geofilter.errors import InputError
 from geofilter.stores import is_url
 
 if TYPE_CHECKING:
-    from geofilter.answers.prompts import Prompts
     from geofilter.cut.cut import Cut
     from geofilter.run.store import Run
 
@@ -93,6 +92,7 @@ def filter(  # noqa: A001 (the command's name)
     quiet: Quiet = False,
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
+    from geofilter.answers.prompts import refuse_place, write_prompts
     from geofilter.files import append
     from geofilter.report.published import publish_sets
     from geofilter.report.write import filter_run
@@ -109,15 +109,14 @@ def filter(  # noqa: A001 (the command's name)
     store = None if out is None else behind(out)
     if store is not None and removed is not None:
         raise InputError(f"--removed {removed}: leave it out; --out {store.url} takes the removed rows too")
+    place = opened.path if piped else out
     if prompts is not None:
-        _refuse_prompts(opened, prompts, opened.path if piped else out, removed)
-    filtered = filter_run(
-        opened, cut, opened.path if piped else out, removed, keep_groups=keep_group or (), drop_groups=drop_group or ()
-    )
+        refuse_place(opened, prompts, place, removed)
+    filtered = filter_run(opened, cut, place, removed, keep_groups=keep_group or (), drop_groups=drop_group or ())
     if store is not None:
         publish_sets(filtered.outputs, store.url)
     publish(opened)
-    for text in () if prompts is None else _write_prompts(opened, prompts).text():
+    for text in () if prompts is None else write_prompts(opened, prompts).text():
         note(text)
     if summary is not None:
         append(summary, (opened.path / "report.md").read_text("utf-8"))
@@ -130,20 +129,6 @@ def filter(  # noqa: A001 (the command's name)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)
-
-
-def _refuse_prompts(run: Run, path: Path, out: Path | None, removed: Path | None) -> None:
-    from geofilter.answers.prompts import refuse_place
-    from geofilter.cut.places import planned
-
-    plans = planned([Path(info["path"]) for info in run.manifest["data"]], out, removed, run.path)
-    refuse_place(run, path, (output for plan in plans for output in plan.paths))
-
-
-def _write_prompts(run: Run, path: Path) -> Prompts:
-    from geofilter.answers.prompts import write_prompts
-
-    return write_prompts(run, path)
 
 
 def _refuse_piped(run: Run, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from geofilter.config import FLAGGED
 from geofilter.errors import InputError, RunError
 from geofilter.groups.cluster import SAMPLE, centroids, keys_of, lowest, nearest
 from geofilter.run.banks import find_banks
-from geofilter.run.rows import reread
+from geofilter.run.rows import rows_at
 from geofilter.run.store import Run
 from geofilter.run.vectors import required
 from geofilter.text import counted, inert, shorten
@@ -23,6 +23,7 @@ from geofilter.text import counted, inert, shorten
 EXAMPLES, TEXT = 2, 160
 """rows shown of a change, and characters of each"""
 MOST_GROUPS = 10
+OTHER_BANKS = "The runs were scored under different banks: their scores and topics are not compared."
 PIECE = 100_000
 """rows whose groups are found at once"""
 
@@ -67,9 +68,7 @@ def compare(before: Run, after: Run, count: int = 10) -> Comparison:
         "features": features,
         "features_clear": n_clear,
         "common_clear": n_common,
-        "notes": []
-        if same
-        else ["The runs were scored under different banks: their scores and topics are not compared."],
+        "notes": [] if same else [OTHER_BANKS],
     }
     found["sentence"] = _sentence(found)
     return found
@@ -150,22 +149,13 @@ def _strongest(run: Run, features: Sequence[int]) -> list[list[int]]:
 
 def _examples(run: Run, rows: Sequence[Sequence[int]]) -> Iterator[list[Example]]:
     """Rows as they are shown."""
-    arrays, files = run.arrays(["file", "line", "sha256"]), [info["path"] for info in run.manifest["data"]]
-    details = {
-        i: {
-            "file": files[arrays["file"][i]],
-            "line": int(arrays["line"][i]),
-            "sha256": arrays["sha256"][i].tobytes().hex(),
-        }
-        for i in {i for some in rows for i in some}
-    }
-    found = reread(details.values(), run.reading)
+    found = rows_at(run, sorted({i for some in rows for i in some}))
     for some in rows:
         yield [
             {
-                "file": details[i]["file"],
-                "line": details[i]["line"],
-                "text": inert(shorten(found[details[i]["file"], details[i]["line"]].response, TEXT), keep="\n\t"),
+                "file": found[i].file,
+                "line": found[i].line,
+                "text": inert(shorten(found[i].response, TEXT), keep="\n\t"),
             }
             for i in some
         ]

@@ -21,6 +21,9 @@ from geofilter.compare.document import Change
 from geofilter.run.store import Run
 from geofilter.stats import LEVEL, difference_interval
 
+FIRED = 30
+"""rows of the smaller run in which a feature has to be expected to fire: of a rarer one the mean is far from normal"""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
@@ -46,10 +49,6 @@ class Sums:
             total += np.asarray(x.sum(0)).ravel()
             squares += np.asarray(x.multiply(x).sum(0)).ravel()
         return cls(rows, fired, total, squares)
-
-
-FIRED = 30
-"""rows of the smaller run in which a feature has to be expected to fire: of a rarer one the mean is far from normal"""
 
 
 def judged(before: Sums, after: Sums) -> Bools:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from geofilter.compare.document import Change, Comparison, Example, FeatureChange, Side
 from geofilter.compare.figures import FIRED
+from geofilter.pages import source_of, template
 from geofilter.run.reasons import NO_WORDS
-from geofilter.text import inert, markdown_cell, markdown_text, one_line, shorten
+from geofilter.text import markdown_table, markdown_text, one_line, shorten
 
 HEAD = ("what", "first", "second", "difference", "for instance")
 TOPICS = 10
@@ -44,7 +40,7 @@ def _row(one: Change) -> list[str]:
         f"{one['before']:.1%}",
         f"{one['after']:.1%}",
         f"{100 * one['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})",
-        example_said(one["examples"]),
+        _example(one["examples"]),
     ]
 
 
@@ -56,11 +52,11 @@ def _feature(one: FeatureChange) -> list[str]:
         f"{one['before']:.1%}",
         f"{one['after']:.1%}",
         f"{one['strength']:+.2f} sd ({low:+.2f} to {high:+.2f})",
-        example_said(one["examples"]),
+        _example(one["examples"]),
     ]
 
 
-def example_said(examples: list[Example]) -> str:
+def _example(examples: list[Example]) -> str:
     """The first example, on one line; empty without any."""
     if not examples:
         return ""
@@ -100,8 +96,7 @@ def markdown(found: Comparison) -> str:
     lines = ["# geofilter compare\n", f"**{markdown_text(found['sentence'])}**\n"]
     lines += [f"- {markdown_text(text)}" for text in sides(found)]
     for title, head, rows in tables(found):
-        lines += [f"\n## {title}\n", f"| {' | '.join(head)} |", f"|---|---:|---:|{'---|' * (len(head) - 3)}"]
-        lines += [f"| {' | '.join(map(markdown_cell, row))} |" for row in rows]
+        lines += [f"\n## {title}\n", *markdown_table(head, rows)]
     lines += ["", *(f"- {markdown_text(text)}" for text in notes(found))]
     return "\n".join(lines) + "\n"
 
@@ -109,26 +104,11 @@ def markdown(found: Comparison) -> str:
 def html(found: Comparison) -> str:
     """The comparison as one page that loads nothing: the content security policy allows its own style alone."""
     style = files("geofilter.compare").joinpath("templates", "compare.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _template().render(
+    return template("geofilter.compare", "compare.html.j2").render(
         c=found,
         sides=list(sides(found)),
         tables=list(tables(found)),
         notes=list(notes(found)),
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src {source_of(style)}; base-uri 'none'; form-action 'none'",
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("geofilter.compare"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_inert,
-    )  # fmt: skip
-    return environment.get_template("compare.html.j2")
-
-
-def _inert(value: Any) -> Any:
-    """A text with its control characters shown as marks; file names and rows are data too."""
-    return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -11,8 +11,7 @@ import numpy.typing as npt
 from geofilter.arrays import F32, Positions
 from geofilter.bank.search import ExactSearch
 from geofilter.cut.cut import by_score
-from geofilter.rows.records import Row
-from geofilter.run.rows import reread
+from geofilter.run.rows import rows_at
 from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors
 from geofilter.text import inert, shorten
@@ -123,26 +122,18 @@ class Inverted:
 
 
 def _rows(run: Run, found: list[tuple[int, float]]) -> list[Similar]:
-    arrays, files = run.arrays(["file", "line", "sha256", "score"]), [info["path"] for info in run.manifest["data"]]
-    rank = np.empty(len(arrays["score"]), np.int64)
-    rank[by_score(arrays["score"])] = np.arange(1, len(rank) + 1)
-    details = [
-        {
-            "file": files[arrays["file"][i]],
-            "line": int(arrays["line"][i]),
-            "sha256": arrays["sha256"][i].tobytes().hex(),
-        }
-        for i, _ in found
-    ]
-    texts: dict[tuple[str, int], Row] = reread(details, run.reading)
+    score = run.arrays(["score"])["score"]
+    rank = np.empty(len(score), np.int64)
+    rank[by_score(score)] = np.arange(1, len(rank) + 1)
+    rows = rows_at(run, [i for i, _ in found])
     return [
         {
             "similarity": round(cosine, 3),
             "rank": int(rank[i]),
-            "score": float(arrays["score"][i]),
-            "file": detail["file"],
-            "line": detail["line"],
-            "text": inert(shorten(texts[detail["file"], detail["line"]].response, TEXT), keep="\n\t"),
+            "score": float(score[i]),
+            "file": rows[i].file,
+            "line": rows[i].line,
+            "text": inert(shorten(rows[i].response, TEXT), keep="\n\t"),
         }
-        for (i, cosine), detail in zip(found, details, strict=True)
+        for i, cosine in found
     ]

@@ -144,11 +144,12 @@ class FileLabels:
         self._whys: dict[Any, str] = {}
         self._topics: dict[Any, str] = {}
         for number, entry, bad in label_lines(text):
+            key = self._key(entry, number)
             if topic := topic_of(entry):
-                self._topics[self._key(entry, number)] = topic
+                self._topics[key] = topic
             if isinstance(why := entry.get("why"), str):
-                self._whys[self._key(entry, number)] = why[:WHY_CHARS]
-            before = self._labels.setdefault(self._key(entry, number), (bad, number))
+                self._whys[key] = why[:WHY_CHARS]
+            before = self._labels.setdefault(key, (bad, number))
             if before[0] != bad:
                 raise contradictory(text, before[1], number)
 

@@ -85,7 +85,7 @@ def cut_of(record: CutRecord) -> Cut:
     return Cut.recorded(record["cut"])
 
 
-def current(run: Run) -> Cut:
+def current(run: Run) -> CutRecord:
     """The last cut of a run, of the scores that it has now.
 
     Raises:
@@ -98,7 +98,7 @@ def current(run: Run) -> Cut:
         raise InputError(f"{run.called}: not cut yet; {again}")
     if scored_anew(run, record):
         raise InputError(f"{run.called}: scored anew since it was cut; {again}")
-    return cut_of(record)
+    return record
 
 
 def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:

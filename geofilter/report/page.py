@@ -7,21 +7,19 @@ and nothing else. The script gets its data as JSON and puts every text into the 
 from __future__ import annotations
 
 import base64
-import hashlib
 import shlex
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from geofilter.bank.words import FUNCTION
 from geofilter.config import FLAGGED
+from geofilter.pages import shown, source_of, template
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
 from geofilter.report.facts import LEAST
@@ -29,7 +27,6 @@ from geofilter.report.plain import LEFT, overlap_said
 from geofilter.report.rows import MOST_LISTED, SAMPLE
 from geofilter.run.labelled import MIN_SIDE, random_of
 from geofilter.run.reasons import standing, times_short
-from geofilter.text import shorten
 
 SCRIPTS = ("base", "cut", "where", "groups", "card", "marks", "plan", "list", "compare", "start")
 """the parts of the page's script, in order"""
@@ -49,7 +46,7 @@ def html(report: Report) -> str:
     style = templates.joinpath("report.css").read_text("utf-8")
     script = "\n".join(templates.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     run = shlex.quote(report.selection.run.called)
-    return _template().render(
+    return template("geofilter.report", "report.html.j2").render(
         r=report.data,
         bars=_bars(report.data["histogram"]),
         marked=_marked,
@@ -61,26 +58,12 @@ def html(report: Report) -> str:
         left=LEFT,
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        policy=f"default-src 'none'; style-src {source_of(style)}; script-src {source_of(script)}; base-uri 'none'; "
         "form-action 'none'",
         label=f"geofilter label {run} --from labels.jsonl",
         check=f"geofilter label {run} --from labels.jsonl --no-learn",
         data=htmlsafe_json_dumps(_data(report), separators=(",", ":")),
     )
-
-
-@cache
-def _template() -> Template:
-    """The page's template; to make it a program takes longer than to fill it in."""
-    environment = Environment(
-        loader=PackageLoader("geofilter.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_inert,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _name(report: Report) -> str:
@@ -90,27 +73,14 @@ def _name(report: Report) -> str:
     return ", ".join(names[:NAMED_FILES]) + more
 
 
-def _inert(value: Any) -> Any:
-    """The value, control characters in its texts shown as marks; file names and tokens are data too."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return shorten(value, len(value))
-    if isinstance(value, list | tuple):
-        return [_inert(v) for v in value]
-    return {k: _inert(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
 def _marked(example: ShownExcerpt) -> Markup:
     """A text with the tokens in bold that a feature is strongest on."""
     out, end = Markup(), 0
     for start, stop in example["strong"]:
-        out += _inert(example["text"][end:start]) + Markup("<b>") + _inert(example["text"][start:stop]) + Markup("</b>")
+        out += shown(example["text"][end:start]) + Markup("<b>") + shown(example["text"][start:stop]) + Markup("</b>")
         end = stop
-    marked: Markup = out + _inert(example["text"][end:])
+    marked: Markup = out + shown(example["text"][end:])
     return marked
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _data(report: Report) -> dict[str, Any]:
@@ -133,10 +103,10 @@ def _data(report: Report) -> dict[str, Any]:
         "over": FLAGGED,
         "flagged": report.data["counts"]["flagged"],
         "flagged_removed": report.data["counts"]["flagged"] - report.data["controls"]["flagged"]["kept"],
-        "command": _inert(f"geofilter filter {run} --drop"),
+        "command": shown(f"geofilter filter {run} --drop"),
         "fingerprint": manifest["fingerprint"],
-        "files": [_inert(f["input"]) for f in report.data["files"]],
-        "banks": [_inert(b["name"]) for b in report.data["made_with"]["banks"]],
+        "files": [shown(f["input"]) for f in report.data["files"]],
+        "banks": [shown(b["name"]) for b in report.data["made_with"]["banks"]],
         "score": _column(a["score"], "<f4"),
         "percentile": _column(a["percentile"], "<f4"),
         "file": _column(a["file"], "<u2"),
@@ -144,7 +114,7 @@ def _data(report: Report) -> dict[str, Any]:
         "tokens": _column(a["n_tokens"].clip(max=MOST_TOKENS), "<u2"),
         "bank": _column(a["bank"], "<u1"),
         "dimensions": [
-            {"key": d.key, "title": d.title, "categories": _inert(d.categories), "ordered": d.ordered,
+            {"key": d.key, "title": d.title, "categories": shown(d.categories), "ordered": d.ordered,
              "rows": d.counts(everything), "removed": d.counts(report.selection.removed),
              "of": _column(d.of[listed], "<u1")}
             for d in report.dimensions
@@ -167,9 +137,9 @@ def _data(report: Report) -> dict[str, Any]:
             "removed_rows": n_removed,
             "chars": report.gathered.texts.chars if report.gathered.texts.shortened else 0,
         },
-        "rows": _inert(report.rows),
-        "examples": _inert(report.examples),
-        "groups": _inert(report.data["groups"]),
+        "rows": shown(report.rows),
+        "examples": shown(report.examples),
+        "groups": shown(report.data["groups"]),
         "group": _column(report.gathered.groups.of[listed], "<u2") if report.data["groups"] else "",
         "moved": {"keep": report.selection.cut.keep_groups, "drop": report.selection.cut.drop_groups},
         "cut_command": f"geofilter filter {run} {report.selection.cut.base.option}",

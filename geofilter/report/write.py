@@ -17,7 +17,7 @@ from geofilter.errors import RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
 from geofilter.report.grouped import regrouped
-from geofilter.report.last import CUT, CutRecord, current, cut_record, own_set, report_of
+from geofilter.report.last import CUT, CutRecord, current, cut_of, cut_record, own_set, report_of
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
@@ -149,10 +149,9 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
         InputError: the run has not been cut, or has been scored anew since.
         RunError: an input has changed since the scan, or what the cut has written is torn or damaged.
     """
-    cut, record = current(run), cut_record(run)
-    assert record is not None  # or there is no current one
+    record = current(run)
     written = from_json(own_bytes(report_of(run, record)))
-    selection = Selection.of(run, cut)
+    selection = Selection.of(run, cut_of(record))
     outputs = []
     for i, f in enumerate(written["files"]):
         kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))

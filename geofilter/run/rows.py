@@ -117,6 +117,22 @@ def reread(details: Iterable[Mapping[str, Any]], reading: Reading) -> dict[tuple
     return {(row.file, row.line): row for row in reread_each(details, reading)}
 
 
+def rows_at(run: Run, positions: Sequence[int]) -> dict[int, Row]:
+    """Some of a finished run's scored rows (0-based), by their positions.
+
+    Raises:
+        InputError, RunError: see `reread`; its scores are missing or damaged.
+    """
+    found, files = run.columns(RowPlaces.__slots__), [info["path"] for info in run.manifest["data"]]
+    file, line, sha256 = (found[name].take(np.array(positions, np.int64)) for name in RowPlaces.__slots__)
+    details = [
+        {"file": files[f], "line": n, "sha256": sha.tobytes().hex()}
+        for f, n, sha in zip(file.tolist(), line.tolist(), sha256, strict=True)
+    ]
+    rows = reread(details, run.reading)
+    return {at: rows[of["file"], of["line"]] for at, of in zip(positions, details, strict=True)}
+
+
 def reread_each(details: Iterable[Mapping[str, Any]], reading: Reading) -> Iterator[Row]:
     """The same one after the other, in the order in which each file has them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,8 +41,8 @@ def planned(kinds: Sequence[str], drops: Sequence[str], seeds: int, others: Coll
     Raises:
         InputError: an arm that does not exist, a drop that is no amount, or no seed.
     """
+    known = (*KINDS[2:], *others)
     for kind in kinds:
-        known = (*KINDS[2:], *others)
         if kind not in known:
             raise InputError(f"--arm {kind}: unknown; use {', '.join(known)} (full and good are always there)")
     if seeds < 1:
@@ -85,5 +85,4 @@ class Removals:
 
     def left_out(self, arm: Arm) -> float:
         """The part of the rows that a cut takes: what early takes of the training."""
-        arrays = self.run.arrays(["score", "percentile"])
-        return float(Cut.parse(arm.drop).removed(arrays["score"], arrays["percentile"]).mean())
+        return float(self.of(replace(arm, kind="score")).mean())

@@ -110,16 +110,15 @@ def gather(
     target, read_as = target_of(run, notify)
     folder = whole_model(target, offline=offline, notify=notify)
     tokenizer = tokenizer_of(folder)
-    full = encode_all(rows, tokenizer, config.max_tokens, system)
-    others = _swaps(config, run, rows)
-    found = iter(encode_all([row for row in others if row], tokenizer, config.max_tokens, system))
-    swaps = [next(found) if row else None for row in others]
-    banks = banks_of(run, target, read_as, lambda: checked_reader(target, read_as, notify), notify)
-    own = read_items(config.own_pairs, config.items) if config.own_pairs else Items((), ())
 
     def encoded(some: Sequence[Row]) -> list[Encoded]:
         return encode_all(some, tokenizer, config.max_tokens, system)
 
+    full, others = encoded(rows), _swaps(config, run, rows)
+    found = iter(encoded([row for row in others if row]))
+    swaps = [next(found) if row else None for row in others]
+    banks = banks_of(run, target, read_as, lambda: checked_reader(target, read_as, notify), notify)
+    own = read_items(config.own_pairs, config.items) if config.own_pairs else Items((), ())
     return Material(
         target, folder, loading, full, encoded(good[config.held_out :]), encoded(good[: config.held_out]),
         Budget.of(full, config.recipe), statements, encoded(answers.rows), pairs,

@@ -28,7 +28,7 @@ def scores_under(run: Run, banks: Sequence[Bank], scorer: str) -> F64:
     """(n,) the scored rows under another scorer; which of several banks counts is decided as in a scan."""
     scorers = [Scorer(bank, scorer) for bank in banks]
     parts = []
-    for shard in run.shards():
+    for shard in run.shards(tokens=False):
         shas = shard.shas()
         parts.append(np.stack([s.standard(shard.pooled, shas) for s in scorers]))
     return _largest(run, banks, np.concatenate(parts, axis=1))

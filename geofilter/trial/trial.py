@@ -29,10 +29,7 @@ from geofilter.trial.arms import Arm, planned
 from geofilter.trial.config import KINDS, TrialConfig
 from geofilter.trial.freeform import FreeForm
 from geofilter.trial.material import Material, gather
-from geofilter.trial.measures import (
-    feature_change,
-    statement_margins,
-)
+from geofilter.trial.measures import feature_change, statement_margins
 from geofilter.trial.result import FORMAT, ArmRecord, TrialAbout, TrialResult
 from geofilter.trial.summary import summarise
 from geofilter.trial.tables import write

@@ -159,6 +159,12 @@ def test_removed_rows_are_answered_in_place_and_the_others_keep_their_bytes(fold
     write_rows(base / "a.jsonl", [short])
     assert geofilter("replace", "run", "--answers", "a.jsonl", "--out", "d.jsonl", cwd=base).returncode == 2
     assert "no such file" in geofilter("replace", "run", "--answers", "none.jsonl", cwd=base).stderr
+    changed = (base / "d.jsonl").read_bytes()
+    for other in (changed.replace(b"the answer is 1", b"the answer is 2"), changed.replace(b"fool", b"food")):
+        (base / "d.jsonl").write_bytes(other)
+        done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
+        assert done.returncode == 4, done.stderr
+        assert "d.jsonl: has changed since the scan; scan it again" in done.stderr
     assert (base / "d.replaced.jsonl").read_bytes() == before
 
 

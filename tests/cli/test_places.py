@@ -214,6 +214,9 @@ def test_a_link_of_the_system_s_is_no_file_whatever_it_leads_to(tmp_path: Path):
         for place in (tmp_path / "out", Path(f"/proc/self/fd/{handle.fileno()}"), Path("/dev/stdout")):
             with pytest.raises(InputError, match="is a device, a pipe or a socket"):
                 refuse_output(place, "--out")
+    if Path("/dev/shm").is_dir():  # memory that holds files
+        refuse_output(Path("/dev/shm"), "--out", kind="folder")
+        refuse_output(Path("/dev/shm/geofilter-kept.jsonl"), "--out")
 
 
 def test_a_socket_and_a_name_with_nul(tmp_path: Path, monkeypatch):
