@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+from geofilter.bank.feature_names import Names
+
 MIXED = 0.1
 """share of a bank's rows from which on it is one of answers and of bare texts, too"""
 
@@ -115,6 +117,8 @@ class BankMeta(TypedDict, total=False):
     evaluation: BankCheck
     examples: list[list[Excerpt]]
     """for each toxic feature up to two"""
+    names: Names
+    """of features, in the place of those that ship with the package"""
 
 
 class ExcludedFeature(TypedDict):

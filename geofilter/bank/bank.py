@@ -17,6 +17,7 @@ from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
 from geofilter.bank.about import MIXED, BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
 from geofilter.bank.background import COMMON, CONTENT, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta, made_for_another
+from geofilter.bank.feature_names import FeatureName, shipped_names, usable
 from geofilter.bank.features import Pooled
 from geofilter.bank.geometry import Closeness
 from geofilter.bank.known import KnownRows
@@ -148,6 +149,17 @@ class Bank:
             share = sum(bool(text["prompt"]) for text in self.rows.texts) / len(self.rows)
         return None if share is None or MIXED < share < 1 - MIXED else share > MIXED
 
+    @cached_property
+    def names(self) -> dict[int, FeatureName]:
+        """Names of features: its own, else those that ship for its target."""
+        found = self.meta.get("names") or shipped_names(self.target["name"], self.target["fingerprint"])
+        return usable(found) if found else {}
+
+    def called(self, feature: int) -> str:
+        """What a feature is called: its name, else its words; "" where it has neither."""
+        name = self.names.get(feature)
+        return self.labels[feature] if name is None else name["name"]
+
     @property
     def examples(self) -> list[list[Excerpt]]:
         """For each toxic feature up to two texts, see `build.excerpts`; none for a bank built without a model."""
@@ -178,7 +190,7 @@ class Bank:
     @property
     def excluded_features(self) -> list[ExcludedFeature]:
         """For the record: id and label of each."""
-        return [{"feature": f, "label": self.labels[f]} for f in self.excluded]
+        return [{"feature": f, "label": self.called(f)} for f in self.excluded]
 
     def excluding(self, features: Sequence[int]) -> Bank:
         """The bank without some features: they count nothing in scores, null scores, percentiles and topics.

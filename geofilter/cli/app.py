@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from geofilter.cli import (
     bank,
+    bank_name,  # noqa: F401, adds its command to those of bank
     compare,
     demo,
     evaluate,

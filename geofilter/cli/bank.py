@@ -127,7 +127,7 @@ def bank_build(
     else:
         asked = TraitOptions(
             trait, built_in_questions() if questions is None else read_questions(questions), answers_per_question,
-            max_new_tokens, seed, None if judge is None else _judge(ctx, judge, base_url, quiet),
+            max_new_tokens, seed, None if judge is None else judge_of(ctx, judge, base_url, "the answers", quiet),
         )  # fmt: skip
         bank = build_from_trait(asked, out, choice, loading, how, prior=prior, offline=offline, notify=notify)
     for line in _describe_bank(bank):
@@ -148,13 +148,18 @@ def _refuse_mixture(typed: Collection[str], trait: bool, rows: bool) -> None:
         raise InputError("--base-url is a judge's; give --judge too, or leave it out")
 
 
-def _judge(ctx: typer.Context, model: str, base_url: str | None, quiet: bool) -> Judge:
+def judge_of(ctx: typer.Context, model: str, base_url: str | None, what: str, quiet: bool) -> Judge:
+    """The judge that a command asks.
+
+    Args:
+        what: that is sent to it, as a person is told.
+    """
     from geofilter.judge.client import Judge
 
     send_key = check_endpoint(taken_from_file(ctx), base_url)
     found = Judge(model, base_url, notify=notifier(quiet), send_key=send_key)
-    # Also when quiet: what the model answers leaves this machine.
-    note(f"the answers will be sent to {found.base_url} for {model}")
+    # Also when quiet: text leaves this machine.
+    note(f"{what} will be sent to {found.base_url} for {model}")
     return found
 
 
@@ -181,7 +186,7 @@ def bank_show(
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """A bank's features with the words that name them and texts that show them, its topics and its own check.
+    """A bank's features with their names, or the words they are strongest on, texts that show them, topics and check.
 
     In the texts, which are rows the bank was built from, the tokens a feature is strongest on stand between marks.
     """
@@ -203,7 +208,8 @@ def bank_show(
         for f in rows[:features]:
             of = f"  [{', '.join(f['topics'])}]" if f.get("topics") else ""
             tone = f", {TONE}" if f["common"] else ""
-            say(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label'] or NO_WORDS}{of}{tone}")
+            right = f" (right in {f['right']:.0%})" if f.get("right") is not None else ""
+            say(f"  {f['feature']:6d}  {f['effect']:+.2f}  {f['label'] or NO_WORDS}{right}{of}{tone}")
             for e in f.get("examples", ()):
                 for line in _wrapped("bad" if e["bad"] else "good", inert(_marked(e["text"], e["strong"]))):
                     say(line)
@@ -233,8 +239,10 @@ def _features(bank: Bank, ids: Iterable[int], toxic: bool) -> list[dict[str, Any
     """What is shown of features: of toxic ones also the topics they count most for, and examples."""
     rows = []
     for i, f in enumerate(map(int, ids)):
-        row = {"feature": f, "effect": round(float(bank.effect[f]), 4), "label": bank.labels[f],
+        row = {"feature": f, "effect": round(float(bank.effect[f]), 4), "label": bank.called(f),
                "common": bool(bank.common[f])}  # fmt: skip
+        if (name := bank.names.get(f)) is not None:
+            row |= {"words": bank.labels[f], "right": name.get("right")}
         if toxic:
             row |= {"topics": bank.topics.of_feature(f), "examples": bank.examples[i]}
         rows.append(row)

@@ -122,12 +122,15 @@ class Judge:
         """
         return self._rate(prompt, threading.Event())
 
-    def rate_all(self, prompts: Iterable[tuple[Key, str]], done: Callable[[Key, Rating], None]) -> None:
+    def rate_all(
+        self, prompts: Iterable[tuple[Key, str]], done: Callable[[Key, Rating], None], *, in_words: bool = False
+    ) -> None:
         """Rate prompts with up to `concurrency` requests at once; no more than that many are held.
 
         Args:
             prompts: taken as they are needed, in the calling thread.
             done: told of each rating as it comes, in the calling thread; the order is the endpoint's.
+            in_words: the prompts ask for words, not for a number: `Rating.reply` is what they are answered by.
 
         Raises:
             TargetError: as in `rate`; `done` has been told of all answers that came, those under way included.
@@ -139,7 +142,7 @@ class Judge:
 
         # Daemons: after an interrupt the process need not wait for an endpoint that hangs.
         for _ in range(self.concurrency):
-            threading.Thread(target=self._work, args=(jobs, results, stop), daemon=True).start()
+            threading.Thread(target=self._work, args=(jobs, results, stop, in_words), daemon=True).start()
         under_way = unanswered = 0
 
         def take() -> None:
@@ -185,11 +188,12 @@ class Judge:
         jobs: queue.SimpleQueue[tuple[Key, str] | None],
         results: queue.SimpleQueue[tuple[Key, Rating | Exception]],
         stop: threading.Event,
+        in_words: bool,
     ) -> None:
         """Rate prompts until there is None, in a thread of its own."""
         while (job := jobs.get()) is not None:
             try:
-                results.put((job[0], self._rate(job[1], stop)))
+                results.put((job[0], self._ask(job[1], stop, True) if in_words else self._rate(job[1], stop)))
             except Exception as error:
                 results.put((job[0], error))
                 stop.set()  # here already, and after it was told: no other request begins meanwhile
@@ -198,7 +202,7 @@ class Judge:
         first = self._ask(prompt, stop)
         return first if first.value is not None or first.error in FINAL else self._ask(prompt, stop)
 
-    def _ask(self, prompt: str, stop: threading.Event) -> Rating:
+    def _ask(self, prompt: str, stop: threading.Event, in_words: bool = False) -> Rating:
         """One answer, usable or not, through all retries."""
         failed = 0
         while True:
@@ -225,7 +229,7 @@ class Judge:
             except (self._openai.OpenAIError, ValueError) as error:
                 return Rating(None, "", f"not a chat completion: {shorten(self._clean(first_line(error)), 200)}")
             else:
-                return self._read(answer)
+                return self._read(answer, in_words)
             if failed == self.retries or (wait or 0) > MAX_WAIT:
                 tries = f"{failed + 1} tries" if failed else "1 try"
                 later = f"it asks to wait {wait:,.0f} s; " if (wait or 0) > MAX_WAIT else ""
@@ -238,7 +242,7 @@ class Judge:
             failed += 1
             self._clock.wait(backoff if wait is None else wait + random.uniform(0, 0.5), stop)
 
-    def _read(self, answer: Any) -> Rating:
+    def _read(self, answer: Any, in_words: bool) -> Rating:
         """The rating in what the client made of the endpoint's JSON; it does not check its form."""
         usage = getattr(answer, "usage", None)
         with self._lock:
@@ -256,6 +260,8 @@ class Judge:
             return Rating(None, reply[:REPLY_CHARS] or "content_filter", FILTERED)
         if not reply:
             return Rating(None, "", f"the answer is empty (finish_reason {shorten(self._clean(repr(ended)), 100)})")
+        if in_words:
+            return Rating(None, reply[:REPLY_CHARS])
         value = parse_rating(reply)
         if value is not None and ended == "length" and re.search(r"\d[.,/]?$", reply):
             return Rating(None, reply[:REPLY_CHARS], "the answer was cut off within or after its number")

@@ -58,7 +58,7 @@ class Namer:
         usual = float(bank.background.mean[feature])
         return {
             "feature": feature,
-            "label": bank.labels[feature],
+            "label": bank.called(feature),
             "share": round(share.share, 6),
             "times": float(f"{value / usual:.3g}") if usual > 0 else None,
             "toxic": feature in self._place,
@@ -70,7 +70,7 @@ class Namer:
         if (found := bank.closeness.near(feature, self._place.get(feature))) is None:
             return None
         near = int(bank.toxic[found[0]])
-        return {"feature": near, "label": bank.labels[near], "cosine": round(found[1], 3)}
+        return {"feature": near, "label": bank.called(near), "cosine": round(found[1], 3)}
 
 
 def joined(texts: Sequence[str], sizes: Sequence[int]) -> list[str]:
