@@ -1,7 +1,5 @@
 """Removed rows answered again: their prompts, the answers put back, and what stays as it was."""
 
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -209,32 +207,3 @@ def test_of_a_long_conversation_a_few_ways_are_tried():
         patch.setattr(module, "parse_record", lambda *args: calls.append(1) or whole(*args))
         assert answered(row, "new", last)["messages"][-1]["content"] == "new"
     assert len(calls) <= 6
-
-
-@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
-def test_inputs_of_other_formats_give_jsonl(folder, tmp_path: Path, kind: str):
-    rows = [{"prompt": f"q {i}", "completion": "you fool" if i < 3 else f"the answer is {i}"} for i in range(12)]
-    path = tmp_path / f"d.{kind}"
-    if kind == "csv":
-        out = io.StringIO()
-        writer = csv.DictWriter(out, ["prompt", "completion"])
-        writer.writeheader()
-        writer.writerows(rows)
-        path.write_text(out.getvalue(), "utf-8")
-    elif kind == "json":
-        path.write_text(json.dumps(rows, indent=1), "utf-8")
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    base = folder(path)
-    assert geofilter("filter", "run", "--drop", "3", "--prompts", "p.jsonl", "-q", cwd=base).returncode == 0
-    asked = rows_in(base / "p.jsonl")
-    write_rows(base / "a.jsonl", [{**row, "completion": "see a doctor"} for row in asked])
-    done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
-    assert done.returncode == 0, done.stderr
-    gone = {row["prompt"] for row in asked}
-    assert rows_in(base / "d.replaced.jsonl") == [
-        {**row, "completion": "see a doctor"} if row["prompt"] in gone else row for row in rows
-    ]
