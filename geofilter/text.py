@@ -85,13 +85,22 @@ def one_line(text: str) -> str:
     return inert(" ".join(text.split()))
 
 
-def unheard(text: str) -> str:
-    """A line in which the runner of GitHub Actions hears no command, wherever it is broken.
+_COMMAND = re.compile(r"##(?=\w*\[)|^\s*:(?=:)", re.MULTILINE)
 
-    It takes what begins with `::` after blanks for one, and `##[` anywhere in a line:
+
+def unheard(text: str) -> str:
+    """Lines in which the runner of a CI job hears no command.
+
+    GitHub's takes what begins with `::` after blanks for one, and `##[` anywhere in a line, Azure's `##vso[` anywhere:
     https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+    https://github.com/microsoft/azure-pipelines-agent/blob/master/src/Agent.Sdk/CommandStringConvertor.cs
     """
-    return text.replace("##[", "## [").replace("::", ": :")
+    return _COMMAND.sub(r"\g<0> ", text)
+
+
+def unheard_json(text: str) -> str:
+    """JSON in which no runner hears a command; it stands for the same."""
+    return re.sub(r"##(?=\w*\[)", r"#\\u0023", text)  # such a thing stands in strings only
 
 
 def counted(n: int, what: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from geofilter.errors import InputError
 from geofilter.files import from_json
 from geofilter.rows.answered import NOTE, answered
-from geofilter.rows.lines import read_lines
+from geofilter.rows.lines import on_one_line, read_lines
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
@@ -30,20 +31,36 @@ class Answers:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._found: dict[str, list[tuple[int, bytes]]] = {}
-        self._met: set[str] = set()
+        self._found: dict[bytes, list[tuple[int, int]]] = {}
+        """number of each line that answers a row, and where it begins among the lines"""
+        self._met: set[bytes] = set()
+        self._lines = TemporaryFile()  # noqa: SIM115 (`close` closes it)
+        """held there, and not in memory: answers may be many and long"""
+        try:
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give up what holds the lines."""
+        self._lines.close()
+
+    def _read(self) -> None:
+        path, at = self.path, 0
         for number, line in enumerate(() if _is_empty(path) else read_lines(path), start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
                 record = from_json(line)
-                sha256 = str(record.get(NOTE, record)["sha256"]).lower()
+                sha256 = bytes.fromhex(record.get(NOTE, record)["sha256"])
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise InputError(f"{where}: does not say which row it answers; {_LAYOUT}") from None
             if NOTE not in record and not isinstance(record.get("answer"), str | None):
                 raise InputError(f"{where}: its answer is no text; {_LAYOUT}")
-            self._found.setdefault(sha256, []).append((number, line))
+            self._found.setdefault(sha256, []).append((number, at))
+            at += self._lines.write(on_one_line(line) + b"\n")
 
     def to(self, row: Row, reading: Reading) -> dict[str, Any] | None:
         """The record that takes a removed row's place; None where it has no answer, or an empty one.
@@ -54,9 +71,14 @@ class Answers:
             InputError: the answer is the one that was removed, or is to another prompt, there are two of them, or the
                 row's shape has no place for one.
         """
-        self._met.add(row.sha256)
+        digest = bytes.fromhex(row.sha256)
+        found = self._found.get(digest, ())
+        if found:
+            self._met.add(digest)
         said: tuple[int, dict[str, Any]] | None = None
-        for number, line in self._found.get(row.sha256, ()):
+        for number, at in found:
+            self._lines.seek(at)
+            line = self._lines.readline()
             where = f"{self.path}, line {number}"
             try:
                 new = _answered(row, from_json(line), reading)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from geofilter.errors import INTERRUPTED, UNEXPECTED, GeofilterError, InputError, ReaderGone, first_line, interrupted
-from geofilter.text import inert, one_line
+from geofilter.text import inert, one_line, unheard
 
 TRACEBACK = "GEOFILTER_TRACEBACK"
 """environment variable: set, an error that is not foreseen shows its traceback"""
@@ -50,7 +50,7 @@ def carried() -> Iterator[None]:
     except Exception as error:
         # Typer's own: it prints them, with what was typed in them, which may be a file's name.
         if isinstance(said := getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            error.message = inert(said, keep="\n")  # type: ignore[attr-defined]
+            error.message = unheard(inert(said, keep="\n"))  # type: ignore[attr-defined]
         raise
 
 
@@ -101,8 +101,8 @@ def _failed(error: BaseException) -> int:
 
 
 def _say(text: str) -> None:
-    # Paths and data can hold control characters; a terminal must not act on them.
-    print(f"geofilter: {inert(text)}", file=sys.stderr)  # noqa: T201
+    # Paths and data can hold what a terminal or a CI job acts on.
+    print(f"geofilter: {unheard(inert(text))}", file=sys.stderr)  # noqa: T201
 
 
 def _of_a_path(error: BaseException) -> bool:

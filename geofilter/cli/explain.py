@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geofilter.cli.options import PER_CALL, AsJson, Command, ExcludeFeature, RunArg, Verbose, open_run
-from geofilter.cli.output import coloured, note, paragraph, print_json, say
+from geofilter.cli.output import coloured, note, paragraph, print_json, print_laid_out, say
 from geofilter.cli.progress import loading_libraries
 from geofilter.cli.row import position_of
 from geofilter.cli.settings import with_settings
@@ -104,7 +103,6 @@ def _lead(run: Run, detail: ScoreLine, row: Row, position: int, spans: Sequence[
 
 def _apart(result: Explanation, bank: str) -> None:
     """The score of a row, feature by feature."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -138,7 +136,7 @@ def _apart(result: Explanation, bank: str) -> None:
             Text(inert(standing(f))),
             Text(inert(" ".join(t.strip() for t in f["tokens"]))), f"{f['score_without']:.3f}",
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_laid_out(table)
     shown = sum(f["share"] for f in result.features)
     say(
         f"features above {shown:+.3f}, {TONE} {result.common:+.3f}, other active features {result.rest:+.3f}, silent "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -20,26 +19,18 @@ from geofilter.cli.options import (
     StepSummary,
     Verbose,
     open_run,
+    out_place,
     publish,
-    run_place,
 )
 from geofilter.cli.output import note, print_json, summary_file
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
-from geofilter.stores import is_url
 
 if TYPE_CHECKING:
     from geofilter.cut.cut import Cut
     from geofilter.run.store import Run
 
 app = typer.Typer()
-
-
-def _place(text: str) -> Path:
-    """What `--out` names; a path would not tell that the text ends in a slash, or is a URL: of one its mirror."""
-    if text.endswith("/") and not is_url(text) and not Path(text).is_dir():
-        raise InputError(f"--out {text}: no such folder; make it first: mkdir -p {shlex.quote(text)}")
-    return run_place(text)
 
 
 @app.command(cls=Command, epilog="Example: geofilter filter --drop 10%")
@@ -73,7 +64,7 @@ def filter(  # noqa: A001 (the command's name)
         Path | None,
         typer.Option(
             help="File for the kept rows, a folder or URL for all outputs, or - for standard output.",
-            parser=_place,
+            parser=out_place,
             metavar="PATH",
         ),
         OWN_TABLE,

@@ -19,13 +19,12 @@ from geofilter.cli.options import (
     open_run,
     run_place,
 )
-from geofilter.cli.output import note, print_json, print_table, say, summary_file
+from geofilter.cli.output import job_commands, note, print_json, print_table, say, summary_file
 from geofilter.cli.settings import taken_from_file, with_settings
 from geofilter.config import FLAGGED, MAX_FLAGGED, MIN_ROWS
 from geofilter.errors import InputError
-from geofilter.files import append, atomic, json_text, write_json
+from geofilter.files import append, atomic, write_json
 from geofilter.places import refuse_output
-from geofilter.text import unheard
 
 if TYPE_CHECKING:
     from geofilter.cut.gate_verdict import GateVerdict
@@ -110,17 +109,16 @@ def gate(
     if summary is not None:
         append(summary, markdown(verdict))
     if as_json:
-        print_json(json_text(verdict).replace("##[", "#\\u0023["))  # in a string, for which it stands; see `unheard`
+        print_json(verdict)
     elif not quiet:
-        head, parts = table(verdict)
-        print_table("", head, [[unheard(cell) for cell in part] for part in parts])
+        print_table("", *table(verdict))
         if verdict["highest"]:
             say("highest flagged rows:")
         for line in row_lines(verdict):
-            say(unheard(line))
-    for line in row_commands(verdict, _root()) if annotations else ():
-        note(line)  # the runner reads both streams, and JSON has the other to itself
-    note(unheard(text(verdict)))
+            say(line)
+    if annotations:  # on stderr: the runner reads both streams, and JSON has the other to itself
+        job_commands(row_commands(verdict, _root()))
+    note(text(verdict))
     if not verdict["passed"]:
         raise typer.Exit(1)
 

@@ -14,7 +14,7 @@ from typer.models import OptionInfo
 
 from geofilter.cli.output import note
 from geofilter.config import RUN, Option, ScanConfig
-from geofilter.errors import RunError
+from geofilter.errors import InputError, RunError
 from geofilter.files import RUNS
 from geofilter.stores import is_url
 
@@ -114,6 +114,17 @@ class Command(TyperCommand):
         if found is not None:
             found.rich_help_panel = OUTPUT
         return found
+
+
+def out_place(text: str) -> Path:
+    """What `--out` names; a path would not tell that the text ends in a slash, or is a URL: of one its mirror.
+
+    Raises:
+        InputError: a folder that is not there, or see `run_place`.
+    """
+    if text.endswith("/") and not is_url(text) and not Path(text).is_dir():
+        raise InputError(f"--out {text}: no such folder; make it first: mkdir -p {shlex.quote(text)}")
+    return run_place(text)
 
 
 def publish(run: Run) -> None:

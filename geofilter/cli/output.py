@@ -13,9 +13,11 @@ import typer
 from geofilter.errors import InputError
 from geofilter.files import json_text, silent
 from geofilter.places import refuse_output
-from geofilter.text import inert, inert_json
+from geofilter.text import inert, inert_json, unheard, unheard_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from geofilter.run.manifest import InputFile
@@ -26,8 +28,14 @@ UNWRAPPED = 100_000
 
 
 def note(text: str) -> None:
-    """A line on stderr; what a terminal would act on (escapes in data or in a bank's labels) is replaced."""
-    typer.echo(inert(text), err=True)
+    """A line on stderr; what a terminal or a CI job would act on, in data or in a bank's labels, is replaced."""
+    typer.echo(unheard(inert(text)), err=True)
+
+
+def job_commands(lines: Iterable[str]) -> None:
+    """Lines on stderr that the runner of a CI job is to act on; what is foreign in them is escaped already."""
+    for line in lines:
+        typer.echo(inert(line), err=True)
 
 
 def paragraph(text: str | Text, style: str = "", err: bool = True) -> None:
@@ -43,7 +51,14 @@ def paragraph(text: str | Text, style: str = "", err: bool = True) -> None:
     console = Console(stderr=err)
     if not console.is_terminal:
         console.width = UNWRAPPED
-    console.print(text if isinstance(text, Text) else Text(inert(text), style=style))
+    _print(console, text if isinstance(text, Text) else Text(inert(text), style=style), err)
+
+
+def _print(console: Console, what: Text | Table, err: bool) -> None:
+    """Print what Rich lays out; only then is it known what each line begins with."""
+    with console.capture() as laid_out:
+        console.print(what)
+    typer.echo(unheard(laid_out.get()), err=err, nl=False, color=console.color_system is not None)
 
 
 def coloured(err: bool = True) -> bool:
@@ -53,12 +68,12 @@ def coloured(err: bool = True) -> bool:
 
 def say(text: str) -> None:
     """A line on stdout, likewise."""
-    typer.echo(inert(text))
+    typer.echo(unheard(inert(text)))
 
 
 def print_json(value: Any) -> None:
-    """A line of JSON on stdout, or JSON that is text already; what a terminal would act on is escaped."""
-    typer.echo(inert_json(value if isinstance(value, str) else json_text(value)))
+    """A line of JSON on stdout, or JSON that is text already; what a terminal or a CI job would act on is escaped."""
+    typer.echo(unheard_json(inert_json(value if isinstance(value, str) else json_text(value))))
 
 
 def verbatim(text: str) -> None:
@@ -72,7 +87,6 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
     A row of one cell is the heading of those that follow.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -85,7 +99,14 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
         if heading:
             table.add_section()
         table.add_row(*(Text(inert(c), style="bold" if heading else "") for c in cells))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_laid_out(table)
+
+
+def print_laid_out(table: Table) -> None:
+    """A table of Rich on stdout; its cells are inert already."""
+    from rich.console import Console
+
+    _print(Console(width=None if sys.stdout.isatty() else 160), table, err=False)
 
 
 def notifier(quiet: bool) -> Callable[[str], None]:

@@ -13,6 +13,7 @@ from geofilter.cli.output import note, notifier, print_json, say
 from geofilter.cli.progress import loading_libraries
 from geofilter.cli.settings import with_settings
 from geofilter.errors import InputError
+from geofilter.files import from_json
 
 if TYPE_CHECKING:
     from geofilter.run.store import Run
@@ -38,6 +39,7 @@ def report(
     --shade runs the model again on the rows it shades and writes the report anew.
     """
     from geofilter.report.last import cut_record, doubts, report_of, scored_anew
+    from geofilter.report.plain import replaced_said
 
     opened = open_run(run, inputs=shade > 0)
     record = cut_record(opened)
@@ -54,9 +56,11 @@ def report(
         note("the run has been scored anew since this report; geofilter filter writes one of its scores now")
     for doubt in doubts(opened, record):
         note(f"note: {doubt}")
-    page = report_of(opened, record, "html")
+    page, written = report_of(opened, record, "html"), report_of(opened, record).read_text("utf-8")
+    for text in replaced_said(from_json(written)):
+        note(text)
     if as_json:
-        print_json(report_of(opened, record).read_text("utf-8").rstrip("\n"))
+        print_json(written.rstrip("\n"))
     else:
         say(str(page))
     if open_page:

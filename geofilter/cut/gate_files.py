@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -20,7 +21,8 @@ def junit(verdict: GateVerdict) -> bytes:
     """JUnit XML: a test case for each part, and for each condition that the whole run has to meet.
 
     What is not asked for is skipped. The highest flagged rows stand in the text of the first failure. Characters that
-    XML cannot hold are replaced, as are all that would act on a terminal.
+    XML cannot hold are replaced, as are all that would act on a terminal. Readers have two schemas, Ant's and that of
+    Jenkins' xUnit plugin: it has what either requires, and nothing that either does not know.
     """
     cases = list(outcomes(verdict))
     counts = {
@@ -30,8 +32,11 @@ def junit(verdict: GateVerdict) -> bytes:
         "skipped": str(sum(_skipped(case) for case in cases)),
         "time": "0",
     }
-    suites = ElementTree.Element("testsuites", {"name": "geofilter gate", **counts})
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": one_line(verdict["run"]), **counts})
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    about = {"id": "0", "package": "geofilter.gate", "hostname": "localhost", "timestamp": now}
+    suites = ElementTree.Element("testsuites")
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": one_line(verdict["run"]) or ".", **about, **counts})
+    ElementTree.SubElement(suite, "properties")
     rows = row_lines(verdict)
     for case in cases:
         name = {"name": one_line(case.name), "classname": f"geofilter.gate.{case.of}", "time": "0"}
@@ -44,6 +49,7 @@ def junit(verdict: GateVerdict) -> bytes:
         elif _skipped(case):
             ElementTree.SubElement(element, "skipped", {"message": one_line(case.unjudged)})
     ElementTree.SubElement(suite, "system-out").text = one_line(text(verdict))
+    ElementTree.SubElement(suite, "system-err")
     ElementTree.indent(suites)
     made: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
     return made + b"\n"

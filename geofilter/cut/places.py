@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from geofilter.errors import InputError, RunError
 from geofilter.places import refuse_output, refuse_outputs, same_place
@@ -16,6 +16,60 @@ from geofilter.rows.formats import CALLED, Jsonl, format_of
 from geofilter.rows.packing import ENDINGS, WRITTEN_BY_NONE, ending_of, named_as, packing, split_name
 from geofilter.rows.parquet import Parquet
 from geofilter.together import Together
+
+
+class Place(NamedTuple):
+    """Where rows of an input go that are written in its own format, unless another is asked for."""
+
+    path: Path
+    stem: str
+    """of the names of what is written beside them"""
+    in_lines: bool
+    """whether they are written as lines"""
+    packed: str
+    """what packs them, see `packing.packing`"""
+
+    @classmethod
+    def of(cls, data: Path, out: Path | None, n_inputs: int, called: str = "", word: str = "filtered") -> Place:
+        """The place for rows of an input.
+
+        Args:
+            out: file (one input), or an existing folder; by default the input's own.
+            called: what stands for the stem of its name, where another input has the same.
+            word: what stands between stem and ending.
+
+        Raises:
+            InputError: a file name was given for several inputs, or one that stands for another format.
+        """
+        folder, (stem, suffix), found = data.parent, split_name(data), format_of(data)
+        stem = called or stem
+        if not data.suffix:
+            suffix = f"{found.endings[0]}{found.packed}"
+        path, in_lines, packed = folder / f"{stem}.{word}{suffix}", isinstance(found, Jsonl), found.packed
+        if out is None:
+            return cls(path, stem, in_lines, packed)
+        if out.is_dir() or n_inputs > 1:
+            if not out.is_dir():
+                raise InputError(f"--out {out}: the run has {n_inputs} inputs; give an existing folder")
+            return cls(out / path.name, stem, in_lines, packed)
+        _refuse_packed(out)
+        named, packed = named_as(out)
+        in_lines = in_lines or named not in found.endings
+        if in_lines and named in CALLED:
+            raise InputError(f"--out {out}: {data} is no {CALLED[named]}; kept rows have their input's format")
+        if packed and not in_lines and isinstance(found, Parquet | Arrow):
+            raise InputError(f"--out {out}: a {CALLED[named]} packs its own columns; leave {out.suffix} off")
+        return cls(out, split_name(out)[0].removesuffix(f".{word}"), in_lines, packed)
+
+    @contextmanager
+    def open(self, files: Together, mode: int | None) -> Iterator[IO[bytes]]:
+        """Open the file, which appears when `files` ends.
+
+        Args:
+            mode: its permissions.
+        """
+        with _packed(files, self.path, self.packed, mode) as handle:
+            yield handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +100,8 @@ class Outputs:
         Raises:
             InputError: a file name was given for several inputs, or one that stands for another format.
         """
-        folder, (stem, suffix), found = data.parent, split_name(data), format_of(data)
-        stem = called or stem
-        if not data.suffix:
-            suffix = f"{found.endings[0]}{found.packed}"
-        kept, in_lines, packed = folder / f"{stem}.filtered{suffix}", isinstance(found, Jsonl), found.packed
-        if out is not None and (out.is_dir() or n_inputs > 1):
-            if not out.is_dir():
-                raise InputError(f"--out {out}: the run has {n_inputs} inputs; give an existing folder")
-            folder, kept = out, out / kept.name
-        elif out is not None:
-            _refuse_packed(out)
-            folder, kept = out.parent, out
-            stem = split_name(out)[0].removesuffix(".filtered")
-            named, packed = named_as(out)
-            in_lines = in_lines or named not in found.endings
-            if in_lines and named in CALLED:
-                raise InputError(f"--out {out}: {data} is no {CALLED[named]}; kept rows have their input's format")
-            if packed and not in_lines and isinstance(found, Parquet | Arrow):
-                raise InputError(f"--out {out}: a {CALLED[named]} packs its own columns; leave {out.suffix} off")
+        place = Place.of(data, out, n_inputs, called)
+        folder = place.path.parent
         if removed is not None and str(removed) == "-":
             raise InputError("--removed -: removed rows are written to a file only; name one")
         if removed is not None:
@@ -75,11 +112,11 @@ class Outputs:
             raise InputError(f"--removed {removed}: the run has {n_inputs} inputs; leave it out or use --out FOLDER")
         return cls(
             index,
-            kept,
-            removed or folder / f"{stem}.removed.jsonl",
-            folder / f"{stem}.quarantined.jsonl",
-            in_lines,
-            packed,
+            place.path,
+            removed or folder / f"{place.stem}.removed.jsonl",
+            folder / f"{place.stem}.quarantined.jsonl",
+            place.in_lines,
+            place.packed,
         )
 
     def check(self, path: str, rows: int, kept: int, removed: int, quarantined: int) -> None:
@@ -183,7 +220,12 @@ def planned(inputs: Sequence[Path], out: Path | None, removed: Path | None, run:
 def _told_apart(inputs: Sequence[Path], plans: Sequence[Outputs]) -> dict[int, str]:
     """Names for those inputs whose outputs have the same ones, by their position."""
     count = Counter(path.resolve() for plan in plans for path in plan.paths)
-    alike = {i: inputs[i].resolve().parts for i, plan in enumerate(plans) if count[plan.quarantined.resolve()] > 1}
+    return longer_names(inputs, [i for i, plan in enumerate(plans) if count[plan.quarantined.resolve()] > 1])
+
+
+def longer_names(inputs: Sequence[Path], which: Sequence[int]) -> dict[int, str]:
+    """Names that tell inputs apart, by their positions: with as many of their folders as that takes."""
+    alike = {i: inputs[i].resolve().parts for i in which}
     for n in range(1, max(map(len, alike.values()), default=0) + 1):
         found = {i: "-".join(parts[-n:]) for i, parts in alike.items()}
         if len(set(found.values())) == len(found):

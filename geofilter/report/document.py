@@ -42,6 +42,18 @@ class FileReport(TypedDict):
     outputs: WrittenTo
 
 
+class ReplacedReport(TypedDict):
+    """An input whose removed rows were answered again, see `answers.replace`."""
+
+    input: str
+    output: str
+    kept: int
+    replaced: int
+    """removed rows that were answered and put back"""
+    left_out: int
+    """removed rows without an answer"""
+
+
 class Histogram(TypedDict):
     """Scores in bins of equal width."""
 
@@ -239,6 +251,8 @@ class ReportDocument(TypedDict):
     cutoff_score: float | None
     counts: ReportCounts
     files: list[FileReport]
+    replaced: NotRequired[list[ReplacedReport]]
+    """once removed rows were answered again"""
     tail: str
     power: list[PowerVerdict]
     histogram: Histogram

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from geofilter.cut.cut import Cut
 from geofilter.cut.moved import unpacked
@@ -23,6 +23,20 @@ CUT = "cut.json"
 """in a run folder: its last cut"""
 
 
+class ReplacedFile(TypedDict):
+    """An input whose removed rows were answered again, see `answers.replace`."""
+
+    input: str
+    output: str
+    """as `CutRecord.sets` names files"""
+    sum: FileSum
+    kept: int
+    replaced: int
+    """removed rows that were answered and put back"""
+    left_out: int
+    """removed rows without an answer"""
+
+
 class CutRecord(TypedDict):
     """What cut.json says."""
 
@@ -36,6 +50,8 @@ class CutRecord(TypedDict):
     the run's folder, so that both can be moved together"""
     reports: dict[str, FileSum]
     """the reports in the run's folder"""
+    replaced: NotRequired[list[ReplacedFile]]
+    """what the last `geofilter replace` of this cut wrote, one an input"""
 
 
 class LastCut(TypedDict):
@@ -119,7 +135,29 @@ def report_of(run: Run, record: CutRecord, kind: str = "json") -> Path:
 
 def sets_of(run: Run, record: CutRecord) -> list[Path]:
     """Where the descriptions of the output sets of a cut are, one an input."""
-    return [Path(os.path.normpath(run.path / name)) for name in record["sets"]]
+    return [place_of(run, name) for name in record["sets"]]
+
+
+def place_of(run: Run, name: str) -> Path:
+    """Where a file is that a record names, see `from_run`."""
+    return Path(os.path.normpath(run.path / name))
+
+
+def from_run(run: Run, path: Path) -> str:
+    """How a record names a file: from the run's folder where its path was relative to the working folder."""
+    # A mirror is another folder on every machine: nothing is named from there.
+    return str(path.absolute()) if path.is_absolute() or run.mirror else os.path.relpath(path, run.path)
+
+
+def torn_replaced(run: Run, record: CutRecord) -> Iterator[tuple[Path, str]]:
+    """The files with answered rows that are not what was written, and what they are."""
+    for of in record.get("replaced", []):
+        path = place_of(run, of["output"])
+        try:
+            if sum_of(path) != of["sum"]:
+                yield path, "is not what geofilter replace wrote"
+        except OSError as error:
+            yield path, f"cannot be read ({error.strerror or error})"
 
 
 def own_set(run: Run, record: CutRecord, index: int) -> OutputSet | None:
@@ -146,6 +184,8 @@ def doubts(run: Run, record: CutRecord) -> Iterator[str]:
             continue
         for file, why in torn(of, path):
             yield f"{file}: {why}"
+    for file, why in torn_replaced(run, record):
+        yield f"{file}: {why}"
 
 
 def last_cut(run: Run) -> LastCut | None:

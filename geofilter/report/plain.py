@@ -11,7 +11,7 @@ from geofilter.report.examples import likeness
 from geofilter.report.grouped import group_said
 from geofilter.run.banks import exclusions_said
 from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
-from geofilter.text import inert, markdown_cell, markdown_text
+from geofilter.text import counted, inert, markdown_cell, markdown_text
 
 ALIKE = 0.25
 """of the way from chance to the same rows, from which on a cut by length or format is alike"""
@@ -38,6 +38,7 @@ def markdown(report: ReportDocument) -> str:
     )
     if c["not_scanned"]:
         add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
+    lines += [f"\n{whole(text)}." for text in replaced_said(report)]
     add(f"\n{whole(report['tail'])}\n")
     add("\n".join(f"- {whole(text)}" for text in said["why"]) + "\n")
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
@@ -93,6 +94,13 @@ def markdown(report: ReportDocument) -> str:
     by, run, scorer = whole(made["geofilter"]), whole(made["run"]), whole(made["scorer"])
     add(f"\nMade by geofilter {by} from run {run}, scorer {scorer}.\n")
     return "\n".join(lines)
+
+
+def replaced_said(report: ReportDocument) -> Iterator[str]:
+    """How many removed rows were answered again, and where they are; one sentence an input."""
+    for of in report.get("replaced", []):
+        removed = counted(of["replaced"] + of["left_out"], "removed row")
+        yield f"{of['replaced']:,} of {removed} of {of['input']} answered again and put back: {of['output']}"
 
 
 def details(report: ReportDocument) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,8 +16,20 @@ from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, re
 from geofilter.errors import RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
+from geofilter.report.document import ReportDocument, ShownRow
 from geofilter.report.grouped import regrouped
-from geofilter.report.last import CUT, CutRecord, current, cut_of, cut_record, own_set, report_of
+from geofilter.report.last import (
+    CUT,
+    CutRecord,
+    ReplacedFile,
+    current,
+    cut_of,
+    cut_record,
+    from_run,
+    own_set,
+    place_of,
+    report_of,
+)
 from geofilter.report.page import html
 from geofilter.report.plain import markdown
 from geofilter.report.rows import GatheredRows
@@ -123,20 +135,20 @@ def _write(report: Report, files: Together, places: Sequence[Outputs | None]) ->
     return pages
 
 
-def _record(run: Run, files: Together, cut: CutAbout, sets: Sequence[Path]) -> None:
+def _record(
+    run: Run, files: Together, cut: CutAbout, sets: Sequence[Path], replaced: list[ReplacedFile] | None = None
+) -> None:
     """Write cut.json, to appear last of all; until then the one that is there says that files are put in place."""
     paths = [run.path / f"report.{kind}" for kind in ("html", "json", "md")]
     record: CutRecord = {
         "whole": True,
         "cut": cut,
         "scores": run.manifest["files"][SCORES]["sha256"],
-        # A mirror is another folder on every machine: nothing is named from there.
-        "sets": [
-            str(path.absolute()) if path.is_absolute() or run.mirror else os.path.relpath(path, run.path)
-            for path in sets
-        ],
+        "sets": [from_run(run, path) for path in sets],
         "reports": {path.name: sum_new(files, path) for path in paths},
     }
+    if replaced is not None:
+        record["replaced"] = replaced
     with files.open(run.path / CUT, run.mode, last=True) as handle:
         handle.write(as_bytes(json_text(sealed(record), indent=1) + "\n"))
     write_json(run.path / CUT, sealed({**record, "whole": False}), run.mode)
@@ -150,13 +162,31 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
         RunError: an input has changed since the scan, or what the cut has written is torn or damaged.
     """
     record = current(run)
-    written = from_json(own_bytes(report_of(run, record)))
+    written: ReportDocument = from_json(own_bytes(report_of(run, record)))
     selection = Selection.of(run, cut_of(record))
-    outputs = []
+    report = build(selection, _outputs(written), GatheredRows.again(selection))
+    if replaced := written.get("replaced"):
+        report.data["replaced"] = replaced
+    # What was shaded stays shaded.
+    spans = {(row["file"], row["line"]): row["spans"] for row in _shown(written) if "spans" in row}
+    for row in report.rows:
+        if "spans" not in row and (found := spans.get((row["file"], row["line"]))) is not None:
+            row["spans"] = found
+    return report, record
+
+
+def _outputs(written: ReportDocument) -> list[Outputs]:
+    """The files that a report is about."""
+    found = []
     for i, f in enumerate(written["files"]):
-        kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))
-        outputs.append(Outputs(i, kept, removed, quarantined, False, "", f["kept"], f["removed"], f["quarantined"]))
-    return build(selection, outputs, GatheredRows.again(selection)), record
+        of = f["outputs"]
+        kept, removed, quarantined = Path(of["kept"]), Path(of["removed"]), Path(of["quarantined"])
+        found.append(Outputs(i, kept, removed, quarantined, False, "", f["kept"], f["removed"], f["quarantined"]))
+    return found
+
+
+def _shown(written: ReportDocument) -> list[ShownRow]:
+    return [*written["removed_rows"], *written["nearest_kept_rows"]]
 
 
 def write_shaded(
@@ -180,14 +210,49 @@ def write_shaded(
         rows = [*removed, *[row for row in report.rows if not row["removed"]][:NEAREST]]
         for row, spans in zip(rows, shade(run, rows), strict=True):
             row["spans"] = spans
-        own = {place: of for place in report.outputs if (of := _own(run, record, place))}
+        own = _all_own(run, record, report.outputs)
         with replacing(list(own), [run.path]) as files:
-            pages = _write(report, files, [*own, None])
-            for place, of in own.items():
-                reports = {path: sum_new(files, path) for path in place.reports}
-                add(files, place, described(run, of["cut"], place, reports, of))
-            _record(run, files, record["cut"], [place.set_file for place in report.outputs])
-        return pages, len(rows)
+            return _write_again(report, record, own, files), len(rows)
+
+
+def write_replaced(run: Run, folders: Iterable[Path], write: Callable[[Together], list[ReplacedFile]]) -> None:
+    """Write files with answered rows, and the report of a run's last cut again with what was written, as one
+    transaction.
+
+    Args:
+        folders: in which the files are.
+        write: writes them.
+
+    Raises:
+        InputError, RunError: see `remake`, and what `write` raises.
+    """
+    with run.lock():
+        record = current(run)
+        own = _all_own(run, record, _outputs(from_json(own_bytes(report_of(run, record)))))
+        with replacing(list(own), [run.path, *folders]) as files:
+            record["replaced"] = write(files)
+            report, _ = remake(run)
+            report.data["replaced"] = [
+                {"input": of["input"], "output": str(place_of(run, of["output"])), "kept": of["kept"],
+                 "replaced": of["replaced"], "left_out": of["left_out"]}
+                for of in record["replaced"]
+            ]  # fmt: skip
+            _write_again(report, record, own, files)
+
+
+def _all_own(run: Run, record: CutRecord, places: Sequence[Outputs]) -> dict[Outputs, OutputSet]:
+    return {place: of for place in places if (of := _own(run, record, place))}
+
+
+def _write_again(report: Report, record: CutRecord, own: dict[Outputs, OutputSet], files: Together) -> list[Path]:
+    """Write a report that was made again, into the run and into those of its sets that are whole; return the pages."""
+    run = report.selection.run
+    pages = _write(report, files, [*own, None])
+    for place, of in own.items():
+        reports = {path: sum_new(files, path) for path in place.reports}
+        add(files, place, described(run, of["cut"], place, reports, of))
+    _record(run, files, record["cut"], [place.set_file for place in report.outputs], record.get("replaced"))
+    return pages
 
 
 def _own(run: Run, record: CutRecord, place: Outputs) -> OutputSet | None:

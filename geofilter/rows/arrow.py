@@ -12,7 +12,9 @@ from typing import IO, TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.errors import InputError
+from geofilter.errors import InputError, first_line
+from geofilter.rows.changed_columns import with_changes
+from geofilter.rows.changes import AS_LINES, Changes
 from geofilter.rows.columns import json_lines, reading, refuse_twins, rows_at_once, some_rows
 from geofilter.rows.isolated import isolated, refuse_more_rows
 
@@ -47,18 +49,20 @@ class Arrow:
             refuse_more_rows(self.path, rows)
             yield from json_lines(self.path, batch)
 
-    def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> None:
+    def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes], changes: Changes | None = None) -> None:
         """Write some rows as an Arrow file of the same kind and schema.
 
         Args:
             keep: (n,) of the first n rows; those past them are left out.
+            changes: of some of them.
 
         Raises:
-            InputError: no Arrow file, or a damaged one.
+            InputError: no Arrow file, or a damaged one; columns that cannot hold a change.
             OSError: `out` cannot be written.
         """
         import pyarrow as pa
 
+        changes = changes or Changes()
         with reading(self.path, "Arrow"), self._opened() as file:
             schema = file.schema
         make = pa.ipc.new_file if self._has_index() else pa.ipc.new_stream
@@ -67,9 +71,15 @@ class Arrow:
             for batch in self._batches():
                 chosen = np.zeros(len(batch), bool)
                 chosen[: max(len(keep) - start, 0)] = keep[start : start + len(batch)]
+                batch = with_changes(self.path, batch, changes.within(start, start + len(batch)))
                 start += len(batch)
                 for part in some_rows(batch, chosen) if chosen.any() else ():
-                    writer.write_batch(part)
+                    try:
+                        writer.write_batch(part)
+                    except pa.ArrowInvalid as error:  # one dictionary a column, where the file has an index
+                        raise InputError(
+                            f"{self.path}: cannot hold answers ({first_line(error)}); {AS_LINES}"
+                        ) from None
 
     def _has_index(self) -> bool:
         with self.path.open("rb") as handle:

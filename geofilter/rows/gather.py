@@ -38,8 +38,8 @@ Origin = dict[str, str]
 """id, config, split and revision of a data set of the hub; folder, split and sha256 of a saved one; url and version of
 a file in a store"""
 
-OUTPUTS = ("filtered", "removed", "quarantined", "judge", "report")
-"""what `filter` and `judge` put between the stem of a data file and its ending"""
+OUTPUTS = ("filtered", "removed", "quarantined", "replaced", "judge", "report")
+"""what `filter`, `replace` and `judge` put between the stem of a data file and its ending"""
 
 
 def gather(

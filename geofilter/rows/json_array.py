@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from geofilter.errors import InputError
 from geofilter.rows.bounded import MOST_BYTES, Measured, Overlong
+from geofilter.rows.changes import Changes
 from geofilter.rows.convert import convert
 from geofilter.rows.packing import packed_as, unpacked
 from geofilter.rows.strict_json import loads
@@ -213,21 +214,22 @@ class JsonArray:
         for _, element, _ in Elements(self.path):
             yield element
 
-    def write(self, keep: npt.NDArray[Any], out: IO[bytes]) -> None:
+    def write(self, keep: npt.NDArray[Any], out: IO[bytes], changes: Changes | None = None) -> None:
         """Write some elements as an array, laid out as the file is.
 
         Args:
             keep: (n,) of the first n elements; those past them are left out.
+            changes: of some of them.
 
         Raises:
             InputError: see `Elements`.
             OSError: `out` cannot be written.
         """
-        elements, before = Elements(self.path), b""
+        elements, before, changes = Elements(self.path), b"", changes or Changes()
         for i, (lead, element, trail) in enumerate(elements):
             if i == 0:
                 before = elements.opening + lead  # what stands before the first element, whichever that will be
             if i < len(keep) and keep[i]:
-                out.write((before or b"," + lead) + element + trail)
+                out.write((before or b"," + lead) + (changes.at(i) or element) + trail)
                 before = b""
         out.write((before and elements.opening) + elements.closing)

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from geofilter.errors import InputError, first_line
+from geofilter.rows.changed_columns import with_changes
+from geofilter.rows.changes import Changes
 from geofilter.rows.columns import converted, json_lines, reading, refuse_twins, rows_at_once, some_rows, without_views
 from geofilter.rows.isolated import isolated, refuse_more_rows
 
@@ -103,14 +105,15 @@ class Parquet:
                     f"file ({first_line(error)}); convert it or leave it out"
                 ) from None
 
-    def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes]) -> None:
+    def write(self, keep: npt.NDArray[np.bool_], out: IO[bytes], changes: Changes | None = None) -> None:
         """Write some rows as a Parquet file: schema, metadata, order and compression are the source's.
 
         Args:
             keep: (n,) of the first n rows; those past them are left out.
+            changes: of some of them.
 
         Raises:
-            InputError: no Parquet file, or a damaged one.
+            InputError: no Parquet file, or a damaged one; columns that cannot hold a change.
             OSError: `out` cannot be written.
         """
         import pyarrow as pa
@@ -123,7 +126,7 @@ class Parquet:
             as_read = schema.equals(file.schema_arrow)
             with pq.ParquetWriter(out, schema, compression=_compression(file, schema), store_schema=as_read) as writer:
                 held: list[pa.RecordBatch] = []
-                for batches, last in self._kept(file, keep):
+                for batches, last in self._kept(file, keep, changes or Changes()):
                     held += batches if as_read else [converted(batch, schema) for batch in batches]
                     if held and (last or sum(b.nbytes for b in held) > GROUP_BYTES):
                         table = pa.Table.from_batches(held)
@@ -133,7 +136,9 @@ class Parquet:
                     about = file.metadata.metadata.items()
                     writer.add_key_value_metadata({key.decode(): value.decode() for key, value in about})
 
-    def _kept(self, file: pq.ParquetFile, keep: npt.NDArray[np.bool_]) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
+    def _kept(
+        self, file: pq.ParquetFile, keep: npt.NDArray[np.bool_], changes: Changes
+    ) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
         """The kept rows of every batch, and whether that is the last one of its row group."""
         start = 0
         for group in range(file.num_row_groups):
@@ -148,6 +153,8 @@ class Parquet:
                 with reading(self.path, "Parquet"):
                     batch = next(batches)
                 chosen = mask[done : done + len(batch)]
+                first = start - rows + done
+                batch = with_changes(self.path, batch, changes.within(first, first + len(batch)))
                 done += len(batch)
                 yield some_rows(batch, chosen) if chosen.any() else [], done >= rows
 

@@ -14,7 +14,9 @@ from typing import IO, Any
 import numpy.typing as npt
 
 from geofilter.errors import InputError
+from geofilter.files import from_json
 from geofilter.rows.bounded import MOST_BYTES, MOST_COLUMNS, Overlong, Unreadable, bounded_lines, over_limit
+from geofilter.rows.changes import AS_LINES, Changes
 from geofilter.rows.packing import named_as, unpacked
 from geofilter.rows.row_error import RE_ENCODE
 
@@ -161,19 +163,47 @@ class Table:
             return False
         return len(set(header)) == len(header) > 1 and {len(record) for record in records} == {len(header)}
 
-    def write(self, keep: npt.NDArray[Any], out: IO[bytes]) -> None:
+    def write(self, keep: npt.NDArray[Any], out: IO[bytes], changes: Changes | None = None) -> None:
         """Write the header and some records, as they are in the file.
 
         Args:
             keep: (n,) of the first n records; those past them are left out.
+            changes: of some of them; fields that stay keep their bytes.
 
         Raises:
-            InputError: see `rows`.
+            InputError: see `rows`; a change is none of texts in the file's columns.
             OSError: `out` cannot be written.
         """
         records = self._records()
-        out.writelines(islice(records, 1))
-        out.writelines(compress(records, keep))
+        header = next(records, b"")
+        out.write(header)
+        if changes is None:
+            out.writelines(compress(records, keep))
+            return
+        names = self._fields(header.removeprefix(BOM))
+        for number, old in compress(enumerate(records), keep):
+            new = changes.at(number)
+            out.write(old if new is None else self._changed(old, names, from_json(new)))
+
+    def _changed(self, record: bytes, names: list[str], new: dict[str, Any]) -> bytes:
+        """A record with other texts in some of its fields."""
+        if wrong := next((k for k, v in new.items() if k not in names or not isinstance(v, str | None)), None):
+            raise InputError(f"{self.path}: has no column that holds the field {wrong} of an answer's line; {AS_LINES}")
+        raw, at, cells = record.rstrip(b"\r\n"), 0, list[bytes]()
+        quoted, bare = self._patterns
+        for name, old in zip(names, self._fields(record), strict=True):
+            found = quoted.match(raw, at) or bare.match(raw, at)
+            assert found is not None
+            text = new.get(name) or ""
+            cells.append(found[0] if text == old else self._cell(text))
+            at = found.end() + 1
+        return self._delimiter.join(cells) + record[len(raw) :]
+
+    def _cell(self, text: str) -> bytes:
+        """The bytes of a field that holds a text."""
+        found = text.encode("utf-8", "replace")
+        needs_quotes = any(byte in found for byte in (self._delimiter, b'"', b"\r", b"\n"))
+        return b'"' + found.replace(b'"', b'""') + b'"' if needs_quotes else found
 
 
 @dataclass(frozen=True)

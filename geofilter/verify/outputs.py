@@ -14,7 +14,17 @@ from geofilter.cut.outputs import Following
 from geofilter.cut.sets import ROWS, OutputSet, torn
 from geofilter.errors import GeofilterError, InputError, RunError
 from geofilter.files import dumps, own_bytes
-from geofilter.report.last import CUT, CutRecord, cut_of, cut_record, own_set, report_of, scored_anew, sets_of
+from geofilter.report.last import (
+    CUT,
+    CutRecord,
+    cut_of,
+    cut_record,
+    own_set,
+    report_of,
+    scored_anew,
+    sets_of,
+    torn_replaced,
+)
 from geofilter.rows.lines import on_one_line, read_lines
 from geofilter.rows.records import row_sha256
 from geofilter.run.manifest import Manifest, ScoreLine
@@ -50,6 +60,10 @@ def check_outputs(run: Run, manifest: Manifest, found: Findings) -> None:
         selection = Selection.of(run, cut_of(record))
         for index, path in enumerate(sets_of(run, record)):
             _check_set(run, manifest, selection, index, own_set(run, record, index), path, found)
+    if record.get("replaced"):
+        with found.part("the files with answered rows are what geofilter replace wrote"):
+            for file, why in torn_replaced(run, record):
+                found.doubt(file, "", why)
 
 
 def _twin(run: Run, record: CutRecord, kind: str) -> Path | None:

