@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from geofilter.bank.words import BETWEEN
+from geofilter.cut.mask import MaskReport
 from geofilter.report.content import BINS
 from geofilter.report.document import Controls, Explained, Histogram, ReportDocument
 from geofilter.report.examples import likeness
 from geofilter.report.grouped import group_said
 from geofilter.run.banks import exclusions_said
 from geofilter.run.reasons import NO_WORDS, TONE, standing, times_short
-from geofilter.text import inert, markdown_cell, markdown_text
+from geofilter.text import counted, inert, markdown_cell, markdown_text
 
 ALIKE = 0.25
 """of the way from chance to the same rows, from which on a cut by length or format is alike"""
@@ -43,6 +44,8 @@ def markdown(report: ReportDocument) -> str:
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
+    if mask := report.get("mask"):
+        add(f"\n{whole(mask_said(mask))}")
     if labels := report.get("labels"):
         add("\n## Labelled rows\n")
         add("| rows | number | removed |\n|---|---:|---:|")
@@ -128,6 +131,15 @@ def overlap_said(control: Controls) -> str:
     if overlap[worst] > chance + ALIKE * (1 - chance):
         return f"The score may go by length or format here, and not by harm: {most}."
     return f"Length and format alone do not make this cut: at most, {most}."
+
+
+def mask_said(mask: MaskReport) -> str:
+    """What a mask leaves out of the kept rows."""
+    share = mask["tokens"] / mask["of"] if mask["of"] else 0
+    return (
+        f"Loss mask: {mask['tokens']:,} of {mask['of']:,} response tokens of the kept rows ({share:.1%}) are to be "
+        f"left out of the loss, in {counted(mask['rows'], 'row')} above a score of {mask['above']:g}."
+    )
 
 
 def _explained(explained: Explained) -> str:
