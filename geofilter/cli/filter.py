@@ -126,6 +126,8 @@ def filter(  # noqa: A001 (the command's name)
     place = opened.path if piped else out
     if prompts is not None:
         refuse_place(opened, prompts, place, removed)
+    if mask is not None and prompts is not None and mask.resolve() == prompts.resolve():
+        raise InputError(f"--mask {mask}: --prompts takes this place too; give another name")
     masked = _mask(opened, mask, mask_above, place, removed)
     filtered = filter_run(
         opened, cut, place, removed, keep_groups=keep_group or (), drop_groups=drop_group or (), mask=masked
