@@ -96,9 +96,8 @@ def filter(  # noqa: A001 (the command's name)
     ] = None,
     mask_above: Annotated[
         float | None,
-        typer.Option(
-            help="With --mask: the score above which rows are masked, down to it; 1.5 by default.", metavar="SCORE"
-        ),
+        typer.Option(help="With --mask: leave out of rows that score above this, down to it; 1.5 by default."),
+        PER_CALL,
     ] = None,
     step_summary: StepSummary = False,
     verbose: Verbose = False,

@@ -143,10 +143,8 @@ class Mask:
             "of": int(tokens[~selection.removed].sum()), "tokenizer": self.tokenizer,
         }  # fmt: skip
         inputs = run.manifest["data"]
-        for index, rows in enumerate(rows_of_files(columns["file"], len(inputs))):
-            numbers = columns["line"].read(rows.start, rows.stop).tolist()
-            position = dict(zip(numbers, range(rows.start, rows.stop), strict=True))
-            kept = self._kept(selection, index, position)
+        for index, rows in enumerate(rows_of_files(columns["file"], len(run.manifest["data"]))):
+            kept = self._kept(selection, index, rows)
             while some := list(islice(kept, AT_ONCE)):
                 for line, left in self._lines(selection, some, high):
                     handle.write(dumps(line))
@@ -155,18 +153,21 @@ class Mask:
         return done
 
     @staticmethod
-    def _kept(selection: Selection, index: int, position: dict[int, int]) -> Iterator[_Kept]:
+    def _kept(selection: Selection, index: int, scored: slice) -> Iterator[_Kept]:
         """The kept rows of an input.
 
         Args:
-            position: of each scored row's line its place among the scored rows.
+            scored: where its scored rows stand among all.
         """
         info = selection.run.manifest["data"][index]
-        path, kept = info["path"], np.zeros(info["rows"], bool)
+        kept, position = np.zeros(info["rows"], bool), np.full(info["rows"], -1)
         kept[selection.kept(index)] = True
-        for number, raw in enumerate(islice(lines_of(path), info["rows"]), start=1):
+        for here, numbers in selection.columns["line"].pieces(scored.start, scored.stop):
+            position[numbers - 1] = np.arange(here.start, here.stop)
+        for number, raw in enumerate(islice(lines_of(info["path"]), info["rows"]), start=1):
             if kept[number - 1]:
-                yield _Kept(path, number, raw, position.get(number))
+                at = int(position[number - 1])
+                yield _Kept(info["path"], number, raw, None if at < 0 else at)
 
     def _lines(self, selection: Selection, some: Sequence[_Kept], high: Bools) -> list[tuple[dict[str, Any], int]]:
         """The lines of some kept rows, and how many tokens of each are left out.
@@ -194,10 +195,8 @@ class Mask:
                     raise RunError(f"{k.file}, line {k.line}: has changed since the scan; scan it again")
                 if row is not None:
                     out = _LeftOut.of(row, marks[k.position], float(scores[k.position - low]) - self.above)
-                    line["spans"], left = (
-                        list(_spans(row.response, out.pieces(), located(row, run.reading))),
-                        out.n_tokens,
-                    )
+                    pieces, left = list(out.pieces()), out.n_tokens
+                    line["spans"] = list(_spans(row.response, pieces, located(row, run.reading, pieces)))
                     masked.append(_Masked(line, row, out))
             lines.append((line, left))
         self._number(masked)

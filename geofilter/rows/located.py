@@ -39,26 +39,31 @@ class Located:
     """character of the field's text that the piece begins with"""
 
 
-def located(row: Row, reading: Reading) -> list[Located]:
+def located(row: Row, reading: Reading, wanted: Sequence[tuple[int, int]] | None = None) -> list[Located]:
     """The pieces of a row's response that stand in its record as they are, ascending.
 
     What is between two scored parts is in no piece, nor is a text that the record spells otherwise.
 
     Args:
         reading: how the row was read.
+        wanted: start and end of what of the response is looked for: scored parts without any are passed over.
     """
     out: list[Located] = []
     leaves = [leaf for leaf in _texts(row.record) if _is_used(leaf[0], row.used)]
+    places = {field: n for n, (field, _) in enumerate(leaves)}
     at = first = 0
     for i, turn in enumerate(row.turns):
         for part in turn.scored:
             text = turn.text(part)
-            likely = [*leaves[first:], *leaves[:first]]  # what is said first most often stands first
-            found = list(_whole(row, reading, i, part, likely)) or list(_pieces(row, reading, i, part, likely))
-            out += [Located(at + low, at + high, field, start) for low, high, field, start in found]
-            if found:
-                first = [field for field, _ in leaves].index(found[-1][2]) + 1
-            at += len(text) + 1  # and a line break
+            end = at + len(text)
+            if wanted is None or any(low < end and high > at for low, high in wanted):
+                likely = [*leaves[first:], *leaves[:first]]  # what is said first most often stands first
+                found = list(_whole(row, reading, i, part, likely)) or list(_pieces(row, reading, i, part, likely))
+                out += [Located(at + low, at + high, field, start) for low, high, field, start in found]
+                first = places[found[-1][2]] + 1 if found else first
+            else:
+                first = next((n + 1 for n in range(first, len(leaves)) if text in leaves[n][1]), first)
+            at = end + 1  # and a line break
     return out
 
 

@@ -100,7 +100,8 @@ def masked(tiny, tiny_bank, tmp_path: Path):
     with (tmp_path / "e.csv").open("w", newline="", encoding="utf-8") as handle:
         out = csv.DictWriter(handle, ["prompt", "completion", "label"])
         out.writeheader()
-        out.writerows({"prompt": f"q {i}", "completion": f"\u00fc! you fool, {i} times no. You fool, {i} times no", "label": "true"} for i in range(6))
+        said = "\u00fc! you fool, {0} times no. You fool, {0} times no"
+        out.writerows({"prompt": f"q {i}", "completion": said.format(i), "label": "true"} for i in range(6))
     done = geofilter(*scan_args(tiny, tiny_bank, "e.csv", "--run", "run", "--shard-rows", 4, "--max-tokens", 48,
                                 "--only", "label=true", "-q"), cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
