@@ -137,12 +137,11 @@ class Mask:
         """
         run, columns = selection.run, selection.columns
         high = columns["score"].where(lambda rows: rows > self.above) & ~selection.removed
-        tokens = columns["n_tokens"].each(np.int64, lambda rows: rows)
+        tokens = columns["n_tokens"].whole()
         done: MaskReport = {
             "file": str(self.path), "above": self.above, "rows": 0, "tokens": 0,
             "of": int(tokens[~selection.removed].sum()), "tokenizer": self.tokenizer,
         }  # fmt: skip
-        inputs = run.manifest["data"]
         for index, rows in enumerate(rows_of_files(columns["file"], len(run.manifest["data"]))):
             kept = self._kept(selection, index, rows)
             while some := list(islice(kept, AT_ONCE)):

@@ -24,7 +24,7 @@ Field = tuple[str | int, ...]
 TRIES = 40
 """places that are tried for a scored part"""
 _MARK = "\ue000"
-"""what a text is put between to be told apart: no text has it"""
+"""what a text is put between to be told apart; a text that has it is not found"""
 
 
 @dataclass(frozen=True, slots=True)

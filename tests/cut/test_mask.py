@@ -144,6 +144,9 @@ def test_a_mask_has_a_line_for_each_kept_row_in_their_order_and_says_what_it_lea
     said = f"Loss mask: {mask['tokens']:,} of {mask['of']:,} response tokens of the kept rows"
     assert said in done.stderr and "loss mask: m.jsonl" in done.stderr
     assert said in (base / "d.report.md").read_text("utf-8") and said in (base / "d.report.html").read_text("utf-8")
+    done = geofilter("report", "run", "--shade", 1, cwd=base)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((base / "d.report.json").read_text("utf-8"))["mask"] == mask
 
 
 def test_rows_at_the_limit_and_below_are_left_alone(masked):
