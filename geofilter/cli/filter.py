@@ -24,10 +24,11 @@ from geofilter.cli.options import (
 )
 from geofilter.cli.output import note, print_json, summary_file
 from geofilter.cli.settings import with_settings
-from geofilter.errors import InputError
+from geofilter.errors import InputError, RunError, TargetError
 
 if TYPE_CHECKING:
     from geofilter.cut.cut import Cut
+    from geofilter.cut.mask import Mask
     from geofilter.run.store import Run
 
 app = typer.Typer()
@@ -77,6 +78,18 @@ def filter(  # noqa: A001 (the command's name)
         ),
         OWN_TABLE,
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write here what a loss should leave out of the kept rows: the sentences by which they score high."
+        ),
+        OWN_TABLE,
+    ] = None,
+    mask_above: Annotated[
+        float | None,
+        typer.Option(help="With --mask: leave out of rows that score above this, down to it; 1.5 by default."),
+        PER_CALL,
+    ] = None,
     step_summary: StepSummary = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
@@ -103,7 +116,12 @@ def filter(  # noqa: A001 (the command's name)
     place = opened.path if piped else out
     if prompts is not None:
         refuse_place(opened, prompts, place, removed)
-    filtered = filter_run(opened, cut, place, removed, keep_groups=keep_group or (), drop_groups=drop_group or ())
+    if mask is not None and prompts is not None and mask.resolve() == prompts.resolve():
+        raise InputError(f"--mask {mask}: --prompts takes this place too; give another name")
+    masked = _mask(opened, mask, mask_above, place, removed)
+    filtered = filter_run(
+        opened, cut, place, removed, keep_groups=keep_group or (), drop_groups=drop_group or (), mask=masked
+    )
     if store is not None:
         publish_sets(filtered.outputs, store.url)
     publish(opened)
@@ -120,6 +138,25 @@ def filter(  # noqa: A001 (the command's name)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)
+
+
+def _mask(run: Run, path: Path | None, above: float | None, out: Path | None, removed: Path | None) -> Mask | None:
+    """The mask that is asked for, with positions of tokens where the target's tokenizer is here."""
+    from geofilter.cut.mask import ABOVE, Mask
+
+    if path is None:
+        if above is not None:
+            raise InputError("--mask-above: goes with --mask FILE, which says where the mask is written")
+        return None
+    mask = Mask(path, ABOVE if above is None else above)
+    mask.refuse(run, out, removed)
+    from geofilter.scanning.positions import encoder
+
+    try:
+        return mask.with_tokens(*encoder(run, note))
+    except (RunError, TargetError) as error:
+        note(f"note: the mask has spans of characters alone, no positions of tokens: {error}")
+        return mask
 
 
 def _refuse_piped(run: Run, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from geofilter.cli.output import note, paragraph
 from geofilter.report.excerpt import Piece, excerpt
 from geofilter.report.grouped import group_said
-from geofilter.report.plain import details
+from geofilter.report.plain import details, mask_said
 from geofilter.text import counted, inert
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def say_filtered(filtered: Filtered, quiet: bool, verbose: bool = False, url: st
         for kind in ("kept", "removed", "quarantined"):
             if not quiet or kind != "quarantined" or o.n_quarantined:
                 note(f"{kind}: {_where_is(getattr(o, kind), url)}")
+    if mask := report.get("mask"):
+        note(f"loss mask: {mask['file']}")
     note(f"report: {_where_is(filtered.pages[0], url)}")
 
 
@@ -87,6 +89,8 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
         yield Text(f"{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file")
     for read in report["made_with"]["read"]:
         yield Text(inert(read))
+    if mask := report.get("mask"):
+        yield Text(mask_said(mask))
     if labels := report.get("labels"):
         parts = ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
         yield Text(f"removed: {parts}")

@@ -14,6 +14,7 @@ from geofilter.arrays import F32, Bools
 from geofilter.bank.bank import Bank
 from geofilter.config import FLAGGED
 from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.mask import MaskReport
 from geofilter.cut.places import Outputs
 from geofilter.errors import BankError, RunError
 from geofilter.report.composition import Dimension, dimensions
@@ -76,12 +77,15 @@ class Report:
     """the labelled rows that the rows are like"""
 
 
-def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows) -> Report:
+def build(
+    selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows, mask: MaskReport | None = None
+) -> Report:
     """Everything the report says.
 
     Args:
         outputs: the files that were written.
         gathered: the cut's rows.
+        mask: what was left out of kept rows.
     """
     run, a, removed = selection.run, selection.columns, selection.removed
     manifest = run.manifest
@@ -130,6 +134,8 @@ def build(selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRo
     }
     if labels is not None:
         data["labels"] = labels
+    if mask is not None:
+        data["mask"] = mask
     return Report(data, selection, outputs, divided, shown, gathered, examples_of(shown, banks))
 
 

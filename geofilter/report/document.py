@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 
 from geofilter.bank.about import BankAbout, Like
 from geofilter.bank.known import KnownRow
+from geofilter.cut.mask import MaskReport
 from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
 from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
@@ -262,6 +263,8 @@ class ReportDocument(TypedDict):
     """None where nothing was removed, or the scorer has no feature shares"""
     labels: NotRequired[LabelsReport]
     """where rows have labels, or a bank was learnt from some of them"""
+    mask: NotRequired[MaskReport]
+    """what the loss should leave out of kept rows, where that was asked for"""
     controls: Controls
     by_bank: dict[str, int]
     groups: list[GroupReport]

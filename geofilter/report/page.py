@@ -23,7 +23,7 @@ from geofilter.pages import shown, source_of, template
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
 from geofilter.report.facts import LEAST
-from geofilter.report.plain import LEFT, overlap_said, replaced_said
+from geofilter.report.plain import LEFT, mask_said, overlap_said, replaced_said
 from geofilter.report.rows import MOST_LISTED, SAMPLE
 from geofilter.run.labelled import MIN_SIDE, random_of
 from geofilter.run.reasons import standing, times_short
@@ -57,6 +57,7 @@ def html(report: Report) -> str:
         overlap=overlap_said(report.data["controls"]),
         left=LEFT,
         replaced=list(replaced_said(report.data)),
+        mask=mask_said(mask) if (mask := report.data.get("mask")) else "",
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src {source_of(style)}; script-src {source_of(script)}; base-uri 'none'; "

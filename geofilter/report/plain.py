@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from geofilter.bank.words import BETWEEN
+from geofilter.cut.mask import MaskReport
 from geofilter.report.content import BINS
 from geofilter.report.document import Controls, Explained, Histogram, ReportDocument
 from geofilter.report.examples import likeness
@@ -44,6 +45,8 @@ def markdown(report: ReportDocument) -> str:
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
     for f in report["files"]:
         add(f"| {cell(f['input'])} | {f['rows']:,} | {f['kept']:,} | {f['removed']:,} | {f['quarantined']:,} |")
+    if mask := report.get("mask"):
+        add(f"\n{whole(mask_said(mask))}")
     if labels := report.get("labels"):
         add("\n## Labelled rows\n")
         add("| rows | number | removed |\n|---|---:|---:|")
@@ -136,6 +139,15 @@ def overlap_said(control: Controls) -> str:
     if overlap[worst] > chance + ALIKE * (1 - chance):
         return f"The score may go by length or format here, and not by harm: {most}."
     return f"Length and format alone do not make this cut: at most, {most}."
+
+
+def mask_said(mask: MaskReport) -> str:
+    """What a mask leaves out of the kept rows."""
+    share = mask["tokens"] / mask["of"] if mask["of"] else 0
+    return (
+        f"Loss mask: {mask['tokens']:,} of {mask['of']:,} response tokens of the kept rows ({share:.1%}) are to be "
+        f"left out of the loss, in {counted(mask['rows'], 'row')} above a score of {mask['above']:g}."
+    )
 
 
 def _explained(explained: Explained) -> str:

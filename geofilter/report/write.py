@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofilter.cut.cut import Cut, Selection
+from geofilter.cut.mask import Mask, MaskReport
 from geofilter.cut.noted import begun_ahead
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
@@ -62,6 +63,7 @@ def filter_run(
     *,
     keep_groups: Sequence[int] = (),
     drop_groups: Sequence[int] = (),
+    mask: Mask | None = None,
 ) -> Filtered:
     """Cut a run: write the kept, removed and quarantined rows of every input, and the reports.
 
@@ -73,11 +75,14 @@ def filter_run(
         removed: file for the removed rows (one input).
         keep_groups: groups of rows that the cut would remove and that stay, by their numbers in the run's last report.
         drop_groups: groups of rows that it would keep and that go.
+        mask: of the kept rows, written too.
 
     Raises:
         InputError: a folder cannot be written, or options that do not fit the run.
-        RunError: the run is in use, or an input has changed since the scan.
+        RunError: the run is in use, has no shares for a mask, or an input has changed since the scan.
     """
+    if mask is not None:
+        mask.refuse(run, out, removed)
     own = out is None or os.access(run.path, os.W_OK)
     with run.lock() if own else nullcontext(), begun_ahead(run):
         selection = Selection.of(run, regrouped(run, cut, keep_groups, drop_groups))
@@ -88,9 +93,10 @@ def filter_run(
         torn_before = list(_torn_before(run, plans))
         with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
+            masked = None if mask is None else _write_mask(mask, selection, files)
             with ThreadPoolExecutor(1) as hashing:
                 known = hashing.submit(selection.sums_of_rows, files, written)
-                report = build(selection, written, gathered)
+                report = build(selection, written, gathered, masked)
                 pages = _write(report, files, [*written, None] if own else written)
                 sets = selection.sets(files, written, reports=True, known=known.result())
             for plan, of in zip(plans, sets, strict=True):
@@ -98,6 +104,11 @@ def filter_run(
             if own:
                 _record(run, files, sets[0]["cut"], [plan.set_file for plan in plans])
         return Filtered(written, report, pages, torn_before)
+
+
+def _write_mask(mask: Mask, selection: Selection, files: Together) -> MaskReport:
+    with files.open(mask.path, selection.run.mode) as handle:
+        return mask.write(selection, handle)
 
 
 def _torn_before(run: Run, plans: Sequence[Outputs]) -> Iterator[str]:
@@ -164,7 +175,7 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
     record = current(run)
     written: ReportDocument = from_json(own_bytes(report_of(run, record)))
     selection = Selection.of(run, cut_of(record))
-    report = build(selection, _outputs(written), GatheredRows.again(selection))
+    report = build(selection, _outputs(written), GatheredRows.again(selection), written.get("mask"))
     if replaced := written.get("replaced"):
         report.data["replaced"] = replaced
     # What was shaded stays shaded.
@@ -179,8 +190,7 @@ def _outputs(written: ReportDocument) -> list[Outputs]:
     """The files that a report is about."""
     found = []
     for i, f in enumerate(written["files"]):
-        of = f["outputs"]
-        kept, removed, quarantined = Path(of["kept"]), Path(of["removed"]), Path(of["quarantined"])
+        kept, removed, quarantined = (Path(f["outputs"][kind]) for kind in ("kept", "removed", "quarantined"))
         found.append(Outputs(i, kept, removed, quarantined, False, "", f["kept"], f["removed"], f["quarantined"]))
     return found
 
