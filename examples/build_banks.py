@@ -8,7 +8,7 @@ bank built anew; `pytest --long tests/test_embedded.py` reads all of the backgro
 
 from __future__ import annotations
 
-from geofilter.bank.bank import built_in_sources
+from geofilter.bank.built_in import built_in_sources
 from geofilter.build.build import BUILT_IN, BuildOptions, build, read_ordinary
 from geofilter.build.seeds import built_in_seeds
 from geofilter.config import Loading, TargetChoice

@@ -12,7 +12,8 @@ from helpers.faults import Child
 from geofilter.arrays import digests
 from geofilter.bank import learn as learning
 from geofilter.bank.background import Background
-from geofilter.bank.bank import Bank, built_in_sources
+from geofilter.bank.bank import Bank
+from geofilter.bank.built_in import built_in_sources
 from geofilter.bank.known import DIGEST, known_row
 from geofilter.bank.neighbours import Neighbours
 from geofilter.bank.scorer import Scorer

@@ -22,7 +22,7 @@ from benchmarks.score.intervals import Scored, figures
 from benchmarks.score.own import WORDS
 from benchmarks.score.sets import MODEL, SETS, Labelled, read
 from examples.evaluation_sets import draw_seeds
-from geofilter.bank.bank import built_in_sources
+from geofilter.bank.built_in import built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.bank.validate import bag_of_words
 from geofilter.build.build import BUILT_IN

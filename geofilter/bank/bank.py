@@ -3,9 +3,7 @@ of it came from. A folder of `bank.json` (readable) and `bank.safetensors` (arra
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from geofilter.arrays import F32, I32, Bools, Digests, array_sum, check_array
-from geofilter.bank.about import MIXED, BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature, Source
+from geofilter.bank.about import MIXED, BankAbout, BankMeta, BankTarget, Excerpt, ExcludedFeature
 from geofilter.bank.background import COMMON, CONTENT, OFTENER, Background
 from geofilter.bank.check import check_arrays, check_meta, made_for_another
 from geofilter.bank.feature_names import FeatureName, shipped_names, usable
@@ -26,14 +24,11 @@ from geofilter.bank.topics import Topics
 from geofilter.errors import BankError
 from geofilter.files import (
     as_bytes,
-    cache_dir,
     file_sha256,
     from_json,
     json_text,
     ordinary,
     own_bytes,
-    package_data,
-    slug,
 )
 from geofilter.sums import SEAL, sealed
 from geofilter.text import one_line
@@ -47,29 +42,6 @@ ARRAYS = "bank.safetensors"
 LEARNT_FROM, RATE, CONTENT_ON = "learnt_from.content", "rate", "content"
 """in bank.safetensors, but for banks of earlier versions"""
 CLOSENESS = tuple(field.name for field in fields(Closeness))
-
-
-def built_in_sources(name: str) -> dict[str, Source]:
-    """Say where the rows of a built-in bank come from."""
-    files = {"contrast": f"{name}.jsonl", "topics": "topics.toml", "background": "background.jsonl"}
-    return {k: {"file": v, "sha256": file_sha256(package_data("contrast", v))} for k, v in files.items()}
-
-
-def built_in_folder(name: str, target: str, fingerprint: str, precision: str, sources: Mapping[str, Source]) -> Path:
-    """Folder of a built-in bank for a target: in the package when it ships there for this target and precision, else
-    in the cache, whether it has been built or not.
-
-    Args:
-        precision: see `config.precision`.
-        sources: of its texts, each with `sha256`; part of the cache folder's name, so that new texts mean a new bank.
-    """
-    shipped = package_data("banks", target, name)
-    if (shipped / "bank.json").is_file():
-        text = json.loads((shipped / "bank.json").read_text("utf-8"))
-        if (text["target"]["fingerprint"], text["dtype"]) == (fingerprint, precision):
-            return shipped
-    texts = hashlib.sha256("".join(s["sha256"] for s in sources.values()).encode()).hexdigest()
-    return cache_dir() / "banks" / f"{slug(target)}-{fingerprint[:12]}-{precision}" / f"{name}-{texts[:12]}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from geofilter.arrays import digests
 from geofilter.bank.about import Source
-from geofilter.bank.bank import Bank, built_in_folder, built_in_sources
+from geofilter.bank.bank import Bank
+from geofilter.bank.built_in import built_in_folder, built_in_sources
 from geofilter.build.build import BuildOptions, Ordinary, build, read_ordinary
 from geofilter.build.seeds import Seed, SeedFiles, built_in_seeds
 from geofilter.config import BUILT_IN, Loading, TargetChoice
@@ -97,7 +98,7 @@ def _refuse_same(names: Sequence[str]) -> None:
 
 
 def bank_folder_for(name: str, target: Target, precision: str) -> Path:
-    """Folder of a built-in bank for a target, see `bank.built_in_folder`."""
+    """Folder of a built-in bank for a target, see `built_in.built_in_folder`."""
     return built_in_folder(name, target.name, target.fingerprint, precision, built_in_sources(name))
 
 

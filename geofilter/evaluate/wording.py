@@ -11,7 +11,8 @@ import numpy as np
 
 from geofilter.arrays import F64, Positions
 from geofilter.bank.about import BankAbout
-from geofilter.bank.bank import Bank, built_in_sources
+from geofilter.bank.bank import Bank
+from geofilter.bank.built_in import built_in_sources
 from geofilter.bank.validate import bag_of_words
 from geofilter.config import BUILT_IN
 from geofilter.evaluate.ranked import Ranked

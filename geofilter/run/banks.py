@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from geofilter.bank.about import BankAbout, ExcludedFeature
-from geofilter.bank.bank import ARRAYS, Bank, built_in_folder
+from geofilter.bank.bank import ARRAYS, Bank
+from geofilter.bank.built_in import built_in_folder
 from geofilter.config import excluded, precision
 from geofilter.errors import InputError, RunError
 from geofilter.files import file_sha256

@@ -14,7 +14,8 @@ from helpers.evaluating import KIND, SVG, error_of, line, rows_of, truth
 from helpers.runs import as_of_an_earlier_version, write_manifest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from geofilter.bank.bank import Bank, built_in_sources
+from geofilter.bank.bank import Bank
+from geofilter.bank.built_in import built_in_sources
 from geofilter.bank.scorer import Scorer
 from geofilter.build.banks import bank_folder_for
 from geofilter.evaluate.evaluate import compare, verdict
