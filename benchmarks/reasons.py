@@ -15,7 +15,7 @@ import numpy as np
 
 from geofilter.bank.geometry import NEAR
 from geofilter.bank.scorer import Scorer
-from geofilter.bank.words import BETWEEN, says_something
+from geofilter.bank.words import says_something, words_in
 from geofilter.cut.cut import Cut
 from geofilter.run.banks import find_banks
 from geofilter.run.store import Run
@@ -27,13 +27,16 @@ def figures(run: Run, cut: Cut) -> dict[str, float | int]:
     removed = np.flatnonzero(cut.removed(arrays["score"], arrays["percentile"]))
     lines = [line for _, line in run.score_lines(removed)]
     named = [feature for line in lines for feature in line["top_features"]]
-    words = np.array([sum(map(says_something, feature["label"].split(BETWEEN))) for feature in named])
+    words = np.array([sum(map(says_something, words_in(feature["label"]))) for feature in named])
+    called = {bank.name: bank.names for bank in find_banks(run)[0]}
+    tried = [feature["feature"] in called[line["bank"]] for line in lines for feature in line["top_features"]]
     explained = np.array([line["explained"] for line in lines])
     near = [feature["near"] for feature in named if feature["near"]]
     return {
         "removed rows": len(lines),
         "reasons": len(named),
         "reasons a row": round(len(named) / len(lines), 2),
+        "reasons with a tried name": round(float(np.mean(tried)), 4),
         "reasons named by a word with content": round(float((words >= 1).mean()), 4),
         "reasons named by two or more": round(float((words >= 2).mean()), 4),
         "explained, median": round(float(np.median(explained)), 4),

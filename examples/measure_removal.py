@@ -33,7 +33,11 @@ TUNING = Loading("cpu", "bfloat16")
 
 
 def run(e: Experiment, data: Path | None, work: Path, seeds: int, sum_up: bool) -> dict:
-    """Scan and trial of one experiment; `sum_up`: only of the arms that are finished."""
+    """Scan and trial of one experiment; `sum_up`: only of the arms, and the seeds, that are finished."""
+    if sum_up:
+        finished = [len(list((work / "trial" / "arms").glob(f"{arm}-seed*.json"))) for arm in ("full", "good")]
+        if not (seeds := min(seeds, *finished)):
+            raise SystemExit(f"{work}: nothing is finished; leave out --sum-up")
     work.mkdir(parents=True, exist_ok=True)
     files = prepare(e, data, work)
     done = scan(

@@ -112,8 +112,11 @@ def names(work: Path, by: str) -> None:
     told = json.loads((work / "named.json").read_text("utf-8"))
     found: dict[str, list] = {kind: [] for kind in KINDS}
     for number, of in key.items():
+        if number not in tried:
+            continue
         answers = [(bool(f), bool(a) == bool(f)) for f, a in zip(of["fires"], tried[number], strict=True)]
-        found[of["kind"]].append(scored(of["feature"], of["name"], answers))
+        name = of["name"] if of["kind"] else cleaned(told[str(of["feature"])])
+        found[of["kind"]].append(scored(of["feature"], name, answers))
     made = sorted(found[""], key=lambda n: n["feature"])
     fingerprint = banks()[0].target["fingerprint"]
     path = package_data("names", f"{TARGET}.json")
@@ -122,19 +125,22 @@ def names(work: Path, by: str) -> None:
     head = json.dumps({"fingerprint": fingerprint, "by": by}, ensure_ascii=False)[:-1]
     path.write_text(f'{head}, "features": [\n{lines}\n]}}\n', "utf-8")
     none = sum(not cleaned(text) for text in told.values())
-    (work / "features.md").write_text(table(found, len(drawn["rare"]), none), "utf-8")
+    untried = len(told) - none - len(made)
+    (work / "features.md").write_text(table(found, len(drawn["rare"]), none, untried), "utf-8")
 
 
-def table(found: dict[str, list], rare: int, none: int) -> str:
+def table(found: dict[str, list], rare: int, none: int, untried: int) -> str:
     def median(of: list) -> float:
         return float(np.median([n["right"] for n in of])) if of else float("nan")
 
     made = found[""]
     used = sum(n["right"] >= RIGHT for n in made)
-    total = len(made) + rare + none
+    total = len(made) + rare + none + untried
+    best = median([n for n in made if n["right"] >= RIGHT])
     out = [
         f"{total} features: {used} are named ({used / total:.0%}), {len(made) - used} have a name that is right in "
-        f"less than {RIGHT:.0%}, {none} have nothing in common in their pieces, {rare} fire too rarely.\n",
+        f"less than {RIGHT:.0%}, {none} have nothing in common in their pieces, {rare} fire too rarely, and the names "
+        f"of {untried} were not tried. Of those that are used the median is {best:.2f}.\n",
         markdown_row(["tried by", "features", "right, median", f"{RIGHT} or more"]),
         "|---|---:|---:|---:|",
     ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_NAME = 100
 """characters of a name"""
+QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("«", "»"))
 FIRES = 50.0
 """rating from which a judge says that a feature fires in a piece"""
 EVERY = 500
@@ -139,7 +140,11 @@ def marked(piece: Shown) -> str:
 
 def cleaned(reply: str) -> str:
     """A judge's label on one line, without quotes or a full stop around it; empty where it gives none."""
-    text = one_line(reply).strip().strip("\"'`*“”«»").removesuffix(".").strip()
+    text = one_line(reply).strip().strip("*`").removesuffix(".").strip()
+    for start, end in QUOTES:
+        inside = text[1:-1]
+        if text[:1] == start and text[-1:] == end and start not in inside and end not in inside:
+            text = inside.removesuffix(".").strip()
     return "" if not text or text.upper() == NO_NAME else shorten(text, MOST_NAME)
 
 

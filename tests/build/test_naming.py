@@ -112,7 +112,14 @@ def test_marks_stand_around_the_strongest_words():
 
 @pytest.mark.parametrize(
     ("reply", "name"),
-    [('"Words of water."', "Words of water"), ("none", ""), (" NONE ", ""), ("**a\nb**", "a b"), ("x" * 300, None)],
+    [
+        ('"Words of water."', "Words of water"),
+        ("none", ""),
+        (" NONE ", ""),
+        ("**a\nb**", "a b"),
+        ("'body', 'blood'", "'body', 'blood'"),
+        ("x" * 300, None),
+    ],
 )
 def test_a_label_is_one_short_line(reply: str, name: str | None):
     assert len(cleaned(reply)) <= 100
