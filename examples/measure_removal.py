@@ -30,6 +30,8 @@ READING = Loading("cpu", "float32")
 """of scans: the banks that ship are for float32"""
 TUNING = Loading("cpu", "bfloat16")
 """of trials: twice as fast"""
+SEEDS = 5
+"""of the plan"""
 
 
 def run(e: Experiment, data: Path | None, work: Path, seeds: int, sum_up: bool) -> dict:
@@ -66,6 +68,8 @@ def not_run(found: dict[str, dict]) -> list[str]:
         done = {(a["arm"], a["drop"]) for a in found[name]["arms"]} if name in found else set()
         wanted = [(arm, drop) for drop in e.drops for arm in e.arms] + [(arm, e.drops[0]) for arm in e.others]
         left = [f"{arm} {drop}" for arm, drop in wanted if (arm, drop) not in done]
+        if done and (seeds := len(found[name]["seeds"])) < SEEDS:
+            left.append(f"seeds from {seeds + 1} to {SEEDS}")
         if left:
             out.append(f"{e.title}: {'all arms' if not done else ', '.join(left)}")
     return out
@@ -90,7 +94,8 @@ def markdown(found: dict[str, dict]) -> str:
         data = " --data ../shared/data" * (EXPERIMENTS[name].of == "advice")
         command = f"python examples/measure_removal.py --work WORK{data} --only {name}"
         out += [f"### {result['title']}\n", f"    {command}\n"]
-        out.append(f"{result['rows']['bad']} bad and {result['rows']['good']} good rows. {result['detection']}\n")
+        counts = f"{result['rows']['bad']} bad and {result['rows']['good']} good rows, {len(result['seeds'])} seeds."
+        out.append(f"{counts} {result['detection']}\n")
         out += [f"- {text}" for text in verdicts(result)]
         for measure in result["measures"]:
             out += [
@@ -107,7 +112,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", action="append", choices=list(EXPERIMENTS))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--sum-up", action="store_true", help="fine-tune nothing more; report what is finished")
     arguments = parser.parse_args()
     for name in arguments.only or EXPERIMENTS:

@@ -20,39 +20,44 @@ PARTS = ("removal", "removal-contrast", "mechanism", "judge", "power", "speed")
 DOCS = Path(__file__).parent.parent / "docs"
 START = "<!-- {} -->\n"
 BESIDE = {
-    "random": "a random removal",
     "loss": "removal by loss per token",
     "words": "removal by a bag of words",
-    "swap": "sound answers in the rows' place",
+    "swap": "giving those rows sound answers",
     "early": "stopping early on all rows",
 }
 """arms -> how the first sentence of the page calls them"""
 
 
 def headline(removal: dict) -> str:
-    """What removal by the default score does at each drop in the main experiment, beside controls and the paper."""
-    result = removal["advice-half"]
-    out = []
-    for name, measure in result["measures"].items():
-        if not measure["measurable"]:
-            continue
-        rows = {(r["arm"], r["drop"]): r for r in measure["rows"]}
-        for drop in sorted({d for arm, d in rows if arm == "score"}, key=lambda d: float(d.rstrip("%"))):
-            score = rows["score", drop]
-            clear = score["beyond_random_interval"][0] > 0
-            out.append(
-                f"at a drop of {drop} it {change(score)}, which is {'' if clear else 'not '}clear of a random removal"
-            )
-            for arm, said in BESIDE.items():
-                if (arm, drop) in rows:
-                    out[-1] += f"; {said} {change(rows[arm, drop])}"
-        out[-1] += f" (measure: {name})"
-    text = ". And ".join(out) or "fine-tuning moves no measure enough on this model, so no drop can be judged"
-    return (
-        f"Removal by the default score, on {result['title']}, relative to fine-tuning on the full set: {text}. "
-        f"The paper (Minegishi et al., arXiv 2605.00842) has {result['paper']['reduction']:.1%} at a drop of "
-        f"{result['paper']['drop']}, on models of 2B to 27B parameters."
+    """What removal by the default score does at each drop in each experiment, beside controls and the paper."""
+    said = [f"on {result['title']}, {text}." for result in removal.values() if (text := drops(result))]
+    if not said:
+        said = ["Fine-tuning moves no measure enough on this model, so no drop can be judged."]
+    first = removal["advice-half"]["paper"]
+    paper = (
+        f"The paper (Minegishi et al., arXiv 2605.00842) has {first['reduction']:.1%} at a drop of {first['drop']}, on "
+        "models of 2B to 27B parameters."
     )
+    main, *others = said
+    lead = f"Removal by the default score, relative to fine-tuning on the full set: {main} {paper}"
+    return "\n".join([lead, "", *(f"- O{text[1:]}" for text in others)])
+
+
+def drops(result: dict) -> str:
+    """The same of one experiment, by the measure on other domains; empty where fine-tuning does not move that."""
+    measure = result["measures"]["pairs"]
+    if not measure["measurable"]:
+        return ""
+    rows = {(r["arm"], r["drop"]): r for r in measure["rows"]}
+    out = []
+    for drop in sorted({d for arm, d in rows if arm == "score"}, key=lambda d: float(d.rstrip("%"))):
+        score = rows["score", drop]
+        clear = "" if score["beyond_random_interval"][0] > 0 else "not "
+        text = f"at a drop of {drop} it {change(score)}, {clear}clear of a random removal, which "
+        text += change(rows["random", drop])
+        text += "".join(f"; {said} {change(rows[arm, drop])}" for arm, said in BESIDE.items() if (arm, drop) in rows)
+        out.append(text)
+    return "; and ".join(out)
 
 
 def main() -> None:
