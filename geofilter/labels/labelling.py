@@ -237,6 +237,8 @@ class Labelling:
             "dtype": prior.meta.get("dtype"),
             "sources": {"labels": {"bad": n_bad, "good": n_good, "by": self._by()}},
         }
+        if (names := next((p.meta["names"] for p in self.priors if "names" in p.meta), None)) is not None:
+            meta["names"] = names
         named = first_known(self.priors)
         options = LearnOptions(
             priors=self.priors, labels=named.labels, rate=prior.rate, content=named.content, meta=meta

@@ -2,6 +2,7 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,15 @@ def test_an_answer_that_fails_at_once_keeps_what_was_there(base: Path, monkeypat
     with pytest.raises(InputError, match="the judge is out"):
         list(ask(labelling, 10, fails, "judge"))
     assert [e["by"] for e in kept(base)] == ["me"]
+
+
+def test_a_learnt_bank_keeps_the_names_of_features(base: Path, monkeypatch):
+    monkeypatch.chdir(base)
+    labelling = Labelling(Run.open(Path("run")))
+    names = {"by": "me", "features": [{"feature": 3, "name": "threes"}]}
+    labelling.priors = [replace(p, meta={**p.meta, "names": names}) for p in labelling.priors]
+    for pick, row in labelling.next(30):
+        labelling.add(row, Label("fool" in row.response, "me", pick.why))
+    learnt = labelling.learn()
+    assert learnt is not None
+    assert learnt.bank.called(3) == "threes"
