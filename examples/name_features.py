@@ -10,7 +10,7 @@ WORK/named.json (feature -> name, NONE where there is nothing to name). `trials`
 pieces, shuffled, with and without the feature, of rows that the naming has not seen. Whoever is tried, without having
 seen the naming, writes WORK/tried.json (id -> list of 0 and 1, does it fire in each piece?). Mixed in, unmarked, are
 controls: the words that a feature is called by without a name, and names of other features. `names` writes the
-package's file of names and WORK/features.md.
+package's file of names, WORK/features.md and the list in docs/features.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from evaluation_sets import in_training_half
 
 from geofilter.bank.bank import Bank
-from geofilter.bank.feature_names import RIGHT
+from geofilter.bank.feature_names import RIGHT, FeatureName
 from geofilter.build.contexts import Drawn
 from geofilter.build.feature_naming import cleaned, marked, scored
 from geofilter.build.named_bank import contexts
@@ -41,6 +41,8 @@ ROWS = 400
 """of each file"""
 CONTROLS = 60
 """features that are tried with words, and with another feature's name"""
+DOCS = Path(__file__).parent.parent / "docs" / "features.md"
+START = "<!-- names -->\n"
 KINDS = {"": "names", "words": "the words it is strongest on", "other": "another feature's name"}
 
 
@@ -127,6 +129,17 @@ def names(work: Path, by: str) -> None:
     none = sum(not cleaned(text) for text in told.values())
     untried = len(told) - none - len(made)
     (work / "features.md").write_text(table(found, len(drawn["rare"]), none, untried), "utf-8")
+    page = DOCS.read_text("utf-8")
+    DOCS.write_text(page[: page.index(START)] + START + every(made), "utf-8")
+
+
+def every(made: list[FeatureName]) -> str:
+    """The section of docs/features.md that lists all names that are used."""
+    used = sorted((n for n in made if (n["right"] or 0) >= RIGHT), key=lambda n: n["feature"])
+    rows = [[str(n["feature"]), n["name"], f"{n['right']:.2f}"] for n in used]
+    head = ["## All names", "", "Those of the embedded target that are used, and the balanced accuracy of each.", ""]
+    lines = ["| feature | name | right |", "|---:|---|---:|", *(markdown_row(row) for row in rows)]
+    return "\n".join([*head, *lines]) + "\n"
 
 
 def table(found: dict[str, list], rare: int, none: int, untried: int) -> str:
