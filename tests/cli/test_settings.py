@@ -85,8 +85,8 @@ def test_where_a_command_writes_stands_in_its_table(scanned: Path):
     assert (scanned / "made" / "d.filtered.jsonl").is_file()
     settings(scanned, 'out = "made"')
     assert error(scanned, "gate") == (
-        "settings file: out says where a command writes; put it into [bank-build] or [compare] or [evaluate] or "
-        "[filter] or [judge] or [replace] or [sae-train] or [trial]"
+        "settings file: out says where a command writes; put it into [bank-build] or [bank-name] or [compare] or "
+        "[evaluate] or [filter] or [judge] or [replace] or [sae-train] or [trial]"
     )
 
 
