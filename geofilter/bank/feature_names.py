@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from geofilter.files import from_json, package_data
+from geofilter.files import from_json, package_data, slug
 from geofilter.typed import check_typed
 
 RIGHT = 0.7
@@ -49,13 +49,12 @@ def shipped_names(target: str, fingerprint: str) -> Names | None:
         target: its name.
         fingerprint: see `Target.fingerprint`.
     """
-    path = package_data("names", f"{target}.json")
+    # A bank's file may have been made by another hand.
+    path = package_data("names", f"{slug(target)}.json")
     if not path.is_file():
         return None
     text: dict[str, Any] = from_json(path.read_bytes())
-    if text.pop("fingerprint") != fingerprint:
-        return None
-    return checked_names(text)
+    return checked_names(text) if text.get("fingerprint") == fingerprint else None
 
 
 def checked_names(text: Any) -> Names:

@@ -188,7 +188,7 @@ class Contexts:
     def _shown(self, number: int, mine: npt.NDArray[np.bool_], value: F64, span: I64, highest: float) -> Shown:
         values = value[mine]
         most = float(values.max())
-        strong = sorted(map(tuple, span[mine][values >= most / 2].tolist()))
+        strong = sorted(set(map(tuple, span[mine][values >= most / 2].tolist())))
         return Shown(self.pieces[number].text, strong, most / highest)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from geofilter.bank.feature_names import FeatureName, Names
 from geofilter.build.contexts import Drawn, Shown
 from geofilter.errors import InputError
-from geofilter.files import Notify, append, dumps, from_json, own_bytes, silent
+from geofilter.files import Notify, append, dumps, from_json, own_bytes, silent, write_text
 from geofilter.judge.naming import NO_NAME, name_prompt, try_prompt
 from geofilter.judge.rows import none_usable
 from geofilter.text import one_line, shorten
@@ -50,15 +50,16 @@ class Journal:
     def __post_init__(self) -> None:
         if not self.path.is_file():
             return
-        for number, line in enumerate(own_bytes(self.path).splitlines(), start=1):
+        whole, end, _ = own_bytes(self.path).rpartition(b"\n")
+        for line in whole.splitlines():
             try:
                 told = from_json(line)
                 if told["model"] == self.model:
                     self._known[told["prompt"]] = told["value"], told["reply"]
             except (ValueError, KeyError, TypeError):
-                # The last line of a process that was killed.
-                if number == 1:
-                    raise InputError(f"{self.path}: is no list of a judge's answers; give another --out") from None
+                raise InputError(f"{self.path}: is no list of a judge's answers; give another --out") from None
+        # The last line of a process that was killed goes: the next answer would be joined to it.
+        write_text(self.path, (whole + end).decode("utf-8"))
 
     def ask(
         self, judge: Judge, prompts: Mapping[int, str], notify: Notify, *, in_words: bool

@@ -49,6 +49,8 @@ class Judged:
     """of each file, the first ones"""
     also: Sequence[int] = ()
     """features that are named beside the bank's toxic and aligned ones"""
+    of: str | None = None
+    """fingerprint of the target that these are of"""
     seed: int = 0
 
 
@@ -82,6 +84,8 @@ def name_bank(
         BankError: no such bank, made for another target, or it cannot be written.
     """
     target = resolve(choice, offline=offline, notify=notify)
+    if isinstance(how, Judged) and how.of not in (None, target.fingerprint):
+        raise InputError(f"--run: is of another target than {target.name}; give a run that was scanned with this one")
     readers: list[FeatureReader] = []
 
     def reader() -> FeatureReader:
@@ -101,7 +105,8 @@ def name_bank(
         names, mode = named_by_judge(drawn, how.judge, journal, notify), mode_of(how.data)
     named = replace(bank, name=out.resolve().name, meta={**bank.meta, "names": names})
     named.save(out, mode)
-    (out / JOURNAL).unlink(missing_ok=True)
+    if isinstance(how, Judged):
+        (out / JOURNAL).unlink(missing_ok=True)
     return named, names
 
 

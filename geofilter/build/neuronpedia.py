@@ -6,8 +6,8 @@ lines with `modelId`, `layer`, `index`, `description` and `explanationModelName`
 
 from __future__ import annotations
 
+import http.client
 import re
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,8 @@ EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
 TIMEOUT = 60
 """seconds that the export may say nothing"""
 _KEY = re.compile(r"<Key>([^<]*/batch-\d+\.jsonl\.gz)</Key>")
+_NEXT = re.compile(r"<NextContinuationToken>([^<]+)</NextContinuationToken>")
+"""of a listing that goes on"""
 BATCHES = "batch-*.jsonl.gz"
 
 
@@ -110,13 +112,18 @@ def fetched(page: str, *, offline: bool, notify: Notify) -> list[Path]:
         notify(f"fetching the explanations of {page} from {EXPORTS} ...")
         try:
             prefix = quote(f"v1/{page}/explanations/")
-            listing = _get(f"{EXPORTS}/?list-type=2&prefix={prefix}").decode("utf-8", "replace")
-            keys = _KEY.findall(listing)
+            keys, more = [], ""
+            while True:
+                listing = _get(f"{EXPORTS}/?list-type=2&prefix={prefix}{more}").decode("utf-8", "replace")
+                keys += _KEY.findall(listing)
+                if (token := _NEXT.search(listing)) is None:
+                    break
+                more = f"&continuation-token={quote(token[1], safe='')}"
             if not keys:
                 raise TargetError(f"{page}: Neuronpedia has no explanations of it; name its features with --judge")
             for key in keys:
                 (out / key.rsplit("/", 1)[1]).write_bytes(_get(f"{EXPORTS}/{quote(key)}"))
-        except (OSError, ValueError, urllib.error.URLError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise TargetError(f"{EXPORTS}: does not answer ({first_line(error)}); try again, or {by_hand}") from None
 
     place = cache_dir() / "names" / slug(page)

@@ -11,10 +11,11 @@ from geofilter.cli.bank import app, judge_of
 from geofilter.cli.options import OWN_TABLE, PER_CALL, Command, Offline, Quiet, one_of
 from geofilter.cli.output import notifier, say
 from geofilter.cli.progress import loading_libraries
-from geofilter.cli.settings import with_settings
+from geofilter.cli.settings import typed_options, with_settings
 from geofilter.config import BUILT_IN, Loading, TargetChoice
 from geofilter.errors import InputError
 
+_WITH_JUDGE = ("run", "rows", "base_url")
 _JUDGED, _NEURONPEDIA = "By a judge", "From Neuronpedia"
 
 
@@ -79,6 +80,9 @@ def bank_name(
         raise InputError("say who names the features: give --judge MODEL, --neuronpedia, or --names FILE")
     if (judge is not None) != bool(data):
         raise InputError("--judge and --data go together: pieces of these rows are what the judge sees")
+    for option in typed_options(ctx):
+        if judge is None and option in _WITH_JUDGE:
+            raise InputError(f"--{option.replace('_', '-')} goes with --judge; leave it out")
     if rows < 1:
         raise InputError(f"--rows {rows}: give 1 or more")
     with loading_libraries(quiet):
@@ -86,27 +90,32 @@ def bank_name(
         from geofilter.build.named_bank import JOURNAL, Export, Judged, name_bank, said
 
     refuse_output(out, "--out", kind="bank")
-    read = [*(data or []), *([names] if names else []), *([] if bank in BUILT_IN else [Path(bank)])]
+    read = [
+        *(data or []),
+        *([names] if names else []),
+        *([] if bank in BUILT_IN else [Path(bank) / ABOUT, Path(bank) / ARRAYS]),
+    ]
     refuse_outputs([out / file for file in (ABOUT, ARRAYS, JOURNAL)], "--out", read, named=False)
     notify = notifier(quiet)
     how: Judged | Export = Export(names)
     if judge is not None:
         pieces = f"pieces of {', '.join(map(str, data or []))}"
-        how = Judged(judge_of(ctx, judge, base_url, pieces, quiet), data or [], rows, _named_by(run))
+        how = Judged(judge_of(ctx, judge, base_url, pieces, quiet), data or [], rows, *_named_by(run))
     _, made = name_bank(bank, out, choice, loading, how, offline=offline, notify=notify)
     say(f"{out}: {said(made)}")
     if "link" in made:
         say(f"from {made['link']}, {made['by']}")
 
 
-def _named_by(run: Path | None) -> list[int]:
-    """The features that a run's reasons name."""
+def _named_by(run: Path | None) -> tuple[list[int], str | None]:
+    """The features that a run's reasons name, and the fingerprint of its target."""
     if run is None:
-        return []
+        return [], None
     import numpy as np
 
     from geofilter.run.store import Run
 
     opened = Run.open(run)
     every = np.arange(opened.manifest["counts"]["scored"])
-    return sorted({f["feature"] for _, line in opened.score_lines(every) for f in line["top_features"]})
+    named = {f["feature"] for _, line in opened.score_lines(every) for f in line["top_features"]}
+    return sorted(named), opened.manifest["target"]["fingerprint"]

@@ -23,6 +23,7 @@ from geofilter.errors import InputError, RunError
 from geofilter.files import dumps
 from geofilter.places import refuse_output
 from geofilter.rows.located import Located, located, pointer
+from geofilter.rows.packing import ending_of
 from geofilter.rows.records import Rejected, Row, parse_line, row_sha256
 from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.rows import lines_of
@@ -36,7 +37,7 @@ AT_ONCE = 512
 _NONE: dict[str, Any] = {"spans": [], "tokens": [], "ids": [], "n_tokens": None, "tokenizer": None}
 """what the line of a row says of which nothing is left out"""
 _END = re.compile(
-    r"[.!?\u2026]+[\"'\u201d\u2019)\]*_]*\s+|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019\uff09]*\s*|\n+"
+    r"(?<![.!?\u2026])[.!?\u2026]++[\"'\u201d\u2019)\]*_]*+\s++|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019\uff09]*\s*|\n+"
 )
 
 
@@ -122,6 +123,8 @@ class Mask:
                 f"{run.called}: a score by --scorer {manifest['scorer']} is not made of parts of a row; scan again "
                 "with the default scorer, then filter with --mask"
             )
+        if self.path.name == "-" or ending_of(self.path):
+            raise InputError(f"--mask {self.path}: is written as plain JSONL to a file; give a name like mask.jsonl")
         inputs = [Path(info["path"]) for info in manifest["data"]]
         refuse_output(self.path, "--mask", inputs)
         if self.path.resolve() in {p.resolve() for plan in planned(inputs, out, removed, run.path) for p in plan.paths}:

@@ -261,7 +261,8 @@ class Judge:
         if not reply:
             return Rating(None, "", f"the answer is empty (finish_reason {shorten(self._clean(repr(ended)), 100)})")
         if in_words:
-            return Rating(None, reply[:REPLY_CHARS])
+            cut = ended == "length"
+            return Rating(None, "" if cut else reply[:REPLY_CHARS], "the answer was cut off" if cut else None)
         value = parse_rating(reply)
         if value is not None and ended == "length" and re.search(r"\d[.,/]?$", reply):
             return Rating(None, reply[:REPLY_CHARS], "the answer was cut off within or after its number")

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import re
+import shutil
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +20,13 @@ from geofilter.bank.feature_names import shipped_names, usable
 from geofilter.build import neuronpedia
 from geofilter.build.contexts import FEWEST, FEWEST_TRIED, PIECE, STRONG, TRIED, Shown
 from geofilter.build.feature_naming import cleaned, marked, scored
-from geofilter.build.named_bank import contexts
+from geofilter.build.named_bank import Judged, contexts, name_bank
 from geofilter.config import Loading, TargetChoice
 from geofilter.encode.reader import FeatureReader
 from geofilter.encode.tokens import encode_row
 from geofilter.errors import InputError, TargetError
 from geofilter.files import package_data
+from geofilter.judge.client import Judge
 from geofilter.rows.records import read_rows
 from geofilter.target.resolve import resolve
 
@@ -313,6 +315,8 @@ def test_a_target_that_is_not_on_neuronpedia_is_told_so(tiny, tiny_bank: Path, t
         (["--judge", "m"], "--judge and --data go together"),
         (["--neuronpedia", "--data", "x"], "--judge and --data go together"),
         (["--judge", "m", "--data", "x", "--rows", "0"], "--rows 0: give 1 or more"),
+        (["--neuronpedia", "--run", "x"], "--run goes with --judge; leave it out"),
+        (["--neuronpedia", "--base-url", "http://x"], "--base-url goes with --judge; leave it out"),
     ],
 )
 def test_options_that_do_not_go_together(options: list[str], said: str, tmp_path: Path):
@@ -339,3 +343,28 @@ def test_the_embedded_target_has_names_and_no_other_has():
     own = replace(bank, meta={**bank.meta, "names": {"by": "me", "features": [{"feature": 3, "name": "three"}]}})
     assert own.called(3) == "three"
     assert own.called(named["feature"]) == own.labels[named["feature"]]
+
+
+def test_a_bank_of_another_hand_reads_no_other_file_for_its_names(tiny_bank: Path, tmp_path: Path):
+    bank = Bank.load(tiny_bank)
+    for name in ("../report.schema", "/etc/passwd", "smollm2-135m"):
+        assert replace(bank, target={**bank.target, "name": name}).names == {}
+
+
+def test_a_bank_is_not_written_over_itself_and_other_files_stay(tiny, tiny_bank: Path, tmp_path: Path):
+    own = Path(shutil.copytree(tiny_bank, tmp_path / "own"))
+    export = tmp_path / "names.jsonl"
+    export.write_bytes(explanations("a/b", 3))
+    done = name(own, own, tiny, "--names", export)
+    assert (done.returncode, "own" in done.stderr) == (2, True), done.stderr
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "naming.jsonl").write_text("mine")
+    assert name(own, out, tiny, "--names", export).returncode == 0
+    assert (out / "naming.jsonl").read_text() == "mine"
+
+
+def test_a_run_of_another_target_names_no_features(tiny, tiny_bank: Path, texts: Path, tmp_path: Path):
+    how = Judged(Judge("rater", "http://127.0.0.1:9/v1"), [texts], also=[3], of="another")
+    with pytest.raises(InputError, match="--run: is of another target"):
+        name_bank(str(tiny_bank), tmp_path / "o", TargetChoice(str(tiny[0]), str(tiny[1])), Loading("cpu"), how)

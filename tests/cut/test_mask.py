@@ -204,7 +204,9 @@ def test_no_loss_falls_on_what_the_example_is_told_to_leave_out(tiny, tiny_bank,
     done = geofilter("filter", "run", "--drop", 1, "--mask", "m.jsonl", "--mask-above", -1, "-q", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     tokenizer = tokenizer_of(tiny[0])
-    rows = list(script.tokenized(tmp_path / "d.filtered.jsonl", tmp_path / "m.jsonl", tokenizer))
+    rows = list(
+        script.tokenized(Run.open(tmp_path / "run"), tmp_path / "d.filtered.jsonl", tmp_path / "m.jsonl", tokenizer)
+    )
     lines = lines_of(tmp_path / "m.jsonl")
     assert len(rows) == len(lines) == 3 and any(line["tokens"] for line in lines)
     batch = script.collate(rows, tokenizer.pad_token_id)
@@ -219,8 +221,23 @@ def test_no_loss_falls_on_what_the_example_is_told_to_leave_out(tiny, tiny_bank,
         trained = tokenizer.decode(batch["input_ids"][b, 1:][on[b]])
         assert trained.count("<|im_end|>") == 2
         assert not any(s["text"] in trained for s in line["spans"])
-    args = ["--kept", "d.filtered.jsonl", "--mask", "m.jsonl", "--model", str(tiny[0]), "--steps", "1"]
+    args = ["--run", "run", "--kept", "d.filtered.jsonl", "--mask", "m.jsonl", "--model", str(tiny[0]), "--steps", "1"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train_with_mask.py", *args])
     script.main()
     assert f"3 rows, {int(on.sum())} tokens with a loss\nstep 1: loss" in capsys.readouterr().out
+
+
+def test_the_end_of_a_sentence_is_found_behind_any_number_of_marks():
+    """A row of dots ends nothing where no blank follows, and is gone through once."""
+    assert list(sentence_ends("." * 200_000 + "x"))[-1:] in ([], [200_001])
+    assert list(sentence_ends("So... Yes?! No")) == list(sentence_ends("So.   Yes?  No"))
+
+
+@pytest.mark.parametrize("place", ["-", "m.jsonl.gz"])
+def test_a_mask_is_a_plain_file(tiny, tiny_bank, place: str, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [conversation(i) for i in range(4)])
+    assert geofilter(*scan_args(tiny, tiny_bank, "--run", "run", "-q"), cwd=tmp_path).returncode == 0
+    done = geofilter("filter", "run", "--drop", 1, "--mask", place, "-q", cwd=tmp_path)
+    assert (done.returncode, "is written as plain JSONL to a file" in done.stderr) == (2, True)
+    assert not (tmp_path / place).exists()
