@@ -87,6 +87,7 @@ def markdown(found: dict[str, dict]) -> str:
         "fine-tuned on; *own_pairs*: to questions like those of the data, none of which an arm has seen. No free-form "
         "answers were judged: a model of this size is no judge (see below), and there was no other.\n",
         *(f"- {text}" for text in remarks(first)),
+        "- There is no arm by the gradient at the hook: that score was not adopted ([method.md](method.md)).",
         *(f"- Not run (the command goes on with them): {text}." for text in not_run(found)),
         "",
     ]
