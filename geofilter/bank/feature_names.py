@@ -6,9 +6,10 @@ Names belong to the features of one target, whatever the bank. Those of the embe
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 from geofilter.files import from_json, package_data, slug
+from geofilter.text import one_line
 from geofilter.typed import check_typed
 
 RIGHT = 0.7
@@ -38,8 +39,12 @@ class Names(TypedDict):
 
 
 def usable(names: Names) -> dict[int, FeatureName]:
-    """The names by feature, without those that were tried and found wanting."""
-    return {n["feature"]: n for n in names["features"] if (right := n.get("right")) is None or right >= RIGHT}
+    """The names by feature, each on one line, without those that were tried and found wanting."""
+    return {
+        n["feature"]: {**n, "name": one_line(n["name"])}
+        for n in names["features"]
+        if (right := n.get("right")) is None or right >= RIGHT
+    }
 
 
 def shipped_names(target: str, fingerprint: str) -> Names | None:
@@ -61,7 +66,7 @@ def checked_names(text: Any) -> Names:
     """What a file says, once it is known to be names.
 
     Raises:
-        TypeError: it is something else.
+        ValueError: it is something else.
     """
     check_typed(text, Names, "names")
-    return text  # type: ignore[no-any-return]
+    return cast("Names", text)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geofilter.bank.bank import Bank
+from geofilter.bank.bank import ABOUT, ARRAYS, Bank
 from geofilter.bank.feature_names import RIGHT, Names, usable
 from geofilter.build.banks import find
 from geofilter.build.contexts import FEWEST, FEWEST_TRIED, ContextCollector, Contexts, Drawn
@@ -95,16 +95,18 @@ def name_bank(
 
     (bank,) = find([name], target, precision_here(loading), reader, notify)
     if isinstance(how, Export):
-        names, mode = _exported(how, target, bank.d_sae, offline, notify), None
+        names, read = _exported(how, target, bank.d_sae, offline, notify), []
     else:
         features = sorted({*bank.toxic.tolist(), *bank.aligned.tolist(), *how.also})
         drawn = drawn_from(contexts(reader(), features, _rows(how, notify)), how.seed, notify)
         make_folder(out)
         journal = Journal(out / JOURNAL, how.judge.model)
         notify(f"{counted(requests(drawn), 'request')} at most to {how.judge.base_url}")
-        names, mode = named_by_judge(drawn, how.judge, journal, notify), mode_of(how.data)
+        names, read = named_by_judge(drawn, how.judge, journal, notify), list(how.data)
     named = replace(bank, name=out.resolve().name, meta={**bank.meta, "names": names})
-    named.save(out, mode)
+    # The bank's files hold beginnings of rows, so nobody may read the copy who may not read them.
+    assert bank.folder is not None  # it was found in one
+    named.save(out, mode_of([bank.folder / ABOUT, bank.folder / ARRAYS, *read]))
     if isinstance(how, Judged):
         (out / JOURNAL).unlink(missing_ok=True)
     return named, names
@@ -171,7 +173,7 @@ def drawn_from(found: Contexts, seed: int, notify: Notify) -> dict[int, Drawn]:
 
 def said(names: Names) -> str:
     """How many features have a name, and what the names are worth."""
-    tried = sorted(n["right"] for n in names["features"] if n.get("right") is not None)  # type: ignore[type-var]
+    tried = sorted(right for n in names["features"] if (right := n.get("right")) is not None)
     used = len(usable(names))
     if not tried:
         return f"{counted(used, 'feature')} named, by {names['by']}; how far the names are right was not tried"

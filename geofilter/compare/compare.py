@@ -112,7 +112,7 @@ def _features(
     out: list[FeatureChange] = []
     for feature in listed.tolist():
         k, other = (int(of.fired[feature]) for of in sums)
-        label = next((bank.called(feature) for bank in banks if bank.called(feature)), "")
+        label = next(filter(None, (bank.called(feature) for bank in banks)), "")
         reach = float(half[feature])
         out.append(
             {

@@ -368,3 +368,13 @@ def test_a_run_of_another_target_names_no_features(tiny, tiny_bank: Path, texts:
     how = Judged(Judge("rater", "http://127.0.0.1:9/v1"), [texts], also=[3], of="another")
     with pytest.raises(InputError, match="--run: is of another target"):
         name_bank(str(tiny_bank), tmp_path / "o", TargetChoice(str(tiny[0]), str(tiny[1])), Loading("cpu"), how)
+
+
+def test_a_copy_of_a_private_bank_is_private(tiny, tiny_bank: Path, tmp_path: Path):
+    own = Path(shutil.copytree(tiny_bank, tmp_path / "own"))
+    for file in own.iterdir():
+        file.chmod(0o600)
+    export = tmp_path / "names.jsonl"
+    export.write_bytes(explanations("a/b", 3))
+    assert name(own, tmp_path / "out", tiny, "--names", export).returncode == 0
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o600}
