@@ -18,6 +18,8 @@ SAE_DTYPES = ("float32", "bfloat16")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 SYSTEM = ("keep", "fold")
 ON_ERROR = ("quarantine", "fail")
+PAIRS = ("chosen", "difference")
+"""of rows of preferences: the chosen answer alone is scored, or rows are ranked by chosen less rejected"""
 SCORERS = ("ridge", "contrast", "nearest", "activation", "dense", "length", "random")
 """what `bank.scorer.Scorer` computes; every other list of scorers is made of this one"""
 CONTROLS = ("length", "random")
@@ -201,11 +203,7 @@ class ScanConfig:
     """names or folders; empty means the built-in ones"""
     scorer: str = field(
         default=DEFAULT_SCORER,
-        metadata=option(
-            f"{', '.join(BANK_SCORERS)}, or the controls {' and '.join(CONTROLS)}.",
-            SCORE,
-            values=SCORERS,
-        ),
+        metadata=option(f"{', '.join(BANK_SCORERS)}, or the controls {' and '.join(CONTROLS)}.", SCORE, values=SCORERS),
     )
     exclude_features: tuple[str, ...] = field(
         default=(),
@@ -218,10 +216,9 @@ class ScanConfig:
     system: str = field(
         default="keep",
         metadata=option(
-            "System turns: keep, or fold into the user turn that follows (Gemma knows none).", ROWS,
-            values=SYSTEM,
+            "System turns: keep, or fold into the user turn that follows (Gemma knows none).", ROWS, values=SYSTEM
         ),
-    )  # fmt: skip
+    )
     max_tokens: int = field(
         default=1024,
         metadata=option("Tokens that the model reads at once; a longer row is read in several windows.", ROWS),
@@ -235,9 +232,11 @@ class ScanConfig:
         ),
     )  # fmt: skip
     score_thinking: bool = field(
-        default=False,
-        metadata=option("Score thinking too, where the chat template shows it.", ROWS, flag=True),
+        default=False, metadata=option("Score thinking too, where the chat template shows it.", ROWS, flag=True)
     )
+    pairs: str = field(default="chosen", metadata=option(
+        "Of preference rows score the chosen answer alone, or rank by the difference: chosen less rejected.", ROWS,
+        values=PAIRS))  # fmt: skip
     only: tuple[str, ...] = field(
         default=(),
         metadata=option(
@@ -255,8 +254,7 @@ class ScanConfig:
     )
     with_loss: bool = field(default=False, metadata=option("Store each row's loss too, as a control.", RUN, flag=True))
     on_error: str = field(
-        default="quarantine",
-        metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=ON_ERROR),
+        default="quarantine", metadata=option("Rows that cannot be scored: quarantine or fail.", ROWS, values=ON_ERROR)
     )
     fields: Fields = field(
         default_factory=dict,
@@ -286,6 +284,7 @@ class ScanConfig:
         _one_of("--on-error", self.on_error, ON_ERROR)
         _one_of("--system", self.system, SYSTEM)
         _one_of("--train", self.train, TRAIN)
+        _one_of("--pairs", self.pairs, PAIRS)
         check(self.fields)
         parse_only(self.only)
         for text in self.exclude_features:

@@ -10,20 +10,22 @@ from geofilter.errors import InputError
 from geofilter.files import from_json
 from geofilter.rows.answered import NOTE, answered
 from geofilter.rows.lines import on_one_line, read_lines
+from geofilter.rows.pairs import exchanged, is_pair
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import Turn
 
-_LAYOUT = 'a line is one of --prompts with its answer filled in, or {"sha256": ..., "answer": ...}'
+_LAYOUT = 'a line is one of --prompts with its answer filled in, of --swap, or {"sha256": ..., "answer": ...}'
 
 
 class Answers:
     """Answers of a file, by the sha256 of the rows whose prompts they answer.
 
     Args:
-        path: JSONL; lines of `filter --prompts` with the answer filled in, or `{"sha256", "answer"}`.
+        path: JSONL; lines of `filter --prompts` with the answer filled in, of `filter --swap`, or
+            `{"sha256", "answer"}`.
 
     Raises:
         InputError: it cannot be read, or a line is neither.
@@ -109,6 +111,8 @@ def _answered(row: Row, record: dict[str, Any], reading: Reading) -> dict[str, A
     """
     if NOTE in record:
         new = {key: value for key, value in record.items() if key != NOTE}
+        if _is_exchanged(row, new):
+            return new
         if _blank(new) == _blank(answered(row, "", reading)):
             return None
     elif _blank(record.get("answer")) == "":
@@ -123,6 +127,14 @@ def _answered(row: Row, record: dict[str, Any], reading: Reading) -> dict[str, A
     if given == removed:
         raise RowError("is answered as it was before; answer its prompt anew")
     return new
+
+
+def _is_exchanged(row: Row, new: dict[str, Any]) -> bool:
+    """Whether a record is the row with its two answers exchanged, as `filter --swap` writes it."""
+    try:
+        return is_pair(row) and new == exchanged({key: value for key, value in row.record.items() if key != NOTE})
+    except RowError:
+        return False
 
 
 def _said(turn: Turn) -> str:

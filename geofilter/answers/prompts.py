@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from geofilter.cut.cut import Selection
-from geofilter.cut.places import planned
-from geofilter.errors import InputError
+from geofilter.cut.places import refuse_beside
 from geofilter.files import atomic, dumps
-from geofilter.places import refuse_output
 from geofilter.report.last import current, cut_of
 from geofilter.rows.answered import NOTE, answered
 from geofilter.rows.row_error import RowError
@@ -51,12 +49,7 @@ def refuse_place(run: Run, path: Path, out: Path | None, removed: Path | None) -
         InputError: it is an input, an output of the cut, or cannot be written.
     """
     inputs = [Path(info["path"]) for info in run.manifest["data"]]
-    refuse_output(path, "--prompts", inputs)
-    plans = planned(inputs, out, removed, run.path)
-    if path.resolve() in {output.resolve() for plan in plans for output in plan.paths}:
-        raise InputError(f"--prompts {path}: is written by this cut too; give another name")
-    if not path.parent.is_dir():
-        raise InputError(f"--prompts {path}: no such folder; make it first")
+    refuse_beside("--prompts", path, inputs, out, removed, run.path)
 
 
 def write_prompts(run: Run, path: Path) -> Prompts:

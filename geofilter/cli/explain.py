@@ -79,8 +79,10 @@ def _lead(run: Run, detail: ScoreLine, row: Row, position: int, spans: Sequence[
     from geofilter.run.banks import find_banks
     from geofilter.run.labelled import learnt_by
     from geofilter.run.reasons import reason
+    from geofilter.run.score_arrays import rank_array
 
-    score, n = run.arrays(["score"])["score"], run.manifest["counts"]["scored"]
+    by, n = rank_array(run.manifest), run.manifest["counts"]["scored"]
+    score = run.arrays([by])[by]
     rank = int((score > score[position]).sum()) + 1
     paragraph(f"{detail['file']}, line {detail['line']}: rank {rank:,} of {n:,}", "bold", err=False)
     for name, text, of in (("prompt", row.prompt, []), ("response", row.response, spans)):

@@ -78,6 +78,14 @@ def filter(  # noqa: A001 (the command's name)
         ),
         OWN_TABLE,
     ] = None,
+    swap: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the removed preference pairs here whose chosen answer scores worse than the rejected one, with "
+            "their answers exchanged; after scan --pairs difference."
+        ),
+        OWN_TABLE,
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -97,6 +105,7 @@ def filter(  # noqa: A001 (the command's name)
 ) -> None:
     """Cut a scanned data set: kept, removed and quarantined rows and a report, beside the data. Loads no model."""
     from geofilter.answers.prompts import refuse_place, write_prompts
+    from geofilter.cut.swap import Swap
     from geofilter.files import append
     from geofilter.report.published import publish_sets
     from geofilter.report.write import filter_run
@@ -116,12 +125,12 @@ def filter(  # noqa: A001 (the command's name)
     place = opened.path if piped else out
     if prompts is not None:
         refuse_place(opened, prompts, place, removed)
-    if mask is not None and prompts is not None and mask.resolve() == prompts.resolve():
-        raise InputError(f"--mask {mask}: --prompts takes this place too; give another name")
+    _refuse_one_place({"--prompts": prompts, "--swap": swap, "--mask": mask})
     masked = _mask(opened, mask, mask_above, place, removed)
     filtered = filter_run(
-        opened, cut, place, removed, keep_groups=keep_group or (), drop_groups=drop_group or (), mask=masked
-    )
+        opened, cut, place, removed, keep_groups=keep_group or (), drop_groups=drop_group or (), mask=masked,
+        swap=None if swap is None else Swap(swap),
+    )  # fmt: skip
     if store is not None:
         publish_sets(filtered.outputs, store.url)
     publish(opened)
@@ -138,6 +147,14 @@ def filter(  # noqa: A001 (the command's name)
     if piped:
         with filtered.outputs[0].kept.open("rb") as kept:
             shutil.copyfileobj(kept, sys.stdout.buffer)
+
+
+def _refuse_one_place(named: dict[str, Path | None]) -> None:
+    """Refuse one place for what several options write."""
+    taken: dict[Path, str] = {}
+    for option, path in named.items():
+        if path is not None and (other := taken.setdefault(path.resolve(), option)) != option:
+            raise InputError(f"{option} {path}: {other} takes this place too; give another name")
 
 
 def _mask(run: Run, path: Path | None, above: float | None, out: Path | None, removed: Path | None) -> Mask | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from geofilter.cli.output import note, paragraph
 from geofilter.report.excerpt import Piece, excerpt
 from geofilter.report.grouped import group_said
-from geofilter.report.plain import details, mask_said
+from geofilter.report.plain import details, mask_said, pairs_said, ranked
 from geofilter.text import counted, inert
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def say_filtered(filtered: Filtered, quiet: bool, verbose: bool = False, url: st
                 note(f"{kind}: {_where_is(getattr(o, kind), url)}")
     if mask := report.get("mask"):
         note(f"loss mask: {mask['file']}")
+    if swapped := report.get("pairs", {}).get("swapped"):
+        note(f"exchanged pairs: {swapped['file']}")
     note(f"report: {_where_is(filtered.pages[0], url)}")
 
 
@@ -91,6 +93,8 @@ def lines(report: ReportDocument, width: int, marks: bool) -> Iterator[Text]:
         yield Text(inert(read))
     if mask := report.get("mask"):
         yield Text(mask_said(mask))
+    if pairs := report.get("pairs"):
+        yield Text(inert(pairs_said(pairs)))
     if labels := report.get("labels"):
         parts = ", ".join(f"{p['removed']:,} of {p['rows']:,} {p['name']}" for p in labels["parts"])
         yield Text(f"removed: {parts}")
@@ -130,7 +134,7 @@ def _row(row: ShownRow, width: int, marks: bool, several: bool) -> Text:
     from rich.text import Text
 
     place = f"{row['file']}:{row['line']}" if several else f"line {row['line']}"
-    head = f"{row['score']:6.2f}  {inert(place)[-28:]}  "
+    head = f"{ranked(row):6.2f}  {inert(place)[-28:]}  "
     line = Text.assemble(
         (head, "dim"), shaded(excerpt(row["response"], row.get("spans") or [], max(20, width - len(head) - 1)), marks)
     )

@@ -18,13 +18,15 @@ def position_of(run: Run, row: str, file: str | None) -> int:
     """
     from geofilter.cut.cut import by_score
     from geofilter.run.rows import find_row
+    from geofilter.run.score_arrays import rank_array
 
     number = row.removeprefix("#")
     if not (number.isascii() and number.isdecimal() and len(number) < 16):
         raise InputError(f"--row {row}: no row; give its line, 17 for instance, or '#3' for the third highest score")
     if number == row:
         return find_row(run, int(row), file)
-    score, rank = run.arrays(["score"])["score"], int(number)
+    by, rank = rank_array(run.manifest), int(number)
+    score = run.arrays([by])[by]
     if file is not None:
         raise InputError(f"--row {row}: a rank is of the whole run; leave --file {file} out")
     if not 1 <= rank <= len(score):

@@ -16,7 +16,7 @@ from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, replacing, sum_new
 from geofilter.errors import InputError
 from geofilter.run.column import Column
-from geofilter.run.score_arrays import rows_of_files
+from geofilter.run.score_arrays import rank_array, rows_of_files
 from geofilter.run.store import Run
 from geofilter.sums import FileSum
 from geofilter.together import Together
@@ -111,6 +111,7 @@ class Cut:
         """Which rows (n,) go: the highest scores, the earlier row first among equals; then groups change sides.
 
         Args:
+            score: what the run ranks by, see `score_arrays.rank_array`.
             order: (n,) the rows, highest score first, where it is known.
 
         Raises:
@@ -180,19 +181,24 @@ class Selection:
 
     def __post_init__(self, ordered: Positions | None) -> None:
         """Sort the rows once: ranks, outputs and report all need it."""
-        object.__setattr__(self, "_order", _order_of(self.columns["score"]) if ordered is None else ordered)
+        object.__setattr__(self, "_order", _order_of(self.ranked_by) if ordered is None else ordered)
 
     @classmethod
     def of(cls, run: Run, cut: Cut) -> Selection:
         """Apply a cut; one cut over all files of the run."""
         columns = run.columns()
-        order = _order_of(columns["score"])
+        order = _order_of(columns[rank_array(run.manifest)])
         return cls(run, cut, columns, cut.removed_of(columns, order), order)
 
     @property
+    def ranked_by(self) -> Column:
+        """(n,) what the rows are ranked by, see `score_arrays.rank_array`."""
+        return self.columns[rank_array(self.run.manifest)]
+
+    @property
     def cutoff(self) -> float | None:
-        """Lowest score that was removed; None when nothing was."""
-        pieces = ((rows, self.removed[here]) for here, rows in self.columns["score"].pieces())
+        """Lowest of what the rows are ranked by that was removed; None when nothing was."""
+        pieces = ((rows, self.removed[here]) for here, rows in self.ranked_by.pieces())
         least = [rows[gone].min() for rows, gone in pieces if gone.any()]
         return float(min(least)) if least else None
 

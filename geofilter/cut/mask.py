@@ -18,12 +18,10 @@ import numpy as np
 
 from geofilter.arrays import F32, I32, Bools, Positions
 from geofilter.cut.cut import Selection
-from geofilter.cut.places import planned
+from geofilter.cut.places import refuse_beside
 from geofilter.errors import InputError, RunError
 from geofilter.files import dumps
-from geofilter.places import refuse_output
 from geofilter.rows.located import Located, located, pointer
-from geofilter.rows.packing import ending_of
 from geofilter.rows.records import Rejected, Row, parse_line, row_sha256
 from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.rows import lines_of
@@ -123,14 +121,8 @@ class Mask:
                 f"{run.called}: a score by --scorer {manifest['scorer']} is not made of parts of a row; scan again "
                 "with the default scorer, then filter with --mask"
             )
-        if self.path.name == "-" or ending_of(self.path):
-            raise InputError(f"--mask {self.path}: is written as plain JSONL to a file; give a name like mask.jsonl")
         inputs = [Path(info["path"]) for info in manifest["data"]]
-        refuse_output(self.path, "--mask", inputs)
-        if self.path.resolve() in {p.resolve() for plan in planned(inputs, out, removed, run.path) for p in plan.paths}:
-            raise InputError(f"--mask {self.path}: is written by this cut too; give another name")
-        if not self.path.parent.is_dir():
-            raise InputError(f"--mask {self.path}: no such folder; make it first")
+        refuse_beside("--mask", self.path, inputs, out, removed, run.path)
 
     def write(self, selection: Selection, handle: IO[bytes]) -> MaskReport:
         """Write a line for each kept row of all inputs, in the order of the kept files.

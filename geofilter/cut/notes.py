@@ -29,6 +29,7 @@ _SCORE_LINE = re.compile(
     r'\{"file": "[^"]*", "line": (\d+), "sha256": "([0-9a-f]{64})"'
     r', ("score": ([^,]+), "percentile": ([^,]+), "bank": "([^"]*)", "banks": (\{(?:[^{}]*\{[^{}]*\})*\})'
     r', "topic": (null|"[^"]*"), "topics": \{[^{}]*\}), "n_tokens": \d+, "response_tokens": \d+, "windows": \d+'
+    r'(?:, "rejected_score": ([^,]+))?'
     r'(, "top_features": (\[.*\]), "common": ([^,]+), "explained": ([^,}]+))(?:, "like": \{.*\})?\}\n'
 )
 """a line of scores.jsonl as scoring writes it; its groups are what a note needs"""
@@ -71,7 +72,9 @@ class Notes:
         found = None if b"\\" in text else _SCORE_LINE.fullmatch(text.decode())
         if found is None:
             return self._parsed(text, rank)
-        line, sha256, before, score, percentile, bank, each, topic, after, listed, common, explained = found.groups()
+        line, sha256, before, score, percentile, bank, each, topic, rejected, after, listed, common, explained = (
+            found.groups()
+        )
         features = _FEATURE.findall(listed)
         if len(features) != listed.count(_EACH):
             return self._parsed(text, rank)
@@ -80,11 +83,12 @@ class Notes:
             "topic": None if topic == "null" else topic[1:-1], "top_features": [],
             "common": float(common), "explained": float(explained),
         }  # fmt: skip
-        total, named, said = (
-            row["score"] + row["percentile"] + row["common"] + row["explained"],
-            [],
-            row["top_features"],
-        )
+        named, said = [], row["top_features"]
+        total = row["score"] + row["percentile"] + row["common"] + row["explained"]
+        last = ""
+        if rejected is not None:
+            row["rejected_score"] = float(rejected)
+            total, last = total + row["rejected_score"], f', "rejected_score": {rejected}'
         for _, feature, label, share, times in features:
             number, part, ratio = int(feature), float(share), None if times == "null" else float(times)
             total += part + (ratio or 0.0)
@@ -94,7 +98,7 @@ class Notes:
             raise ValueError("a number that is none")
         for place in self.sums.take(bank, row["explained"], named):
             self.sums.totals[bank, named[place][0]].first = from_json(features[place][0])
-        note = f'{{{before}{after}, "rank": {rank}, "reason": {encode_basestring(reason(row))}}}'
+        note = f'{{{before}{after}{last}, "rank": {rank}, "reason": {encode_basestring(reason(row))}}}'
         return Note(int(line), sha256, note.encode())
 
     def _parsed(self, text: bytes, rank: int) -> Note:
@@ -116,7 +120,10 @@ def note_of(detail: ScoreLine, text: bytes) -> Note:
 
 def whole_note(detail: ScoreLine, rank: int) -> bytes:
     """The note of a row whose line of scores.jsonl has been parsed."""
-    return dumps({**{name: detail[name] for name in _NOTED}, "rank": rank, "reason": reason(detail)}).rstrip()
+    said: dict[str, Any] = {name: detail[name] for name in _NOTED}
+    if "rejected_score" in detail:
+        said["rejected_score"] = detail["rejected_score"]
+    return dumps({**said, "rank": rank, "reason": reason(detail)}).rstrip()
 
 
 def removed_line(line: bytes, note: bytes) -> bytes:

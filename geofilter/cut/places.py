@@ -244,3 +244,24 @@ def _refuse_taken(plans: Sequence[Outputs], inputs: Sequence[Path]) -> None:
                 "of their own, or give another --out"
             )
         taken.add(path.resolve())
+
+
+def refuse_beside(
+    option: str, path: Path, inputs: Sequence[Path], out: Path | None, removed: Path | None, run: Path
+) -> None:
+    """Refuse a place for a file that an option of a cut writes besides, before anything is written.
+
+    Args:
+        option: that names it.
+        out, removed, run: where the cut writes, see `planned`.
+
+    Raises:
+        InputError: it is an input, an output of the cut, or cannot be written.
+    """
+    if path.name == "-" or ending_of(path):
+        raise InputError(f"{option} {path}: is written as plain JSONL to a file; give a name like rows.jsonl")
+    refuse_output(path, option, inputs)
+    if path.resolve() in {of.resolve() for plan in planned(inputs, out, removed, run) for of in plan.paths}:
+        raise InputError(f"{option} {path}: is written by this cut too; give another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: no such folder; make it first")

@@ -28,6 +28,7 @@ from geofilter.labels.labelled_rows import Labelled, of_run
 from geofilter.labels.source import parse
 from geofilter.run.labelled import learnt_by, learnt_from
 from geofilter.run.manifest import Manifest
+from geofilter.run.score_arrays import rank_array
 from geofilter.run.store import Run
 from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
 from geofilter.version import __version__
@@ -99,7 +100,7 @@ def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[WholeRu
     out: list[WholeRun] = []
     fractions = []
     for cut in cuts:
-        removed = cut.removed(arrays["score"], arrays["percentile"])
+        removed = cut.removed(arrays[rank_array(run.manifest)], arrays["percentile"])
         fraction = cut.value if cut.kind == "fraction" else float(removed.mean())
         if round(fraction * len(rows.bad)) < 1:
             raise InputError(f"--{cut}: less than one of the {len(rows.bad)} labelled rows; drop more")

@@ -21,6 +21,7 @@ from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.records import Row, read_rows, reading_for
 from geofilter.run.banks import changed, find_banks
 from geofilter.run.handicap import ROW_SHAPE, bare, largest
+from geofilter.run.score_arrays import has_pairs
 from geofilter.run.store import Run
 from geofilter.stats import auroc
 
@@ -41,7 +42,15 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
     scorer, names = manifest["scorer"], [b["name"] for b in manifest["banks"]]
     several = len(names) > 1
     own = f"{scorer}, highest of {len(names)} banks" if several else f"{scorer}, {names[0]}"
-    lines = [Ranked(own, "score", arrays["score"][rows.position])]
+    score = arrays["score"][rows.position]
+    lines = [Ranked(own, "score", score)]
+    if has_pairs(manifest):
+        by_difference = arrays["difference"][rows.position]
+        lines = [
+            Ranked(f"{own}: chosen less rejected", "score", by_difference),
+            Ranked(f"{own}: chosen answers alone", "scorer", score),
+            Ranked("rejected answers alone, lowest first", "control", by_difference - score),
+        ]
     details = dict(run.score_lines(rows.position))
     alone = {name: np.array([details[i]["banks"][name]["score"] for i in rows.position.tolist()]) for name in names}
     if several:

@@ -12,6 +12,7 @@ from geofilter.arrays import F32, Positions
 from geofilter.bank.search import ExactSearch
 from geofilter.cut.cut import by_score
 from geofilter.run.rows import rows_at
+from geofilter.run.score_arrays import rank_array
 from geofilter.run.store import Run
 from geofilter.run.vectors import Vectors
 from geofilter.text import inert, shorten
@@ -122,9 +123,10 @@ class Inverted:
 
 
 def _rows(run: Run, found: list[tuple[int, float]]) -> list[Similar]:
-    score = run.arrays(["score"])["score"]
-    rank = np.empty(len(score), np.int64)
-    rank[by_score(score)] = np.arange(1, len(rank) + 1)
+    by = rank_array(run.manifest)
+    arrays = run.arrays({"score", by})
+    score, rank = arrays["score"], np.empty(len(arrays["score"]), np.int64)
+    rank[by_score(arrays[by])] = np.arange(1, len(rank) + 1)
     rows = rows_at(run, [i for i, _ in found])
     return [
         {

@@ -16,6 +16,7 @@ from geofilter.config import FLAGGED
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.mask import MaskReport
 from geofilter.cut.places import Outputs
+from geofilter.cut.swap import SwapReport, worse
 from geofilter.errors import BankError, RunError
 from geofilter.report.composition import Dimension, dimensions
 from geofilter.report.document import (
@@ -25,6 +26,7 @@ from geofilter.report.document import (
     FileReport,
     Histogram,
     LabelsReport,
+    PairsReport,
     ReportCounts,
     ReportDocument,
     ShownRow,
@@ -43,6 +45,7 @@ from geofilter.run.column import Column
 from geofilter.run.labelled import learnt_from
 from geofilter.run.manifest import InputFile, Manifest
 from geofilter.run.names import SCORES
+from geofilter.run.score_arrays import has_pairs, rank_array
 from geofilter.run.store import Run
 from geofilter.run.told import reading_said
 from geofilter.version import __version__
@@ -78,7 +81,11 @@ class Report:
 
 
 def build(
-    selection: Selection, outputs: Sequence[Outputs], gathered: GatheredRows, mask: MaskReport | None = None
+    selection: Selection,
+    outputs: Sequence[Outputs],
+    gathered: GatheredRows,
+    mask: MaskReport | None = None,
+    swapped: SwapReport | None = None,
 ) -> Report:
     """Everything the report says.
 
@@ -86,6 +93,7 @@ def build(
         outputs: the files that were written.
         gathered: the cut's rows.
         mask: what was left out of kept rows.
+        swapped: removed pairs that were written with their answers exchanged.
     """
     run, a, removed = selection.run, selection.columns, selection.removed
     manifest = run.manifest
@@ -100,12 +108,15 @@ def build(
         "verdict": verdict(_facts(selection, gathered.labelled, labels, sum(not g["removed"] for g in groups))),
         "headline": manifest["headline"],
         "cut": str(selection.cut),
+        "ranked_by": rank_array(manifest),
         "cutoff_score": selection.cutoff,
         "counts": _counts(manifest, int(removed.sum()), int(flagged.sum())),
         "files": [_file(manifest["data"][o.index], o) for o in outputs],
         "tail": _tail_note(float(flagged.mean()), len(manifest["banks"])),
         "power": manifest["power"],
-        "histogram": _histogram(a["score"], removed, manifest["reference_scores"]),
+        "histogram": _histogram(
+            selection.ranked_by, removed, [] if has_pairs(manifest) else manifest["reference_scores"]
+        ),
         "composition": {d.key: d.table(removed) for d in divided},
         "features": gathered.tally.largest(manifest["target"]["neuronpedia"], banks),
         "explained": gathered.tally.explained,
@@ -136,7 +147,22 @@ def build(
         data["labels"] = labels
     if mask is not None:
         data["mask"] = mask
+    if has_pairs(manifest):
+        data["pairs"] = _pairs(selection, swapped)
     return Report(data, selection, outputs, divided, shown, gathered, examples_of(shown, banks))
+
+
+def _pairs(selection: Selection, swapped: SwapReport | None) -> PairsReport:
+    paired, higher, removed = selection.columns["paired"].whole(), worse(selection), selection.removed
+    found: PairsReport = {
+        "rows": int(paired.sum()),
+        "worse": int(higher.sum()),
+        "removed": int((paired & removed).sum()),
+        "removed_worse": int((higher & removed).sum()),
+    }
+    if swapped is not None:
+        found["swapped"] = swapped
+    return found
 
 
 def before_any_cut(run: Run) -> Verdict:

@@ -7,6 +7,7 @@ from typing import NotRequired, TypedDict
 from geofilter.bank.about import BankAbout, Like
 from geofilter.bank.known import KnownRow
 from geofilter.cut.mask import MaskReport
+from geofilter.cut.swap import SwapReport
 from geofilter.run.manifest import Counts, Encoding, NearFeature, Quarantined, RowScore, TargetAbout
 from geofilter.run.marks import Mark
 from geofilter.run.power import PowerVerdict
@@ -55,8 +56,20 @@ class ReplacedReport(TypedDict):
     """removed rows without an answer"""
 
 
+class PairsReport(TypedDict):
+    """Preferences of which both answers were scored."""
+
+    rows: int
+    worse: int
+    """whose chosen answer scores higher than the rejected one"""
+    removed: int
+    removed_worse: int
+    swapped: NotRequired[SwapReport]
+    """these with their answers exchanged, where that was asked for"""
+
+
 class Histogram(TypedDict):
-    """Scores in bins of equal width."""
+    """What the rows are ranked by, in bins of equal width."""
 
     edges: list[float]
     kept: list[float]
@@ -165,6 +178,8 @@ class ShownRow(RowScore):
     response: str
     like: NotRequired[Like]
     """the labelled rows of its bank that it is most like: which of `ReportDocument.examples`"""
+    rejected: NotRequired[str]
+    """the rejected answer of a preference, where both were scored"""
     spans: NotRequired[list[Mark]]
     """in characters of the shown response; absent where no token shares are stored under the row's bank"""
 
@@ -249,7 +264,10 @@ class ReportDocument(TypedDict):
     verdict: Verdict
     headline: str
     cut: str
+    ranked_by: str
+    """score, or difference: of preferences chosen less rejected"""
     cutoff_score: float | None
+    """lowest of it that was removed"""
     counts: ReportCounts
     files: list[FileReport]
     replaced: NotRequired[list[ReplacedReport]]
@@ -265,6 +283,8 @@ class ReportDocument(TypedDict):
     """where rows have labels, or a bank was learnt from some of them"""
     mask: NotRequired[MaskReport]
     """what the loss should leave out of kept rows, where that was asked for"""
+    pairs: NotRequired[PairsReport]
+    """of a run with --pairs difference"""
     controls: Controls
     by_bank: dict[str, int]
     groups: list[GroupReport]

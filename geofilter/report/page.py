@@ -23,7 +23,7 @@ from geofilter.pages import shown, source_of, template
 from geofilter.report.content import Report
 from geofilter.report.document import Histogram, ShownExcerpt
 from geofilter.report.facts import LEAST
-from geofilter.report.plain import LEFT, mask_said, overlap_said, replaced_said
+from geofilter.report.plain import LEFT, mask_said, overlap_said, pairs_said, replaced_said
 from geofilter.report.rows import MOST_LISTED, SAMPLE
 from geofilter.run.labelled import MIN_SIDE, random_of
 from geofilter.run.reasons import standing, times_short
@@ -34,7 +34,7 @@ NAMED_FILES = 3
 """inputs that the title names"""
 MOST_TOKENS = 65_535
 """that a row is said to have; of one that has more it is said"""
-LISTED = ("score", "percentile", "file", "line", "n_tokens", "bank", "sha256")
+LISTED = ("percentile", "file", "line", "n_tokens", "bank", "sha256")
 """arrays of the scores that a page has of the rows it lists"""
 PREFIX = 6
 """bytes of a row's sha256 that it is matched with those of another run by"""
@@ -58,6 +58,7 @@ def html(report: Report) -> str:
         left=LEFT,
         replaced=list(replaced_said(report.data)),
         mask=mask_said(mask) if (mask := report.data.get("mask")) else "",
+        pairs=pairs_said(pairs) if (pairs := report.data.get("pairs")) else "",
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src {source_of(style)}; script-src {source_of(script)}; base-uri 'none'; "
@@ -109,7 +110,8 @@ def _data(report: Report) -> dict[str, Any]:
         "fingerprint": manifest["fingerprint"],
         "files": [shown(f["input"]) for f in report.data["files"]],
         "banks": [shown(b["name"]) for b in report.data["made_with"]["banks"]],
-        "score": _column(a["score"], "<f4"),
+        "ranked_by": report.data["ranked_by"],
+        "score": _column(report.selection.ranked_by.take(listed), "<f4"),
         "percentile": _column(a["percentile"], "<f4"),
         "file": _column(a["file"], "<u2"),
         "line": _column(a["line"], "<u4"),

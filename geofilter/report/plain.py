@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from geofilter.bank.words import BETWEEN
 from geofilter.cut.mask import MaskReport
 from geofilter.report.content import BINS
-from geofilter.report.document import Controls, Explained, Histogram, ReportDocument
+from geofilter.report.document import Controls, Explained, Histogram, PairsReport, ReportDocument, ShownRow
 from geofilter.report.examples import likeness
 from geofilter.report.grouped import group_said
 from geofilter.run.banks import exclusions_said
@@ -40,6 +40,8 @@ def markdown(report: ReportDocument) -> str:
     if c["not_scanned"]:
         add(f"\n{c['not_scanned']:,} further rows were not scanned (--limit) and are in no output file.")
     lines += [f"\n{whole(text)}." for text in replaced_said(report)]
+    if pairs := report.get("pairs"):
+        add(f"\n{whole(pairs_said(pairs))}")
     add(f"\n{whole(report['tail'])}\n")
     add("\n".join(f"- {whole(text)}" for text in said["why"]) + "\n")
     add("| input | rows | kept | removed | quarantined |\n|---|---:|---:|---:|---:|")
@@ -81,9 +83,10 @@ def markdown(report: ReportDocument) -> str:
     for name, value in control["overlap_with_equal_cut_by"].items():
         add(f"| {cell(name)} | {value:.0%} |")
     add(f"\n## Highest removed rows ({report['removed_rows_shown']} of {c['removed']:,})\n")
-    add("| rank | row | score | why |\n|---:|---|---:|---|")
+    by = "score" if report["ranked_by"] == "score" else "chosen less rejected"
+    add(f"| rank | row | {by} | why |\n|---:|---|---:|---|")
     for row in report["removed_rows"][:20]:
-        add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {row['score']:.2f} | {cell(row['reason'])} |")
+        add(f"| {row['rank']} | {cell(row['file'])}:{row['line']} | {ranked(row):.2f} | {cell(row['reason'])} |")
     if like := [
         (row["rank"], text) for row in report["removed_rows"][:20] if (text := likeness(row, report["examples"]))
     ]:
@@ -139,6 +142,23 @@ def overlap_said(control: Controls) -> str:
     if overlap[worst] > chance + ALIKE * (1 - chance):
         return f"The score may go by length or format here, and not by harm: {most}."
     return f"Length and format alone do not make this cut: at most, {most}."
+
+
+def ranked(row: ShownRow) -> float:
+    """What a row is ranked by: its score, less that of its rejected answer where that was read."""
+    return row["score"] - row.get("rejected_score", 0.0)
+
+
+def pairs_said(pairs: PairsReport) -> str:
+    """What became of the preferences of a run that has scored both answers."""
+    said = (
+        f"Preferences: of {counted(pairs['rows'], 'pair')} the chosen answer scores higher than the rejected one in "
+        f"{pairs['worse']:,} (about half would by chance). Rows are ranked by chosen less rejected; "
+        f"{counted(pairs['removed'], 'pair')} went."
+    )
+    if swapped := pairs.get("swapped"):
+        said += f" With their answers exchanged: {counted(swapped['rows'], 'pair')} of them, in {swapped['file']}."
+    return said
 
 
 def mask_said(mask: MaskReport) -> str:

@@ -15,6 +15,7 @@ from geofilter.report.document import ShownRow
 from geofilter.report.draw import drawn_ranks
 from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts
+from geofilter.rows.pairs import rejected_side
 from geofilter.rows.records import Row
 from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.manifest import ScoreLine
@@ -85,6 +86,7 @@ class GatheredRows:
         self.n_texts = int(selection.removed[with_text].sum())
         """removed rows that are shown or whose texts are held"""
         self.tally = Tally()
+        self._reading = selection.run.reading
         self._rows: dict[int, ShownRow] = {}
         self._visible: dict[int, int] = {}
         """characters of a shown row's response that are shown"""
@@ -145,6 +147,9 @@ class GatheredRows:
         }
         if number := int(self.groups.of[position]):
             shown["group"] = number
+        if "rejected_score" in line:
+            shown["rejected_score"] = line["rejected_score"]
+            shown["rejected"] = shorten(rejected_side(row, self._reading).response)
         if "like" in line:
             shown["like"] = line["like"]
         self._rows[position] = shown

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol, TypeVar
 
 from geofilter.cut.cut import Cut, Selection
-from geofilter.cut.mask import Mask, MaskReport
+from geofilter.cut.mask import Mask
 from geofilter.cut.noted import begun_ahead
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
+from geofilter.cut.swap import Swap
 from geofilter.errors import RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
@@ -41,6 +43,18 @@ from geofilter.run.store import Run
 from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
 
+Said = TypeVar("Said", covariant=True)
+"""what a report says of a file"""
+
+
+class _Beside(Protocol[Said]):
+    """A file that is written beside the rows of a cut."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def write(self, selection: Selection, handle: IO[bytes]) -> Said: ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filtered:
@@ -64,6 +78,7 @@ def filter_run(
     keep_groups: Sequence[int] = (),
     drop_groups: Sequence[int] = (),
     mask: Mask | None = None,
+    swap: Swap | None = None,
 ) -> Filtered:
     """Cut a run: write the kept, removed and quarantined rows of every input, and the reports.
 
@@ -76,13 +91,15 @@ def filter_run(
         keep_groups: groups of rows that the cut would remove and that stay, by their numbers in the run's last report.
         drop_groups: groups of rows that it would keep and that go.
         mask: of the kept rows, written too.
+        swap: of the removed pairs, likewise.
 
     Raises:
         InputError: a folder cannot be written, or options that do not fit the run.
         RunError: the run is in use, has no shares for a mask, or an input has changed since the scan.
     """
-    if mask is not None:
-        mask.refuse(run, out, removed)
+    for beside in (mask, swap):
+        if beside is not None:
+            beside.refuse(run, out, removed)
     own = out is None or os.access(run.path, os.W_OK)
     with run.lock() if own else nullcontext(), begun_ahead(run):
         selection = Selection.of(run, regrouped(run, cut, keep_groups, drop_groups))
@@ -93,10 +110,11 @@ def filter_run(
         torn_before = list(_torn_before(run, plans))
         with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
-            masked = None if mask is None else _write_mask(mask, selection, files)
+            masked = None if mask is None else _write_beside(mask, selection, files)
+            swapped = None if swap is None else _write_beside(swap, selection, files)
             with ThreadPoolExecutor(1) as hashing:
                 known = hashing.submit(selection.sums_of_rows, files, written)
-                report = build(selection, written, gathered, masked)
+                report = build(selection, written, gathered, masked, swapped)
                 pages = _write(report, files, [*written, None] if own else written)
                 sets = selection.sets(files, written, reports=True, known=known.result())
             for plan, of in zip(plans, sets, strict=True):
@@ -106,9 +124,9 @@ def filter_run(
         return Filtered(written, report, pages, torn_before)
 
 
-def _write_mask(mask: Mask, selection: Selection, files: Together) -> MaskReport:
-    with files.open(mask.path, selection.run.mode) as handle:
-        return mask.write(selection, handle)
+def _write_beside(what: _Beside[Said], selection: Selection, files: Together) -> Said:
+    with files.open(what.path, selection.run.mode) as handle:
+        return what.write(selection, handle)
 
 
 def _torn_before(run: Run, plans: Sequence[Outputs]) -> Iterator[str]:
@@ -175,7 +193,8 @@ def remake(run: Run) -> tuple[Report, CutRecord]:
     record = current(run)
     written: ReportDocument = from_json(own_bytes(report_of(run, record)))
     selection = Selection.of(run, cut_of(record))
-    report = build(selection, _outputs(written), GatheredRows.again(selection), written.get("mask"))
+    swapped = written.get("pairs", {}).get("swapped")
+    report = build(selection, _outputs(written), GatheredRows.again(selection), written.get("mask"), swapped)
     if replaced := written.get("replaced"):
         report.data["replaced"] = replaced
     # What was shaded stays shaded.

@@ -58,6 +58,8 @@ class Encoding(TypedDict):
     """columns and values that scored rows have, see `rows.reading.Reading`"""
     with_loss: NotRequired[bool]
     """shards keep the rows' loss under the whole model, see `Loss`"""
+    pairs: NotRequired[str]
+    """`difference` where rejected answers of preferences are read too, and rows are ranked by chosen less rejected"""
 
 
 class SaeFile(TypedDict):
@@ -245,6 +247,8 @@ class RowScore(BankScore):
     """part of the score, in [0, 1], that `top_features` and `common` carry together"""
     like: NotRequired[Like]
     """the labelled rows of the bank that it is most like, where the bank keeps any"""
+    rejected_score: NotRequired[float]
+    """what the rejected answer of a preference scores under the same bank; of a run with --pairs difference"""
 
 
 class ScoreLine(RowScore):

@@ -162,7 +162,10 @@ class PartMaker:
 
     def _columns(self, scored: ShardScores) -> dict[str, npt.NDArray[Any]]:
         shard = scored.shard
-        loss = {} if shard.loss is None else {"loss": shard.loss}
+        more: dict[str, npt.NDArray[Any]] = {} if shard.loss is None else {"loss": shard.loss}
+        if shard.paired is not None:
+            rejected = np.round(scored.rejected_under(scored.best), 6)
+            more |= {"difference": np.round(np.round(scored.score, 6) - rejected, 6), "paired": shard.paired}
         return {
             "file": shard.file,
             "line": shard.line,
@@ -175,7 +178,7 @@ class PartMaker:
             "n_tokens": shard.pooled.n_tokens,
             "n_turns": shard.n_turns,
             "shape": shard.shape,
-            **loss,
+            **more,
         }
 
 

@@ -24,9 +24,9 @@ def reason(row: ScoreLine) -> str:
     text = f"scores {above} ordinary rows under {row['bank']}"
     if row["topic"]:
         text += f"; if harmful, most like its topic {row['topic']}"
-    named = row["top_features"]
+    named, last = row["top_features"], _rejected(row)
     if not named:
-        return text
+        return text + last
     parts = [feature_said(feature, first=not i) for i, feature in enumerate(named[:SAID])]
     if (more := len(named) - SAID) > 0:
         parts.append(f"{more} more features" if more > 1 else "one more feature")
@@ -35,7 +35,13 @@ def reason(row: ScoreLine) -> str:
         # What most of it is from comes first.
         parts.insert(0 if part > row["explained"] / 2 else len(parts), f"{TONE} ({part:.0%})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"{text}; {row['explained']:.0%} of it from {listed}"
+    return f"{text}; {row['explained']:.0%} of it from {listed}{last}"
+
+
+def _rejected(row: ScoreLine) -> str:
+    """What the rejected answer of a preference scores; nothing of another row."""
+    rejected = row.get("rejected_score")
+    return "" if rejected is None else f"; the chosen answer scores {row['score']:.2f}, the rejected one {rejected:.2f}"
 
 
 def feature_said(named: NamedFeature, *, first: bool = True) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from geofilter.arrays import I32, Positions
 from geofilter.rows.style import STYLE
 from geofilter.run.column import Column, Source, columns_of
-from geofilter.run.manifest import Manifest
+from geofilter.run.manifest import Manifest, Started
 
 SCORE_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "file": (np.int32, ()),
@@ -31,11 +31,28 @@ SCORE_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 
 LOSS_ARRAY: dict[str, tuple[type, tuple[int | None, ...]]] = {"loss": (np.float32, (2,))}
 """one more, of a run with --with-loss, see `Shard.loss`"""
+PAIR_ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
+    "difference": (np.float64, ()),
+    "paired": (np.bool_, ()),
+}
+"""two more, of a run with --pairs difference: chosen less rejected, of a row that is no pair its score; and which rows
+are pairs"""
 
 
-def arrays_of(manifest: Manifest) -> dict[str, tuple[type, tuple[int | None, ...]]]:
+def arrays_of(manifest: Started) -> dict[str, tuple[type, tuple[int | None, ...]]]:
     """The arrays that a run has."""
-    return SCORE_ARRAYS | (LOSS_ARRAY if manifest["encoding"].get("with_loss") else {})
+    with_loss = bool(manifest["encoding"].get("with_loss"))
+    return SCORE_ARRAYS | (LOSS_ARRAY if with_loss else {}) | (PAIR_ARRAYS if has_pairs(manifest) else {})
+
+
+def has_pairs(manifest: Started) -> bool:
+    """Whether both answers of preferences were read, see `PAIR_ARRAYS`."""
+    return manifest["encoding"].get("pairs") == "difference"
+
+
+def rank_array(manifest: Started) -> str:
+    """The array by which a run ranks its rows, the highest first."""
+    return "difference" if has_pairs(manifest) else "score"
 
 
 def score_kinds(banks: int, manifest: Manifest) -> dict[str, tuple[type, list[int]]]:

@@ -35,7 +35,7 @@ class LineWriter:
         counted, place = _rounded(scored.score, 6), _rounded(scored.place, 6)
         columns = (shard.file, shard.line, shard.pooled.n_tokens, shard.response_tokens, shard.windows)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
-        loss = _losses(shard)
+        more = [f"{loss}{rejected}" for loss, rejected in zip(_losses(shard), _rejected(scored), strict=True)]
         out = [""] * len(rows)
         for b, under in enumerate(scored.under):
             name, here = self._banks[b], under.rows.tolist()
@@ -51,7 +51,7 @@ class LineWriter:
                     f'{{"file": {self._files[file]}, "line": {line}, "sha256": "{scored.shas[i]}", '
                     f'"score": {counted[i]}, "percentile": {place[i]}, "bank": {name}, "banks": {{{each}}}, '
                     f'{topics}, "n_tokens": {n_tokens}, "response_tokens": {response_tokens}, "windows": {windows}, '
-                    f"{loss[i]}{carried}{like}}}\n"
+                    f"{more[i]}{carried}{like}}}\n"
                 )
         try:
             return "".join(out).encode()
@@ -88,6 +88,15 @@ def _losses(shard: Shard) -> list[str]:
         return [""] * len(shard.line)
     both = [[repr(round(value, 4)) if value >= 0 else "null" for value in of] for of in shard.loss.tolist()]
     return [f'"loss": {{"with_prompt": {prompted}, "without_prompt": {alone}}}, ' for prompted, alone in both]
+
+
+def _rejected(scored: ShardScores) -> list[str]:
+    """What a line says of its row's rejected answer; nothing of a row that is no pair."""
+    if scored.shard.paired is None:
+        return [""] * len(scored.best)
+    under = _rounded(scored.rejected_under(scored.best), 6)
+    pairs = scored.shard.paired.tolist()
+    return [f'"rejected_score": {score}, ' if pair else "" for score, pair in zip(under, pairs, strict=True)]
 
 
 def _percent(text: str) -> str:

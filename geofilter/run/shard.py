@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from geofilter.arrays import F32, I32, Digests, Positions, check_array
+from geofilter.arrays import F32, I32, Bools, Digests, Positions, check_array
 from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import atomic
@@ -34,6 +34,8 @@ _STORED: dict[str, tuple[type, int]] = {
     "shape": (np.int32, 0),
 }
 """the arrays (n,) or (n, columns) of a shard as they are stored: element type and columns"""
+_REJECTED = "rejected_pooled."
+"""begins the names of the arrays of `Shard.rejected_pooled`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ class Shard:
     loss: F32 | None = None
     """(n, 2) loss per response token with the prompt and without it, -1 for what is not known; None where the scan was
     not told --with-loss"""
+    paired: Bools | None = None
+    """(n,) the row is a preference whose rejected answer was read too; None where the scan was not told --pairs
+    difference"""
+    rejected_pooled: Pooled | None = None
+    """(m,) features of these rows with their rejected answers"""
 
     def shas(self) -> list[str]:
         """Hex digests."""
@@ -126,6 +133,8 @@ class Shard:
         arrays["source"] = _packed(self.source)
         if self.loss is not None:
             arrays["loss"] = self.loss
+        if self.paired is not None and self.rejected_pooled is not None:
+            arrays |= {"paired": self.paired, **self.rejected_pooled.arrays(_REJECTED)}
         about = {"span": asdict(self.span), "d_sae": self.d_sae, "remarks": dict(self.remarks)}
         if self.tokens is not None:
             arrays |= self.tokens.arrays()
@@ -148,8 +157,12 @@ class Shard:
             span, d_sae = Span(**about["span"]), int(about["d_sae"])
             stored: dict[str, Any] = {name: a[name] for name in _STORED}
             source, pooled = tuple(_unpacked(a["source"])), Pooled.from_arrays(a, "pooled.")
-            remarks, loss = about["remarks"], a.get("loss")
-            shard = cls(**stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=remarks, loss=loss)
+            paired = a.get("paired")
+            shard = cls(
+                **stored, source=source, pooled=pooled, span=span, d_sae=d_sae, remarks=about["remarks"],
+                loss=a.get("loss"), paired=paired,
+                rejected_pooled=None if paired is None else Pooled.from_arrays(a, _REJECTED),
+            )  # fmt: skip
             shard._check()
             if tokens and "shares" in about:
                 shard = replace(shard, tokens=ShardTokens.from_arrays(a, about["shares"], pooled))
@@ -169,6 +182,11 @@ class Shard:
         if self.loss is not None:
             check_array("loss", self.loss, np.float32, (n, 2))
         self.pooled.check(self.d_sae, "pooled.")
+        if self.paired is not None and self.rejected_pooled is not None:
+            check_array("paired", self.paired, np.bool_, (n,))
+            self.rejected_pooled.check(self.d_sae, _REJECTED)
+            if len(self.rejected_pooled) != (m := int(self.paired.sum())):
+                raise ValueError(f"{m} pairs, {len(self.rejected_pooled)} of them with features of both answers")
         if not (len(self.pooled) == len(self.source) == n) or self.span.n_lines < n or self.span.first < 0:
             raise ValueError(f"{n} rows, {len(self.pooled)} of them with features, of {self.span.n_lines} lines")
         place = self.file.astype(np.int64) << 40 | self.line

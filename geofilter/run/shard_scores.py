@@ -81,6 +81,18 @@ class ShardScores:
     """(banks,) its rows"""
     learnt: Bools
     """(n, banks) the bank was learnt from the row, or from one that reads the same"""
+    rejected: F64 | None = None
+    """(banks, m) standard scores of the rejected answers of the shard's pairs; None of a run that has not read them"""
+
+    def rejected_under(self, bank: Positions) -> F64:
+        """(n,) what the rejected answer of each pair scores under the bank (n,) of its row, lowered as the row is; 0 of
+        a row that is no pair.
+        """
+        out = np.zeros(len(self.best))
+        if self.rejected is not None and self.shard.paired is not None:
+            rows = np.flatnonzero(self.shard.paired)
+            out[rows] = self.rejected[bank[rows], np.arange(len(rows))] - self.handicap[bank[rows], rows]
+        return out
 
     def topic(self, scorers: Sequence[Scorer], names: Sequence[str]) -> I32:
         """(n,) position in `names` of the closest topic of each row's bank; -1 under a bank without topics."""
@@ -122,7 +134,25 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Ne
     ]
     learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
     score, place = counted(scorers, standard, percentile, handicap, best)
-    return ShardScores(shard, shas, excess, standard, percentile, handicap, best, score, place, under, learnt)
+    rejected = _rejected(shard, shas, scorers)
+    return ShardScores(shard, shas, excess, standard, percentile, handicap, best, score, place, under, learnt, rejected)
+
+
+def _rejected(shard: Shard, shas: Sequence[str], scorers: Sequence[Scorer]) -> F64 | None:
+    """(banks, m) standard scores of the rejected answers of a shard's pairs.
+
+    Raises:
+        BankError: a bank gives a score that is no number.
+    """
+    pooled, paired = shard.rejected_pooled, shard.paired
+    if pooled is None or paired is None:
+        return None
+    others, excess = [f"{shas[i]} rejected" for i in np.flatnonzero(paired).tolist()], Excess(pooled)
+    raw = [s.raw(pooled, others, None if s.linear is None else excess.of(s.linear)) for s in scorers]
+    standard = np.stack([s.scale.standard(r) for s, r in zip(scorers, raw, strict=True)])
+    for scorer, scores in zip(scorers, standard, strict=True):
+        _check(scorer, scores)
+    return standard
 
 
 def counted(

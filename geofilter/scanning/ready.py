@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from geofilter.config import ScanConfig
 from geofilter.encode.tokens import Encoded, encode_rows, readable
 from geofilter.encode.unprompted import encode_unprompted
 from geofilter.rows.keys import SHAPES
+from geofilter.rows.pairs import is_pair, rejected_side
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
 from geofilter.rows.row_error import RowError
@@ -45,11 +47,16 @@ class Job:
     """of the encoding"""
     with_loss: bool = False
     """make the rows ready without their prompts too"""
+    both_sides: bool = False
+    """make the rejected answers of preferences ready too"""
 
     @classmethod
     def of(cls, config: ScanConfig, files: Sequence[InputFile], plan: Path, todo: Ranges, fingerprint: str) -> Job:
         """What a scan asks for, less all that only the model needs."""
-        return cls(config.reading, config.max_tokens, config.system, files, plan, todo, fingerprint, config.with_loss)
+        return cls(
+            config.reading, config.max_tokens, config.system, files, plan, todo, fingerprint, config.with_loss,
+            config.pairs == "difference",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +78,19 @@ class Ready:
     rejected: tuple[Rejected, ...]
     alone: Sequence[Encoded | None] = ()
     """(n,) the rows without their prompts, where they were asked for; None of one that cannot be read so"""
+    rejected_sides: Sequence[Encoded | None] | None = None
+    """(n,) the rows with their rejected answers, None of one that has none to be read; None where they were not asked
+    for"""
 
     @property
     def n_tokens(self) -> int:
         """Tokens that the model reads."""
-        return sum(len(window.ids) for e in self.encoded for window in e.windows)
+        return sum(len(window.ids) for e in self.both_sides for window in e.windows)
+
+    @property
+    def both_sides(self) -> list[Encoded]:
+        """The rows, and behind all of them those of their rejected answers that there are."""
+        return [*self.encoded, *(other for other in self.rejected_sides or () if other is not None)]
 
 
 def prepared(
@@ -145,8 +160,29 @@ def made_ready(
     for start in range(0, len(rows) if job.with_loss else 0, SLICE):
         here = slice(start, start + SLICE)
         alone += encode_unprompted([row for _, row in rows[here]], encoded[here], tokenizer, job.max_tokens)
+    others = _rejected_sides(job, [row for _, row in rows], tokenizer, embedded()) if job.both_sides else None
+    for (_, row), other in zip(rows, others or (), strict=False):
+        remarks.update(["one_sided"] if other is None and is_pair(row) else [])
     columns = _columns(rows, encoded)
-    return Ready(span, work.n_bytes, left, encoded, columns, source, remarks, tuple(rejected), alone)
+    return Ready(span, work.n_bytes, left, encoded, columns, source, remarks, tuple(rejected), alone, others)
+
+
+def _rejected_sides(
+    job: Job, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, embedded: int
+) -> list[Encoded | None]:
+    """The rejected answers of rows, tokenised; None for a row that has none to be read."""
+    out: list[Encoded | None] = [None] * len(rows)
+    sides: list[tuple[int, Row]] = []
+    for i, row in enumerate(rows):
+        if is_pair(row):
+            with suppress(RowError):
+                sides.append((i, rejected_side(row, job.reading)))
+    for start in range(0, len(sides), SLICE):
+        here = sides[start : start + SLICE]
+        coded = encode_rows([row for _, row in here], tokenizer, job.max_tokens, job.system)
+        for (i, _), one in zip(here, readable(coded, tokenizer, embedded), strict=True):
+            out[i] = None if isinstance(one, RowError) else one
+    return out
 
 
 def _columns(rows: Sequence[tuple[int, Row]], encoded: Sequence[Encoded]) -> dict[str, npt.NDArray[Any]]:

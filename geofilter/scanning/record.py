@@ -58,6 +58,8 @@ def encoding_of(config: ScanConfig, files: Sequence[InputFile], target: Target) 
         out["fields"] = dict(config.fields)
     if config.with_loss:
         out["with_loss"] = True
+    if config.pairs != "chosen":
+        out["pairs"] = config.pairs
     if config.only:
         out["only"] = [list(pair) for pair in config.reading.only]
     return out

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from geofilter.bank.bank import Bank
 from geofilter.bank.features import Pooled
 from geofilter.bank.linear import Shares
@@ -82,18 +84,24 @@ class Encoder:
         reader, tokens = self._reader(), None
         loss = None if self._loss is None else self._loss().both(ready.encoded, ready.alone)
         self._progress(ready.span.n_lines - len(ready.encoded), 0)
+        # Both sides of preferences in one go: the model reads the prompt that they share once.
+        n, told = len(ready.encoded), _of_rows(self._progress, len(ready.encoded))
         if self._shares is None:
-            features = reader.read(ready.encoded, self._progress)
+            features = reader.read(ready.both_sides, told)
         else:
             self._divided = self._divided or TokenShares(self._shares, reader.encoder.device)
-            features, divided = reader.read_divided(ready.encoded, self._divided, self._progress)
-            tokens = ShardTokens.of(divided, [e.spans for e in ready.encoded], self._divided.keys)
-        where = zip(ready.columns["file"].tolist(), ready.columns["line"].tolist(), strict=True)
-        refuse_infinite(features, ((self._files[file]["path"], line) for file, line in where))
+            features, divided = reader.read_divided(ready.both_sides, self._divided, told)
+            tokens = ShardTokens.of(divided[:n], [e.spans for e in ready.encoded], self._divided.keys)
+        sides = None if ready.rejected_sides is None else np.array([s is not None for s in ready.rejected_sides], bool)
+        places = list(zip(ready.columns["file"].tolist(), ready.columns["line"].tolist(), strict=True))
+        places += [] if sides is None else [places[i] for i in np.flatnonzero(sides)]
+        refuse_infinite(features, ((self._files[file]["path"], line) for file, line in places))
         return Shard(
             **ready.columns,
             source=ready.source,
-            pooled=Pooled.of(features, reader.encoder.d_in),
+            pooled=Pooled.of(features[:n], reader.encoder.d_in),
+            paired=sides,
+            rejected_pooled=None if sides is None else Pooled.of(features[n:], reader.encoder.d_in),
             span=ready.span,
             d_sae=reader.encoder.d_sae,
             remarks=ready.remarks,
@@ -101,6 +109,19 @@ class Encoder:
             tokens=tokens,
             loss=loss,
         )
+
+
+def _of_rows(progress: Progress, n: int) -> Progress:
+    """Tells of n rows at most: their rejected answers are read with them, and are no rows."""
+    left = n
+
+    def told(rows: int, tokens: int) -> None:
+        nonlocal left
+        rows = min(rows, left)
+        left -= rows
+        progress(rows, tokens)
+
+    return told
 
 
 def encode_shards(

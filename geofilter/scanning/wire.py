@@ -37,6 +37,8 @@ _COLUMN = "column."
 """begins the names of a shard's columns"""
 _ALONE = "alone."
 """begins the names of the arrays of its rows without their prompts"""
+_OTHER = "other."
+"""and of those of their rejected answers"""
 _BUILT_IN: dict[str, type[Exception]] = {"OSError": OSError, "MemoryError": MemoryError}
 """errors of Python's that stay what they are: the edge of the command line says what helps"""
 
@@ -93,6 +95,7 @@ def job_said(job: Job, folder: Path) -> dict[str, Any]:
         "todo": list(job.todo),
         "fingerprint": job.fingerprint,
         "with_loss": job.with_loss,
+        "both_sides": job.both_sides,
         "folder": str(folder),
     }
 
@@ -119,9 +122,10 @@ def ready_said(ready: Ready) -> tuple[dict[str, Any], Arrays]:
     }
     raw = np.frombuffer(b"".join(r.raw for r in ready.rejected), np.uint8)  # a line need not be text
     columns = {f"{_COLUMN}{name}": column for name, column in ready.columns.items()}
-    there = np.array([row is not None for row in ready.alone], np.bool_)
-    alone = {f"{_ALONE}{name}": of for name, of in _arrays([row for row in ready.alone if row is not None]).items()}
-    return said, {"raw": raw, "there": there, **columns, **_arrays(ready.encoded), **alone}
+    besides = _some(ready.alone, _ALONE)
+    if ready.rejected_sides is not None:
+        besides |= _some(ready.rejected_sides, _OTHER)
+    return said, {"raw": raw, **columns, **_arrays(ready.encoded), **besides}
 
 
 def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
@@ -131,7 +135,6 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         where = None if extent is None else Extent(*extent)
         rejected.append(Rejected(file, line, error, raw[at : at + size], where))
         at += size
-    alone = iter(_rows({n.removeprefix(_ALONE): found for n, found in arrays.items() if n.startswith(_ALONE)}))
     return Ready(
         span=Span(**said["span"]),
         n_bytes=said["n_bytes"],
@@ -141,8 +144,25 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         source=tuple(said["source"]),
         remarks=Counter(said["remarks"]),
         rejected=tuple(rejected),
-        alone=[next(alone) if there else None for there in arrays["there"].tolist()],
+        alone=_some_of(arrays, _ALONE) or (),
+        rejected_sides=_some_of(arrays, _OTHER),
     )
+
+
+def _some(rows: Sequence[Encoded | None], prefix: str) -> Arrays:
+    """Rows of which some are not there; names begin with the prefix."""
+    there = np.array([row is not None for row in rows], np.bool_)
+    found = {"there": there, **_arrays([row for row in rows if row is not None])}
+    return {f"{prefix}{name}": of for name, of in found.items()}
+
+
+def _some_of(arrays: Arrays, prefix: str) -> list[Encoded | None] | None:
+    """The other way round; None where nothing has the prefix."""
+    found = {name.removeprefix(prefix): of for name, of in arrays.items() if name.startswith(prefix)}
+    if not found:
+        return None
+    rows = iter(_rows(found))
+    return [next(rows) if there else None for there in found["there"].tolist()]
 
 
 def _arrays(rows: Sequence[Encoded]) -> Arrays:

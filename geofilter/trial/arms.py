@@ -11,6 +11,7 @@ import numpy as np
 from geofilter.arrays import F64, Bools
 from geofilter.cut.cut import Cut
 from geofilter.errors import InputError
+from geofilter.run.score_arrays import rank_array
 from geofilter.run.store import Run
 from geofilter.trial.config import KINDS
 
@@ -68,10 +69,11 @@ class Removals:
 
     def of(self, arm: Arm) -> Bools:
         """(n,) the rows an arm leaves out; of swap those whose answers it looks for others to."""
-        arrays = self.run.arrays(["score", "percentile"])
+        name = rank_array(self.run.manifest)
+        arrays = self.run.arrays([name, "percentile"])
         if arm.kind in ("full", "good", "early"):
-            return np.zeros(len(arrays["score"]), bool)
-        score = Cut.parse(arm.drop).removed(arrays["score"], arrays["percentile"])
+            return np.zeros(len(arrays[name]), bool)
+        score = Cut.parse(arm.drop).removed(arrays[name], arrays["percentile"])
         if arm.kind in ("score", "swap"):
             return score
         # Drawn from the seed and the kind, so that no two arms share their luck.

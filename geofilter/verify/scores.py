@@ -75,6 +75,7 @@ def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any
         ("file", shard.file), ("line", shard.line), ("sha256", shard.sha256), ("style", shard.style),
         ("n_tokens", shard.pooled.n_tokens), ("n_turns", shard.n_turns), ("shape", shard.shape),
         *(() if shard.loss is None else (("loss", shard.loss),)),
+        *(() if shard.paired is None else (("paired", shard.paired),)),
     ):  # fmt: skip
         if ours.shape != stored[name].shape:
             return name, 0
@@ -82,12 +83,14 @@ def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any
             return name, int(differ[0])
     # Under the bank that the run names: two banks may be equal but for rounding.
     score, percentile = counted(scorers, scored.standard, scored.percentile, scored.handicap, stored["bank"])
+    less = None if shard.paired is None else score - scored.rejected_under(stored["bank"])
     steps = np.array([1 / len(scorer.bank.reference) for scorer in scorers])[stored["bank"]]
     for name, far in (
         ("score", _far(score, stored["score"], ROUNDING)),
         ("bank", _far(score, scored.score, ROUNDING)),
         ("percentile", _far(percentile, stored["percentile"], 1.5 * steps)),
         ("learnt", (scored.learnt != stored["learnt"]).any(1)),
+        *(() if less is None else (("difference", _far(less, stored["difference"], 2 * ROUNDING)),)),
     ):
         if far.any():
             return name, int(np.flatnonzero(far)[0])

@@ -68,6 +68,7 @@ function atLeast(k, n, otherK, otherN) {
 
 // ---- the rows as columns, highest score first -----------------------------------------------------------------------
 
+// What they are ranked by: the score, or chosen less rejected.
 const score = column(data.score, Float32Array), percentile = column(data.percentile, Float32Array);
 const file = column(data.file, Uint16Array), line = column(data.line, Uint32Array);
 const tokens = column(data.tokens, Uint16Array), bank = column(data.bank, Uint8Array);

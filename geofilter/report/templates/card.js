@@ -106,7 +106,11 @@ function head(i, row, gone) {
   const said = make("div", { class: "meta" }), source = dimension("source");
   const chip = (text, title, kind = "") => said.append(make("span", { class: `chip ${kind}`, title }, text));
   if (isPlan()) said.append(make("b", {}, `row ${number(listed.indexOf(i) + 1)}`));
-  else said.append(make("b", { title: "rank, by score" }, `#${number(i + 1)}`), make("span", { title: "standard deviations above ordinary chat" }, `score ${score[i].toFixed(2)}`));
+  else {
+    said.append(make("b", { title: "rank" }, `#${number(i + 1)}`));
+    if (data.ranked_by === "score") said.append(make("span", { title: "standard deviations above ordinary chat" }, `score ${score[i].toFixed(2)}`));
+    else said.append(make("span", { title: "the score of the chosen answer, less that of the rejected one if there is one" }, `chosen less rejected ${score[i].toFixed(2)}`));
+  }
   said.append(make("span", { class: "where" }, place(i)));
   if (!isPlan() && state.view !== "removed" && state.view !== "kept") said.append(make("span", { class: gone ? "tag r" : "tag" }, gone ? "removed" : "kept"));
   if (source) chip(source.categories[source.of[i]], "source");
@@ -138,6 +142,7 @@ function card(i) {
   if (blind) text.append(row.response); else marked(text, row, excerpt(row));
   li.append(text);
   if (blind && row.brief && !row.whole) li.append(make("p", { class: "note" }, "Only the beginning of this row is on this page."));
+  if (row.rejected !== undefined && !blind) li.append(rejected(row));
   if (row.like && !blind) li.append(like(row));
   const acts = make("div", { class: "acts", role: "group", "aria-label": `mark ${blind ? "this row" : `row ${i + 1}`}` });
   for (const label of LABELS) {
@@ -153,6 +158,13 @@ function card(i) {
   li.append(acts);
   if (labelOf(row)) li.classList.add(labelOf(row));
   return li;
+}
+
+// The rejected answer of a preference, folded.
+function rejected(row) {
+  const summary = make("summary", {}, `the rejected answer scores ${row.rejected_score.toFixed(2)}, the chosen one ${row.score.toFixed(2)}: `,
+    make("span", {}, beginning(row.rejected, KNOWN)));
+  return make("details", { class: "like other" }, summary, make("div", { class: isCode(row.rejected) ? "text code" : "text" }, row.rejected));
 }
 
 // The whole row, and why it scores as it does.
@@ -207,7 +219,7 @@ function body(i, row) {
     const topics = Object.entries(row.topics).sort((a, b) => b[1] - a[1]).slice(0, 3);
     if (topics.length && likeHarmful(row)) note("If it is harmful, it is closest to: " + topics.map(([name, value]) => `${name} ${signed(value, 2)}`).join(", ") + ".");
   }
-  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${score[i].toFixed(2)}, ${ordinary(i)} under ${data.banks[bank[i]]}; ${length(i)}` +
+  note(`${data.files[file[i]]}, line ${number(line[i])}; score ${(row.score ?? score[i]).toFixed(2)}, ${ordinary(i)} under ${data.banks[bank[i]]}; ${length(i)}` +
     `${group?.[i] ? `; group ${group[i]}` : ""}.`);
   out.append(made);
   return out;

@@ -39,8 +39,8 @@ async function compare(files) {
       if (given.name.endsWith(".jsonl")) {
         for await (const text of linesOf(given)) {
           if (!text.trim()) continue;
-          const { sha256, score: other } = JSON.parse(text);
-          if (typeof sha256 !== "string" || typeof other !== "number") throw new Error("its lines have no sha256 and score");
+          const { sha256, score: own, rejected_score: rejected = 0 } = JSON.parse(text), other = own - rejected;
+          if (typeof sha256 !== "string" || typeof own !== "number") throw new Error("its lines have no sha256 and score");
           lines++;
           const i = rankIn(sha256);
           if (i !== undefined) scores.set(i, other);

@@ -15,7 +15,9 @@ function describe() {
   let text = written ? `This is the cut that was written: ${data.cut}. ` : "";
   text += `Removes ${number(n)} of ${number(data.n)} scored rows (${percent(n, data.n, 1)}) and keeps ${number(data.n - n)}`;
   if (n && n <= data.listed && (data.by_score || !written)) {
-    text += `: scores from ${score[cut - 1].toFixed(2)} up, which is above ${(100 * percentile[cut - 1]).toFixed(1)} % of ordinary chat under ${data.banks[bank[cut - 1]]}`;
+    text += data.ranked_by === "score"
+      ? `: scores from ${score[cut - 1].toFixed(2)} up, which is above ${(100 * percentile[cut - 1]).toFixed(1)} % of ordinary chat under ${data.banks[bank[cut - 1]]}`
+      : `: chosen less rejected from ${score[cut - 1].toFixed(2)} up`;
   }
   const over = written ? data.flagged_removed : flagged[cut];
   text += `. Rows over the 99th percentile: ${number(over)} of them removed`;
@@ -53,6 +55,7 @@ function drawAxis() {
     tick.style.left = 100 * across(x) + "%";
     $("axis").append(tick);
   }
+  if (data.ranked_by !== "score") return $("chat-line").remove();
   $("chat-line").style.left = 100 * across(data.chat_99) + "%";
   if (across(data.chat_99) > 0.6) $("chat-line").classList.add("turned");
 }
