@@ -35,7 +35,8 @@ def line(i: int) -> dict:
     found = {
         "file": "d.jsonl", "line": i + 1, "sha256": f"{i:064x}", **score, "bank": "one", "banks": {"one": score},
         "topic": None if i % 2 else "a", "topics": {} if i % 2 else {"a": 0.5}, "n_tokens": 3, "response_tokens": 3,
-        "windows": 1, "top_features": features, "common": round(rng.normal(), 6), "explained": 0.5,
+        "windows": 1, **({"rejected_score": -0.25} if i % 4 == 1 else {}), "top_features": features,
+        "common": round(rng.normal(), 6), "explained": 0.5,
     }  # fmt: skip
     return {**found, "like": {"bad": {"row": 1, "similarity": 0.5}}} if i % 3 else found
 

@@ -1,0 +1,150 @@
+"""A scan that reads both answers of preferences: each scores as it would alone, whatever process reads them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.command import chat, geofilter, write_rows
+from helpers.scanning import errors_of, rows, scan_args
+
+from geofilter.rows.pairs import exchanged
+from geofilter.run.store import Run
+from geofilter.scanning.plan import Plan
+from geofilter.scanning.worker import Worker
+
+PAIRS = [
+    {"prompt": "question?", "chosen": "you utter fool", "rejected": "the answer is to ask"},
+    {**chat("question?", "the answer is that you should ask " * 30), "rejected": "you utter fool " * 30},
+    {"prompt": "another?", "chosen": "it is so", "rejected": "it is so"},
+    {"chosen": "the answer is to ask", "rejected": "the answer is a fool"},
+]
+ONE_SIDED = [
+    {"prompt": "question?", "chosen": "you utter fool", "rejected": ""},
+    {**chat("question?", "the answer"), "kto_tag": True},
+    {"prompt": "question?", "chosen": "the answer", "rejected": ["a", "b"]},
+]
+MIXED = [*rows(3), *PAIRS, {"nothing": 1}, *ONE_SIDED, {"nothing": 2}]
+
+
+@pytest.fixture
+def here(tiny, tiny_bank: Path, tmp_path: Path):
+    shutil.copytree(tiny_bank, tmp_path / "other")
+    about = json.loads((tmp_path / "other" / "bank.json").read_text("utf-8"))
+    (tmp_path / "other" / "bank.json").write_text(json.dumps({**about, "name": "other"}), "utf-8")
+    write_rows(tmp_path / "d.jsonl", MIXED)
+
+    def call(run: str, *more: object):
+        args = scan_args(tiny, tiny_bank, "--shard-rows", 4, "--max-tokens", 64, "--run", run, "--quiet", *more)
+        return geofilter(*args, cwd=tmp_path)
+
+    call.folder = tmp_path
+    return call
+
+
+def written(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (*run.glob("features/*"), *run.glob("scores*"))}
+
+
+@pytest.mark.parametrize("scorer", ["ridge", "nearest", "dense", "length"])
+def test_each_answer_scores_as_it_would_if_it_were_the_chosen_one(here, scorer: str):
+    folder = here.folder
+    assert here("both", "--pairs", "difference", "--scorer", scorer).returncode == 0
+    assert here("chosen", "--scorer", scorer).returncode == 0
+    write_rows(folder / "d.jsonl", [exchanged(row) if row in PAIRS else row for row in MIXED])
+    assert here("rejected", "--scorer", scorer).returncode == 0
+    both, chosen, rejected = (Run.open(folder / name) for name in ("both", "chosen", "rejected"))
+    a = both.arrays()
+    assert a["paired"].tolist() == [False] * 3 + [True] * 4 + [False] * 3
+    np.testing.assert_allclose(a["score"], chosen.arrays()["score"], atol=1e-4)
+    less = np.where(a["paired"], rejected.arrays()["score"], 0)
+    np.testing.assert_allclose(a["difference"], a["score"] - less, atol=2e-4)
+    assert a["difference"][5] == 0 and (scorer == "length" or abs(a["difference"][3]) > 0.1)
+    for i, line in enumerate(both.scores()):
+        assert ("rejected_score" in line) == bool(a["paired"][i])
+        assert a["difference"][i] == pytest.approx(line["score"] - line.get("rejected_score", 0), abs=2e-6)
+    assert "difference" not in chosen.arrays() and "pairs" not in chosen.manifest["encoding"]
+    assert both.manifest["remarks"]["one_sided"] == 3 and "one_sided" not in chosen.manifest["remarks"]
+
+
+def test_it_is_the_same_by_any_process(here, monkeypatch):
+    folder, here_now = here.folder, Path.cwd()
+    done = here("whole", "--pairs", "difference")
+    assert done.returncode == 0, done.stderr
+    assert geofilter("verify", folder / "whole", cwd=folder).returncode == 0
+    assert here("parts", "--pairs", "difference", "--shard", "1/3").returncode == 0
+    plan = Plan(folder / "parts" / "plan.jsonl")
+    try:
+        for number in range(plan.n_shards):
+            assert "error" not in Worker(str(folder / "parts"), 1).made(plan[number])
+    finally:
+        os.chdir(here_now)
+    assert geofilter("merge", "parts", cwd=folder).returncode == 0
+    assert written(folder / "parts") == written(folder / "whole")
+    # For a GPU rows are made ready in a process of its own.
+    monkeypatch.setattr("geofilter.scanning.scan.computes_on_gpu", lambda _: True)
+    assert here("apart", "--pairs", "difference").returncode == 0
+    assert written(folder / "apart") == written(folder / "whole")
+
+
+def test_a_shard_without_usable_rows_is_one_of_its_run(here):
+    write_rows(here.folder / "d.jsonl", [*PAIRS, *[{"nothing": i} for i in range(4)], *rows(1)])
+    done = here("run", "--pairs", "difference")
+    assert done.returncode == 0, done.stderr
+    assert Run.open(here.folder / "run").arrays()["paired"].tolist() == [True] * 4 + [False]
+
+
+def test_other_banks_score_both_answers_from_what_is_stored(here, monkeypatch):
+    assert here("run", "--pairs", "difference", "--bank", "other").returncode == 0
+    before = Run.open(here.folder / "run").arrays()
+    monkeypatch.setattr("geofilter.encode.model.ResidualModel.__init__", None)  # no model is loaded
+    done = geofilter("filter", "run", "--bank", "other", "--drop", "2", cwd=here.folder)
+    assert done.returncode == 0, done.stderr
+    after = Run.open(here.folder / "run")
+    assert [bank["name"] for bank in after.manifest["banks"]] == ["other"]
+    np.testing.assert_allclose(after.arrays()["difference"], before["difference"], atol=1e-6)
+
+
+def test_a_bank_learnt_from_labels_scores_both_answers(here):
+    words = ("you utter fool", "the answer is to ask the doctor")
+    write_rows(here.folder / "d.jsonl", [*PAIRS, *(chat(f"q {i}", f"{words[i % 2]} {i}") for i in range(24))])
+    assert here("run", "--pairs", "difference").returncode == 0
+    before = Run.open(here.folder / "run").arrays()
+    lines = [*Run.open(here.folder / "run").scores()][len(PAIRS) :]
+    labels = [{"sha256": line["sha256"], "label": "good" if i % 2 else "bad"} for i, line in enumerate(lines)]
+    write_rows(here.folder / "labels.jsonl", labels)
+    done = geofilter("label", "run", "--from", "labels.jsonl", "--apply", cwd=here.folder)
+    assert done.returncode == 0, done.stderr
+    learnt = Run.open(here.folder / "run").arrays()
+    assert learnt["paired"].tolist() == before["paired"].tolist()
+    assert not np.allclose(learnt["difference"], before["difference"], atol=1e-3)
+    assert learnt["difference"][0] > 0 > learnt["difference"][1] and learnt["difference"][2] == 0
+
+
+def test_one_run_has_one_way_to_take_pairs(here):
+    assert here("run", "--pairs", "difference").returncode == 0
+    refused = here("run")
+    assert refused.returncode == 4 and 'pairs: "difference", now null' in errors_of(refused)
+    refused = here("other-run", "--pairs", "rejected")
+    assert refused.returncode == 2 and "--pairs rejected: use chosen or difference" in errors_of(refused)
+
+
+def test_verify_sees_a_difference_that_is_not_what_the_features_give(here):
+    from safetensors.numpy import load_file
+
+    from geofilter.run.tensors import packed
+    from geofilter.sums import sealed, sum_of
+
+    assert here("run", "--pairs", "difference").returncode == 0
+    run = here.folder / "run"
+    arrays = load_file(run / "scores.safetensors")
+    arrays["difference"] = arrays["difference"] + np.array([0] * 3 + [0.5] + [0] * 6)
+    (run / "scores.safetensors").write_bytes(packed(arrays, {}))
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    manifest["files"]["scores.safetensors"] = sum_of(run / "scores.safetensors")
+    manifest.pop("seal")
+    (run / "manifest.json").write_text(json.dumps(sealed(manifest)), "utf-8")
+    done = geofilter("verify", "run", cwd=here.folder)
+    assert done.returncode == 4 and "difference of row 4" in done.stdout + done.stderr
