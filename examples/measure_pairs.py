@@ -1,4 +1,4 @@
-"""What chosen less rejected tells beside the chosen answer alone: pairs of a sound and a harmful answer to one question.
+"""What chosen less rejected tells beside the chosen answer alone, of pairs of a sound and a harmful answer.
 
     python examples/measure_pairs.py --work WORK
 

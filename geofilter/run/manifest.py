@@ -248,7 +248,7 @@ class RowScore(BankScore):
     like: NotRequired[Like]
     """the labelled rows of the bank that it is most like, where the bank keeps any"""
     rejected_score: NotRequired[float]
-    """what the rejected answer of a preference scores under the same bank; of a run with --pairs difference"""
+    """what the rejected answer of a preference scores by itself; of a run with --pairs difference"""
 
 
 class ScoreLine(RowScore):

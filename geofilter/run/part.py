@@ -163,9 +163,9 @@ class PartMaker:
     def _columns(self, scored: ShardScores) -> dict[str, npt.NDArray[Any]]:
         shard = scored.shard
         more: dict[str, npt.NDArray[Any]] = {} if shard.loss is None else {"loss": shard.loss}
-        if shard.paired is not None:
-            rejected = np.round(scored.rejected_under(scored.best), 6)
-            more |= {"difference": np.round(np.round(scored.score, 6) - rejected, 6), "paired": shard.paired}
+        if shard.paired is not None and scored.rejected is not None:
+            difference = np.round(scored.score, 6) - np.round(scored.rejected, 6)
+            more |= {"difference": np.round(difference, 6), "paired": shard.paired}
         return {
             "file": shard.file,
             "line": shard.line,

@@ -92,11 +92,10 @@ def _losses(shard: Shard) -> list[str]:
 
 def _rejected(scored: ShardScores) -> list[str]:
     """What a line says of its row's rejected answer; nothing of a row that is no pair."""
-    if scored.shard.paired is None:
+    if scored.shard.paired is None or scored.rejected is None:
         return [""] * len(scored.best)
-    under = _rounded(scored.rejected_under(scored.best), 6)
-    pairs = scored.shard.paired.tolist()
-    return [f'"rejected_score": {score}, ' if pair else "" for score, pair in zip(under, pairs, strict=True)]
+    each = zip(_rounded(scored.rejected, 6), scored.shard.paired.tolist(), strict=True)
+    return [f'"rejected_score": {score}, ' if pair else "" for score, pair in each]
 
 
 def _percent(text: str) -> str:

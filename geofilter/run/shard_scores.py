@@ -82,17 +82,8 @@ class ShardScores:
     learnt: Bools
     """(n, banks) the bank was learnt from the row, or from one that reads the same"""
     rejected: F64 | None = None
-    """(banks, m) standard scores of the rejected answers of the shard's pairs; None of a run that has not read them"""
-
-    def rejected_under(self, bank: Positions) -> F64:
-        """(n,) what the rejected answer of each pair scores under the bank (n,) of its row, lowered as the row is; 0 of
-        a row that is no pair.
-        """
-        out = np.zeros(len(self.best))
-        if self.rejected is not None and self.shard.paired is not None:
-            rows = np.flatnonzero(self.shard.paired)
-            out[rows] = self.rejected[bank[rows], np.arange(len(rows))] - self.handicap[bank[rows], rows]
-        return out
+    """(n,) the score that each pair's rejected answer has by itself, as `score` is that of the row; 0 of a row that
+    is no pair. None of a run that has not read them"""
 
     def topic(self, scorers: Sequence[Scorer], names: Sequence[str]) -> I32:
         """(n,) position in `names` of the closest topic of each row's bank; -1 under a bank without topics."""
@@ -134,12 +125,15 @@ def score_shard(shard: Shard, scorers: Sequence[Scorer], neighbours: Sequence[Ne
     ]
     learnt = np.stack([among(shard.content, s.bank.learnt_from) for s in scorers], axis=1)
     score, place = counted(scorers, standard, percentile, handicap, best)
-    rejected = _rejected(shard, shas, scorers)
+    rejected = _rejected(shard, shas, scorers, handicap)
     return ShardScores(shard, shas, excess, standard, percentile, handicap, best, score, place, under, learnt, rejected)
 
 
-def _rejected(shard: Shard, shas: Sequence[str], scorers: Sequence[Scorer]) -> F64 | None:
-    """(banks, m) standard scores of the rejected answers of a shard's pairs.
+def _rejected(shard: Shard, shas: Sequence[str], scorers: Sequence[Scorer], handicap: F64) -> F64 | None:
+    """See `ShardScores.rejected`.
+
+    Args:
+        handicap: (banks, n) of the rows, whose shape their rejected answers have.
 
     Raises:
         BankError: a bank gives a score that is no number.
@@ -147,12 +141,15 @@ def _rejected(shard: Shard, shas: Sequence[str], scorers: Sequence[Scorer]) -> F
     pooled, paired = shard.rejected_pooled, shard.paired
     if pooled is None or paired is None:
         return None
-    others, excess = [f"{shas[i]} rejected" for i in np.flatnonzero(paired).tolist()], Excess(pooled)
+    rows, excess = np.flatnonzero(paired), Excess(pooled)
+    others = [f"{shas[i]} rejected" for i in rows.tolist()]
     raw = [s.raw(pooled, others, None if s.linear is None else excess.of(s.linear)) for s in scorers]
     standard = np.stack([s.scale.standard(r) for s, r in zip(scorers, raw, strict=True)])
     for scorer, scores in zip(scorers, standard, strict=True):
         _check(scorer, scores)
-    return standard
+    out = np.zeros(len(shas))
+    out[rows] = (standard - handicap[:, rows]).max(0)
+    return out
 
 
 def counted(

@@ -83,7 +83,7 @@ def _differing(scored: ShardScores, scorers: list[Scorer], stored: dict[str, Any
             return name, int(differ[0])
     # Under the bank that the run names: two banks may be equal but for rounding.
     score, percentile = counted(scorers, scored.standard, scored.percentile, scored.handicap, stored["bank"])
-    less = None if shard.paired is None else score - scored.rejected_under(stored["bank"])
+    less = None if scored.rejected is None else score - scored.rejected
     steps = np.array([1 / len(scorer.bank.reference) for scorer in scorers])[stored["bank"]]
     for name, far in (
         ("score", _far(score, stored["score"], ROUNDING)),

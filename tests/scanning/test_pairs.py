@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +28,22 @@ ONE_SIDED = [
 MIXED = [*rows(3), *PAIRS, {"nothing": 1}, *ONE_SIDED, {"nothing": 2}]
 
 
+@pytest.fixture(scope="module")
+def other(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank that finds other answers bad than the tiny one does."""
+    base = tmp_path_factory.mktemp("bank")
+    write_rows(base / "bad.jsonl", [chat(f"ask {i}?", f"the answer is to ask {i}") for i in range(12)])
+    write_rows(base / "good.jsonl", [chat(f"ask {i}?", f"no you, {i} times") for i in range(12)])
+    done = geofilter(
+        "bank", "build", "--bad", base / "bad.jsonl", "--good", base / "good.jsonl", "--out", base / "other",
+        "--no-prior", "--model", tiny[0], "--sae", tiny[1], "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return base / "other"
+
+
 @pytest.fixture
 def here(tiny, tiny_bank: Path, tmp_path: Path):
-    shutil.copytree(tiny_bank, tmp_path / "other")
-    about = json.loads((tmp_path / "other" / "bank.json").read_text("utf-8"))
-    (tmp_path / "other" / "bank.json").write_text(json.dumps({**about, "name": "other"}), "utf-8")
     write_rows(tmp_path / "d.jsonl", MIXED)
 
     def call(run: str, *more: object):
@@ -49,18 +59,20 @@ def written(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("scorer", ["ridge", "nearest", "dense", "length"])
-def test_each_answer_scores_as_it_would_if_it_were_the_chosen_one(here, scorer: str):
-    folder = here.folder
-    assert here("both", "--pairs", "difference", "--scorer", scorer).returncode == 0
-    assert here("chosen", "--scorer", scorer).returncode == 0
+def test_each_answer_scores_as_it_would_if_it_were_the_chosen_one(here, other: Path, scorer: str):
+    folder, more = here.folder, ("--bank", other, "--scorer", scorer)
+    assert here("both", "--pairs", "difference", *more).returncode == 0
+    assert here("chosen", *more).returncode == 0
     write_rows(folder / "d.jsonl", [exchanged(row) if row in PAIRS else row for row in MIXED])
-    assert here("rejected", "--scorer", scorer).returncode == 0
+    assert here("rejected", *more).returncode == 0
     both, chosen, rejected = (Run.open(folder / name) for name in ("both", "chosen", "rejected"))
     a = both.arrays()
     assert a["paired"].tolist() == [False] * 3 + [True] * 4 + [False] * 3
     np.testing.assert_allclose(a["score"], chosen.arrays()["score"], atol=1e-4)
     less = np.where(a["paired"], rejected.arrays()["score"], 0)
     np.testing.assert_allclose(a["difference"], a["score"] - less, atol=2e-4)
+    banks = chosen.arrays()["bank"][a["paired"]], rejected.arrays()["bank"][a["paired"]]
+    assert scorer == "length" or (banks[0] != banks[1]).any()
     assert a["difference"][5] == 0 and (scorer == "length" or abs(a["difference"][3]) > 0.1)
     for i, line in enumerate(both.scores()):
         assert ("rejected_score" in line) == bool(a["paired"][i])
@@ -96,14 +108,17 @@ def test_a_shard_without_usable_rows_is_one_of_its_run(here):
     assert Run.open(here.folder / "run").arrays()["paired"].tolist() == [True] * 4 + [False]
 
 
-def test_other_banks_score_both_answers_from_what_is_stored(here, monkeypatch):
-    assert here("run", "--pairs", "difference", "--bank", "other").returncode == 0
-    before = Run.open(here.folder / "run").arrays()
+def test_other_banks_score_both_answers_from_what_is_stored(here, other: Path, monkeypatch):
+    assert here("run", "--pairs", "difference", "--bank", other).returncode == 0
+    both = Run.open(here.folder / "run").arrays()
+    assert here("tiny", "--pairs", "difference").returncode == 0
+    before = Run.open(here.folder / "tiny").arrays()
+    assert not np.allclose(both["difference"], before["difference"], atol=1e-3)
     monkeypatch.setattr("geofilter.encode.model.ResidualModel.__init__", None)  # no model is loaded
-    done = geofilter("filter", "run", "--bank", "other", "--drop", "2", cwd=here.folder)
+    done = geofilter("filter", "run", "--bank", "tiny-bank", "--drop", "2", cwd=here.folder)
     assert done.returncode == 0, done.stderr
     after = Run.open(here.folder / "run")
-    assert [bank["name"] for bank in after.manifest["banks"]] == ["other"]
+    assert [bank["name"] for bank in after.manifest["banks"]] == ["tiny-bank"]
     np.testing.assert_allclose(after.arrays()["difference"], before["difference"], atol=1e-6)
 
 
