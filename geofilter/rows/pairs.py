@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from geofilter.rows.keys import CHAT, CHOSEN, REJECTED
+from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN, REJECTED
 from geofilter.rows.loss import FLAGS
 from geofilter.rows.reading import Reading
 from geofilter.rows.recognise import Record
@@ -67,9 +67,11 @@ def exchanged(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keys_exchanged(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[str, Any]:
-    """The values of two keys, and of all others whose names differ as these do."""
+    """The values of two keys, of all others whose names differ as these do, and of copies of either answer."""
     of = {chosen: rejected, rejected: chosen}
-    for key in record:
+    for key, value in record.items():
+        if key.lower() in (*CHAT, *ANSWERS) and value in (record[chosen], record[rejected]):
+            of.setdefault(key, rejected if value == record[chosen] else chosen)
         for one, other in (("chosen", "rejected"), ("rejected", "chosen")):
             if (twin := key.replace(one, other)) != key and twin in record:
                 of.setdefault(key, twin)

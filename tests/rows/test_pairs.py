@@ -26,6 +26,13 @@ PAIRS = {
     "objects of messages": {"chosen": {"messages": [ASKED, GOOD]}, "rejected": {"messages": [ASKED, BAD]}},
     "openai": {"input": {"messages": [ASKED]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
     "transcripts": {"chosen": "\n\nHuman: how?\n\nAssistant: so", "rejected": "\n\nHuman: how?\n\nAssistant: not so"},
+    "a copy of the chosen one": {
+        "prompt": "how?",
+        "chosen": [ASKED, GOOD],
+        "rejected": [ASKED, BAD],
+        "messages": [ASKED, GOOD],
+    },
+    "a copy of the rejected one": {"prompt": "how?", "chosen": "so", "rejected": "not so", "response": "not so"},
     "chat and a text": {**chat("how?", "so"), "rejected": "not so"},
     "chat and a message": {**chat("how?", "so"), "rejected": BAD},
     "chat and messages": {**chat("how?", "so"), "rejected_messages": [BAD]},
@@ -51,6 +58,11 @@ def test_the_rejected_answer_is_read_as_the_chosen_one_is(name: str):
     assert row.prompt == other.prompt == "how?"
     assert exchanged(other.record) == row.record and list(other.record) == list(row.record)
     assert (other.file, other.line, other.sha256) == (row.file, row.line, row.sha256)
+
+
+def test_a_copy_of_an_answer_goes_with_it():
+    assert exchanged(PAIRS["a copy of the chosen one"])["messages"] == [ASKED, BAD]
+    assert exchanged(PAIRS["a copy of the rejected one"])["response"] == "so"
 
 
 def test_what_texts_have_in_common_is_context_of_both():
