@@ -144,7 +144,7 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         source=tuple(said["source"]),
         remarks=Counter(said["remarks"]),
         rejected=tuple(rejected),
-        alone=_some_of(arrays, _ALONE) or (),
+        alone=_some_of(arrays, _ALONE) or [],
         rejected_sides=_some_of(arrays, _OTHER),
     )
 

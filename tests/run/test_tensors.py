@@ -8,7 +8,7 @@ import pytest
 from geofilter.errors import RunError
 from geofilter.rows.keys import SHAPES
 from geofilter.run.column import PIECE, Source, columns_of
-from geofilter.run.score_arrays import SCORE_ARRAYS
+from geofilter.run.score_arrays import PAIR_ARRAYS, SCORE_ARRAYS
 from geofilter.run.tensors import GrowingTensors, outlined, packed, unpacked
 
 
@@ -94,7 +94,7 @@ def test_the_page_names_the_arrays_of_the_scores_and_reads_them(tmp_path, monkey
     told = {name.strip("`"): (kind, sizes) for name, kind, sizes, _ in rows}
     assert told == {
         name: (np.dtype(kind).name, ", ".join(["n", *("banks" if size is None else str(size) for size in sizes)]))
-        for name, (kind, sizes) in SCORE_ARRAYS.items()
+        for name, (kind, sizes) in (SCORE_ARRAYS | PAIR_ARRAYS).items()
     }
     assert re.findall(r"(\d) (\w+)", rows[list(told).index("shape")][3]) == [(str(i), s) for i, s in enumerate(SHAPES)]
     place = tmp_path / "runs" / "a" / "scores.safetensors"

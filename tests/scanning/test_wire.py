@@ -65,6 +65,24 @@ def shards(tiny, tmp_path: Path, monkeypatch) -> list[Ready]:
     return list(prepared(job, lambda: tokenizer, lambda: len(tokenizer)))
 
 
+def test_rows_of_two_answers_come_out_equal_with_both(tiny, tmp_path: Path):
+    path = write_rows(tmp_path / "d.jsonl", [
+        {"prompt": "q", "chosen": "the answer " * 90, "rejected": "no"}, *rows(1),
+        {"prompt": "q", "chosen": "the answer", "rejected": ""},
+        {"prompt": "q", "chosen": "so", "rejected": "no " * 90},
+    ])  # fmt: skip
+    tokenizer = tokenizer_of(tiny[0])
+    for pairs, wanted in (("difference", [True, False, False, True]), ("chosen", None)):
+        job = planned(tmp_path, ScanConfig((str(path),), max_tokens=64, pairs=pairs, with_loss=True))
+        assert job_of(job_said(job, tmp_path))[0] == job
+        (ready,) = prepared(job, lambda: tokenizer, lambda: len(tokenizer))
+        found = ready_of(*sent(*ready_said(ready)))
+        assert same(found, ready)
+        sides = found.rejected_sides
+        assert wanted == (None if sides is None else [one is not None for one in sides])
+        assert all(one is not None for one in found.alone) and len(found.alone) == 4
+
+
 def test_rows_come_out_equal(shards: list[Ready]):
     several = [len(row.windows) for ready in shards for row in ready.encoded]
     assert max(several) > 1 and several.count(1) > 5
