@@ -214,4 +214,6 @@ def _places(inputs: Sequence[Path], answers: Path, out: Path | None, outputs: It
         if path.resolve() in taken:
             raise InputError(f"--out {path}: is an output of the cut; give another name")
         refuse_output(path, "--out" if out else "", [*inputs, answers], named=out is not None)
+        if not path.parent.is_dir():
+            raise InputError(f"--out {out}: no such folder; make it first")
     return places

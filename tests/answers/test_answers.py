@@ -157,6 +157,8 @@ def test_removed_rows_are_answered_in_place_and_the_others_keep_their_bytes(fold
         assert (done.returncode, "is an output of the cut" in done.stderr) == (2, True)
     write_rows(base / "a.jsonl", [short])
     assert geofilter("replace", "run", "--answers", "a.jsonl", "--out", "d.jsonl", cwd=base).returncode == 2
+    done = geofilter("replace", "run", "--answers", "a.jsonl", "--out", "no/x.jsonl", cwd=base)
+    assert (done.returncode, "--out no/x.jsonl: no such folder; make it first" in done.stderr) == (2, True)
     assert "no such file" in geofilter("replace", "run", "--answers", "none.jsonl", cwd=base).stderr
     changed = (base / "d.jsonl").read_bytes()
     for other in (changed.replace(b"the answer is 1", b"the answer is 2"), changed.replace(b"fool", b"food")):
