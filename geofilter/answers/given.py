@@ -10,7 +10,7 @@ from geofilter.errors import InputError
 from geofilter.files import from_json
 from geofilter.rows.answered import NOTE, answered
 from geofilter.rows.lines import on_one_line, read_lines
-from geofilter.rows.pairs import exchanged, is_pair
+from geofilter.rows.pairs import asks_the_same, is_preference
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
@@ -111,7 +111,7 @@ def _answered(row: Row, record: dict[str, Any], reading: Reading) -> dict[str, A
     """
     if NOTE in record:
         new = {key: value for key, value in record.items() if key != NOTE}
-        if _is_exchanged(row, new):
+        if _is_pair_of(row, new, reading):
             return new
         if _blank(new) == _blank(answered(row, "", reading)):
             return None
@@ -129,10 +129,10 @@ def _answered(row: Row, record: dict[str, Any], reading: Reading) -> dict[str, A
     return new
 
 
-def _is_exchanged(row: Row, new: dict[str, Any]) -> bool:
-    """Whether a record is the row with its two answers exchanged, as `filter --swap` writes it."""
+def _is_pair_of(row: Row, new: dict[str, Any], reading: Reading) -> bool:
+    """Whether a record is a pair to what a row asks, with another chosen answer, as `filter --swap` writes them."""
     try:
-        return is_pair(row) and new == exchanged({key: value for key, value in row.record.items() if key != NOTE})
+        return is_preference(row) and asks_the_same(row, new, reading)
     except RowError:
         return False
 

@@ -75,7 +75,7 @@ class Replaced:
     def text(self) -> Iterator[str]:
         """In sentences."""
         yield (
-            f"{counted(self.replaced, 'removed row')} answered anew in place, {self.kept:,} kept as they were: "
+            f"{counted(self.replaced, 'removed row')} put back with another answer, {self.kept:,} kept as they were: "
             f"{self.output}"
         )
         if self.left_out:

@@ -26,14 +26,18 @@ def lines(checked: Checked) -> Iterator[str]:
     if checked.remarks:
         yield ""
         yield from (f"{counted(n, 'row')} {REMARKS[name]}" for name, n in checked.remarks.items())
-    if checked.reasons:
-        yield ""
-        yield "cannot be scored:"
-    for reason, n in checked.reasons.most_common(REASONS):
-        file, line = checked.first[reason]
-        yield f"  {counted(n, 'row')}, first {inert(file)}, line {line}: {inert(reason)}"
-    if len(checked.reasons) > REASONS:
-        yield f"  and {len(checked.reasons) - REASONS} other reasons"
+    for title, reasons in (
+        ("cannot be scored:", checked.reasons),
+        ("preferences whose rejected answer cannot be scored:", checked.one_sided),
+    ):
+        if reasons:
+            yield ""
+            yield title
+        for reason, n in reasons.most_common(REASONS):
+            file, line = checked.first[reason]
+            yield f"  {counted(n, 'row')}, first {inert(file)}, line {line}: {inert(reason)}"
+        if len(reasons) > REASONS:
+            yield f"  and {len(reasons) - REASONS} other reasons"
     yield ""
     yield "not what is trained? --fields, --train, --only and --score-thinking say what is"
 
@@ -46,6 +50,7 @@ def _kind(kind: Kind) -> Iterator[str]:
         yield f"  {inert(example.file)}, line {example.line}"
         yield from _texts("prompt", [example.prompt] if example.prompt else [])
         yield from _texts("scored", example.scored)
+        yield from _texts("rejected", example.rejected)
         yield from _texts("left out", example.left_out)
 
 

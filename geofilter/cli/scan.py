@@ -191,7 +191,7 @@ def show_rows(config: ScanConfig, as_json: bool) -> None:
     refuse_twice(config.data)
     paths = [Path(path) for path in config.data]
     check_columns(paths, config.reading, config.limit)
-    checked = check_rows(paths, config.reading, config.limit)
+    checked = check_rows(paths, config.reading, config.limit, both_sides=config.pairs == "difference")
     if as_json:
         print_json(checked.to_json())
         return

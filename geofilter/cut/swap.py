@@ -1,4 +1,4 @@
-"""The removed pairs of a cut whose chosen answer scores worse than the rejected one, with their answers exchanged."""
+"""The removed pairs of a cut whose chosen answer scores higher than the rejected one, with their answers exchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SwapReport(TypedDict):
 
     file: str
     rows: int
-    """pairs with their answers exchanged; of several with the same bytes one is written"""
+    """pairs that were exchanged; those of the same bytes have one line"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Swap:
 
         Raises:
             InputError, RunError: an input cannot be read, or has changed since the scan.
+            RowError: a row that the scan took for a pair is none.
         """
         run, seen = selection.run, set[str]()
         rows = np.flatnonzero(selection.removed & worse(selection))
@@ -71,7 +72,7 @@ class Swap:
             record = {key: value for key, value in row.record.items() if key != NOTE}
             note = {"sha256": row.sha256, "file": row.file, "line": row.line}
             handle.write(dumps({**exchanged(record), NOTE: note}))
-        return {"file": str(self.path), "rows": len(seen)}
+        return {"file": str(self.path), "rows": len(rows)}
 
 
 def worse(selection: Selection) -> Bools:

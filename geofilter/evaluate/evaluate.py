@@ -28,7 +28,7 @@ from geofilter.labels.labelled_rows import Labelled, of_run
 from geofilter.labels.source import parse
 from geofilter.run.labelled import learnt_by, learnt_from
 from geofilter.run.manifest import Manifest
-from geofilter.run.score_arrays import rank_array
+from geofilter.run.score_arrays import has_pairs, rank_array
 from geofilter.run.store import Run
 from geofilter.stats import LEVEL, ROUNDS, RankingStats, Stats, draw_weights, interval
 from geofilter.version import __version__
@@ -279,6 +279,8 @@ def _notes(manifest: Manifest, rows: Labelled, known: Collection[str]) -> list[s
         known: banks of which the rows that they were learnt from are known, and left out.
     """
     about, notes = rows.about, []
+    if has_pairs(manifest):
+        notes.append("Banks alone, other scorers and controls see the chosen answers, but where a line says otherwise.")
     if about["without_label"]:
         notes.append(f"{about['without_label']:,} of {about['scored']:,} scored rows have no label and are left out.")
     if about["learnt_from"]:

@@ -49,7 +49,7 @@ def stored(run: Run, rows: Labelled) -> tuple[list[Ranked], list[RandomBanks], l
         lines = [
             Ranked(f"{own}: chosen less rejected", "score", by_difference),
             Ranked(f"{own}: chosen answers alone", "scorer", score),
-            Ranked("rejected answers alone, lowest first", "control", by_difference - score),
+            Ranked(f"{own}: rejected answers alone, lowest first", "scorer", by_difference - score),
         ]
     details = dict(run.score_lines(rows.position))
     alone = {name: np.array([details[i]["banks"][name]["score"] for i in rows.position.tolist()]) for name in names}

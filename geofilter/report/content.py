@@ -194,6 +194,7 @@ def _facts(
         drawn=drawn_at_random(selection),
         can_go=int((removed & free).sum()),
         can_stay=int((~removed & free).sum()),
+        by_difference=has_pairs(manifest),
         by_score=bool(removed[selection.order()[: int(removed.sum())]].all()),
         kept_groups=kept_groups,
         labels="" if labels is None else labels["text"],

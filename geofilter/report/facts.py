@@ -67,6 +67,8 @@ class Facts:
     """removed rows that taught no bank: those that can be drawn at random"""
     can_stay: int = 0
     """and kept ones"""
+    by_difference: bool = False
+    """rows are ranked by chosen less rejected, so that the flagged ones are not the highest"""
     by_score: bool = True
     """the removed rows are those with the highest scores"""
     kept_groups: int = 0

@@ -106,7 +106,7 @@ def replaced_said(report: ReportDocument) -> Iterator[str]:
     """How many removed rows were answered again, and where they are; one sentence an input."""
     for of in report.get("replaced", []):
         removed = counted(of["replaced"] + of["left_out"], "removed row")
-        yield f"{of['replaced']:,} of {removed} of {of['input']} answered again and put back: {of['output']}"
+        yield f"{of['replaced']:,} of {removed} of {of['input']} put back with another answer: {of['output']}"
 
 
 def details(report: ReportDocument) -> Iterator[str]:
@@ -151,13 +151,15 @@ def ranked(row: ShownRow) -> float:
 
 def pairs_said(pairs: PairsReport) -> str:
     """What became of the preferences of a run that has scored both answers."""
+    if not pairs["rows"]:
+        return "Preferences: no row has a rejected answer that could be scored; rows are ranked by their scores."
     said = (
         f"Preferences: of {counted(pairs['rows'], 'pair')} the chosen answer scores higher than the rejected one in "
         f"{pairs['worse']:,} (about half would by chance). Rows are ranked by chosen less rejected; "
         f"{counted(pairs['removed'], 'pair')} went."
     )
     if swapped := pairs.get("swapped"):
-        said += f" With their answers exchanged: {counted(swapped['rows'], 'pair')} of them, in {swapped['file']}."
+        said += f" With their answers exchanged: {counted(swapped['rows'], 'pair')} of these, in {swapped['file']}."
     return said
 
 

@@ -173,7 +173,7 @@ def _read(f: Facts) -> _Said:
     """What is said where the highest rows are worth reading."""
     text = f"Worth reading, not proof: {_lower(_looking(f))}. {_banks(f.power)}{_so_far(f.drawn)}"
     if f.removed in (0, f.scored):
-        amount = f.flagged or max(1, f.scored // 10)
+        amount = (0 if f.by_difference else f.flagged) or max(1, f.scored // 10)
         rows = "highest row" if amount == 1 else f"{amount:,} highest rows"
         command = f"geofilter filter {shlex.quote(f.run)} --drop {amount}"
         instead = " instead" if f.removed else ""

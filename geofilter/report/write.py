@@ -16,7 +16,7 @@ from geofilter.cut.noted import begun_ahead
 from geofilter.cut.places import Outputs, planned
 from geofilter.cut.sets import CutAbout, OutputSet, add, described, read_set, replacing, sum_new, torn, within
 from geofilter.cut.swap import Swap
-from geofilter.errors import RunError
+from geofilter.errors import InputError, RunError
 from geofilter.files import as_bytes, from_json, json_text, own_bytes, write_json
 from geofilter.report.content import NEAREST, Report, build
 from geofilter.report.document import ReportDocument, ShownRow
@@ -39,6 +39,7 @@ from geofilter.report.rows import GatheredRows
 from geofilter.run.manifest import RowScore
 from geofilter.run.marks import Mark
 from geofilter.run.names import SCORES
+from geofilter.run.score_arrays import has_pairs
 from geofilter.run.store import Run
 from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
@@ -97,6 +98,11 @@ def filter_run(
         InputError: a folder cannot be written, or options that do not fit the run.
         RunError: the run is in use, has no shares for a mask, or an input has changed since the scan.
     """
+    if cut.kind == "threshold" and has_pairs(run.manifest):
+        raise InputError(
+            f"--threshold {cut.value:g}: this run ranks by chosen less rejected, which has no percentile; give --drop "
+            "or --keep"
+        )
     for beside in (mask, swap):
         if beside is not None:
             beside.refuse(run, out, removed)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from geofilter.rows.lines import read_lines
+from geofilter.rows.pairs import is_preference, rejected_side
 from geofilter.rows.reading import Reading
 from geofilter.rows.recognise import is_there
-from geofilter.rows.records import Rejected, Row, parse_line
+from geofilter.rows.records import Rejected, Row, parse_line, reason_of
+from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import REMARKS
 from geofilter.rows.turns import KNOWN_EXTRA, THOUGHTS, Turn
 
@@ -30,6 +32,8 @@ class Example:
     scored: list[str]
     left_out: list[str]
     """what of the row no loss falls on, besides its prompt"""
+    rejected: list[str]
+    """what is scored of its rejected answer; empty unless both sides of preferences are"""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class Checked:
     """of `shapes.REMARKS`"""
     reasons: Counter[str] = field(default_factory=Counter)
     """why rows cannot be scored"""
+    one_sided: Counter[str] = field(default_factory=Counter)
+    """why rejected answers of preferences cannot be scored"""
     first: dict[str, tuple[str, int]] = field(default_factory=dict)
     """reason -> file and line of the first row that it holds for"""
 
@@ -71,14 +77,21 @@ class Checked:
                 {"reason": reason, "rows": n, "file": self.first[reason][0], "line": self.first[reason][1]}
                 for reason, n in self.reasons.most_common()
             ],
+            "one_sided": [
+                {"reason": reason, "rows": n, "file": self.first[reason][0], "line": self.first[reason][1]}
+                for reason, n in self.one_sided.most_common()
+            ],
         }
 
 
-def check_rows(paths: Sequence[Path], reading: Reading, limit: int | None = None) -> Checked:
+def check_rows(
+    paths: Sequence[Path], reading: Reading, limit: int | None = None, *, both_sides: bool = False
+) -> Checked:
     """Read every row and say what would be scored of it. What a chat template makes of it is not looked at.
 
     Args:
         limit: only the first rows of each file.
+        both_sides: of preferences the rejected answers are to be scored too.
 
     Raises:
         InputError: a file cannot be read.
@@ -94,11 +107,25 @@ def check_rows(paths: Sequence[Path], reading: Reading, limit: int | None = None
                 out.reasons[row.error] += 1
                 out.first.setdefault(row.error, (row.file, row.line))
             else:
-                _add(out, row)
+                _add(out, row, _rejected(out, row, reading) if both_sides and is_preference(row) else None)
     return out
 
 
-def _add(out: Checked, row: Row) -> None:
+def _rejected(out: Checked, row: Row, reading: Reading) -> Row | None:
+    """The row with its rejected answer; None where that cannot be scored, which is told of."""
+    try:
+        found = rejected_side(row, reading)
+    except RowError as error:
+        reason = reason_of(error)
+        out.remarks.update(["one_sided"])
+        out.one_sided[reason] += 1
+        out.first.setdefault(reason, (row.file, row.line))
+        return None
+    out.remarks.update(["paired"])
+    return found
+
+
+def _add(out: Checked, row: Row, rejected: Row | None) -> None:
     kind = out.kinds.setdefault((row.format, row.used), Kind(row.format, row.used))
     kind.rows += 1
     out.remarks.update(row.remarks)
@@ -107,9 +134,13 @@ def _add(out: Checked, row: Row) -> None:
     kind.not_read.update(key for key in row.record if key not in read and is_there(row.record, key))
     kind.not_read.update({f"{key} of a message" for turn in row.turns for key in turn.extra if key not in KNOWN_EXTRA})
     if len(kind.examples) < EXAMPLES:
-        scored = [turn.text(span) for turn in row.turns for span in turn.scored]
         left_out = [text for turn in row.turns for text in _left_out(turn)]
-        kind.examples.append(Example(row.file, row.line, row.prompt, scored, left_out))
+        other = [] if rejected is None else _scored(rejected)
+        kind.examples.append(Example(row.file, row.line, row.prompt, _scored(row), left_out, other))
+
+
+def _scored(row: Row) -> list[str]:
+    return [turn.text(span) for turn in row.turns for span in turn.scored]
 
 
 def _left_out(turn: Turn) -> Iterator[str]:

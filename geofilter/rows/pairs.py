@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN, REJECTED
-from geofilter.rows.loss import FLAGS
 from geofilter.rows.reading import Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
-from geofilter.rows.turns import CONTENT_KEYS, ROLE_KEYS, are_messages, from_json, is_same, messages_in, read_messages
+from geofilter.rows.turns import (
+    CONTENT_KEYS,
+    SPOKEN,
+    Turn,
+    are_messages,
+    from_json,
+    is_same,
+    messages_in,
+    read_messages,
+)
 
 PREFERENCE = "preference"
 """the shape of such rows, see `keys.SHAPES`"""
 _NO_ANSWER = ("kto_tag",)
 """of `keys.REJECTED` what makes a row one of preferences and is no answer"""
+_MORE = (*SPOKEN, "function_call", "refusal")
+"""fields of a message that say more than its text"""
+_PART = {"type", "text"}
+"""fields of a part of a content that is text alone"""
+_SIDES = (
+    ("non_preferred", "preferred"),
+    ("preferred", "non_preferred"),
+    ("chosen", "rejected"),
+    ("rejected", "chosen"),
+)
+"""what names of fields call a side, and the other one; the first that a name has counts"""
 
 
-def is_pair(row: Row) -> bool:
+def is_preference(row: Row) -> bool:
     """Whether a row is one of preferences; that it has a second answer, only `rejected_side` tells."""
     return row.format == PREFERENCE
 
@@ -34,22 +53,45 @@ def rejected_side(row: Row, reading: Reading) -> Row:
         reading: how the row was read.
 
     Raises:
-        RowError: it has no second answer, or none that can be scored.
+        RowError: it has no second answer, or none that can be scored beside the first.
     """
     record = exchanged(row.record)
     found = parse_record(record, reading)
     if found.shape != PREFERENCE:
         raise RowError("its rejected answer cannot be put in the place of the chosen one")
-    return replace(
-        row, turns=found.turns, record=record, tools=found.tools, used=found.used, remarks=found.remarks
-    )  # fmt: skip
+    if bool(_asked(row.turns)) != bool(_asked(found.turns)):
+        raise RowError("only one of its answers comes with the prompt; put the prompt beside them, or into both")
+    if row.turns[0].role != "text" and _begins(row.turns, found.turns):
+        raise RowError("one of its answers is the beginning of the other, turn for turn")
+    return replace(row, turns=found.turns, record=record, tools=found.tools, used=found.used, remarks=found.remarks)
+
+
+def _asked(turns: Sequence[Turn]) -> list[str]:
+    return [turn.content for turn in turns if turn.role == "user" and turn.content.strip()]
+
+
+def _begins(one: Sequence[Turn], other: Sequence[Turn]) -> bool:
+    """Whether one of two conversations is the other one, broken off."""
+    return len(one) != len(other) and all(map(is_same, one, other))
+
+
+def asks_the_same(row: Row, record: Mapping[str, Any], reading: Reading) -> bool:
+    """Whether a record is a preference that asks what a row does and whose chosen answer is another one.
+
+    Raises:
+        RowError: it cannot be read.
+    """
+    found = parse_record(record, reading)
+    said = "\n".join(turn.text(span) for turn in found.turns for span in turn.scored)
+    ours, theirs = ([t for t in turns if t.role in ("system", "user")] for turns in (row.turns, found.turns))
+    return found.shape == PREFERENCE and ours == theirs and said != row.response
 
 
 def exchanged(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a row of preferences with its answers exchanged, in the shape that it has.
 
-    What else is said of the two sides, such as `score_chosen` and `score_rejected`, is exchanged with them. Exchanged
-    twice it is the record again.
+    What else is said of the two sides, such as `score_chosen` and `score_rejected`, is exchanged with them, and so is a
+    copy of an answer. Exchanged twice it is the record again.
 
     Raises:
         RowError: it has no second answer, or one that cannot stand in the place of the first.
@@ -59,69 +101,104 @@ def exchanged(record: Mapping[str, Any]) -> dict[str, Any]:
         rejected = CHOSEN[chosen]
         if not found.has(rejected):
             raise RowError(f"has no second answer: `{rejected}` is missing or empty")
-        return _keys_exchanged(record, found.names.get(chosen, chosen), found.names.get(rejected, rejected))
+        return _of_keys(record, found.names.get(chosen, chosen), found.names.get(rejected, rejected))
     chat, other = found.first(CHAT), found.first(key for key in REJECTED if key not in _NO_ANSWER)
     if chat is None or other is None:
         raise RowError("has no second answer")
-    return _in_messages(record, found.names.get(chat, chat), found.names.get(other, other))
+    chat, other = found.names.get(chat, chat), found.names.get(other, other)
+    return {**_named_by_side(record, (chat, other)), **_of_messages(record, chat, other)}
 
 
-def _keys_exchanged(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[str, Any]:
-    """The values of two keys, of all others whose names differ as these do, and of copies of either answer."""
-    of = {chosen: rejected, rejected: chosen}
-    for key, value in record.items():
-        if key.lower() in (*CHAT, *ANSWERS) and value in (record[chosen], record[rejected]):
-            of.setdefault(key, rejected if value == record[chosen] else chosen)
-        for one, other in (("chosen", "rejected"), ("rejected", "chosen")):
-            if (twin := key.replace(one, other)) != key and twin in record:
-                of.setdefault(key, twin)
+def _named_by_side(record: Mapping[str, Any], but: Sequence[str]) -> dict[str, Any]:
+    """The record, the values of all fields exchanged whose names differ in the side alone.
+
+    Args:
+        but: fields that stay.
+    """
+    known = {key.lower(): key for key in record if key not in but}
+    of: dict[str, str] = {}
+    for low, key in known.items():
+        side = next((pair for pair in _SIDES if pair[0] in low), None)
+        if side is not None and (twin := known.get(low.replace(*side))) is not None:
+            of[key] = twin
     return {key: record[of.get(key, key)] for key in record}
 
 
-def _in_messages(record: Mapping[str, Any], chat: str, rejected: str) -> dict[str, Any]:
-    """What follows the last user's turn of a list of messages, and the answer that is beside the list."""
+def _of_keys(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[str, Any]:
+    """Exchange two answers that have a key each."""
+    one, other = record[chosen], record[rejected]
+    out = _named_by_side(record, (chosen, rejected))
+    copies = {key: _exchanged_in(record[key], one, other) for key in record if key.lower() in (*CHAT, *ANSWERS)}
+    return {**out, **copies, chosen: other, rejected: one}
+
+
+def _exchanged_in(value: Any, one: Any, other: Any) -> Any:
+    """A value that is a copy of an answer, or a conversation that ends in one, with the other answer; else itself."""
+    for a, b in ((one, other), (other, one)):
+        if value == a or (isinstance(value, str) and isinstance(a, str) and value.strip() == a.strip()):
+            return b
+        if not isinstance(value, list) or not value:
+            continue
+        if isinstance(a, list) and isinstance(b, list) and value[-len(a) :] == a:
+            return [*value[: -len(a)], *b]
+        if isinstance(a, dict) and isinstance(b, dict) and value[-1] == a:
+            return [*value[:-1], b]
+        if isinstance(a, str) and isinstance(b, str) and _text_of(value[-1:]) == a:
+            return [*value[:-1], _with_text(value[-1], b)]
+    return value
+
+
+def _of_messages(record: Mapping[str, Any], chat: str, rejected: str) -> dict[str, Any]:
+    """Exchange what follows the last user's turn of a list of messages, and the answer that is beside the list; two
+    whole conversations as they are.
+    """
     messages, other = from_json(record[chat]), record[rejected]
-    if isinstance(other, str):
-        other = messages_in(other)
+    other = messages_in(other) if isinstance(other, str) else other
     if not are_messages(messages):
         raise RowError(f"`{chat}` is no list of messages with roles, so its answer cannot be exchanged")
-    roles = [turn.role for turn in read_messages(messages, chat)[0]]
-    asked = max((i for i, role in enumerate(roles) if role == "user"), default=-1) + 1
-    before, own = messages[:asked], messages[asked:]
-    if not own:
-        raise RowError(f"`{chat}` has no answer behind the last user's turn")
-    if isinstance(other, str):
-        message, key = _plain(own, chat)
-        said, back = [{**message, key: other}], message[key]
-    elif are_messages(other):
-        whole = len(other) > asked > 0 and _same(other[:asked], before, rejected)
-        said, back = (other[asked:], [*other[:asked], *own]) if whole else (other, own)
-        before = [*before]
-    elif isinstance(other, dict) and len(own) == 1 and are_messages([other]):
-        said, back = [other], own[0]
-    else:
+    beside = [other] if isinstance(other, dict) else other
+    if not (isinstance(other, str) or are_messages(beside)):
         raise RowError(f"`{rejected}` is in no form that can stand in `{chat}`")
-    return {
-        **record,
-        chat: _as(record[chat], [*before, *said]),
-        rejected: back if isinstance(other, str) else _as(record[rejected], back),
-    }
+    asked = max((i for i, role in enumerate(_roles(messages, chat)) if role == "user"), default=-1) + 1
+    if not isinstance(beside, str) and {"user", "system"} & set(_roles(beside, rejected)):
+        if not asked or isinstance(other, dict):
+            raise RowError(f"of `{chat}` and `{rejected}` only one is a whole conversation")
+        return {chat: _as(record[chat], other), rejected: _as(record[rejected], messages)}
+    before, own = messages[:asked], messages[asked:]
+    ours, theirs = _text_of(own), other if isinstance(other, str) else _text_of(beside)
+    if ours is not None and theirs is not None:  # each message keeps what it calls its role and its text
+        own, beside = [_with_text(own[0], theirs)], ours if isinstance(other, str) else [_with_text(beside[0], ours)]
+    elif isinstance(other, str) or (isinstance(other, dict) and len(own) != 1):
+        raise RowError(f"the answer in `{chat}` is more than `{rejected}` can hold")
+    else:
+        own, beside = beside, own
+    back = beside if isinstance(other, str) else _as(record[rejected], beside[0] if isinstance(other, dict) else beside)
+    return {chat: _as(record[chat], [*before, *own]), rejected: back}
 
 
-def _plain(own: list[dict[str, Any]], chat: str) -> tuple[dict[str, Any], str]:
-    """The one message of an answer that is text alone, and its key of the text."""
-    message = own[0]
-    key = next((key for key in CONTENT_KEYS if isinstance(message.get(key), str)), "")
-    more = {name for name, value in message.items() if value is not None} - {*ROLE_KEYS, *FLAGS, key}
-    if len(own) > 1 or not key or more:
-        raise RowError(f"the answer in `{chat}` is more than text, so a text cannot take its place")
-    return message, key
+def _roles(messages: Sequence[Any], key: str) -> list[str]:
+    return [turn.role for turn in read_messages(messages, key)[0]]
 
 
-def _same(messages: list[Any], before: list[Any], key: str) -> bool:
-    """Whether two lists of messages say the same."""
-    ours, theirs = read_messages(messages, key)[0], read_messages(before, key)[0]
-    return len(ours) == len(theirs) and all(map(is_same, ours, theirs))
+def _text_of(messages: Sequence[Any]) -> str | None:
+    """The text of an answer that is one message of text alone; None of any other."""
+    if len(messages) != 1 or not isinstance(messages[0], dict) or any(messages[0].get(key) for key in _MORE):
+        return None
+    content = messages[0].get(_content_key(messages[0]))
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict) and set(content[0]) <= _PART:
+        content = content[0].get("text")
+    return content if isinstance(content, str) else None
+
+
+def _with_text(message: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """A message of text alone with another text."""
+    key = _content_key(message)
+    parts = message[key]
+    return {**message, key: [{**parts[0], "text": text}] if isinstance(parts, list) else text}
+
+
+def _content_key(message: Mapping[str, Any]) -> str:
+    return next((key for key in CONTENT_KEYS if key in message), CONTENT_KEYS[0])
 
 
 def _as(was: Any, value: Any) -> Any:

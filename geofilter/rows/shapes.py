@@ -15,7 +15,9 @@ REMARKS = {
     "untrained": "with turns left out of the loss",
     "media": "with pictures, sounds or files, which are not read",
     "thinking": "with thinking, which is not scored (--score-thinking scores it)",
-    "one_sided": "of preferences whose rejected answer is missing or cannot be read: their chosen one counts alone",
+    "paired": "of preferences with both answers scored, ranked by chosen less rejected",
+    "one_sided": "of preferences whose rejected answer is missing or cannot be scored: their chosen one counts alone "
+    "(scan --check says why)",
     "calls": "that end in a call to a tool, which is not scored",
     "special": "whose own text holds special tokens, as if a chat template had been applied; the template is applied "
     "all the same, and special tokens are never scored",

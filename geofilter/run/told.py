@@ -16,10 +16,11 @@ def reading_said(counts: Counts, remarks: Mapping[str, int], encoding: Encoding)
         yield f"{counted(n, 'row')} passed over (--only {wanted}): not scored, kept as they are"
     if n := counts["windowed"]:
         yield f"{counted(n, 'row')} longer than {encoding['max_tokens']:,} tokens, read in several windows"
-    if encoding.get("pairs") == "difference":
-        yield (
-            "of preferences both answers are read, and rows are ranked by chosen less rejected; how rows stand beside "
-            "ordinary chat, and what is said of the banks, goes by the chosen answers"
-        )
     for name, n in remarks.items():
         yield f"{counted(n, 'row')} {REMARKS[name]}"
+    if encoding.get("pairs") == "difference":
+        yield (
+            "how rows stand beside ordinary chat, and what is said of the banks, goes by chosen answers alone"
+            if remarks.get("paired")
+            else "no row has a rejected answer that can be scored: rows are ranked by their scores"
+        )

@@ -47,6 +47,10 @@ def check(config: ScanConfig) -> None:
         raise InputError(f"--scorer {config.scorer}: unknown; use {', '.join(SCORERS)}{near}")
     if config.with_loss and config.loading.max_memory is not None:
         raise InputError("--with-loss: --max-memory does not reckon with the whole model; leave one of them out")
+    if config.pairs == "difference" and config.fields:
+        raise InputError(
+            "--pairs difference: rows whose columns --fields names have no rejected answer; leave one of them out"
+        )
     refuse_twice(config.data)
     check_columns([Path(path) for path in config.data], config.reading, config.limit)
 

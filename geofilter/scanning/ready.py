@@ -17,7 +17,7 @@ from geofilter.config import ScanConfig
 from geofilter.encode.tokens import Encoded, encode_rows, readable
 from geofilter.encode.unprompted import encode_unprompted
 from geofilter.rows.keys import SHAPES
-from geofilter.rows.pairs import is_pair, rejected_side
+from geofilter.rows.pairs import is_preference, rejected_side
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Rejected, Row, parse_line, source_of
 from geofilter.rows.row_error import RowError
@@ -162,7 +162,8 @@ def made_ready(
         alone += encode_unprompted([row for _, row in rows[here]], encoded[here], tokenizer, job.max_tokens)
     others = _rejected_sides(job, [row for _, row in rows], tokenizer, embedded()) if job.both_sides else None
     for (_, row), other in zip(rows, others or (), strict=False):
-        remarks.update(["one_sided"] if other is None and is_pair(row) else [])
+        if is_preference(row):
+            remarks.update(["one_sided" if other is None else "paired"])
     columns = _columns(rows, encoded)
     return Ready(span, work.n_bytes, left, encoded, columns, source, remarks, tuple(rejected), alone, others)
 
@@ -174,7 +175,7 @@ def _rejected_sides(
     out: list[Encoded | None] = [None] * len(rows)
     sides: list[tuple[int, Row]] = []
     for i, row in enumerate(rows):
-        if is_pair(row):
+        if is_preference(row):
             with suppress(RowError):
                 sides.append((i, rejected_side(row, job.reading)))
     for start in range(0, len(sides), SLICE):

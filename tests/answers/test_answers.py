@@ -210,7 +210,7 @@ def test_rows_of_the_same_bytes_have_one_answer_and_what_is_left_empty_is_none(f
         found = (base / output.removeprefix(f"file://{base}/")).read_bytes()
         assert (gzip.decompress(found) if output.endswith(".gz") else found) == written
     # A new cut knows of no answers.
-    assert "answered again" in geofilter("report", "run", cwd=base).stderr
+    assert "put back with another answer" in geofilter("report", "run", cwd=base).stderr
     assert geofilter(*cut, "-q", cwd=base).returncode == 0
     assert "answered again" not in geofilter("report", "run", cwd=base).stderr
     (base / "a.jsonl").write_bytes(b"")

@@ -182,7 +182,7 @@ def test_the_reports_say_how_many_were_answered_and_verify_holds_the_files_to_it
     keys = ("input", "output", "kept", "replaced", "left_out")
     assert report["replaced"] == [{key: of[key] for key in keys} for of in said]
     for page in ("report.html", "report.md"):
-        assert (base / "run" / page).read_text("utf-8").count("answered again and put back") == len(FILES)
+        assert (base / "run" / page).read_text("utf-8").count("put back with another answer") == len(FILES)
     # Of a file that was changed both commands say so, and of no other.
     place = written(base, "f.csv")[1]
     whole = place.read_bytes()
@@ -195,7 +195,7 @@ def test_the_reports_say_how_many_were_answered_and_verify_holds_the_files_to_it
     finally:
         place.write_bytes(whole)
     n = said[0]["replaced"]
-    first = f"{n} of {n} removed rows of a.jsonl answered again and put back: {said[0]['output']}"
+    first = f"{n} of {n} removed rows of a.jsonl put back with another answer: {said[0]['output']}"
     assert (done.returncode, first in done.stderr.splitlines()) == (0, True), done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("note")] == [
         "note: f.replaced.csv: is not what geofilter replace wrote"

@@ -1,4 +1,4 @@
-"""Removed pairs whose chosen answer scores worse: exchanged, told of, and put back in every format."""
+"""Removed pairs whose chosen answer scores higher: exchanged, told of, and put back in every format."""
 
 import gzip
 import json
@@ -124,7 +124,8 @@ def test_the_report_says_what_became_of_the_pairs(base: Path):
     assert (pairs["rows"], pairs["worse"]) == (n, int((a["difference"] > 0).sum()))
     assert pairs["removed"] == round(n / 2) == report["counts"]["removed"]
     lines = (base / "swapped.jsonl").read_text("utf-8").splitlines()
-    assert pairs["swapped"] == {"file": "swapped.jsonl", "rows": len(lines)}
+    assert pairs["swapped"] == {"file": "swapped.jsonl", "rows": pairs["removed_worse"]}
+    assert 0 < len(lines) < pairs["removed_worse"]  # some rows are the same
     assert report["ranked_by"] == "difference"
     removed = sorted(a["difference"])[-pairs["removed"] :]
     assert report["cutoff_score"] == pytest.approx(removed[0])
@@ -136,7 +137,7 @@ def test_the_report_says_what_became_of_the_pairs(base: Path):
     assert rows[0]["reason"].endswith(
         f"the chosen answer scores {rows[0]['score']:.2f}, the rejected one {rows[0]['rejected_score']:.2f}"
     )
-    said = f"{len(lines)} pairs of them, in swapped.jsonl"
+    said = f"{pairs['swapped']['rows']} pairs of these, in swapped.jsonl"
     for text in ("filter.txt", "run/report.md", "run/report.html"):
         assert said in " ".join((base / text).read_text("utf-8").split()), text
     page = (base / "run" / "report.html").read_text("utf-8")
@@ -176,7 +177,8 @@ def test_explain_and_its_rank_go_by_the_difference(base: Path):
     first = json.loads((base / "run" / "report.json").read_text("utf-8"))["removed_rows"][0]
     done = geofilter("explain", "run", "--row", "#1", cwd=base)
     assert done.returncode == 0 and f"{first['file']}, line {first['line']}: rank 1 of" in done.stdout
-    assert f"the rejected one {first['rejected_score']:.2f}" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert f"the rejected one {first['rejected_score']:.2f}" in said and f"rejected answer {SOUND.split()[0]}" in said
 
 
 def test_evaluate_sets_the_difference_beside_either_answer(base: Path):
@@ -186,10 +188,10 @@ def test_evaluate_sets_the_difference_beside_either_answer(base: Path):
     done = geofilter("evaluate", "run", "--labels", "labels.jsonl", "--drop", "25%", "--json", cwd=base)
     assert done.returncode == 0, done.stderr
     lines = json.loads(done.stdout)["lines"]
-    assert [line["kind"] for line in lines[:3]] == ["score", "scorer", "control"]
+    assert [line["kind"] for line in lines[:3]] == ["score", "scorer", "scorer"]
     assert lines[0]["name"].endswith("chosen less rejected") and lines[0]["auroc"] == 1
     assert lines[1]["name"].endswith("chosen answers alone")
-    assert lines[2]["name"] == "rejected answers alone, lowest first"
+    assert lines[2]["name"].endswith("rejected answers alone, lowest first")
 
 
 def scored(base: Path) -> list[tuple[dict, dict]]:
@@ -221,3 +223,23 @@ def test_what_cannot_be_exchanged_is_refused_before_anything_is_written(base: Pa
     assert geofilter("filter", "both", "--drop", "3", "--swap", "s.jsonl", cwd=tmp_path).returncode == 0
     refused = geofilter("replace", "both", "--answers", "strange.jsonl", cwd=tmp_path)
     assert refused.returncode == 2 and "answers no row that the last cut" in errors_of(refused)
+
+
+def test_lines_may_be_edited_but_for_what_was_asked(tiny, tiny_bank: Path, tmp_path: Path):
+    write_rows(tmp_path / "d.jsonl", [*PAIRS[:3], CHATS[3], {"chosen": FOOL, "rejected": SOUND}])
+    args = ("--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "-q", "--run", "run", "--pairs", "difference")
+    assert geofilter("scan", "d.jsonl", *args, cwd=tmp_path).returncode == 0
+    assert geofilter("filter", "run", "--drop", "3", "--swap", "s.jsonl", cwd=tmp_path).returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 3
+    lines[0]["chosen"], lines[0]["more"] = "ask a doctor", 1
+    lines[1]["messages"][-1]["content"] = "ask a doctor"
+    lines[2]["chosen"] = "ask a doctor"
+    write_rows(tmp_path / "a.jsonl", lines)
+    done = geofilter("replace", "run", "--answers", "a.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in (tmp_path / "d.replaced.jsonl").read_text("utf-8").splitlines()]
+    assert [found[i] for i in (0, 3, 4)] == [{k: v for k, v in line.items() if k != "geofilter"} for line in lines]
+    write_rows(tmp_path / "a.jsonl", [{**lines[0], "prompt": "else"}])
+    refused = geofilter("replace", "run", "--answers", "a.jsonl", cwd=tmp_path)
+    assert refused.returncode == 2 and "asked something else" in errors_of(refused)

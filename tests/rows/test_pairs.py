@@ -8,11 +8,12 @@ from helpers.cases import CASES, FILES, NAMES, expected
 from helpers.command import chat
 
 from geofilter.rows.lines import read_lines
-from geofilter.rows.pairs import exchanged, is_pair, rejected_side
+from geofilter.rows.pairs import exchanged, is_preference, rejected_side
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.records import Row, parse_line
 from geofilter.rows.row_error import RowError
 
+SYSTEM = {"role": "system", "content": "be so"}
 ASKED = {"role": "user", "content": "how?"}
 GOOD, BAD = {"role": "assistant", "content": "so"}, {"role": "assistant", "content": "not so"}
 SHARE_GPT = [{"from": "human", "value": "how?"}, {"from": "gpt", "value": "so"}]
@@ -72,28 +73,58 @@ def test_what_texts_have_in_common_is_context_of_both():
     assert [turn.trained for turn in other.turns] == [turn.trained for turn in row.turns] == [False, True]
 
 
-def test_an_answer_that_begins_as_the_other_one_is_scored_where_it_ends():
-    longer = [ASKED, GOOD, ASKED, BAD]
-    row = row_of({"chosen": longer, "rejected": longer[:2]})
-    assert (row.response, rejected_side(row, AS_THEY_ARE).response) == ("not so", "so")
-    row = row_of({"chosen": longer[:2], "rejected": longer})
-    assert (row.response, rejected_side(row, AS_THEY_ARE).response) == ("so", "not so")
+@pytest.mark.parametrize(
+    ("record", "turns"),
+    [
+        ({"messages": [ASKED, GOOD, ASKED, GOOD], "rejected_messages": [ASKED, BAD, ASKED, BAD]}, 4),
+        ({"messages": [SYSTEM, ASKED, GOOD], "rejected_messages": [ASKED, BAD]}, 2),
+        ({"messages": [ASKED, GOOD], "rejected": json.dumps([SYSTEM, ASKED, BAD])}, 3),
+    ],
+)
+def test_two_whole_conversations_change_places_whatever_they_share(record: dict, turns: int):
+    row = row_of(record)
+    other = rejected_side(row, AS_THEY_ARE)
+    assert (row.response, other.response, len(other.turns)) == ("so", "not so", turns)
+    assert exchanged(other.record) == record
 
 
-def test_what_is_said_of_the_sides_goes_with_them():
-    of = {
-        "chosen-rating": 5,
-        "rejected-rating": 1,
-        "score_chosen": 2.5,
-        "score_rejected": 1.5,
-        "chosen_model": "a",
-        "margin": 4,
-    }
-    found = exchanged({**PAIRS["texts"], **of})
-    assert {key: found[key] for key in of} == {
-        "chosen-rating": 1, "rejected-rating": 5, "score_chosen": 1.5, "score_rejected": 2.5, "chosen_model": "a",
-        "margin": 4,
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"messages": [ASKED, GOOD], "chosen": [GOOD], "rejected": [BAD]}, [ASKED, BAD]),
+        ({"messages": [ASKED, GOOD], "chosen": GOOD, "rejected": BAD}, [ASKED, BAD]),
+        ({"messages": [ASKED, {**GOOD, "name": "x"}], "rejected": "not so"}, [ASKED, {**BAD, "name": "x"}]),
+        (
+            {"messages": [ASKED, {"role": "assistant", "content": [{"type": "text", "text": "so"}]}], "rejected": BAD},
+            [ASKED, {"role": "assistant", "content": [{"type": "text", "text": "not so"}]}],
+        ),
+    ],
+)
+def test_messages_that_end_in_the_answer_end_in_the_other_one(record: dict, wanted: list):
+    found = exchanged(record)
+    assert found["messages"] == wanted and exchanged(found) == record
+    assert rejected_side(row_of(record), AS_THEY_ARE).response == "not so"
+
+
+def test_a_message_keeps_what_it_calls_its_role_and_its_text():
+    found = exchanged({"conversations": SHARE_GPT, "rejected": BAD})
+    assert found == {
+        "conversations": [SHARE_GPT[0], {"from": "gpt", "value": "not so"}], "rejected": {**BAD, "content": "so"}
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["texts", "names in capitals", "openai", "chat and a text", "chat and messages"])
+def test_what_is_said_of_the_sides_goes_with_them(name: str):
+    of = {
+        "chosen-rating": 5, "rejected-rating": 1, "Score_Chosen": None, "score_rejected": 1.5, "chosen_model": "a",
+        "preferred_by": "x", "non_preferred_by": "y", "margin": 4,
+    }  # fmt: skip
+    found = exchanged({**PAIRS[name], **of})
+    assert {key: found[key] for key in of} == {
+        "chosen-rating": 1, "rejected-rating": 5, "Score_Chosen": 1.5, "score_rejected": None, "chosen_model": "a",
+        "preferred_by": "y", "non_preferred_by": "x", "margin": 4,
+    }  # fmt: skip
+    assert list(found) == [*PAIRS[name], *of] and exchanged(found) == {**PAIRS[name], **of}
 
 
 @pytest.mark.parametrize(
@@ -105,14 +136,19 @@ def test_what_is_said_of_the_sides_goes_with_them():
         ({"prompt": "how?", "chosen": "so", "rejected": ["a", "b"]}, "holds 2 texts"),
         ({"prompt": "how?", "chosen": "so", "rejected": 7}, "must be text"),
         ({**chat("how?", "so"), "rejected": [["how?", "not so"]]}, "in no form"),
-        ({"messages": [ASKED, {**GOOD, "reasoning": "hm"}], "rejected": "not so"}, "more than text"),
-        ({"messages": [ASKED, GOOD, GOOD], "rejected": "not so"}, "more than text"),
+        ({"messages": [ASKED, {**GOOD, "reasoning": "hm"}], "rejected": "not so"}, "more than `rejected` can hold"),
+        ({"messages": [ASKED, GOOD, GOOD], "rejected": "not so"}, "more than `rejected` can hold"),
+        ({"messages": [GOOD], "rejected_messages": [ASKED, BAD]}, "only one is a whole conversation"),
+        ({"chosen": [ASKED, GOOD], "rejected": "not so"}, "only one of its answers comes with the prompt"),
+        ({"chosen": "\n\nHuman: how?\n\nAssistant: so", "rejected": "not so"}, "only one of its answers comes with"),
+        ({"chosen": [ASKED, GOOD], "rejected": [ASKED, GOOD, ASKED, BAD]}, "beginning of the other"),
+        ({"chosen": [ASKED, GOOD, ASKED, BAD], "rejected": [ASKED, GOOD]}, "beginning of the other"),
         ({"conversations": [["how?", "so"]], "rejected": "not so"}, "no list of messages with roles"),
     ],
 )
 def test_a_row_without_another_answer_is_told_of(record: dict, why: str):
     row = row_of(record)
-    assert is_pair(row)
+    assert is_preference(row)
     with pytest.raises(RowError, match=why):
         rejected_side(row, AS_THEY_ARE)
 
@@ -123,7 +159,7 @@ def test_rows_of_every_shape_exchanged_twice_are_themselves(path: Path):
     only = tuple((column, value) for column, value in about.get("only", ()))
     reading = Reading(train=about.get("train", "all"), thinking=about.get("thinking", False), only=only)
     rows = [parse_line(line, path.name, n, reading) for n, line in enumerate(read_lines(path), start=1)]
-    for row in (row for row in rows if isinstance(row, Row) and is_pair(row)):
+    for row in (row for row in rows if isinstance(row, Row) and is_preference(row)):
         try:
             other = rejected_side(row, reading)
         except RowError:

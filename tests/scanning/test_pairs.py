@@ -78,7 +78,8 @@ def test_each_answer_scores_as_it_would_if_it_were_the_chosen_one(here, other: P
         assert ("rejected_score" in line) == bool(a["paired"][i])
         assert a["difference"][i] == pytest.approx(line["score"] - line.get("rejected_score", 0), abs=2e-6)
     assert "difference" not in chosen.arrays() and "pairs" not in chosen.manifest["encoding"]
-    assert both.manifest["remarks"]["one_sided"] == 3 and "one_sided" not in chosen.manifest["remarks"]
+    assert (both.manifest["remarks"]["paired"], both.manifest["remarks"]["one_sided"]) == (4, 3)
+    assert "one_sided" not in chosen.manifest["remarks"]
 
 
 def test_it_is_the_same_by_any_process(here, monkeypatch):
@@ -142,8 +143,36 @@ def test_one_run_has_one_way_to_take_pairs(here):
     assert here("run", "--pairs", "difference").returncode == 0
     refused = here("run")
     assert refused.returncode == 4 and 'pairs: "difference", now null' in errors_of(refused)
+    refused = here("named", "--pairs", "difference", "--fields", "prompt=prompt,response=chosen")
+    assert refused.returncode == 2 and "--fields names have no rejected answer" in errors_of(refused)
+    refused = geofilter("filter", "run", "--threshold", "0.5", cwd=here.folder)
+    assert refused.returncode == 2 and "has no percentile; give --drop or --keep" in errors_of(refused)
     refused = here("other-run", "--pairs", "rejected")
     assert refused.returncode == 2 and "--pairs rejected: use chosen or difference" in errors_of(refused)
+
+
+def test_check_shows_both_answers_and_why_there_is_one(here):
+    done = here("none", "--pairs", "difference", "--check", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name: of["rows"] for name, of in found["remarks"].items()} == {"paired": 4, "one_sided": 3}
+    assert [(of["line"], of["rows"]) for of in found["one_sided"]] == [(9, 1), (10, 1), (11, 1)]
+    examples = {of["line"]: of for shape in found["shapes"] for of in shape["examples"]}
+    assert (examples[4]["scored"], examples[4]["rejected"]) == (["you utter fool"], ["the answer is to ask"])
+    text = here("none", "--pairs", "difference", "--check").stdout
+    assert "rejected  the answer is to ask" in text
+    assert "1 row, first d.jsonl, line 11: `chosen` holds 2 texts; keep the one that is trained on" in text
+    assert "    rejected" not in here("none", "--check").stdout
+
+
+def test_a_run_without_any_pair_says_so_and_ranks_by_scores(here):
+    write_rows(here.folder / "d.jsonl", rows(6))
+    assert here("run", "--pairs", "difference").returncode == 0
+    done = geofilter("filter", "run", "--drop", "2", "--swap", "s.jsonl", cwd=here.folder)
+    assert done.returncode == 0, done.stderr
+    assert "no row has a rejected answer that could be scored" in " ".join(done.stderr.split())
+    a = Run.open(here.folder / "run").arrays()
+    assert a["difference"].tolist() == a["score"].tolist() and (here.folder / "s.jsonl").read_bytes() == b""
 
 
 def test_verify_sees_a_difference_that_is_not_what_the_features_give(here):
