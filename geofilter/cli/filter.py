@@ -81,8 +81,8 @@ def filter(  # noqa: A001 (the command's name)
     swap: Annotated[
         Path | None,
         typer.Option(
-            help="Write the removed preference pairs here whose chosen answer scores higher than the rejected one, with "
-            "their answers exchanged; after scan --pairs difference."
+            help="Write here the removed preference pairs whose chosen answer scores higher than the rejected one, "
+            "with their answers exchanged; after scan --pairs difference."
         ),
         OWN_TABLE,
     ] = None,
