@@ -34,7 +34,7 @@ def lines(checked: Checked) -> Iterator[str]:
             yield ""
             yield title
         for reason, n in reasons.most_common(REASONS):
-            file, line = checked.first[reason]
+            file, line = reasons.first[reason]
             yield f"  {counted(n, 'row')}, first {inert(file)}, line {line}: {inert(reason)}"
         if len(reasons) > REASONS:
             yield f"  and {len(reasons) - REASONS} other reasons"

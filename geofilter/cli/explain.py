@@ -76,7 +76,7 @@ def _lead(run: Run, detail: ScoreLine, row: Row, position: int, spans: Sequence[
     from geofilter.bank.known import quoted
     from geofilter.cli.filtered import shaded
     from geofilter.report.excerpt import marked
-    from geofilter.rows.pairs import rejected_side
+    from geofilter.rows.pairs import rejected_text
     from geofilter.run.banks import find_banks
     from geofilter.run.labelled import learnt_by
     from geofilter.run.reasons import reason
@@ -94,7 +94,7 @@ def _lead(run: Run, detail: ScoreLine, row: Row, position: int, spans: Sequence[
     if "rejected_score" in detail:
         say("")
         paragraph("rejected answer", "dim", err=False)
-        paragraph(shorten(rejected_side(row, run.reading).response), err=False)
+        paragraph(shorten(rejected_text(row, run.reading) or ""), err=False)
     said = reason(detail)
     say("")
     paragraph(f"{said[:1].upper()}{said[1:]}.", "bold", err=False)

@@ -15,6 +15,7 @@ from geofilter.errors import RunError
 from geofilter.files import dumps
 from geofilter.rows.answered import NOTE
 from geofilter.rows.pairs import exchanged
+from geofilter.rows.row_error import RowError
 from geofilter.run.rows import RowPlaces, scored_rows
 from geofilter.run.score_arrays import has_pairs
 from geofilter.run.store import Run
@@ -59,8 +60,8 @@ class Swap:
         the row's place.
 
         Raises:
-            InputError, RunError: an input cannot be read, or has changed since the scan.
-            RowError: a row that the scan took for a pair is none.
+            InputError: an input cannot be read.
+            RunError: it has changed since the scan, or a row of it is no pair for this version.
         """
         run, seen = selection.run, set[str]()
         rows = np.flatnonzero(selection.removed & worse(selection))
@@ -69,9 +70,12 @@ class Swap:
             if row.sha256 in seen:
                 continue
             seen.add(row.sha256)
-            record = {key: value for key, value in row.record.items() if key != NOTE}
             note = {"sha256": row.sha256, "file": row.file, "line": row.line}
-            handle.write(dumps({**exchanged(record), NOTE: note}))
+            try:
+                record = exchanged({key: value for key, value in row.record.items() if key != NOTE})
+            except RowError as error:
+                raise RunError(f"{row.file}, line {row.line}: {error}; scan again, then filter") from None
+            handle.write(dumps({**record, NOTE: note}))
         return {"file": str(self.path), "rows": len(rows)}
 
 

@@ -15,7 +15,7 @@ from geofilter.report.document import ShownRow
 from geofilter.report.draw import drawn_ranks
 from geofilter.report.labelled import LabelledParts
 from geofilter.report.texts import Texts
-from geofilter.rows.pairs import rejected_side
+from geofilter.rows.pairs import rejected_text
 from geofilter.rows.records import Row
 from geofilter.run.feature_sums import FeatureSums
 from geofilter.run.manifest import ScoreLine
@@ -149,7 +149,7 @@ class GatheredRows:
             shown["group"] = number
         if "rejected_score" in line:
             shown["rejected_score"] = line["rejected_score"]
-            shown["rejected"] = shorten(rejected_side(row, self._reading).response)
+            shown["rejected"] = shorten(rejected_text(row, self._reading) or "")
         if "like" in line:
             shown["like"] = line["like"]
         self._rows[position] = shown

@@ -50,6 +50,27 @@ class Kind:
     """rows that have a key which is not read"""
 
 
+class Reasons(Counter[str]):
+    """Why something cannot be, and for how many rows each reason holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, tuple[str, int]] = {}
+        """reason -> file and line of the first row that it holds for"""
+
+    def note(self, reason: str, row: Row | Rejected) -> None:
+        """A reason holds for a row."""
+        self[reason] += 1
+        self.first.setdefault(reason, (row.file, row.line))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For `--json`, the commonest first."""
+        return [
+            {"reason": reason, "rows": n, "file": self.first[reason][0], "line": self.first[reason][1]}
+            for reason, n in self.most_common()
+        ]
+
+
 @dataclass(slots=True)
 class Checked:
     """What a scan would make of some files."""
@@ -59,12 +80,10 @@ class Checked:
     kinds: dict[tuple[str, tuple[str, ...]], Kind] = field(default_factory=dict)
     remarks: Counter[str] = field(default_factory=Counter)
     """of `shapes.REMARKS`"""
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)
     """why rows cannot be scored"""
-    one_sided: Counter[str] = field(default_factory=Counter)
+    one_sided: Reasons = field(default_factory=Reasons)
     """why rejected answers of preferences cannot be scored"""
-    first: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """reason -> file and line of the first row that it holds for"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -73,14 +92,8 @@ class Checked:
             "passed_over": self.passed_over,
             "shapes": [{**asdict(kind), "not_read": dict(kind.not_read)} for kind in self.kinds.values()],
             "remarks": {name: {"rows": n, "told": REMARKS[name]} for name, n in self.remarks.items()},
-            "cannot_be_scored": [
-                {"reason": reason, "rows": n, "file": self.first[reason][0], "line": self.first[reason][1]}
-                for reason, n in self.reasons.most_common()
-            ],
-            "one_sided": [
-                {"reason": reason, "rows": n, "file": self.first[reason][0], "line": self.first[reason][1]}
-                for reason, n in self.one_sided.most_common()
-            ],
+            "cannot_be_scored": self.reasons.to_json(),
+            "one_sided": self.one_sided.to_json(),
         }
 
 
@@ -104,8 +117,7 @@ def check_rows(
             if row is None:
                 out.passed_over += 1
             elif isinstance(row, Rejected):
-                out.reasons[row.error] += 1
-                out.first.setdefault(row.error, (row.file, row.line))
+                out.reasons.note(row.error, row)
             else:
                 _add(out, row, _rejected(out, row, reading) if both_sides and is_preference(row) else None)
     return out
@@ -116,10 +128,8 @@ def _rejected(out: Checked, row: Row, reading: Reading) -> Row | None:
     try:
         found = rejected_side(row, reading)
     except RowError as error:
-        reason = reason_of(error)
         out.remarks.update(["one_sided"])
-        out.one_sided[reason] += 1
-        out.first.setdefault(reason, (row.file, row.line))
+        out.one_sided.note(reason_of(error), row)
         return None
     out.remarks.update(["paired"])
     return found

@@ -66,6 +66,14 @@ def rejected_side(row: Row, reading: Reading) -> Row:
     return replace(row, turns=found.turns, record=record, tools=found.tools, used=found.used, remarks=found.remarks)
 
 
+def rejected_text(row: Row, reading: Reading) -> str | None:
+    """What is scored of a row's rejected answer; None of a row that is no pair."""
+    try:
+        return rejected_side(row, reading).response
+    except RowError:
+        return None
+
+
 def _asked(turns: Sequence[Turn]) -> list[str]:
     return [turn.content for turn in turns if turn.role == "user" and turn.content.strip()]
 
