@@ -78,7 +78,7 @@ class Judge:
         clock: Clock | None = None,
     ) -> None:
         for option, value, good, remedy in (
-            ("--judge-model", model, bool(model.strip()), "give the model's name as the endpoint knows it"),
+            ("the judge's model", model, bool(model.strip()), "give its name as the endpoint knows it"),
             ("--timeout", timeout, 0 < timeout < math.inf, "give seconds, 60 for instance"),
             ("--retries", retries, retries >= 0, "give 0 or more"),
             ("--per-minute", per_minute, per_minute is None or 0 < per_minute < math.inf, "give a positive number"),
@@ -156,7 +156,7 @@ class Judge:
             if unanswered == MAX_UNANSWERED:
                 raise TargetError(
                     f"{self.base_url}: {unanswered} rows in a row got no answer (the last: {result.error}); "
-                    "check --base-url and --judge-model"
+                    "check --base-url and the model's name"
                 )
 
         try:
@@ -235,7 +235,7 @@ class Judge:
                 later = f"it asks to wait {wait:,.0f} s; " if (wait or 0) > MAX_WAIT else ""
                 raise TargetError(
                     f"{self.base_url}: gave up after {tries} ({self._clean(trouble)}); {later}what is rated is kept: "
-                    "run the same command again when the endpoint is well, or with more --retries or --timeout"
+                    "run the same command again when the endpoint is well (geofilter judge has --retries and --timeout)"
                 )
             # Jitter: threads that failed together should not come back together.
             backoff = min(MAX_BACKOFF, 2.0**failed) * random.uniform(0.5, 1)
@@ -302,12 +302,12 @@ class Judge:
             return
         remedy = {
             401: "set OPENAI_API_KEY to a key of this endpoint",
-            403: "the key may not use this model; check --judge-model and OPENAI_API_KEY",
-            404: "check --judge-model and --base-url (most end in /v1)",
+            403: "the key may not use this model; check the model's name and OPENAI_API_KEY",
+            404: "check the model's name and --base-url (most end in /v1)",
             405: "check --base-url (most end in /v1)",
-            413: "give a lower --max-chars",
+            413: "send it less at once (--max-chars)",
             429: "the account has no credit left; add some, then run the same command again",
-        }.get(status, "check --judge-model, or give a lower --max-chars if the rows are too long for the model")
+        }.get(status, "check the model's name, or send it less at once (--max-chars) if that is too long for it")
         if 300 <= status < 400:
             to = shorten(self._clean(error.response.headers.get("location", "nowhere")), 300)
             remedy = f"it redirects to {to}; give that as --base-url"

@@ -55,7 +55,7 @@ def none_usable(judge: Judge, answers: int, why: str | None = None) -> TargetErr
     said = f" ({why})" if why else ""
     return TargetError(
         f"{judge.base_url}: none of {counted(answers, 'answer')} by {judge.model} could be used{said}; check "
-        "--judge-model, or take a model that follows the prompt"
+        "the model's name, or take one that follows the prompt"
     )
 
 

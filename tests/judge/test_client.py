@@ -71,7 +71,7 @@ def test_an_endpoint_that_stays_down_ends_the_run_and_keeps_what_is_there(tmp_pa
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1] == (
         f"geofilter: error: {endpoint.url}: gave up after 3 tries (503 full); what is rated is kept: run the same "
-        "command again when the endpoint is well, or with more --retries or --timeout"
+        "command again when the endpoint is well (geofilter judge has --retries and --timeout)"
     )
     assert endpoint.rows == [0, 1, 2, 3, 3, 3]
     assert not (tmp_path / "d.judge.jsonl").exists()
@@ -114,18 +114,18 @@ def test_one_failure_stops_the_other_threads_but_keeps_their_answers(tmp_path: P
         ((401, {"error": {"message": f"Incorrect key {KEY}"}}),
          "401 Incorrect key (key); set OPENAI_API_KEY to a key of this endpoint"),
         ((403, {"error": {"message": "no access"}}),
-         "403 no access; the key may not use this model; check --judge-model and OPENAI_API_KEY"),
+         "403 no access; the key may not use this model; check the model's name and OPENAI_API_KEY"),
         ((404, {"detail": "no such\nmodel"}),
-         "404 no such model; check --judge-model and --base-url (most end in /v1)"),
+         "404 no such model; check the model's name and --base-url (most end in /v1)"),
         ((400, {"error": {"message": "too long"}}),
-         "400 too long; check --judge-model, or give a lower --max-chars if the rows are too long for the model"),
+         "400 too long; check the model's name, or send it less at once (--max-chars) if that is too long for it"),
         ((429, {"error": {"message": "broke", "code": "insufficient_quota"}}),
          "429 broke; the account has no credit left; add some, then run the same command again"),
         ((307, {}, {"Location": "http://127.0.0.1:9/v1"}),
          "307 Temporary Redirect; it redirects to http://127.0.0.1:9/v1; give that as --base-url"),
         ((429, {"error": {"message": "wait"}}, {"Retry-After": "3600"}),
          "gave up after 1 try (429 wait); it asks to wait 3,600 s; what is rated is kept: run the same command again "
-         "when the endpoint is well, or with more --retries or --timeout"),
+         "when the endpoint is well (geofilter judge has --retries and --timeout)"),
     ],
 )  # fmt: skip
 def test_what_cannot_pass_is_not_tried_again(answer: Any, text: str, tmp_path: Path, serve, monkeypatch):
@@ -387,7 +387,7 @@ def test_settings_that_cannot_be_used():
     for wrong in ({"timeout": 0}, {"retries": -1}, {"per_minute": 0}, {"concurrency": 0}):
         with pytest.raises(InputError, match="cannot be used"):
             Judge("m", "http://localhost/v1", **wrong)
-    with pytest.raises(InputError, match="--judge-model"):
+    with pytest.raises(InputError, match="the judge's model"):
         Judge(" ", "http://localhost/v1")
 
 

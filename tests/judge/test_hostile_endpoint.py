@@ -104,7 +104,7 @@ def test_a_flood_of_an_error_is_its_status(raw):
         return iter([head.replace(b"200 OK", b"404 Not Found"), *rest])
 
     server = raw(flood)
-    with pytest.raises(Exception, match="404 Not Found; check --judge-model and --base-url"):
+    with pytest.raises(Exception, match="404 Not Found; check the model's name and --base-url"):
         Judge("m", server.url).rate("how good?")
     assert server.sent < 16 << 20
 
@@ -162,7 +162,7 @@ def test_some_unusable_answers_are_counted_and_all_are_an_error(tmp_path: Path, 
         assert json.loads(done.stdout)["unusable"] == 3
         assert done.stderr.splitlines()[-1] == (
             f"geofilter: error: {endpoint.url}: none of 3 answers by m could be used (no single number from 0 to 100 "
-            "in the reply); check --judge-model, or take a model that follows the prompt"
+            "in the reply); check the model's name, or take one that follows the prompt"
         )
     assert alignments(tmp_path / "other.jsonl") == [None] * 3
 
