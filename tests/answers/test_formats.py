@@ -7,13 +7,13 @@ import lzma
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.command import geofilter
+from helpers.tables import arrow, saved
 
 from geofilter.rows.formats import format_of
 from geofilter.rows.lines import read_lines
@@ -57,20 +57,6 @@ def chats() -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"made": "here"})
 
 
-def arrow(make: Callable[..., Any]) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        with make(path, chats().schema) as writer:
-            writer.write_table(chats(), max_chunksize=4)
-
-    return write
-
-
-def saved(path: Path) -> None:
-    import datasets
-
-    datasets.Dataset.from_list(PLAIN).save_to_disk(str(path))
-
-
 FILES: dict[str, bytes | Callable[[Path], object]] = {
     "a.jsonl": LINES,
     "b.jsonl.gz": gzip.compress(LINES),
@@ -81,10 +67,10 @@ FILES: dict[str, bytes | Callable[[Path], object]] = {
     "f.csv": table(","),
     "g.tsv.gz": gzip.compress(table("\t")),
     "h.parquet": lambda path: pq.write_table(chats(), path, row_group_size=4),
-    "i.arrow": arrow(pa.ipc.new_file),
-    "j.arrow": arrow(pa.ipc.new_stream),
+    "i.arrow": arrow(pa.ipc.new_file, chats),
+    "j.arrow": arrow(pa.ipc.new_stream, chats),
     "sub/a.jsonl": LINES,
-    "saved": saved,
+    "saved": saved(PLAIN),
     "store.jsonl": LINES,
 }
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.scanning import errors_of
+from helpers.tables import arrow, saved
 
 from geofilter.rows.formats import format_of
 from geofilter.rows.lines import read_lines
@@ -40,19 +41,8 @@ def table(between: str) -> bytes:
     return "\r\n".join(between.join(row) for row in rows).encode()
 
 
-def arrow(make: Callable) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        whole = pa.Table.from_pylist(CHATS)
-        with make(path, whole.schema) as writer:
-            writer.write_table(whole, max_chunksize=4)
-
-    return write
-
-
-def saved(path: Path) -> None:
-    import datasets
-
-    datasets.Dataset.from_list(PAIRS).save_to_disk(str(path))
+def whole() -> pa.Table:
+    return pa.Table.from_pylist(CHATS)
 
 
 FILES: dict[str, bytes | Callable[[Path], object]] = {
@@ -61,11 +51,11 @@ FILES: dict[str, bytes | Callable[[Path], object]] = {
     "c.json": json.dumps(PAIRS, indent=1).encode(),
     "d.csv": table(","),
     "e.tsv.gz": gzip.compress(table("\t")),
-    "f.parquet": lambda path: pq.write_table(pa.Table.from_pylist(CHATS), path, row_group_size=4),
-    "g.arrow": arrow(pa.ipc.new_file),
-    "h.arrow": arrow(pa.ipc.new_stream),
+    "f.parquet": lambda path: pq.write_table(whole(), path, row_group_size=4),
+    "g.arrow": arrow(pa.ipc.new_file, whole),
+    "h.arrow": arrow(pa.ipc.new_stream, whole),
     "sub/a.jsonl": LINES,
-    "saved": saved,
+    "saved": saved(PAIRS),
     "store.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in CHATS),
 }
 

@@ -31,3 +31,8 @@ def only_run(folder: Path) -> Path:
 def errors_of(done: Done) -> str:
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1].removeprefix("geofilter: error: ")
+
+
+def written(run: Path) -> dict[str, bytes]:
+    """A run's shards and scores."""
+    return {file.name: file.read_bytes() for file in (*run.glob("features/*"), *run.glob("scores*"))}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
-from helpers.scanning import errors_of, rows, scan_args
+from helpers.scanning import errors_of, rows, scan_args, written
 
 from geofilter.rows.pairs import exchanged
 from geofilter.run.store import Run
@@ -52,10 +52,6 @@ def here(tiny, tiny_bank: Path, tmp_path: Path):
 
     call.folder = tmp_path
     return call
-
-
-def written(run: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (*run.glob("features/*"), *run.glob("scores*"))}
 
 
 @pytest.mark.parametrize("scorer", ["ridge", "nearest", "dense", "length"])

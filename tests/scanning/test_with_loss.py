@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
-from helpers.scanning import errors_of, rows, scan_args
+from helpers.scanning import errors_of, rows, scan_args, written
 
 from geofilter.run.store import Run
 from geofilter.scanning.plan import Plan
@@ -26,10 +26,6 @@ def here(tiny, tiny_bank: Path, tmp_path: Path):
 
     call.folder = tmp_path
     return call
-
-
-def written(run: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (*run.glob("features/*"), *run.glob("scores*"))}
 
 
 def test_loss_is_stored_beside_the_same_features_by_any_process(here, monkeypatch):
