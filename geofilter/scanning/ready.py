@@ -85,10 +85,10 @@ class Ready:
     @property
     def n_tokens(self) -> int:
         """Tokens that the model reads."""
-        return sum(len(window.ids) for e in self.both_sides for window in e.windows)
+        return sum(len(window.ids) for e in self.to_read for window in e.windows)
 
     @property
-    def both_sides(self) -> list[Encoded]:
+    def to_read(self) -> list[Encoded]:
         """The rows, and behind all of them those of their rejected answers that there are."""
         return [*self.encoded, *(other for other in self.rejected_sides or () if other is not None)]
 

@@ -87,10 +87,10 @@ class Encoder:
         # Both sides of preferences in one go: the model reads the prompt that they share once.
         n, told = len(ready.encoded), _of_rows(self._progress, len(ready.encoded))
         if self._shares is None:
-            features = reader.read(ready.both_sides, told)
+            features = reader.read(ready.to_read, told)
         else:
             self._divided = self._divided or TokenShares(self._shares, reader.encoder.device)
-            features, divided = reader.read_divided(ready.both_sides, self._divided, told)
+            features, divided = reader.read_divided(ready.to_read, self._divided, told)
             tokens = ShardTokens.of(divided[:n], [e.spans for e in ready.encoded], self._divided.keys)
         sides = None if ready.rejected_sides is None else np.array([s is not None for s in ready.rejected_sides], bool)
         places = list(zip(ready.columns["file"].tolist(), ready.columns["line"].tolist(), strict=True))
