@@ -96,11 +96,11 @@ def evaluate(
 
 def _filter(run: Run, rows: Labelled, cuts: Sequence[Cut]) -> tuple[list[WholeRun], list[float]]:
     """What `filter` removes at each cut, and the cuts as fractions."""
-    arrays, learnt = run.arrays(), learnt_from(run)
+    arrays, learnt, by = run.arrays(), learnt_from(run), rank_array(run.manifest)
     out: list[WholeRun] = []
     fractions = []
     for cut in cuts:
-        removed = cut.removed(arrays[rank_array(run.manifest)], arrays["percentile"])
+        removed = cut.removed(arrays[by], arrays["percentile"])
         fraction = cut.value if cut.kind == "fraction" else float(removed.mean())
         if round(fraction * len(rows.bad)) < 1:
             raise InputError(f"--{cut}: less than one of the {len(rows.bad)} labelled rows; drop more")

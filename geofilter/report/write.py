@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
 
 from geofilter.cut.cut import Cut, Selection
 from geofilter.cut.mask import Mask
@@ -43,18 +42,6 @@ from geofilter.run.score_arrays import has_pairs
 from geofilter.run.store import Run
 from geofilter.sums import sealed
 from geofilter.together import Together, mode_of
-
-Said = TypeVar("Said", covariant=True)
-"""what a report says of a file"""
-
-
-class _Beside(Protocol[Said]):
-    """A file that is written beside the rows of a cut."""
-
-    @property
-    def path(self) -> Path: ...
-
-    def write(self, selection: Selection, handle: IO[bytes]) -> Said: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,8 +103,13 @@ def filter_run(
         torn_before = list(_torn_before(run, plans))
         with replacing(plans, [run.path] if own else [], gone) as files:
             written = selection.write_rows(files, plans, gathered)
-            masked = None if mask is None else _write_beside(mask, selection, files)
-            swapped = None if swap is None else _write_beside(swap, selection, files)
+            masked = swapped = None
+            if mask is not None:
+                with files.open(mask.path, run.mode) as handle:
+                    masked = mask.write(selection, handle)
+            if swap is not None:
+                with files.open(swap.path, run.mode) as handle:
+                    swapped = swap.write(selection, handle)
             with ThreadPoolExecutor(1) as hashing:
                 known = hashing.submit(selection.sums_of_rows, files, written)
                 report = build(selection, written, gathered, masked, swapped)
@@ -128,11 +120,6 @@ def filter_run(
             if own:
                 _record(run, files, sets[0]["cut"], [plan.set_file for plan in plans])
         return Filtered(written, report, pages, torn_before)
-
-
-def _write_beside(what: _Beside[Said], selection: Selection, files: Together) -> Said:
-    with files.open(what.path, selection.run.mode) as handle:
-        return what.write(selection, handle)
 
 
 def _torn_before(run: Run, plans: Sequence[Outputs]) -> Iterator[str]:

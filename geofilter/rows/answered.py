@@ -6,7 +6,6 @@ that comes out reads as the row's own prompt followed by that answer, and nothin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
-from geofilter.rows.turns import CONTENT_KEYS, PAIR_KEYS, ROLE_KEYS, Turn, from_json
+from geofilter.rows.turns import PAIR_KEYS, ROLE_KEYS, Turn, content_key, from_json, written_as
 
 NOTE = "geofilter"
 """field of a removed row, see `cut.notes`, and of a prompt that is to be answered again"""
@@ -96,7 +95,7 @@ def _in_messages(record: Mapping[str, Any], key: str, value: Any, first: int) ->
 
         def put(text: str, i: int = i, said: Callable[[str], Any] = said) -> dict[str, Any]:
             new = [*messages[:i], said(text)]
-            return {**record, key: json.dumps(new, ensure_ascii=False) if isinstance(value, str) else new}
+            return {**record, key: written_as(value, new)}
 
         yield put
 
@@ -108,7 +107,7 @@ def _said(message: Any) -> Callable[[str], Any] | None:
     if not isinstance(message, dict):
         return None
     if any(key in message for key in ROLE_KEYS):
-        content = next((key for key in CONTENT_KEYS if key in message), CONTENT_KEYS[0])
+        content = content_key(message)
         # Thinking and calls to tools belonged to the answer that went; how the turn is trained stays.
         stays = {key: of for key, of in message.items() if key in (*ROLE_KEYS, *FLAGS)}
         return lambda text: {**stays, content: text}

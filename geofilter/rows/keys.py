@@ -12,7 +12,9 @@ CHAT = ("messages", "conversations", "conversation", "contents")
 ANSWERS = ("completion", "response", "output", "answer", "solution", "target", "targets", "output_text")
 CHOSEN = {"chosen": "rejected", "preferred_output": "non_preferred_output", "chosen_response": "rejected_response"}
 """key of the answer that is preferred -> key of the other one"""
-REJECTED = ("rejected", "rejected_response", "rejected_messages", "kto_tag")
+OTHER_ANSWERS = ("rejected", "rejected_response", "rejected_messages")
+"""keys of a second, worse answer beside a list of messages"""
+REJECTED = (*OTHER_ANSWERS, "kto_tag")
 """keys that make a list of messages one of preferences: a loss falls on its last answer"""
 SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
 TOOLS = ("tools", "functions")

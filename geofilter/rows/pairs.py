@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN, REJECTED
+from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN, OTHER_ANSWERS
 from geofilter.rows.reading import Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import (
-    CONTENT_KEYS,
     SPOKEN,
     Turn,
     are_messages,
+    content_key,
     from_json,
     is_same,
     messages_in,
     read_messages,
+    written_as,
 )
 
 PREFERENCE = "preference"
 """the shape of such rows, see `keys.SHAPES`"""
-_NO_ANSWER = ("kto_tag",)
-"""of `keys.REJECTED` what makes a row one of preferences and is no answer"""
 _MORE = (*SPOKEN, "function_call", "refusal")
 """fields of a message that say more than its text"""
 _PART = {"type", "text"}
@@ -90,9 +88,8 @@ def asks_the_same(row: Row, record: Mapping[str, Any], reading: Reading) -> bool
         RowError: it cannot be read.
     """
     found = parse_record(record, reading)
-    said = "\n".join(turn.text(span) for turn in found.turns for span in turn.scored)
     ours, theirs = ([t for t in turns if t.role in ("system", "user")] for turns in (row.turns, found.turns))
-    return found.shape == PREFERENCE and ours == theirs and said != row.response
+    return found.shape == PREFERENCE and ours == theirs and replace(row, turns=found.turns).response != row.response
 
 
 def exchanged(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def exchanged(record: Mapping[str, Any]) -> dict[str, Any]:
         if not found.has(rejected):
             raise RowError(f"has no second answer: `{rejected}` is missing or empty")
         return _of_keys(record, found.names.get(chosen, chosen), found.names.get(rejected, rejected))
-    chat, other = found.first(CHAT), found.first(key for key in REJECTED if key not in _NO_ANSWER)
+    chat, other = found.first(CHAT), found.first(OTHER_ANSWERS)
     if chat is None or other is None:
         raise RowError("has no second answer")
     chat, other = found.names.get(chat, chat), found.names.get(other, other)
@@ -171,7 +168,7 @@ def _of_messages(record: Mapping[str, Any], chat: str, rejected: str) -> dict[st
     if not isinstance(beside, str) and {"user", "system"} & set(_roles(beside, rejected)):
         if not asked or isinstance(other, dict):
             raise RowError(f"of `{chat}` and `{rejected}` only one is a whole conversation")
-        return {chat: _as(record[chat], other), rejected: _as(record[rejected], messages)}
+        return {chat: written_as(record[chat], other), rejected: written_as(record[rejected], messages)}
     before, own = messages[:asked], messages[asked:]
     ours, theirs = _text_of(own), other if isinstance(other, str) else _text_of(beside)
     if ours is not None and theirs is not None:  # each message keeps what it calls its role and its text
@@ -180,8 +177,12 @@ def _of_messages(record: Mapping[str, Any], chat: str, rejected: str) -> dict[st
         raise RowError(f"the answer in `{chat}` is more than `{rejected}` can hold")
     else:
         own, beside = beside, own
-    back = beside if isinstance(other, str) else _as(record[rejected], beside[0] if isinstance(other, dict) else beside)
-    return {chat: _as(record[chat], [*before, *own]), rejected: back}
+    back = (
+        beside
+        if isinstance(other, str)
+        else written_as(record[rejected], beside[0] if isinstance(other, dict) else beside)
+    )
+    return {chat: written_as(record[chat], [*before, *own]), rejected: back}
 
 
 def _roles(messages: Sequence[Any], key: str) -> list[str]:
@@ -192,7 +193,7 @@ def _text_of(messages: Sequence[Any]) -> str | None:
     """The text of an answer that is one message of text alone; None of any other."""
     if len(messages) != 1 or not isinstance(messages[0], dict) or any(messages[0].get(key) for key in _MORE):
         return None
-    content = messages[0].get(_content_key(messages[0]))
+    content = messages[0].get(content_key(messages[0]))
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict) and set(content[0]) <= _PART:
         content = content[0].get("text")
     return content if isinstance(content, str) else None
@@ -200,15 +201,6 @@ def _text_of(messages: Sequence[Any]) -> str | None:
 
 def _with_text(message: Mapping[str, Any], text: str) -> dict[str, Any]:
     """A message of text alone with another text."""
-    key = _content_key(message)
+    key = content_key(message)
     parts = message[key]
     return {**message, key: [{**parts[0], "text": text}] if isinstance(parts, list) else text}
-
-
-def _content_key(message: Mapping[str, Any]) -> str:
-    return next((key for key in CONTENT_KEYS if key in message), CONTENT_KEYS[0])
-
-
-def _as(was: Any, value: Any) -> Any:
-    """A value, as JSON text where it was text."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(was, str) else value

@@ -187,6 +187,16 @@ def from_json(value: Any) -> Any:
     return value
 
 
+def written_as(was: Any, value: Any) -> Any:
+    """The other way round: a value in the place of another one, as JSON text where that is text."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(was, str) else value
+
+
+def content_key(message: Mapping[str, Any]) -> str:
+    """What a message calls its text; one that has none yet would call it so."""
+    return next((key for key in CONTENT_KEYS if key in message), CONTENT_KEYS[0])
+
+
 def are_messages(value: Any) -> bool:
     """Whether a value is a list of messages that say their role."""
     return isinstance(value, list) and bool(value) and all(

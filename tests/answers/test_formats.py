@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.command import geofilter
-from helpers.tables import arrow, saved
+from helpers.tables import arrow, saved, write_files
 
 from geofilter.rows.formats import format_of
 from geofilter.rows.lines import read_lines
@@ -79,13 +79,7 @@ FILES: dict[str, bytes | Callable[[Path], object]] = {
 def base(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all of them, cut, its removed rows answered."""
     folder = tmp_path_factory.mktemp("formats")
-    (folder / "sub").mkdir()
-    for name, content in FILES.items():
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            content(folder / name)
-    data = [*list(FILES)[:-1], f"file://{folder}/store.jsonl"]
+    data = write_files(folder, FILES)
     calls = [
         ("scan", *data, "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q"),
         ("filter", "run", "--drop", str(3 * len(FILES)), "--prompts", "p.jsonl", "-q"),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.command import chat, geofilter, write_rows
 from helpers.scanning import errors_of
-from helpers.tables import arrow, saved
+from helpers.tables import arrow, saved, write_files
 
 from geofilter.rows.formats import format_of
 from geofilter.rows.lines import read_lines
@@ -64,13 +64,7 @@ FILES: dict[str, bytes | Callable[[Path], object]] = {
 def base(tiny, tiny_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all of them, cut by a half; its worse pairs are exchanged and put back."""
     folder = tmp_path_factory.mktemp("swap")
-    (folder / "sub").mkdir()
-    for name, content in FILES.items():
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            content(folder / name)
-    data = [*list(FILES)[:-1], f"file://{folder}/store.jsonl"]
+    data = write_files(folder, FILES)
     calls = [
         ("scan", *data, "--model", tiny[0], "--sae", tiny[1], "--bank", tiny_bank, "--run", "run", "-q", "--pairs",
          "difference"),

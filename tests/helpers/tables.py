@@ -1,6 +1,6 @@
 """Data files of other formats than JSON, made of tables and rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,18 @@ def arrow(make: Callable[..., Any], table: Callable[[], pa.Table]) -> Callable[[
             writer.write_table(whole, max_chunksize=4)
 
     return write
+
+
+def write_files(folder: Path, files: Mapping[str, bytes | Callable[[Path], object]]) -> list[str]:
+    """Write data files of a test, the last one to be read from a store; return what a scan is told of them."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            content(folder / name)
+    *here, last = files
+    return [*here, f"file://{folder}/{last}"]
 
 
 def saved(rows: Sequence[dict]) -> Callable[[Path], None]:
