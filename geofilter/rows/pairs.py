@@ -177,11 +177,8 @@ def _of_messages(record: Mapping[str, Any], chat: str, rejected: str) -> dict[st
         raise RowError(f"the answer in `{chat}` is more than `{rejected}` can hold")
     else:
         own, beside = beside, own
-    back = (
-        beside
-        if isinstance(other, str)
-        else written_as(record[rejected], beside[0] if isinstance(other, dict) else beside)
-    )
+    back = beside[0] if isinstance(other, dict) else beside
+    back = back if isinstance(other, str) else written_as(record[rejected], back)
     return {chat: written_as(record[chat], [*before, *own]), rejected: back}
 
 

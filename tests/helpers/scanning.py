@@ -1,11 +1,14 @@
 """What the tests of scans share."""
 
+from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 from geofilter.config import ScanConfig
-from geofilter.scanning.plan import drafted
+from geofilter.scanning.plan import Plan, drafted
 from geofilter.scanning.ready import Job
-from helpers.command import Done, chat
+from geofilter.scanning.worker import Worker
+from helpers.command import Done, chat, geofilter
 
 
 def rows(n: int) -> list[dict]:
@@ -36,3 +39,25 @@ def errors_of(done: Done) -> str:
 def written(run: Path) -> dict[str, bytes]:
     """A run's shards and scores."""
     return {file.name: file.read_bytes() for file in (*run.glob("features/*"), *run.glob("scores*"))}
+
+
+def same_by_any_process(call: Callable[..., Done], folder: Path, monkeypatch, *options: str) -> None:
+    """Check that a run `whole` is made again, byte for byte, whatever processes make it.
+
+    Args:
+        call: scans into a run with options.
+        options: that the run was made with.
+    """
+    assert geofilter("verify", "whole", cwd=folder).returncode == 0
+    # In parts: this process, then what a Ray worker does, then merging.
+    assert call("parts", *options, "--shard", "1/3").returncode == 0
+    plan = Plan(folder / "parts" / "plan.jsonl")
+    with chdir(Path.cwd()):  # a worker goes to the scan's folder
+        for number in range(1, plan.n_shards):
+            assert "error" not in Worker(str(folder / "parts"), 1).made(plan[number])
+    assert geofilter("merge", "parts", cwd=folder).returncode == 0
+    assert written(folder / "parts") == written(folder / "whole")
+    # For a GPU rows are made ready in a process of its own.
+    monkeypatch.setattr("geofilter.scanning.scan.computes_on_gpu", lambda _: True)
+    assert call("apart", *options).returncode == 0
+    assert written(folder / "apart") == written(folder / "whole")

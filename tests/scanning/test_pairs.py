@@ -1,18 +1,15 @@
 """A scan that reads both answers of preferences: each scores as it would alone, whatever process reads them."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
-from helpers.scanning import errors_of, rows, scan_args, written
+from helpers.scanning import errors_of, rows, same_by_any_process, scan_args
 
 from geofilter.rows.pairs import exchanged
 from geofilter.run.store import Run
-from geofilter.scanning.plan import Plan
-from geofilter.scanning.worker import Worker
 
 PAIRS = [
     {"prompt": "question?", "chosen": "you utter fool", "rejected": "the answer is to ask"},
@@ -79,23 +76,9 @@ def test_each_answer_scores_as_it_would_if_it_were_the_chosen_one(here, other: P
 
 
 def test_it_is_the_same_by_any_process(here, monkeypatch):
-    folder, here_now = here.folder, Path.cwd()
     done = here("whole", "--pairs", "difference")
     assert done.returncode == 0, done.stderr
-    assert geofilter("verify", folder / "whole", cwd=folder).returncode == 0
-    assert here("parts", "--pairs", "difference", "--shard", "1/3").returncode == 0
-    plan = Plan(folder / "parts" / "plan.jsonl")
-    try:
-        for number in range(plan.n_shards):
-            assert "error" not in Worker(str(folder / "parts"), 1).made(plan[number])
-    finally:
-        os.chdir(here_now)
-    assert geofilter("merge", "parts", cwd=folder).returncode == 0
-    assert written(folder / "parts") == written(folder / "whole")
-    # For a GPU rows are made ready in a process of its own.
-    monkeypatch.setattr("geofilter.scanning.scan.computes_on_gpu", lambda _: True)
-    assert here("apart", "--pairs", "difference").returncode == 0
-    assert written(folder / "apart") == written(folder / "whole")
+    same_by_any_process(here, here.folder, monkeypatch, "--pairs", "difference")
 
 
 def test_a_shard_without_usable_rows_is_one_of_its_run(here):

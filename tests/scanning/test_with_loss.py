@@ -1,18 +1,15 @@
 """A scan that stores the loss of its rows: the same features, by whatever process they are made."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.command import chat, geofilter, write_rows
-from helpers.scanning import errors_of, rows, scan_args, written
+from helpers.scanning import errors_of, rows, same_by_any_process, scan_args
 
 from geofilter.run.store import Run
-from geofilter.scanning.plan import Plan
-from geofilter.scanning.worker import Worker
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def here(tiny, tiny_bank: Path, tmp_path: Path):
 
 
 def test_loss_is_stored_beside_the_same_features_by_any_process(here, monkeypatch):
-    folder, here_now = here.folder, Path.cwd()
+    folder = here.folder
     assert here("plain").returncode == 0
     done = here("whole", "--with-loss")
     assert done.returncode == 0, done.stderr
@@ -43,21 +40,7 @@ def test_loss_is_stored_beside_the_same_features_by_any_process(here, monkeypatc
     for at, was, now in zip(loss.tolist(), plain.scores(), lines, strict=True):
         assert now.pop("loss") == {"with_prompt": round(at[0], 4), "without_prompt": round(at[1], 4)}
         assert was == now
-    assert geofilter("verify", folder / "whole", cwd=folder).returncode == 0
-    # In parts: this process, then what a Ray worker does, then merging.
-    assert here("parts", "--with-loss", "--shard", "1/3").returncode == 0
-    plan = Plan(folder / "parts" / "plan.jsonl")
-    try:
-        for number in range(1, plan.n_shards):
-            assert "error" not in Worker(str(folder / "parts"), 1).made(plan[number])
-    finally:
-        os.chdir(here_now)
-    assert geofilter("merge", "parts", cwd=folder).returncode == 0
-    assert written(folder / "parts") == written(folder / "whole")
-    # For a GPU rows are made ready in a process of its own.
-    monkeypatch.setattr("geofilter.scanning.scan.computes_on_gpu", lambda _: True)
-    assert here("apart", "--with-loss").returncode == 0
-    assert written(folder / "apart") == written(folder / "whole")
+    same_by_any_process(here, folder, monkeypatch, "--with-loss")
 
 
 def test_another_bank_keeps_the_loss_and_another_configuration_is_another_run(here, tiny, tiny_bank: Path):
