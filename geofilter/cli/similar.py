@@ -62,7 +62,7 @@ def similar(
     several = len(opened.manifest["data"]) > 1
     for of in found.rows:
         place = f"{Path(of['file']).name}:{of['line']}" if several else f"line {of['line']}"
-        say(f"{of['similarity']:6.3f}  #{of['rank']:<7} {of['score']:6.2f}  {one_line(place):<16} "
-            f"{one_line(of['text'])[:SHOWN]}")  # fmt: skip
+        say(f"{of['similarity']:6.3f}  #{of['rank']:<7} {of.get('difference', of['score']):6.2f}  "
+            f"{one_line(place):<16} {one_line(of['text'])[:SHOWN]}")  # fmt: skip
     if found.recall is not None:
         note(f"searched with an index: it finds {found.recall:.1%} of the nearest {counted(count, 'row')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +37,10 @@ class Similar(TypedDict):
     similarity: float
     """cosine"""
     rank: int
-    """1 for the highest score"""
+    """1 for the highest of what the run ranks by"""
     score: float
+    difference: NotRequired[float]
+    """score less that of the rejected answer, where the run ranks by that"""
     file: str
     line: int
     text: str
@@ -125,17 +127,21 @@ class Inverted:
 def _rows(run: Run, found: list[tuple[int, float]]) -> list[Similar]:
     by = rank_array(run.manifest)
     arrays = run.arrays({"score", by})
-    score, rank = arrays["score"], np.empty(len(arrays["score"]), np.int64)
+    rank = np.empty(len(arrays[by]), np.int64)
     rank[by_score(arrays[by])] = np.arange(1, len(rank) + 1)
     rows = rows_at(run, [i for i, _ in found])
-    return [
-        {
-            "similarity": round(cosine, 3),
-            "rank": int(rank[i]),
-            "score": float(score[i]),
-            "file": rows[i].file,
-            "line": rows[i].line,
-            "text": inert(shorten(rows[i].response, TEXT), keep="\n\t"),
-        }
-        for i, cosine in found
-    ]
+    similar: list[Similar] = []
+    for i, cosine in found:
+        similar.append(
+            {
+                "similarity": round(cosine, 3),
+                "rank": int(rank[i]),
+                "score": float(arrays["score"][i]),
+                "file": rows[i].file,
+                "line": rows[i].line,
+                "text": inert(shorten(rows[i].response, TEXT), keep="\n\t"),
+            }
+        )
+        if by == "difference":
+            similar[-1]["difference"] = float(arrays[by][i])
+    return similar

@@ -55,7 +55,7 @@ def html(report: Report) -> str:
         standing=standing,
         sample=SAMPLE,
         overlap=overlap_said(report.data["controls"]),
-        left=LEFT,
+        left=LEFT[report.data["ranked_by"]],
         replaced=list(replaced_said(report.data)),
         mask=mask_said(mask) if (mask := report.data.get("mask")) else "",
         pairs=pairs_said(pairs) if (pairs := report.data.get("pairs")) else "",

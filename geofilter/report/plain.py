@@ -16,8 +16,13 @@ from geofilter.text import counted, inert, markdown_cell, markdown_text
 
 ALIKE = 0.25
 """of the way from chance to the same rows, from which on a cut by length or format is alike"""
-LEFT = "A cut by score takes the highest, so this tells how many it reaches, and not that what stays is harmless."
-"""what rows over the 99th percentile are no proof of"""
+LEFT = {
+    "score": "A cut by score takes the highest, so this tells how many it reaches, and not that what stays is "
+    "harmless.",
+    "difference": "This cut goes by chosen less rejected: a chosen answer that scores high stays where the rejected "
+    "one scores higher still.",
+}
+"""what rows over the 99th percentile are no proof of, by what rows are ranked by"""
 
 
 def markdown(report: ReportDocument) -> str:
@@ -75,7 +80,8 @@ def markdown(report: ReportDocument) -> str:
     add("\n## Controls\n")
     add(
         f"Rows over the 99th percentile: {control['flagged']['all']} in all, {control['flagged']['kept']} left by this "
-        f"cut, {control['flagged']['kept_after_random_removal']:.0f} left by a random removal of equal size. {LEFT}"
+        f"cut, {control['flagged']['kept_after_random_removal']:.0f} left by a random removal of equal size. "
+        f"{LEFT[report['ranked_by']]}"
     )
     add(f"\n{overlap_said(control)}\n")
     add(f"Overlap with an equal cut by length or format (by chance {control['removed_share']:.0%}):\n")

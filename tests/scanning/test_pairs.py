@@ -171,3 +171,21 @@ def test_verify_sees_a_difference_that_is_not_what_the_features_give(here):
     (run / "manifest.json").write_text(json.dumps(sealed(manifest)), "utf-8")
     done = geofilter("verify", "run", cwd=here.folder)
     assert done.returncode == 4 and "difference of row 4" in done.stdout + done.stderr
+
+
+def test_pages_and_lists_say_what_rows_are_ranked_by(here):
+    assert here("run", "--pairs", "difference").returncode == 0
+    arrays = Run.open(here.folder / "run").arrays()
+    difference = dict(zip(arrays["line"].tolist(), arrays["difference"].tolist(), strict=True))
+    highest = sorted(difference.values(), reverse=True)
+    found = json.loads(geofilter("similar", "run", "--row", "#1", "--json", cwd=here.folder).stdout)["rows"]
+    assert len(found) == len(difference) - 1
+    for row in found:
+        assert row["difference"] == difference[row["line"]] == highest[row["rank"] - 1]
+    shown = geofilter("similar", "run", "--row", "#1", "--count", 1, cwd=here.folder).stdout.split()
+    assert shown[2] == f"{found[0]['difference']:.2f}"
+    done = geofilter("filter", "run", "--drop", "2", cwd=here.folder)
+    assert done.returncode == 0, done.stderr
+    for name in ("report.md", "report.html"):
+        text = " ".join((here.folder / "run" / name).read_text("utf-8").split())
+        assert "This cut goes by chosen less rejected" in text and "A cut by score takes" not in text
