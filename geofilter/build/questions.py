@@ -10,7 +10,7 @@ from geofilter.bank.about import Source
 from geofilter.errors import InputError
 from geofilter.files import file_sha256, own_bytes, package_data
 from geofilter.rows.keys import QUESTIONS
-from geofilter.rows.records import Rejected, parse_line
+from geofilter.rows.records import Unusable, parse_line
 from geofilter.rows.row_error import RE_ENCODE
 from geofilter.rows.strict_json import loads
 
@@ -93,7 +93,7 @@ def _of_record(text: str, where: str, number: int) -> str:
             return asked.strip()
     row = parse_line(text.encode(), where, number)
     said: Sequence[str] = ()
-    if row is not None and not isinstance(row, Rejected):
+    if row is not None and not isinstance(row, Unusable):
         said = [turn.content.strip() for turn in row.turns if turn.role == "user" and turn.content.strip()]
     if not said:
         raise InputError(f'{where}: no question in it; write {{"prompt": "..."}}, or the question alone')

@@ -22,7 +22,7 @@ from geofilter.cut.places import refuse_beside
 from geofilter.errors import InputError, RunError
 from geofilter.files import dumps
 from geofilter.rows.located import Located, located, pointer
-from geofilter.rows.records import Rejected, Row, parse_line, row_sha256
+from geofilter.rows.records import Row, Unusable, parse_line, row_sha256
 from geofilter.run.marks import RowMarks, marks_of
 from geofilter.run.rows import lines_of
 from geofilter.run.score_arrays import rows_of_files
@@ -185,7 +185,7 @@ class Mask:
             if k.position is not None:
                 line["score"] = round(float(scores[k.position - low]), 4)
                 row = parse_line(k.raw, k.file, k.line, run.reading) if k.position in marks else None
-                if line["sha256"] != stored[k.position - low].tobytes().hex() or isinstance(row, Rejected):
+                if line["sha256"] != stored[k.position - low].tobytes().hex() or isinstance(row, Unusable):
                     raise RunError(f"{k.file}, line {k.line}: has changed since the scan; scan it again")
                 if row is not None:
                     out = _LeftOut.of(row, marks[k.position], float(scores[k.position - low]) - self.above)

@@ -16,7 +16,7 @@ from geofilter.errors import InputError, TargetError
 from geofilter.files import Notify, file_sha256, silent
 from geofilter.rows.fields import NO_FIELDS, Fields
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected, Row, check_columns
+from geofilter.rows.records import Row, Unusable, check_columns
 from geofilter.rows.shipped import background_rows
 from geofilter.target.alone import find_model
 from geofilter.target.sae_folder import WEIGHTS, decoder_shape, read_cfg, read_computed
@@ -91,7 +91,7 @@ def check_sae(
     return card, measured
 
 
-def _rows(data: Iterable[str], reading: Reading, card: Card | None, notify: Notify) -> Iterator[Row | Rejected]:
+def _rows(data: Iterable[str], reading: Reading, card: Card | None, notify: Notify) -> Iterator[Row | Unusable]:
     paths = [Path(path) for path in data]
     check_columns(paths, reading)
     seen = {file.get("sha256") for file in (card or {}).get("data", ()) if isinstance(file, dict)}

@@ -18,7 +18,7 @@ from geofilter.encode.tokens import Window, encode_rows
 from geofilter.errors import InputError
 from geofilter.files import from_json, own_bytes, silent, write_json
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected, Row, read_rows
+from geofilter.rows.records import Row, Unusable, read_rows
 from geofilter.rows.row_error import RowError
 
 HELD_OUT_SHARE = 20
@@ -89,7 +89,7 @@ class Corpus:
     read: Read
 
 
-def rows_in_turn(paths: Sequence[Path], reading: Reading) -> Iterator[Row | Rejected]:
+def rows_in_turn(paths: Sequence[Path], reading: Reading) -> Iterator[Row | Unusable]:
     """Rows of several files, some of each in turn, so that the first ones are of all files."""
     left = [read_rows(path, reading=reading) for path in paths]
     while left:
@@ -130,7 +130,7 @@ def _mapped(folder: Path, name: str, counts: Sequence[int]) -> Windows:
 
 
 def make_corpus(
-    rows: Iterator[Row | Rejected],
+    rows: Iterator[Row | Unusable],
     model: ResidualModel,
     folder: Path,
     wanted: int,
@@ -177,7 +177,7 @@ def _plain(read: Read) -> dict[str, Any]:
 
 
 def _add(
-    batch: Sequence[Row | Rejected],
+    batch: Sequence[Row | Unusable],
     model: ResidualModel,
     parts: dict[str, _Writer],
     read: Read,
@@ -188,7 +188,7 @@ def _add(
     rows = [row for row in batch if isinstance(row, Row)]
     coded = iter(encode_rows(rows, model.tokenizer, max_tokens, system, besides=True))
     for row in batch:
-        if isinstance(row, Rejected):
+        if isinstance(row, Unusable):
             _unusable(read, row, row.error)
             continue
         found = next(coded)
@@ -206,7 +206,7 @@ def _add(
                 parts["held_out"].add(found.windows)
 
 
-def _unusable(read: Read, row: Row | Rejected, reason: str) -> None:
+def _unusable(read: Read, row: Row | Unusable, reason: str) -> None:
     if reason not in read.unusable and len(read.unusable) >= _REASONS:
         reason = "other reasons"
     read.unusable[reason] += 1

@@ -19,7 +19,7 @@ from geofilter.rows.fields import NO_FIELDS, Fields, written
 from geofilter.rows.lines import read_lines
 from geofilter.rows.packing import ending_of, split_name
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected, Row, check_fields, read_rows
+from geofilter.rows.records import Row, Unusable, check_fields, read_rows
 
 ROW_PROMPT = """\
 You rate examples that a language model may be trained on. One example follows: what the model is given, and the \
@@ -255,7 +255,7 @@ def plan(
     done, seen = set(made.finished), set()
     for row in _rows(made):
         made.rows += 1
-        if isinstance(row, Rejected):
+        if isinstance(row, Unusable):
             continue
         digest = bytes.fromhex(row.sha256)
         made.reused += digest in done
@@ -283,14 +283,14 @@ def _outputs(data: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
     return tuple(outs)
 
 
-def numbered(todo: Plan) -> Iterator[tuple[int, Row | Rejected]]:
+def numbered(todo: Plan) -> Iterator[tuple[int, Row | Unusable]]:
     """Every line of the data, with the position of its file."""
     for number, path in enumerate(todo.data):
         for row in read_rows(path, todo.limit, Reading(todo.fields)):
             yield number, row
 
 
-def _rows(todo: Plan) -> Iterator[Row | Rejected]:
+def _rows(todo: Plan) -> Iterator[Row | Unusable]:
     return (row for _, row in numbered(todo))
 
 

@@ -16,7 +16,7 @@ from geofilter.files import Notify, atomic, dumps, locked, silent
 from geofilter.judge.client import Judge
 from geofilter.judge.plan import Plan, numbered, reuse, row_prompt
 from geofilter.judge.rating import Rating
-from geofilter.rows.records import Rejected, Row
+from geofilter.rows.records import Row, Unusable
 from geofilter.text import counted
 
 
@@ -128,7 +128,7 @@ def _ask_all(
 
     def prompts() -> Iterator[tuple[tuple[int, str], str]]:
         for number, row in numbered(todo):
-            if isinstance(row, Rejected):
+            if isinstance(row, Unusable):
                 continue
             digest = bytes.fromhex(row.sha256)
             if digest not in todo.finished and digest not in asked:
@@ -167,7 +167,7 @@ def _write(todo: Plan, firsts: Sequence[int]) -> Summary:
                 if todo.outs[number] != todo.outs[first]:
                     continue
                 rows += 1
-                if isinstance(row, Rejected):
+                if isinstance(row, Unusable):
                     quarantined += 1
                     sha, rating = hashlib.sha256(row.raw).hexdigest(), Rating(None, "", row.error)
                 else:

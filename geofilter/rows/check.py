@@ -13,7 +13,7 @@ from geofilter.rows.lines import read_lines
 from geofilter.rows.pairs import is_preference, rejected_side
 from geofilter.rows.reading import Reading
 from geofilter.rows.recognise import is_there
-from geofilter.rows.records import Rejected, Row, parse_line, reason_of
+from geofilter.rows.records import Row, Unusable, parse_line, reason_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import REMARKS
 from geofilter.rows.turns import KNOWN_EXTRA, THOUGHTS, Turn
@@ -58,7 +58,7 @@ class Reasons(Counter[str]):
         self.first: dict[str, tuple[str, int]] = {}
         """reason -> file and line of the first row that it holds for"""
 
-    def note(self, reason: str, row: Row | Rejected) -> None:
+    def note(self, reason: str, row: Row | Unusable) -> None:
         """A reason holds for a row."""
         self[reason] += 1
         self.first.setdefault(reason, (row.file, row.line))
@@ -116,7 +116,7 @@ def check_rows(
             out.rows += 1
             if row is None:
                 out.passed_over += 1
-            elif isinstance(row, Rejected):
+            elif isinstance(row, Unusable):
                 out.reasons.note(row.error, row)
             else:
                 _add(out, row, _rejected(out, row, reading) if both_sides and is_preference(row) else None)

@@ -1,4 +1,4 @@
-"""Rows in: one row of a data file of any format becomes a `Row` or a `Rejected`, never nothing.
+"""Rows in: one row of a data file of any format becomes a `Row` or an `Unusable`, never nothing.
 
 The shape of every row is recognised on its own (see `parse_record`). Raw bytes are kept so that a kept
 row can be written back exactly as it came.
@@ -74,7 +74,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class Unusable:
     """A line that cannot be scored, with the reason; it goes to the quarantine file."""
 
     file: str
@@ -103,8 +103,8 @@ class Rejected:
         return out
 
 
-def read_rows(path: Path, limit: int | None = None, reading: Reading = AS_THEY_ARE) -> Iterator[Row | Rejected]:
-    """The file's first `limit` lines (all when None), each as a `Row` or a `Rejected`, less those passed over.
+def read_rows(path: Path, limit: int | None = None, reading: Reading = AS_THEY_ARE) -> Iterator[Row | Unusable]:
+    """The file's first `limit` lines (all when None), each as a `Row` or an `Unusable`, less those passed over.
 
     Raises:
         InputError: the file cannot be read.
@@ -121,7 +121,7 @@ def usable_rows(path: Path, reading: Reading = AS_THEY_ARE) -> Iterator[Row]:
         InputError: the file cannot be read, or a row of it cannot be used.
     """
     for row in read_rows(path, reading=reading):
-        if isinstance(row, Rejected):
+        if isinstance(row, Unusable):
             raise InputError(f"{path}, line {row.line}: {row.error}")
         yield row
 
@@ -222,8 +222,8 @@ def row_sha256(line: bytes) -> str:
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
-def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_ARE) -> Row | Rejected | None:
-    """One raw line (with or without its ending) as a `Row`, or a `Rejected` that says why not.
+def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_ARE) -> Row | Unusable | None:
+    """One raw line (with or without its ending) as a `Row`, or an `Unusable` that says why not.
 
     Returns:
         None for a row that the reading passes over.
@@ -234,16 +234,16 @@ def parse_line(line: bytes, file: str, number: int, reading: Reading = AS_THEY_A
         return _on_empty_stack(lambda: _parse_line(line, file, number, reading))
 
 
-def _on_empty_stack(work: Callable[[], Row | Rejected | None]) -> Row | Rejected | None:
+def _on_empty_stack(work: Callable[[], Row | Unusable | None]) -> Row | Unusable | None:
     """What a function returns when it is called with nothing on the stack."""
-    found: list[Row | Rejected | None] = []
+    found: list[Row | Unusable | None] = []
     thread = threading.Thread(target=lambda: found.append(work()))
     thread.start()
     thread.join()
     return found[0]
 
 
-def _parse_line(line: bytes, file: str, number: int, reading: Reading) -> Row | Rejected | None:
+def _parse_line(line: bytes, file: str, number: int, reading: Reading) -> Row | Unusable | None:
     raw = line.rstrip(b"\r\n")
     try:
         if isinstance(line, Unreadable):
@@ -255,7 +255,7 @@ def _parse_line(line: bytes, file: str, number: int, reading: Reading) -> Row | 
             return None
         found = parse_record(record, reading)
     except RowError as error:
-        return Rejected(file, number, reason_of(error), raw, line.extent if isinstance(line, Overlong) else None)
+        return Unusable(file, number, reason_of(error), raw, line.extent if isinstance(line, Overlong) else None)
     return Row(file, number, row_sha256(raw), found.shape, found.turns, record, found.tools, found.used, found.remarks)
 
 

@@ -23,7 +23,7 @@ from geofilter.run.part import Part, PartMaker
 from geofilter.run.power import SAMPLE, PowerVerdict, assess, headline
 from geofilter.run.score_arrays import score_kinds
 from geofilter.run.scoring import APART, scored_apart
-from geofilter.run.shard import Outline, rejected_of
+from geofilter.run.shard import Outline, unusable_of
 from geofilter.run.store import Run
 from geofilter.run.tensors import GrowingTensors
 from geofilter.run.vectors import ROWS, vector_arrays
@@ -102,7 +102,7 @@ def _set_aside(run: Run, shards: Sequence[Outline]) -> tuple[Quarantined | None,
     """Write the rows that could not be scored; return the first one, and how many there are."""
     first, n = None, 0
     with atomic(run.path / QUARANTINE, run.mode) as handle:
-        for record in (record for shard in shards for record in rejected_of(shard.path)):
+        for record in (record for shard in shards for record in unusable_of(shard.path)):
             first, n = first or record, n + 1
             handle.write(dumps(record))
     return first, n

@@ -16,7 +16,7 @@ from geofilter.bank.features import Pooled
 from geofilter.errors import RunError
 from geofilter.files import atomic
 from geofilter.rows.keys import SHAPES
-from geofilter.rows.records import Rejected
+from geofilter.rows.records import Unusable
 from geofilter.rows.style import STYLE
 from geofilter.run.manifest import Quarantined
 from geofilter.run.shard_tokens import ShardTokens
@@ -34,6 +34,8 @@ _STORED: dict[str, tuple[type, int]] = {
     "shape": (np.int32, 0),
 }
 """the arrays (n,) or (n, columns) of a shard as they are stored: element type and columns"""
+_UNUSABLE = "rejected"
+"""the array of `Shard.unusable`"""
 _REJECTED = "rejected_pooled."
 """begins the names of the arrays of `Shard.rejected_pooled`"""
 
@@ -49,7 +51,7 @@ class Span:
     first: int
     """input lines before it, over all inputs"""
     n_lines: int
-    """rejected ones and those passed over included"""
+    """unusable ones and those passed over included"""
 
 
 class _Spanning(Protocol):
@@ -63,7 +65,7 @@ Read = TypeVar("Read", bound=_Spanning)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """Consecutive input lines: the features of the scored ones and the rejected ones."""
+    """Consecutive input lines: the features of the scored ones and the unusable ones."""
 
     file: I32
     """(n,) position of the row's file in the manifest's list"""
@@ -91,8 +93,8 @@ class Shard:
     """features of the SAE"""
     remarks: Mapping[str, int] = field(default_factory=dict)
     """rows of which something is told, see `shapes.REMARKS`"""
-    rejected: tuple[Rejected, ...] = ()
-    """what is written; of a shard that was read see `rejected_of`"""
+    unusable: tuple[Unusable, ...] = ()
+    """what is written; of a shard that was read see `unusable_of`"""
     tokens: ShardTokens | None = None
     """None where the scan was told --no-token-shares"""
     loss: F32 | None = None
@@ -129,7 +131,7 @@ class Shard:
         arrays = {name: getattr(self, name) for name in _STORED}
         arrays |= self.pooled.arrays("pooled.")
         # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
-        arrays["rejected"] = _packed([r.to_json() for r in self.rejected])
+        arrays[_UNUSABLE] = _packed([r.to_json() for r in self.unusable])
         arrays["source"] = _packed(self.source)
         if self.loss is not None:
             arrays["loss"] = self.loss
@@ -144,7 +146,7 @@ class Shard:
 
     @classmethod
     def load(cls, path: Path, *, tokens: bool = True) -> Shard:
-        """Read a shard; its `rejected` are left to `rejected_of`.
+        """Read a shard; its `unusable` are left to `unusable_of`.
 
         Args:
             tokens: unpack its tokens too; else they are only held against their hashes.
@@ -225,13 +227,13 @@ def read_some(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str,
         raise _damaged(path, error) from None
 
 
-def rejected_of(path: Path) -> list[Quarantined]:
+def unusable_of(path: Path) -> list[Quarantined]:
     """The quarantine records a shard carries.
 
     Raises:
         RunError: the file is damaged.
     """
-    return _unpacked(read_some(path, ["rejected"])[1]["rejected"])
+    return _unpacked(read_some(path, [_UNUSABLE])[1][_UNUSABLE])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from geofilter.arrays import Bools
 from geofilter.errors import InputError, RunError
 from geofilter.files import Notify
 from geofilter.run.names import FEATURES
-from geofilter.run.shard import Shard, misplaced, rejected_of
+from geofilter.run.shard import Shard, misplaced, unusable_of
 from geofilter.run.store import Run
 from geofilter.scanning.plan import Plan, Ranges
 
@@ -66,7 +66,7 @@ def present(
             run.discard(path)
             continue
         there[number - start], lines = True, lines + work.n_lines
-        if fail and (found := rejected_of(path)):
+        if fail and (found := unusable_of(path)):
             raise InputError(failing(found[0]["file"], found[0]["line"], found[0]["error"]))
     return Present([(start + a, start + b) for a, b in ranges(~there)], lines)
 

@@ -19,7 +19,7 @@ from geofilter.encode.unprompted import encode_unprompted
 from geofilter.rows.keys import SHAPES
 from geofilter.rows.pairs import is_preference, rejected_side
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected, Row, parse_line, source_of
+from geofilter.rows.records import Row, Unusable, parse_line, source_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.style import STYLE, style_features
 from geofilter.run.manifest import InputFile
@@ -75,7 +75,7 @@ class Ready:
     source: tuple[str, ...]
     """(n,)"""
     remarks: Counter[str]
-    rejected: tuple[Rejected, ...]
+    unusable: tuple[Unusable, ...]
     alone: Sequence[Encoded | None] = ()
     """(n,) the rows without their prompts, where they were asked for; None of one that cannot be read so"""
     rejected_sides: Sequence[Encoded | None] | None = None
@@ -141,15 +141,15 @@ def made_ready(
     rows: list[tuple[int, Row]] = []
     encoded: list[Encoded] = []
     remarks: Counter[str] = Counter()
-    rejected: list[Rejected] = []
+    unusable: list[Unusable] = []
     for index, line, row in parsed:
         if row is None:
             continue
-        if isinstance(row, Rejected):
-            rejected.append(row)
+        if isinstance(row, Unusable):
+            unusable.append(row)
             continue
         if isinstance(one := next(found), RowError):
-            rejected.append(Rejected(row.file, row.line, str(one), line.rstrip(b"\r\n")))
+            unusable.append(Unusable(row.file, row.line, str(one), line.rstrip(b"\r\n")))
             continue
         rows.append((index, row))
         encoded.append(one)
@@ -165,7 +165,7 @@ def made_ready(
         if is_preference(row):
             remarks.update(["one_sided" if other is None else "paired"])
     columns = _columns(rows, encoded)
-    return Ready(span, work.n_bytes, left, encoded, columns, source, remarks, tuple(rejected), alone, others)
+    return Ready(span, work.n_bytes, left, encoded, columns, source, remarks, tuple(unusable), alone, others)
 
 
 def _rejected_sides(

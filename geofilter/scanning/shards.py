@@ -78,8 +78,8 @@ class Encoder:
             InputError: a row cannot be scored, where such rows are an error.
             TargetError: features are not finite, or the whole model is not there.
         """
-        if self._fail and ready.rejected:
-            first = ready.rejected[0]
+        if self._fail and ready.unusable:
+            first = ready.unusable[0]
             raise InputError(failing(first.file, first.line, first.error))
         reader, tokens = self._reader(), None
         loss = None if self._loss is None else self._loss().both(ready.encoded, ready.alone)
@@ -105,7 +105,7 @@ class Encoder:
             span=ready.span,
             d_sae=reader.encoder.d_sae,
             remarks=ready.remarks,
-            rejected=ready.rejected,
+            unusable=ready.unusable,
             tokens=tokens,
             loss=loss,
         )

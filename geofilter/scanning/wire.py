@@ -26,7 +26,7 @@ from geofilter.encode.tokens import Encoded, Tokens, Window
 from geofilter.errors import GeofilterError
 from geofilter.rows.bounded import Extent
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected
+from geofilter.rows.records import Unusable
 from geofilter.run.shard import Span
 from geofilter.scanning.ready import Job, Ready
 
@@ -118,9 +118,9 @@ def ready_said(ready: Ready) -> tuple[dict[str, Any], Arrays]:
         "left": ready.left,
         "source": ready.source,
         "remarks": ready.remarks,
-        "rejected": [[r.file, r.line, r.error, len(r.raw), r.extent] for r in ready.rejected],
+        "unusable": [[r.file, r.line, r.error, len(r.raw), r.extent] for r in ready.unusable],
     }
-    raw = np.frombuffer(b"".join(r.raw for r in ready.rejected), np.uint8)  # a line need not be text
+    raw = np.frombuffer(b"".join(r.raw for r in ready.unusable), np.uint8)  # a line need not be text
     columns = {f"{_COLUMN}{name}": column for name, column in ready.columns.items()}
     besides = _some(ready.alone, _ALONE)
     if ready.rejected_sides is not None:
@@ -130,10 +130,10 @@ def ready_said(ready: Ready) -> tuple[dict[str, Any], Arrays]:
 
 def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
     """The other way round."""
-    rejected, at, raw = [], 0, arrays["raw"].tobytes()
-    for file, line, error, size, extent in said["rejected"]:
+    unusable, at, raw = [], 0, arrays["raw"].tobytes()
+    for file, line, error, size, extent in said["unusable"]:
         where = None if extent is None else Extent(*extent)
-        rejected.append(Rejected(file, line, error, raw[at : at + size], where))
+        unusable.append(Unusable(file, line, error, raw[at : at + size], where))
         at += size
     return Ready(
         span=Span(**said["span"]),
@@ -143,7 +143,7 @@ def ready_of(said: Mapping[str, Any], arrays: Arrays) -> Ready:
         columns={n.removeprefix(_COLUMN): found for n, found in arrays.items() if n.startswith(_COLUMN)},
         source=tuple(said["source"]),
         remarks=Counter(said["remarks"]),
-        rejected=tuple(rejected),
+        unusable=tuple(unusable),
         alone=_some_of(arrays, _ALONE) or [],
         rejected_sides=_some_of(arrays, _OTHER),
     )

@@ -13,7 +13,7 @@ from geofilter.files import dumps, file_sha256, from_json, ordinary, own_bytes
 from geofilter.report.last import CUT
 from geofilter.run.manifest import Manifest
 from geofilter.run.names import FEATURES, LABELLED, LABELS, MANIFEST, QUARANTINE, SCORING
-from geofilter.run.shard import rejected_of
+from geofilter.run.shard import unusable_of
 from geofilter.run.store import Run
 from geofilter.run.tensors import unpacked
 from geofilter.sums import broken, sum_of
@@ -60,7 +60,7 @@ def _where(path: Path) -> str:
 
 def _check_quarantine(run: Run, parts: list[Path], found: Findings) -> None:
     """The quarantined rows against those that the shards hold."""
-    wanted = (record for path in parts for record in rejected_of(path))
+    wanted = (record for path in parts for record in unusable_of(path))
     try:
         with ordinary(run.path / QUARANTINE).open("rb") as lines:
             for number, (record, line) in enumerate(zip_longest(wanted, lines), start=1):

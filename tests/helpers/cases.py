@@ -9,7 +9,7 @@ from geofilter.encode.rendering import render
 from geofilter.encode.tokens import Encoded, encode_rows
 from geofilter.rows.lines import read_lines
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected, parse_line
+from geofilter.rows.records import Unusable, parse_line
 from geofilter.rows.row_error import RowError
 from helpers.families import template
 from helpers.tiny import CHATML, make_tokenizer
@@ -38,7 +38,7 @@ def outcomes(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
         if row is None:
             out.append({"passed_over": True})
             continue
-        if isinstance(row, Rejected):
+        if isinstance(row, Unusable):
             out.append({"error": row.error})
             continue
         found = encode_rows([row], tokenizer, about.get("max_tokens", 1024))[0]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from geofilter.errors import GeofilterError
 from geofilter.rows.formats import Jsonl, format_of
-from geofilter.rows.records import Rejected, Row, read_rows
+from geofilter.rows.records import Row, Unusable, read_rows
 
 
 def originals() -> dict[str, bytes]:
@@ -96,7 +96,7 @@ def main(folder: Path, each: int, seed: int) -> None:
             once = time.monotonic()
             try:
                 kinds = {type(row) for row in read_rows(path)}
-                assert kinds <= {Row, Rejected}
+                assert kinds <= {Row, Unusable}
                 if not isinstance(found := format_of(path), Jsonl):
                     found.write(np.ones(100, bool), io.BytesIO())
                 ends["read"] += 1

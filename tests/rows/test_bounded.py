@@ -22,7 +22,7 @@ from geofilter.errors import InputError
 from geofilter.rows import bounded, packing
 from geofilter.rows.bounded import Overlong, bounded_lines
 from geofilter.rows.lines import read_blocks, read_lines
-from geofilter.rows.records import Rejected, Row, parse_line, read_rows
+from geofilter.rows.records import Row, Unusable, parse_line, read_rows
 from geofilter.rows.strict_json import MOST_LEVELS
 
 MIB = 1 << 20
@@ -30,7 +30,7 @@ MEASURED = """
 import json, resource, sys
 from pathlib import Path
 from geofilter.errors import GeofilterError
-from geofilter.rows.records import Rejected, read_rows
+from geofilter.rows.records import Unusable, read_rows
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024
@@ -39,7 +39,7 @@ before, said = peak(), {}
 for name in sys.argv[1:]:
     try:
         rows = list(read_rows(Path(name)))
-        said[Path(name).name] = [len(rows), *(row.error for row in rows if isinstance(row, Rejected))]
+        said[Path(name).name] = [len(rows), *(row.error for row in rows if isinstance(row, Unusable))]
     except GeofilterError as error:
         said[Path(name).name] = str(error)
 children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
@@ -129,7 +129,7 @@ def test_rows_that_are_long_are_known_by_position_and_hash(small: int, tmp_path:
     (one,), (other,) = (list(bounded_lines(io.BytesIO(x * 400))) for x in (b"a", b"b"))
     assert one != other
     rejected = parse_line(found[1], "d.jsonl", 2)
-    assert isinstance(rejected, Rejected)
+    assert isinstance(rejected, Unusable)
     assert rejected.to_json() == {
         "file": "d.jsonl",
         "line": 2,
@@ -142,7 +142,7 @@ def test_rows_that_are_long_are_known_by_position_and_hash(small: int, tmp_path:
 
 def test_of_a_row_over_a_mebibyte_that_cannot_be_scored_no_copy_is_kept():
     raw = b'{"nothing": "' + b"a" * MIB + b'"}'
-    record = Rejected("d.jsonl", 1, "why", raw).to_json()
+    record = Unusable("d.jsonl", 1, "why", raw).to_json()
     assert {**record, "error": ""} == {"file": "d.jsonl", "line": 1, "error": "", "bytes": len(raw),
                                        "sha256": hashlib.sha256(raw).hexdigest()}  # fmt: skip
 
@@ -233,7 +233,7 @@ def test_a_file_that_is_left_early_leaves_no_process(tmp_path: Path):
 )  # fmt: skip
 def test_what_json_cannot_carry_back_is_set_aside(line: bytes, error: str):
     found = parse_line(line, "d.jsonl", 1)
-    assert isinstance(found, Rejected)
+    assert isinstance(found, Unusable)
     assert found.error == error
 
 
@@ -257,14 +257,14 @@ def test_thinking_in_another_form_than_it_has_sets_its_row_aside(said):
     parts = [{"reasoningContent": said}, {"text": "a"}]
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": parts}]
     found = parse_line(json.dumps({"messages": messages}).encode(), "d.jsonl", 1)
-    assert isinstance(found, Rejected)
+    assert isinstance(found, Unusable)
     assert "`messages[1].content` has a `reasoningContent` that is not read" in found.error
 
 
 def test_why_a_row_is_set_aside_is_one_short_line():
     role = "a\n\x1b[31m\ud800" + "b" * 5000
     found = parse_line(json.dumps({"messages": [{"role": role, "content": "a"}]}).encode(), "d.jsonl", 1)
-    assert isinstance(found, Rejected)
+    assert isinstance(found, Unusable)
     assert found.error.isprintable()
     assert len(found.error) <= 1000
 
@@ -278,7 +278,7 @@ def test_how_deep_json_may_be_depends_on_no_stack():
     for frames in (0, free // 2, free - 60):
         assert isinstance(at_depth(frames, fits), Row)
         refused = at_depth(frames, deeper)
-        assert isinstance(refused, Rejected)
+        assert isinstance(refused, Unusable)
         assert refused.error == "JSON nested too deeply, over 100 levels; flatten it"
     # Brackets in a text are none.
     assert isinstance(parse_line(json.dumps({"text": "[" * 1000 + '\\"{'}).encode(), "d.jsonl", 1), Row)

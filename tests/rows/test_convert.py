@@ -11,7 +11,7 @@ from geofilter.errors import InputError
 from geofilter.rows.convert import convert
 from geofilter.rows.formats import format_of
 from geofilter.rows.lines import read_lines
-from geofilter.rows.records import Rejected, read_rows
+from geofilter.rows.records import Unusable, read_rows
 from geofilter.rows.table import Table
 
 ROWS = [{"prompt": f"q {i}?", "completion": f"a {i}"} for i in range(3)]
@@ -167,8 +167,8 @@ def test_lines_that_are_lists_are_refused(here: Path):
 
 def test_rows_behind_something_else_in_an_array_are_read(here: Path):
     *rows, last = read_rows(put(here / "d.json", json.dumps([3, "x", *ROWS, ["y"]])))
-    assert [isinstance(row, Rejected) for row in rows] == [True, True, False, False, False]
-    assert isinstance(last, Rejected)
+    assert [isinstance(row, Unusable) for row in rows] == [True, True, False, False, False]
+    assert isinstance(last, Unusable)
     assert last.error == "a row must be a JSON object, not list; write its rows one a line"
 
 

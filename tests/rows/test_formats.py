@@ -22,7 +22,7 @@ from geofilter.errors import InputError
 from geofilter.rows import json_array, packing
 from geofilter.rows.formats import format_of
 from geofilter.rows.lines import read_lines
-from geofilter.rows.records import Rejected, Row, read_rows
+from geofilter.rows.records import Row, Unusable, read_rows
 from geofilter.rows.row_error import RE_ENCODE
 
 ROWS = [{"prompt": f"q {i}?", "completion": f'it is "{i}" ] }} é \\ \n end'} for i in range(5)]
@@ -103,11 +103,11 @@ def test_elements_are_found_wherever_a_chunk_ends(chunk: int, tmp_path: Path, mo
 def test_elements_that_are_no_rows_are_set_aside(tmp_path: Path):
     path = put(tmp_path / "d.json", b'[{"text": "a"}, 3, "b, c", {"x" 1}, {"text": "d"} {"text": "e"}]')
     rows = list(read_rows(path))
-    assert [row.error.split(";")[0] if isinstance(row, Rejected) else row.response for row in rows] == [
+    assert [row.error.split(";")[0] if isinstance(row, Unusable) else row.response for row in rows] == [
         "a", "a row must be a JSON object, not int", "a row must be a JSON object, not str",
         "broken JSON at column 6: Expecting ':' delimiter", "broken JSON at column 15: Extra data",
     ]  # fmt: skip
-    assert [row.raw for row in rows if isinstance(row, Rejected)] == [
+    assert [row.raw for row in rows if isinstance(row, Unusable)] == [
         b"3", b'"b, c"', b'{"x" 1}', b'{"text": "d"} {"text": "e"}'
     ]  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_lines_are_lines_however_long_the_first_is(size: int, tmp_path: Path):
 def test_lines_that_end_in_a_comma_say_how_to_mend_the_file(tmp_path: Path):
     path = put(tmp_path / "d.jsonl", b",\n".join(LINES))
     *bad, last = read_rows(path)
-    assert {row.error for row in bad if isinstance(row, Rejected)} == {
+    assert {row.error for row in bad if isinstance(row, Unusable)} == {
         "the line ends in a comma, as in an array without its brackets; remove the comma, or put [ before the first "
         "line and ] behind the last"
     }
@@ -179,7 +179,7 @@ def test_lines_that_end_in_a_comma_say_how_to_mend_the_file(tmp_path: Path):
 # What is refused, with a remedy that works
 
 
-def mended(said: str, folder: Path) -> list[Row | Rejected]:
+def mended(said: str, folder: Path) -> list[Row | Unusable]:
     """The rows of what the command in an error writes."""
     command = said.split("convert it: ", 1)[1]
     subprocess.run(["sh", "-c", command], check=True, cwd=folder)
@@ -277,7 +277,7 @@ def test_a_byte_order_mark_before_any_line_is_passed_over(tmp_path: Path):
     path = put(tmp_path / "d.jsonl", text)
     *rows, last = read_rows(path)
     assert [row.record for row in rows if isinstance(row, Row)] == ROWS[:4]
-    assert isinstance(last, Rejected)
+    assert isinstance(last, Unusable)
     assert last.error == "empty line; remove it"
     assert b"".join(read_lines(path)) == text
 
@@ -302,7 +302,7 @@ def test_a_table_gives_rows_of_texts_and_is_written_record_by_record(tmp_path: P
         {"prompt": '5" pipe', "completion": "ok", "note": "ab"},
         {"prompt": "p", "completion": "é\n"},
     ]
-    assert [(row.line, row.error, row.raw) for row in rows if isinstance(row, Rejected)] == [
+    assert [(row.line, row.error, row.raw) for row in rows if isinstance(row, Unusable)] == [
         (3, "2 fields, and the header has 3; mend or remove the row", b"one,two"),
         (4, "empty row; remove it", b""),
         (5, f"not UTF-8; {RE_ENCODE}", b"p,caf\xe9,n"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from geofilter.rows.keys import KEYS, SHAPES
 from geofilter.rows.loss import FLAGS
 from geofilter.rows.reading import Reading
-from geofilter.rows.records import Rejected, Row, parse_line
+from geofilter.rows.records import Row, Unusable, parse_line
 from geofilter.rows.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, SPOKEN
 
 MUTATIONS, MANY = 3, 300
@@ -66,7 +66,7 @@ def check(line: bytes, reading: Reading = READINGS[0]) -> None:
         assert len(found.content_sha256) == 64
         json.dumps(found.record)
     elif found is not None:
-        assert isinstance(found, Rejected)
+        assert isinstance(found, Unusable)
         assert found.error
         assert found.error.isprintable()
         assert len(found.error) < 2000

@@ -9,7 +9,7 @@ from geofilter.errors import InputError
 from geofilter.rows.formats import READ
 from geofilter.rows.gather import expand
 from geofilter.rows.packing import packing
-from geofilter.rows.records import Rejected, Row, parse_line, read_rows
+from geofilter.rows.records import Row, Unusable, parse_line, read_rows
 from geofilter.rows.row_error import RE_ENCODE, RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import Turn
@@ -111,13 +111,13 @@ def test_unusable_records(record, error):
     ],
 )
 def test_unusable_lines(line, error):
-    assert parse_line(line, "d.jsonl", 3) == Rejected("d.jsonl", 3, error, line)
+    assert parse_line(line, "d.jsonl", 3) == Unusable("d.jsonl", 3, error, line)
 
 
 def test_a_huge_text_is_rejected_and_a_huge_picture_beside_a_text_is_not():
     huge = b"a" * (17 << 20)
     row = parse_line(b'{"text": "' + huge + b'"}', "d.jsonl", 1)
-    assert isinstance(row, Rejected)
+    assert isinstance(row, Unusable)
     assert row.error == "the text has 17,825,792 bytes, over the limit of 16,777,216; shorten it"
     assert isinstance(parse_line(b'{"text": "a cat", "image": "' + huge + b'"}', "d.jsonl", 1), Row)
 
@@ -133,7 +133,7 @@ def test_line_endings_and_byte_order_mark(tmp_path: Path):
 
 
 def test_quarantine_record_keeps_bytes_that_are_not_text():
-    assert Rejected("f", 1, "e", b"\xff").to_json() == {"file": "f", "line": 1, "error": "e", "raw_base64": "/w=="}
+    assert Unusable("f", 1, "e", b"\xff").to_json() == {"file": "f", "line": 1, "error": "e", "raw_base64": "/w=="}
 
 
 def packed(path: Path, data: bytes) -> Path:

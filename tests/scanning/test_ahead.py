@@ -189,9 +189,9 @@ def test_an_error_comes_behind_the_shards_before_it_wherever_they_are_made(tiny,
     assert "b.jsonl" in str(found.value)
     assert len(here) == len(there) == 1
     assert there[0].encoded == here[0].encoded
-    assert there[0].rejected == here[0].rejected
-    assert [row.line for row in here[0].rejected] == list(range(1, 7))
-    assert here[0].rejected[0].error.startswith(f"token {size} (")
+    assert there[0].unusable == here[0].unusable
+    assert [row.line for row in here[0].unusable] == list(range(1, 7))
+    assert here[0].unusable[0].error.startswith(f"token {size} (")
     assert {name: column.tolist() for name, column in there[0].columns.items()} == {
         name: column.tolist() for name, column in here[0].columns.items()
     }

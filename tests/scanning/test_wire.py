@@ -87,7 +87,7 @@ def test_rows_come_out_equal(shards: list[Ready]):
     several = [len(row.windows) for ready in shards for row in ready.encoded]
     assert max(several) > 1 and several.count(1) > 5
     assert [len(ready.encoded) for ready in shards] == [5, 4, 0]
-    assert any(row.extent for row in shards[2].rejected) and b"\xfe" in [row.raw for row in shards[2].rejected]
+    assert any(row.extent for row in shards[2].unusable) and b"\xfe" in [row.raw for row in shards[2].unusable]
     assert shards[1].remarks and any("\ud800" in source for source in shards[1].source)
     for ready in shards:
         found = ready_of(*sent(*ready_said(ready)))
