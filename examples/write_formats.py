@@ -19,8 +19,8 @@ CASES = ROOT / "tests" / "cases"
 BLOCKS = ("shapes", "examples")
 """what is written, each between marks of its name"""
 ORDER = ("completion", "preference", "alpaca", "keys-and-roles", "turn-weights", "train-last", "kto", "tools",
-         "tools-dropped", "content-parts", "thinking", "thinking-dropped", "thinking-kept", "thinking-scored", "window",
-         "text")  # fmt: skip
+         "tools-dropped", "content-parts", "thinking", "thinking-dropped", "thinking-kept", "thinking-scored",
+         "thinking-columns", "harmony", "window", "turn-lists", "beside", "text")  # fmt: skip
 """of the examples"""
 CHARS = 200
 """characters shown of a row"""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN
+from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN, MAY_BE_FLAGS, THINKING
 from geofilter.rows.loss import FLAGS
 from geofilter.rows.reading import Reading
 from geofilter.rows.records import Row
@@ -43,7 +43,9 @@ def answered(row: Row, text: str, reading: Reading) -> dict[str, Any]:
     prompt = row.turns[:first]
     if not any(turn.role == "user" for turn in prompt):
         raise RowError("has no prompt that could be answered again")
-    record = {key: value for key, value in row.record.items() if key != NOTE}
+    # Thinking belonged to the answer that went.
+    thought = {key for key in row.used if key.lower() in (*THINKING, *MAY_BE_FLAGS)}
+    record = {key: value for key, value in row.record.items() if key != NOTE and key not in thought}
     for put in _ways(record, reading, first):
         if _reads_as(put(_TRIED), prompt, _TRIED, reading):
             return put(text)
@@ -102,6 +104,8 @@ def _in_messages(record: Mapping[str, Any], key: str, value: Any, first: int) ->
 
 def _said(message: Any) -> Callable[[str], Any] | None:
     """A message, or a round of question and answer, with another answer; None for what is neither."""
+    if isinstance(message, str):
+        return lambda text: text
     if isinstance(message, list) and len(message) == 2:
         return lambda text: [message[0], text]
     if not isinstance(message, dict):

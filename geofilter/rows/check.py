@@ -12,11 +12,11 @@ from typing import Any
 from geofilter.rows.lines import read_lines
 from geofilter.rows.pairs import is_preference, rejected_side
 from geofilter.rows.reading import Reading
-from geofilter.rows.recognise import is_there
 from geofilter.rows.records import Row, Unusable, parse_line, reason_of
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import REMARKS
 from geofilter.rows.turns import KNOWN_EXTRA, THOUGHTS, Turn
+from geofilter.rows.unread import is_there
 
 EXAMPLES = 2
 """rows shown of each shape"""

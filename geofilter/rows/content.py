@@ -80,6 +80,18 @@ def _add(out: Content, part: Any, where: str) -> None:
                        "pictures, sounds and files")  # fmt: skip
 
 
+def thinking_in(value: Any) -> str:
+    """The thinking that a field of a message holds: text, or parts with a text each; empty where it is neither."""
+    parts = value if isinstance(value, list) else [value]
+    said = (
+        next((part[key] for key in (*_THOUGHTS, "text", "summary") if part.get(key)), "")
+        if isinstance(part, dict)
+        else part
+        for part in parts
+    )
+    return "".join(text for text in said if isinstance(text, str))
+
+
 def _call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:
     """The call to a tool that a part is, as Anthropic, Bedrock or Gemini write it."""
     if part.get("type") in ("tool_use", "server_tool_use"):

@@ -7,9 +7,11 @@ from typing import NamedTuple
 SHAPES = ("messages", "conversations", "completion", "alpaca", "preference", "text", "segments", "question")
 """names that `parse_record` gives; shards hold their positions"""
 
-CHAT = ("messages", "conversations", "conversation", "contents")
+CHAT = ("messages", "conversations", "conversation", "contents", "trajectory")
 """keys of a list of messages"""
 ANSWERS = ("completion", "response", "output", "answer", "solution", "target", "targets", "output_text")
+HISTORY_ANSWERS = ANSWERS[:4]
+"""keys of the answer to a list of messages that ends in a user's turn"""
 CHOSEN = {"chosen": "rejected", "preferred_output": "non_preferred_output", "chosen_response": "rejected_response"}
 """key of the answer that is preferred -> key of the other one"""
 OTHER_ANSWERS = ("rejected", "rejected_response", "rejected_messages")
@@ -21,12 +23,18 @@ TOOLS = ("tools", "functions")
 INPUT = ("input", "context")
 """keys of what an instruction or question is about"""
 QUESTIONS = ("question", "query", "problem", "input", "inputs", "input_text", "text_input")
-
-
+THINKING = ("reasoning_content", "thinking", "thinking_content", "thoughts", "thought", "think", "reasoning_trace")
+"""keys of the thinking that comes before an answer"""
+MAY_BE_FLAGS = ("rationale", "reasoning", "reflection", "cot", "complex_cot")
+"""keys of such thinking, or of what is trained with the answer, or of a word that says what kind of row it is"""
+BESIDE_TEXT = ("headline", "headlines", "highlights", "abstract", "tldr", "translation", "corrected_text", "paraphrase",
+               "simplified", "rewritten_text", "rewrite")  # fmt: skip
+"""keys of what a model may be trained to make of a text"""
+JUDGED = ("rationale", "critiques")
+"""keys of what a judge has written of two answers"""
 MAY_BE_READ = ("prompt", "instruction", *QUESTIONS, *ANSWERS, *INPUT, "text", "article", "passage", "document",
-               "documents", "choices", "options", "cot", "complex_cot", "rationale", "reasoning", "reflection",
-               "corrected", "critiques", "revision", "initial_reason_steps", "context_messages", "definition",
-               "summary")  # fmt: skip
+               "documents", "choices", "options", *MAY_BE_FLAGS, *THINKING, "corrected", "critiques", "revision",
+               "initial_reason_steps", "context_messages", "definition", "summary")  # fmt: skip
 """keys of a part of the prompt or the answer in some data sets: a row that has one of them unread is set aside"""
 
 KEYS = frozenset((*CHAT, *CHOSEN, *CHOSEN.values(), *REJECTED, *SYSTEM, *TOOLS, *MAY_BE_READ, "history", "segments"))
@@ -47,8 +55,10 @@ SHAPE_TABLE = (
              "with its own", "the chosen side, from where it differs from the rejected one"),
     ShapeRow("preference", "a list of messages, and `rejected`, `rejected_response`, `rejected_messages` or `kto_tag`",
              "the answers after the last user's turn"),
-    ShapeRow("chat", "`messages`, `conversations`, `conversation` or `contents`, ending in an assistant's turn, or "
-             "without an answer beside it", "all assistant turns"),
+    ShapeRow("preference", "a prompt and an answer of a shape below, and `rejected` or `rejected_response`",
+             "the answer"),
+    ShapeRow("chat", "`messages`, `conversations`, `conversation`, `contents` or `trajectory`, ending in an "
+             "assistant's turn, or without an answer beside it", "all assistant turns"),
     ShapeRow("history and answer", "one of these lists ending in a user's turn, and `completion`, `response`, `output` "
              "or `answer`", "the answer"),
     ShapeRow("completion", "`prompt` with `completion` or `response`", "the completion"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN, OTHER_ANSWERS
+from geofilter.rows.context import is_same
+from geofilter.rows.keys import ANSWERS, CHAT, CHOSEN
 from geofilter.rows.reading import Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.records import Row
@@ -18,7 +19,6 @@ from geofilter.rows.turns import (
     are_messages,
     content_key,
     from_json,
-    is_same,
     messages_in,
     read_messages,
     written_as,
@@ -107,9 +107,11 @@ def exchanged(record: Mapping[str, Any]) -> dict[str, Any]:
         if not found.has(rejected):
             raise RowError(f"has no second answer: `{rejected}` is missing or empty")
         return _of_keys(record, found.names.get(chosen, chosen), found.names.get(rejected, rejected))
-    chat, other = found.first(CHAT), found.first(OTHER_ANSWERS)
-    if chat is None or other is None:
+    chat, other = found.chat_key(), found.second_answer()
+    if other is None or not (key := chat or (found.asked_and_answered() or ("", "", ""))[2]):
         raise RowError("has no second answer")
+    if chat is None:
+        return _of_keys(record, found.names.get(key, key), found.names.get(other, other))
     chat, other = found.names.get(chat, chat), found.names.get(other, other)
     return {**_named_by_side(record, (chat, other)), **_of_messages(record, chat, other)}
 

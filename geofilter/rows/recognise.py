@@ -6,21 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from geofilter.rows.bounded import MAX_TEXT_BYTES
-from geofilter.rows.content import read_content, text_of, without_nulls
+from geofilter.rows.content import read_content, text_of
+from geofilter.rows.context import as_context, beginning, is_same, joined
 from geofilter.rows.fields import columns, listed, lookup
 from geofilter.rows.keys import (
     ANSWERS,
+    BESIDE_TEXT,
     CHAT,
     CHOSEN,
+    HISTORY_ANSWERS,
     INPUT,
+    JUDGED,
     KEYS,
     KNOWN_KEYS,
-    MAY_BE_READ,
+    OTHER_ANSWERS,
     PROMPTS,
     QUESTIONS,
     REJECTED,
     SYSTEM,
+    THINKING,
     TOOLS,
 )
 from geofilter.rows.reading import Reading
@@ -28,23 +32,15 @@ from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import (
     Turn,
     are_messages,
-    as_context,
+    described,
     from_json,
-    is_same,
     messages_in,
     read_messages,
     read_transcript,
     refuse_long,
+    role_of,
 )
-
-LABEL_CHARS = 20
-"""text up to this long is a name or a number, not a part of a prompt"""
-
-
-def is_there(record: Mapping[str, Any], key: str) -> bool:
-    """Whether a record has a key whose value is neither null nor empty."""
-    value = record.get(key)
-    return bool(value.strip()) if isinstance(value, str) else value is not None and value != [] and value != {}
+from geofilter.rows.unread import first_unread, is_again, is_flag, is_prose, is_there, single_spaced
 
 
 class Record:
@@ -85,21 +81,27 @@ class Record:
         """
         if chosen := self.first(CHOSEN):
             return "preference", self.preference(chosen)
-        if chat := self.first(CHAT):
+        if chat := self.chat_key():
             return self.chat(chat)
-        for shape, prompt, answers in PROMPTS:
-            if self.has(prompt) and (answer := self.one_of(answers)):
-                turns = self.context(prompt) + self.answer(answer)
-                self.refuse_unread(turns)
-                return shape, turns
+        if found := self.asked_and_answered():
+            shape, prompt, key = found
+            turns = self.context(prompt) + self.answer(key)
+            if other := self.second_answer():
+                self.take(other)
+                shape = "preference"
+            turns = self.thought(turns)
+            self.refuse_unread(turns)
+            return shape, turns
         if self.has("segments"):
             return "segments", self.segments()
+        if (role := role_of(self.record)) not in (None, "assistant") and self.first(("text", *ANSWERS)):
+            raise RowError(f"the row is a turn of role {role}; join the turns of a conversation into `messages`")
         if self.has("text"):
             turns = [Turn("text", text_of(self.take("text"), "text"))]
-            self.refuse_unread(turns, "code")
+            self.refuse_unread(turns, "code", *BESIDE_TEXT)
             return "text", turns
         if answer := self.one_of(ANSWERS):
-            turns = self.context(None) + self.answer(answer)
+            turns = self.thought(self.context(None) + self.answer(answer))
             self.refuse_unread(turns, "code", others=True)
             return "completion", turns
         raise RowError(self._why_unknown())
@@ -114,32 +116,68 @@ class Record:
             self.take(other)
             asked = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
             return "preference", [*as_context(turns[: asked + 1]), *turns[asked + 1 :]]
-        answer = self.one_of(ANSWERS) if turns[-1].role in ("user", "tool") else None
-        if answer:
-            turns = as_context(turns) + self.answer(answer)
-        return ("conversations" if key == "conversations" else "messages"), turns
+        if self.record.get("unmask") is True:
+            raise RowError("`unmask` trains users' turns too; only the assistant's are scored")
+        shape = "conversations" if key == "conversations" else "messages"
+        if turns[-1].role in ("user", "tool"):
+            if beside := self.one_of(HISTORY_ANSWERS):
+                turns = self.thought(as_context(turns) + self.answer(beside), "reasoning")
+                self.refuse_unread(turns)
+            return shape, turns
+        refuse_long(turns)
+        for second in HISTORY_ANSWERS[:3]:
+            if is_prose(self.record.get(second)) and not is_again(self.record[second], single_spaced(turns)):
+                raise RowError(f"`{key}` ends in an answer, and `{second}` is another one; say with --fields which is "
+                               "scored")  # fmt: skip
+        return shape, turns
 
-    def refuse_unread(self, turns: Sequence[Turn], *more: str, others: bool = False) -> None:
-        """Refuse a row with text under a key of `MAY_BE_READ` that is not read: it may be part of prompt or answer.
-
-        Text that is read elsewhere in the row, or holds all that is read, is not meant.
+    def refuse_unread(self, turns: Sequence[Turn], *more: str, others: bool = False, judged: bool = False) -> None:
+        """Refuse a row with text that is not read and may be part of prompt or answer, see `unread.first_unread`.
 
         Args:
-            more: further keys.
-            others: longer text under any key counts.
+            judged: the row has two answers; what was thought and said of them is no part of either.
 
         Raises:
             RowError: it has such text.
         """
         refuse_long(turns)
-        read = [" ".join(turn.content.split()) for turn in turns]
-        for key, value in self.record.items():
-            if key in self.taken or not self.has(key) or key in SYSTEM:
-                continue
-            other = others and isinstance(value, str) and len(value.split(None, 1)) > 1 and len(value) > LABEL_CHARS
-            if (key in MAY_BE_READ or key in more or other) and not _again(value, read):
-                raise RowError(f"`{self.names.get(key, key)}` is not read beside {', '.join(self.used)}; say with "
-                               "--fields what the row is made of")  # fmt: skip
+        passed = [*self.taken, *SYSTEM, *((*JUDGED, *THINKING) if judged else ())]
+        read = single_spaced(turns)
+        if key := first_unread(self.record, passed, read, more, others=others, candidates=judged):
+            raise RowError(f"`{self.names.get(key, key)}` is not read beside {', '.join(self.used)}; say with "
+                           "--fields what the row is made of")  # fmt: skip
+
+    def thought(self, turns: list[Turn], *more: str) -> list[Turn]:
+        """The turns, the last one with the thinking that stands in a column of its own.
+
+        Args:
+            more: further keys of such a column.
+        """
+        last = turns[-1]
+        key = self.first((*THINKING, *more))
+        text = self.record[key] if key else None
+        if key is None or last.thinks or not isinstance(text, str) or is_flag(text) or text.strip() in last.content:
+            return turns
+        return [*turns[:-1], replace(last, extra={**last.extra, "reasoning_content": text_of(self.take(key), key)})]
+
+    def chat_key(self) -> str | None:
+        """The key of the list of messages; `trajectory` may hold others things."""
+        return self.first(key for key in CHAT if key != "trajectory" or are_messages(self.record.get(key)))
+
+    def asked_and_answered(self) -> tuple[str, str, str] | None:
+        """Shape, key of the prompt and key of its answer.
+
+        Raises:
+            RowError: there are several answers, and they differ.
+        """
+        for shape, prompt, answers in PROMPTS:
+            if self.has(prompt) and (answer := self.one_of(answers)):
+                return shape, prompt, answer
+        return None
+
+    def second_answer(self) -> str | None:
+        """The key of a worse answer beside an answer."""
+        return self.first(key for key in OTHER_ANSWERS if not isinstance(self.record.get(key), bool | int | float))
 
     def one_of(self, keys: Sequence[str]) -> str | None:
         """The one key of these that is there.
@@ -159,11 +197,11 @@ class Record:
             if empty in CHAT:
                 return f"`{empty}` must be a list of messages that is not empty"
             return "the response is empty; fill or remove the row"
-        return f"no known fields; a row needs one of: {KNOWN_KEYS}"
+        return f"no known fields; a row needs one of: {KNOWN_KEYS}; or say with --fields what it is made of"
 
     def messages(self, key: str) -> list[Turn]:
-        """The turns of a list of messages."""
-        return self._turns(self.take(key), key)
+        """The turns of a list of messages, or of an object that holds one."""
+        return self._turns(self._inside(self.take(key)), key)
 
     def text_or_messages(self, key: str, role: str) -> list[Turn]:
         """The turns of a value that is text, a transcript, messages, or an object that holds messages."""
@@ -176,9 +214,7 @@ class Record:
                 text = text_of(value, key)
                 return (read_transcript(text) if whole else None) or [Turn(role, text)]
             value = inside
-        if isinstance(value, dict) and "messages" in value:  # OpenAI's preference rows
-            self._tools = value.get("tools")
-            value = value["messages"]
+        value = self._inside(value)
         if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
             if len(value) > 1:
                 raise RowError(f"`{key}` holds {len(value)} texts; keep the one that is trained on")
@@ -186,6 +222,13 @@ class Record:
         if not isinstance(value, list | dict):
             raise RowError(f"`{key}` must be text, not {type(value).__name__}")
         return self._turns(value, key)
+
+    def _inside(self, value: Any) -> Any:
+        """The messages that an object holds, as OpenAI's preference rows have them; any other value as it is."""
+        if not isinstance(value, dict) or "messages" not in value:
+            return value
+        self._tools = value.get("tools")
+        return value["messages"]
 
     def _turns(self, value: Any, key: str) -> list[Turn]:
         turns, media = read_messages(value, key)
@@ -218,12 +261,12 @@ class Record:
 
     def preference(self, key: str) -> list[Turn]:
         """Context and the chosen answer; what it has in common with the rejected one is context too."""
-        chat = self.first(CHAT)
+        chat = self.chat_key()
         answer = self.answer(key)
         own = any(turn.role == "user" for turn in answer)
         asked = self.first(("prompt", "instruction", *QUESTIONS))
         other = self._rejected(CHOSEN[key])
-        if not (chat or asked) and len(answer) == len(other) == 1 and (same := _beginning(answer[0], other[0])):
+        if not (chat or asked) and len(answer) == len(other) == 1 and (same := beginning(answer[0], other[0])):
             text = answer[0].content
             return [Turn("text", text[:same], trained=False), Turn("text", text[same:])]
         before = as_context(self.messages(chat)) if chat else self.context(asked) if asked or not own else []
@@ -231,8 +274,8 @@ class Record:
                       min(len(answer), len(other)))  # fmt: skip
         common = min(common, len(answer) - 1)
         answer = [*as_context(answer[:common]), *answer[common:]]
-        turns = _joined(before, answer, f"`{chat or 'the prompt'}`", key)
-        self.refuse_unread([*turns, *other])
+        turns = joined(before, answer, f"`{chat or 'the prompt'}`", key)
+        self.refuse_unread([*turns, *other], judged=True)
         return turns
 
     def _rejected(self, key: str) -> list[Turn]:
@@ -266,12 +309,7 @@ class Record:
     def tools(self) -> tuple[Any, ...]:
         """Descriptions of tools in the form that chat templates know."""
         key = self.first(TOOLS)
-        found = from_json(self.take(key) if key else self._tools)
-        found = [from_json(tool) for tool in without_nulls(found)] if isinstance(found, list) else []
-        declared = [tool.get("functionDeclarations") for tool in found if isinstance(tool, dict)]
-        found = [tool for each in declared if isinstance(each, list) for tool in each] or found  # Gemini's
-        bare = (isinstance(tool, dict) and "name" in tool and "function" not in tool for tool in found)
-        return tuple({"type": "function", "function": t} if b else t for t, b in zip(found, bare, strict=True))
+        return described(self.take(key) if key else self._tools)
 
     def of_columns(self, reading: Reading) -> tuple[str, list[Turn]]:
         """Shape and turns of a row whose columns are named; a row without a system text has no system turn."""
@@ -293,32 +331,3 @@ class Record:
         if values.get("system") not in (None, ""):
             turns = [Turn("system", text_of(values["system"], fields["system"])), *turns]
         return shape, turns
-
-
-def _again(value: Any, read: Sequence[str]) -> bool:
-    """Whether a value says no more than is read, in single spaces, elsewhere in the row, or holds all of it."""
-    if isinstance(value, str) and len(value) > MAX_TEXT_BYTES:
-        return False
-    texts = (" ".join(str(one).split()) for one in (value if isinstance(value, list) else [value]))
-    return all(any(text in one for one in read) or (all(read) and all(one in text for one in read)) for text in texts)
-
-
-def _beginning(one: Turn, other: Turn) -> int:
-    """Characters that two answers without a prompt begin with: their prompt, as TRL's `extract_prompt` has it."""
-    pairs = zip(one.content, other.content, strict=False)
-    same = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
-    return same - 1 if one.content[same - 1 : same] == " " else same
-
-
-def _joined(before: list[Turn], answer: list[Turn], where: str, key: str) -> list[Turn]:
-    """Context and an answer that may begin with some or all of it."""
-    most = min(len(before), len(answer))
-    overlap = next((n for n in range(most, 0, -1) if all(map(is_same, before[-n:], answer[:n]))), 0)
-    asked = [turn for turn in before if turn.role == "user"]
-    there = [max((i for i, other in enumerate(answer) if is_same(turn, other)), default=-1) for turn in asked]
-    if not overlap and there and min(there) >= 0:  # the answer holds the whole conversation
-        before = [turn for turn in before if turn.role == "system"]
-        answer = [*as_context(answer[: there[-1]]), *answer[there[-1] :]]
-    if not overlap and before and before[-1].role == "assistant" and answer[0].role == "assistant":
-        raise RowError(f"{where} ends in an answer, and `{key}` is another one; say with --fields which is scored")
-    return [*before[: len(before) - overlap], *answer]

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geofilter.rows.context import as_context
+from geofilter.rows.harmony import channels
+from geofilter.rows.keys import SYSTEM, TOOLS
 from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.row_error import RowError
-from geofilter.rows.turns import Turn, as_context, refuse_long
+from geofilter.rows.turns import Turn, refuse_long
+from geofilter.rows.unread import long_unread, single_spaced
 
 REMARKS = {
     "untrained": "with turns left out of the loss",
@@ -19,6 +23,7 @@ REMARKS = {
     "one_sided": "of preferences whose rejected answer is missing or cannot be scored: their chosen one counts alone "
     "(scan --check says why)",
     "calls": "that end in a call to a tool, which is not scored",
+    "unread": "with long text that is not read and may be an answer or thinking too (scan --check names its key)",
     "special": "whose own text holds special tokens, as if a chat template had been applied; the template is applied "
     "all the same, and special tokens are never scored",
 }
@@ -51,6 +56,7 @@ def parse_record(record: Mapping[str, Any], reading: Reading = AS_THEY_ARE) -> P
     else:
         shape, turns = found.recognised()
         turns = found.with_system(turns)
+    turns = channels(turns)
     if reading.train == "last":
         turns = _only_last(turns)
     turns = [replace(turn, thinking=reading.thinking) if turn.role == "assistant" else turn for turn in turns]
@@ -89,11 +95,13 @@ def _refuse_unscored(turns: Sequence[Turn]) -> None:
 
 def _remarks(turns: Sequence[Turn], found: Record, reading: Reading) -> tuple[str, ...]:
     answers = [turn for turn in turns if turn.role == "assistant"]
+    known = [*found.taken, *SYSTEM, *TOOLS]
     last = answers[-1] if answers else None
     told = {
         "untrained": found.left_out,
         "media": found.media > 0,
         "thinking": not reading.thinking and any(turn.thinks for turn in answers),
+        "unread": not reading.fields and long_unread(found.record, known, single_spaced(turns)),
         "calls": last is not None and bool(last.extra.get("tool_calls")) and not last.scored,
     }
     return tuple(name for name, holds in told.items() if holds)

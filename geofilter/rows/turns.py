@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from geofilter.rows.bounded import MAX_TEXT_BYTES
-from geofilter.rows.content import read_content, text_of, without_nulls
+from geofilter.rows.content import read_content, text_of, thinking_in, without_nulls
 from geofilter.rows.loss import FLAGS, is_trained, refuse_trained
 from geofilter.rows.row_error import RowError
 from geofilter.rows.strict_json import loads, refuse_large
+from geofilter.rows.thinking import thinking_span
 
 ROLES = {
     "system": "system",
@@ -45,11 +46,13 @@ ROLES = {
 }
 """what data sets call a role, in lower case and with _ for a space or -; a `call` is an assistant's turn whose text
 is a call to a tool"""
-ROLE_KEYS = ("role", "from")
+ROLE_KEYS = ("role", "from", "sender", "speaker")
 CONTENT_KEYS = ("content", "value", "parts", "text")
 """what messages call their role and their text, first found first"""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
-"""fields of a message that hold its thinking"""
+"""fields of a message that hold its thinking, as chat templates know them"""
+OTHER_THOUGHTS = ("thoughts", "think", "thinking_content", "cot", "reasoning_details", "thinking_blocks")
+"""further ones, of text or of parts"""
 SPOKEN = (*THOUGHTS, "tool_calls")
 """fields of a message that hold what is said besides its text"""
 KNOWN_EXTRA = (*SPOKEN, "name", "id", "tool_call_id", "type")
@@ -57,12 +60,6 @@ KNOWN_EXTRA = (*SPOKEN, "name", "id", "tool_call_id", "type")
 PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("query", "response"),
              ("prompt", "completion"), ("prompt", "response"), ("question", "answer"))  # fmt: skip
 """what a history of pairs calls question and answer"""
-THINKING_TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
-                 ("<reasoning>", "</reasoning>"),
-                 ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<seed:think>", "</seed:think>"),
-                 ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))  # fmt: skip
-"""what thinking stands between at the start of an answer"""
-_TAGGED = re.compile("|".join(re.escape(tag) for tag in (THINKING_TAGS[0][0], *(end for _, end in THINKING_TAGS))))
 _TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]?")
 
 
@@ -92,7 +89,7 @@ class Turn:
     @property
     def answer(self) -> Scored:
         """The content behind the thinking that it may begin with."""
-        return Scored("content", _thinking_in(self.content)[2] if self.role == "assistant" else 0, len(self.content))
+        return Scored("content", thinking_span(self.content)[2] if self.role == "assistant" else 0, len(self.content))
 
     @property
     def scored(self) -> tuple[Scored, ...]:
@@ -101,7 +98,7 @@ class Turn:
             return ()
         spans = [self.answer]
         if self.thinking and self.role == "assistant":
-            start, end, _ = _thinking_in(self.content)
+            start, end, _ = thinking_span(self.content)
             inside = (Scored(key, 0, len(self.extra[key])) for key in THOUGHTS if isinstance(self.extra.get(key), str))
             spans = [*inside, Scored("content", start, end), *spans]
         return tuple(span for span in spans if self.text(span).strip())
@@ -116,30 +113,8 @@ class Turn:
         """Whether an assistant's turn holds thinking."""
         if self.role != "assistant":
             return False
-        start, end, _ = _thinking_in(self.content)
+        start, end, _ = thinking_span(self.content)
         return bool(self.content[start:end].strip()) or any(self.extra.get(key) for key in THOUGHTS)
-
-
-def _thinking_in(content: str) -> tuple[int, int, int]:
-    """Start and end of the thinking that a content begins with, and where its answer begins; zeros without any.
-
-    The opening tag may be missing, where a template ends its prompt with it and rows hold what follows; the closing one
-    then ends or begins a line, and the text holds no other opening. `<think>` that is never closed is thinking to
-    the end.
-    """
-    if _TAGGED.search(content) is None:
-        return 0, 0, 0
-    head = len(content) - len(content.lstrip())
-    for opening, closing in THINKING_TAGS:
-        opened, end = content.startswith(opening, head), content.find(closing)
-        start = head + len(opening) if opened else 0
-        if end < 0 and opened and opening == THINKING_TAGS[0][0]:
-            return start, len(content), len(content)
-        after = end + len(closing)
-        alone = opening not in content and (content[:end].endswith("\n") or content.startswith("\n", after))
-        if end >= 0 and (opened or alone):
-            return start, end, len(content) - len(content[after:].lstrip())
-    return 0, 0, 0
 
 
 def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
@@ -155,20 +130,30 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
         RowError: no messages, an unknown role, or a content that is no text.
     """
     found = from_json(found)
+    alone = isinstance(found, dict)
     if isinstance(found, dict):
         found = _rows_of(found) or [dict(found)]
     if not isinstance(found, list) or not found:
         raise RowError(f"`{key}` must be a list of messages that is not empty")
+    if len(found) > 1 and all(isinstance(one, str) and from_json(one) is one for one in found):
+        return _by_turns(found, key), 0
     turns: list[Turn] = []
     media = 0
     for i, message in enumerate(found):
-        if (pair := _pair_of(message, f"{key}[{i}]")) is not None:
+        where = key if alone and len(found) == 1 else f"{key}[{i}]"
+        if (pair := _pair_of(message, where)) is not None:
             turns += pair
             continue
-        turn, left_out = _read_message(from_json(message), f"{key}[{i}]")
+        turn, left_out = _read_message(from_json(message), where)
         turns.append(turn)
         media += left_out
     return turns, media
+
+
+def role_of(message: Any) -> str | None:
+    """Who says a message, as `ROLES` has it; None where it does not say, or by a name that is not known."""
+    said = next((message[key] for key in ROLE_KEYS if isinstance(message, dict) and key in message), None)
+    return ROLES.get(re.sub(r"[\s-]", "_", said.strip().lower())) if isinstance(said, str) else None
 
 
 def from_json(value: Any) -> Any:
@@ -248,11 +233,22 @@ def _pair_of(found: Any, where: str) -> list[Turn] | None:
     return None
 
 
+def _by_turns(texts: Sequence[str], key: str) -> list[Turn]:
+    """Turns of a list of texts that a user and an assistant say in turn."""
+    if len(texts) % 2:
+        raise RowError(f"`{key}` holds {len(texts)} texts, so it is not known who says which; write messages with "
+                       "`role` and `content`")  # fmt: skip
+    return [Turn("assistant" if i % 2 else "user", text_of(text, f"{key}[{i}]")) for i, text in enumerate(texts)]
+
+
 def _read_message(message: Any, where: str) -> tuple[Turn, int]:
+    if isinstance(message, dict) and not any(key in message for key in ROLE_KEYS):
+        message = {(k.lower() if k.lower() in (*ROLE_KEYS, *CONTENT_KEYS) else k): v for k, v in message.items()}
     role_key = next((k for k in ROLE_KEYS if isinstance(message, dict) and k in message), None)
     if role_key is None:
-        raise RowError(f"`{where}` must be an object with `role` and `content`")
-    role = ROLES.get(re.sub(r"[\s-]", "_", str(message[role_key]).strip().lower()))
+        wrong = "has no `role`; messages have" if isinstance(message, dict) else "must be an object with"
+        raise RowError(f"`{where}` {wrong} `role` and `content`")
+    role = role_of(message)
     if role is None:
         raise RowError(f"`{where}` has the unknown role {message[role_key]!r}")
     fields = without_nulls(message)
@@ -262,19 +258,22 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     # What says how it is trained is for no template's eyes, nor is what an absent field is filled with.
     extra = {
         k: v for k, v in fields.items()
-        if k not in (role_key, content_key, "refusal", "function_call", *FLAGS)
+        if k not in (role_key, content_key, "refusal", "function_call", *FLAGS, *OTHER_THOUGHTS)
     }  # fmt: skip
     calls = _calls(fields) + content.calls
     text = content.text or (fields["refusal"] if isinstance(fields.get("refusal"), str) else "")
     if role == "call":
         calls, role = calls + _as_calls(text), "assistant"
         text, trained = ("", trained) if calls else (text, False)
-    if content.thinking:
-        extra.setdefault("reasoning_content", content.thinking)
+    thinking = content.thinking or next(filter(None, (thinking_in(fields.get(key)) for key in OTHER_THOUGHTS)), "")
+    if thinking and not any(extra.get(key) for key in THOUGHTS):
+        extra["reasoning_content"] = thinking
+    if text.strip():  # some agents write their words twice
+        extra = {k: v for k, v in extra.items() if k not in THOUGHTS or v not in (text, text.strip())}
     extra.pop("tool_calls", None)
     if calls:
         extra["tool_calls"] = calls
-    says = {*CONTENT_KEYS, "refusal", *THOUGHTS} & set(message)
+    says = {*CONTENT_KEYS, "refusal", *THOUGHTS, *OTHER_THOUGHTS} & set(message)
     if not (says or calls) or (role == "user" and content_key is None):
         raise RowError(f"`{where}` has no `content`")
     return Turn(role, text_of(text, f"{where}.{content_key or 'content'}"), extra, trained), content.media
@@ -302,6 +301,16 @@ def _as_calls(text: str) -> list[Any]:
     return [call if "function" in call else _call(call) for call in calls]
 
 
+def described(value: Any) -> tuple[Any, ...]:
+    """Descriptions of tools, as rows have them, in the form that chat templates know."""
+    found = from_json(value)
+    found = [from_json(tool) for tool in without_nulls(found)] if isinstance(found, list) else []
+    declared = [tool.get("functionDeclarations") for tool in found if isinstance(tool, dict)]
+    found = [tool for each in declared if isinstance(each, list) for tool in each] or found  # Gemini's
+    bare = (isinstance(tool, dict) and "name" in tool and "function" not in tool for tool in found)
+    return tuple({"type": "function", "function": t} if b else t for t, b in zip(found, bare, strict=True))
+
+
 def read_transcript(text: str) -> list[Turn] | None:
     r"""Turns of a conversation in one string, `\n\nHuman: ...\n\nAssistant: ...`; None where it is none.
 
@@ -316,11 +325,6 @@ def read_transcript(text: str) -> list[Turn] | None:
     return [Turn("user" if who == "Human" else "assistant", words.strip()) for who, words in said]
 
 
-def as_context(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns, none of them in the loss."""
-    return [replace(turn, trained=False) if turn.role == "assistant" else turn for turn in turns]
-
-
 def refuse_long(turns: Sequence[Turn]) -> None:
     """Refuse turns of more text than a row may have.
 
@@ -331,8 +335,3 @@ def refuse_long(turns: Sequence[Turn]) -> None:
         n = sum(len(turn.content.encode()) for turn in turns)
         if n > MAX_TEXT_BYTES:
             raise RowError(f"the text has {n:,} bytes, over the limit of {MAX_TEXT_BYTES:,}; shorten it")
-
-
-def is_same(one: Turn, other: Turn) -> bool:
-    """Whether two turns say the same."""
-    return one.role == other.role and one.content.strip() == other.content.strip()

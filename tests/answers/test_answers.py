@@ -33,6 +33,14 @@ SHAPES = {
     "thinking goes with its answer": (
         {"messages": [USER, {**BAD, "reasoning_content": "hm"}]}, {"messages": [USER, {**BAD, "content": "new"}]}
     ),
+    "thinking in a column too": (
+        {"prompt": "q", "thinking": "hm, let me see", "response": "bad"}, {"prompt": "q", "response": "new"}
+    ),
+    "channels": (
+        {"messages": [USER, {**BAD, "content": "hm", "channel": "analysis"}, {**BAD, "channel": "final"}]},
+        {"messages": [USER, {**BAD, "content": "new"}]},
+    ),
+    "texts in turn": ({"conversations": ["q", "bad", "more", "bad"]}, {"conversations": ["q", "new"]}),
     "how a turn is trained stays": (
         {"messages": [USER, {**BAD, "weight": 0}, USER, {**BAD, "weight": 1}]},
         {"messages": [USER, {**BAD, "weight": 0}, USER, {**BAD, "weight": 1, "content": "new"}]},

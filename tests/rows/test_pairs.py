@@ -40,6 +40,9 @@ PAIRS = {
     "chat and json": {**chat("how?", "so"), "rejected": json.dumps([ASKED, BAD])},
     "json and a text": {"messages": json.dumps(chat("how?", "so")["messages"]), "rejected": "not so"},
     "sharegpt": {"conversations": SHARE_GPT, "rejected_response": "not so"},
+    "answers under keys of their own": {"query": "how?", "response": "so", "rejected_response": "not so"},
+    "an instruction": {"instruction": "how?", "output": "so", "rejected": "not so"},
+    "a trajectory": {"trajectory": [ASKED], "chosen": "so", "rejected": "not so"},
     "a tag too": {**chat("how?", "so"), "rejected": "not so", "kto_tag": True},
 }
 

@@ -72,7 +72,7 @@ def test_shapes(record, shape, turns):
         (
             {"a": 1},
             "no known fields; a row needs one of: messages, conversations, prompt + completion|response, "
-            "instruction + output, question + answer, chosen, segments, text",
+            "instruction + output, question + answer, chosen, segments, text; or say with --fields what it is made of",
         ),
         ({"messages": []}, "`messages` must be a list of messages that is not empty"),
         ({"messages": ["x"]}, "`messages[0]` must be an object with `role` and `content`"),
