@@ -98,8 +98,8 @@ def test_bank_build_errors(tiny, tmp_path: Path):
     for bad, text in [
         ("few.jsonl", "few.jsonl: 3 rows; a bank needs at least 10 on each side"),
         ("broken.jsonl", "broken.jsonl, line 1: no known fields; a row needs one of: messages, conversations, prompt + "
-         "completion|response, instruction + output, question + answer, chosen, segments, text; or say with --fields what "
-         "it is made of"),
+         "completion|response, instruction + output, question + answer, chosen, segments, text; or say with --fields "
+         "what it is made of"),
     ]:  # fmt: skip
         done = geofilter(
             "bank", "build", "--bad", bad, "--good", "few.jsonl", "--out", "b", "--model", tiny[0], "--sae", tiny[1],
