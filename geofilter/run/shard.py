@@ -34,8 +34,6 @@ _STORED: dict[str, tuple[type, int]] = {
     "shape": (np.int32, 0),
 }
 """the arrays (n,) or (n, columns) of a shard as they are stored: element type and columns"""
-_UNUSABLE = "rejected"
-"""the array of `Shard.unusable`"""
 _REJECTED = "rejected_pooled."
 """begins the names of the arrays of `Shard.rejected_pooled`"""
 
@@ -131,7 +129,7 @@ class Shard:
         arrays = {name: getattr(self, name) for name in _STORED}
         arrays |= self.pooled.arrays("pooled.")
         # As bytes, not as metadata: the header of a safetensors file is limited, a broken line is not.
-        arrays[_UNUSABLE] = _packed([r.to_json() for r in self.unusable])
+        arrays["unusable"] = _packed([r.to_json() for r in self.unusable])
         arrays["source"] = _packed(self.source)
         if self.loss is not None:
             arrays["loss"] = self.loss
@@ -233,7 +231,7 @@ def unusable_of(path: Path) -> list[Quarantined]:
     Raises:
         RunError: the file is damaged.
     """
-    return _unpacked(read_some(path, [_UNUSABLE])[1][_UNUSABLE])
+    return _unpacked(read_some(path, ["unusable"])[1]["unusable"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from geofilter.stores import is_url
 from geofilter.sums import FileSum, sealed, sum_of
 from geofilter.together import mode_of
 
-FORMAT = 6
+FORMAT = 7
 
 
 class Run:
