@@ -6,7 +6,7 @@ that comes out reads as the row's own prompt followed by that answer, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from geofilter.rows.records import Row
 from geofilter.rows.row_error import RowError
 from geofilter.rows.shapes import parse_record
 from geofilter.rows.turns import PAIR_KEYS, ROLE_KEYS, Turn, content_key, from_json, written_as
+from geofilter.rows.unread import is_prose
 
 NOTE = "geofilter"
 """field of a removed row, see `cut.notes`, and of a prompt that is to be answered again"""
@@ -46,9 +47,13 @@ def answered(row: Row, text: str, reading: Reading) -> dict[str, Any]:
     # Thinking belonged to the answer that went.
     thought = {key for key in row.used if key.lower() in (*THINKING, *MAY_BE_FLAGS)}
     record = {key: value for key, value in row.record.items() if key != NOTE and key not in thought}
+    was = row.turns[first]
+    old = {was.content.strip(), *(was.text(span).strip() for span in was.scored)}
     for put in _ways(record, reading, first):
-        if _reads_as(put(_TRIED), prompt, _TRIED, reading):
-            return put(text)
+        # A row may repeat its answer, and says the same twice afterwards too.
+        for mended in (partial(_mended, put, old), put):
+            if _reads_as(mended(_TRIED), prompt, _TRIED, reading):
+                return mended(text)
     raise RowError("is in a shape that another answer cannot be put into")
 
 
@@ -76,6 +81,29 @@ def _ways(record: Mapping[str, Any], reading: Reading, first: int) -> Iterator[P
     for key, value in record.items():
         if isinstance(value, str) and (key.lower() in (*ANSWERS, *CHOSEN) or key in named):
             yield partial(_with, record, key)
+
+
+def _mended(put: Put, old: Collection[str], new: str) -> dict[str, Any]:
+    """The record with the new answer in the place of the old one's copies too; elsewhere a short one is a label."""
+    long = [text for text in old if is_prose(text)]
+    return {
+        key: _with_copies(value, old if key.lower() in (*ANSWERS, *CHAT, *CHOSEN) else long, new)
+        for key, value in put(new).items()
+    }
+
+
+def _with_copies(value: Any, old: Collection[str], new: str) -> Any:
+    """A value in which copies of an old answer, at any depth, are the new one; long ones inside other text too."""
+    if isinstance(value, dict):
+        return {key: _with_copies(one, old, new) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_copies(one, old, new) for one in value]
+    if not isinstance(value, str):
+        return value
+    if value.strip() in old:
+        return new
+    inside = max((text for text in old if is_prose(text) and text in value), key=len, default=None)
+    return value if inside is None else value.replace(inside, new)
 
 
 def _with(record: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

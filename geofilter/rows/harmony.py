@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,16 +9,14 @@ from typing import Any
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn, from_json
 
-THINKING, CALLS = "analysis", "commentary"
-"""names of channels; a message to nobody on the second one is for the user to read"""
+THINKING = "analysis"
+"""the channel of an assistant's thinking"""
+_USER = (None, "", "all", "user")
+"""recipients for whom a message is no call to a tool"""
 _FIELDS = ("channel", "recipient")
-_START = re.escape("<|start|>assistant")
-_WRITTEN = re.compile(
-    rf"\s*(?:(?:{_START})?<\|channel\|>analysis<\|message\|>(?P<thinking>(?:(?!<\|channel\|>).)*?)(?:<\|end\|>)?{_START})?"
-    r"<\|channel\|>final<\|message\|>(?P<answer>(?:(?!<\|channel\|>).)*?)\s*(?:<\|return\|>|<\|end\|>)?\s*",
-    re.DOTALL,
-)
-"""thinking and an answer in one text"""
+_START, _END, _CHANNEL, _MESSAGE = "<|start|>assistant", "<|end|>", "<|channel|>", "<|message|>"
+_THINKS, _ANSWERS = (f"{_CHANNEL}{name}{_MESSAGE}" for name in (THINKING, "final"))
+_TOKENS = ("<|start|>", _END, "<|return|>", "<|call|>", _CHANNEL, _MESSAGE)
 
 
 def channels(turns: Sequence[Turn]) -> list[Turn]:
@@ -33,10 +30,11 @@ def channels(turns: Sequence[Turn]) -> list[Turn]:
     out: list[Turn] = []
     for turn in map(_split, turns):
         before = out[-1] if out else None
-        if before is not None and turn.role == before.role == "assistant" and _only_thinks(before):
-            out[-1] = replace(turn, extra={**before.extra, **turn.extra})
-        else:
+        if before is None or turn.role != before.role or not _only_thinks(before) or turn.trained != before.trained:
             out.append(turn)
+            continue
+        thinking = "\n".join(str(one.extra["thinking"]) for one in (before, turn) if "thinking" in one.extra)
+        out[-1] = replace(turn, extra={**before.extra, **turn.extra, "thinking": thinking})
     return out
 
 
@@ -53,19 +51,33 @@ def _split(turn: Turn) -> Turn:
     if turn.role != "assistant" or not _has_channels(turn):
         return turn
     extra = {key: value for key, value in turn.extra.items() if key not in _FIELDS}
-    channel, to = turn.extra.get("channel"), turn.extra.get("recipient")
-    if channel == THINKING:
+    to = turn.extra.get("recipient")
+    if to not in _USER:
+        return replace(turn, content="", extra={**extra, "tool_calls": [_call(str(to), turn.content)]})
+    if turn.extra.get("channel") == THINKING:
         return replace(turn, content="", extra={**extra, "thinking": turn.content})
-    if channel == CALLS and isinstance(to, str) and to not in ("", "all", "user"):
-        return replace(turn, content="", extra={**extra, "tool_calls": [_call(to, turn.content)]})
-    if "<|channel|>" not in turn.content:
+    if _CHANNEL not in turn.content:
         return replace(turn, extra=extra)
-    found = _WRITTEN.fullmatch(turn.content)
-    if found is None:
+    thinking, answer = _written(turn.content)
+    return replace(turn, content=answer, extra={**extra, **({"thinking": thinking} if thinking else {})})
+
+
+def _written(text: str) -> tuple[str, str]:
+    """Thinking and answer of a text that is made of them.
+
+    Raises:
+        RowError: it is made of anything else.
+    """
+    before, _, answer = text.strip().removeprefix(_START).partition(_ANSWERS)
+    thinking = before.removeprefix(_THINKS)
+    if before.startswith(_THINKS):
+        thinking = thinking.removesuffix(_START).removesuffix(_END)
+    for end in (_END, "<|return|>"):
+        answer = answer.removesuffix(end)
+    if not answer or (before and not before.startswith(_THINKS)) or any(t in thinking + answer for t in _TOKENS):
         raise RowError("an answer holds `<|channel|>` in an order that is not read; write its messages one by one, "
                        "each with a `channel`")  # fmt: skip
-    thinking = {"thinking": found["thinking"]} if found["thinking"] else {}
-    return replace(turn, content=found["answer"], extra={**extra, **thinking})
+    return thinking, answer.strip()
 
 
 def _call(to: str, text: str) -> dict[str, Any]:

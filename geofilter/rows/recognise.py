@@ -22,13 +22,13 @@ from geofilter.rows.keys import (
     OTHER_ANSWERS,
     PROMPTS,
     QUESTIONS,
-    REJECTED,
     SYSTEM,
     THINKING,
     TOOLS,
 )
 from geofilter.rows.reading import Reading
 from geofilter.rows.row_error import RowError
+from geofilter.rows.transcript import read_transcript
 from geofilter.rows.turns import (
     Turn,
     are_messages,
@@ -36,11 +36,10 @@ from geofilter.rows.turns import (
     from_json,
     messages_in,
     read_messages,
-    read_transcript,
     refuse_long,
     role_of,
 )
-from geofilter.rows.unread import first_unread, is_again, is_flag, is_prose, is_there, single_spaced
+from geofilter.rows.unread import ReadText, first_unread, is_flag, is_prose, is_there, longest
 
 
 class Record:
@@ -57,11 +56,12 @@ class Record:
         self.media = 0
         self.left_out = False
         """whether the row itself leaves turns out of the loss"""
-        self._tools: Any = None
+        self._held: Mapping[str, Any] = {}
+        """what stands beside messages in an object that holds them"""
 
     def has(self, key: str) -> bool:
         """Whether the key has a value, see `is_there`."""
-        return is_there(self.record, key)
+        return key in self.record and is_there(self.record, key)
 
     def take(self, key: str) -> Any:
         """Its value; the key is noted."""
@@ -90,7 +90,7 @@ class Record:
                 self.take(other)
                 shape = "preference"
             turns = self.thought(turns)
-            self.refuse_unread(turns)
+            self.refuse_unread(turns, judged=shape == "preference")
             return shape, turns
         if self.has("segments"):
             return "segments", self.segments()
@@ -112,7 +112,7 @@ class Record:
         weight = self.record.get("weight")
         if isinstance(weight, int | float) and weight <= 0:
             raise RowError(f"the row has a weight of {weight}: it is not trained")
-        if other := self.first(REJECTED):
+        if other := self.second_answer() or self.first(("kto_tag",)):
             self.take(other)
             asked = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
             return "preference", [*as_context(turns[: asked + 1]), *turns[asked + 1 :]]
@@ -126,7 +126,7 @@ class Record:
             return shape, turns
         refuse_long(turns)
         for second in HISTORY_ANSWERS[:3]:
-            if is_prose(self.record.get(second)) and not is_again(self.record[second], single_spaced(turns)):
+            if is_prose(self.record.get(second)) and not ReadText(turns).has(self.record[second]):
                 raise RowError(f"`{key}` ends in an answer, and `{second}` is another one; say with --fields which is "
                                "scored")  # fmt: skip
         return shape, turns
@@ -142,21 +142,17 @@ class Record:
         """
         refuse_long(turns)
         passed = [*self.taken, *SYSTEM, *((*JUDGED, *THINKING) if judged else ())]
-        read = single_spaced(turns)
-        if key := first_unread(self.record, passed, read, more, others=others, candidates=judged):
+        if key := first_unread(self.record, passed, ReadText(turns), more, others=others, candidates=judged):
             raise RowError(f"`{self.names.get(key, key)}` is not read beside {', '.join(self.used)}; say with "
                            "--fields what the row is made of")  # fmt: skip
 
     def thought(self, turns: list[Turn], *more: str) -> list[Turn]:
-        """The turns, the last one with the thinking that stands in a column of its own.
-
-        Args:
-            more: further keys of such a column.
-        """
-        last = turns[-1]
-        key = self.first((*THINKING, *more))
-        text = self.record[key] if key else None
-        if key is None or last.thinks or not isinstance(text, str) or is_flag(text) or text.strip() in last.content:
+        """The turns, the answer with the thinking that stands in a column of its own; `more` are keys of such."""
+        last, key = turns[-1], self.first((*THINKING, *more))
+        if key is None or last.role != "assistant" or last.thinks:
+            return turns
+        text = self.record[key]
+        if not isinstance(text, str) or is_flag(text) or text.strip() in last.content:
             return turns
         return [*turns[:-1], replace(last, extra={**last.extra, "reasoning_content": text_of(self.take(key), key)})]
 
@@ -180,16 +176,18 @@ class Record:
         return self.first(key for key in OTHER_ANSWERS if not isinstance(self.record.get(key), bool | int | float))
 
     def one_of(self, keys: Sequence[str]) -> str | None:
-        """The one key of these that is there.
+        """The one key of these that is there; of a long answer and its short form that of the long one.
 
         Raises:
             RowError: there are several, and they differ.
         """
         there = [key for key in keys if self.has(key)]
-        if len(there) > 1 and any(self.record[key] != self.record[there[0]] for key in there):
-            names = " and ".join(f"`{key}`" for key in there)
-            raise RowError(f"{names} are both there; say with --fields which is the answer")
-        return there[0] if there else None
+        if len(there) < 2 or all(self.record[key] == self.record[there[0]] for key in there):
+            return there[0] if there else None
+        if found := longest(self.record, there):
+            return found
+        names = " and ".join(f"`{key}`" for key in there)
+        raise RowError(f"{names} are both there; say with --fields which is the answer")
 
     def _why_unknown(self) -> str:
         keys = (*CHOSEN, *CHAT, *ANSWERS, "segments", "text")
@@ -227,7 +225,7 @@ class Record:
         """The messages that an object holds, as OpenAI's preference rows have them; any other value as it is."""
         if not isinstance(value, dict) or "messages" not in value:
             return value
-        self._tools = value.get("tools")
+        self._held = value
         return value["messages"]
 
     def _turns(self, value: Any, key: str) -> list[Turn]:
@@ -299,17 +297,17 @@ class Record:
     def with_system(self, turns: list[Turn]) -> list[Turn]:
         """The turns behind the row's own system text; messages that begin with one keep theirs."""
         key = self.first(SYSTEM)
-        if key is None or turns[0].role in ("system", "text"):
+        if (key is None and not self._held.get("system")) or turns[0].role in ("system", "text"):
             return turns
-        value = self.take(key)
+        value = self.take(key) if key else self._held["system"]
         if isinstance(value, dict):  # Gemini's
             value = value.get("parts", value)
-        return [Turn("system", read_content(value, key).text), *turns]
+        return [Turn("system", read_content(value, key or "system").text), *turns]
 
     def tools(self) -> tuple[Any, ...]:
         """Descriptions of tools in the form that chat templates know."""
         key = self.first(TOOLS)
-        return described(self.take(key) if key else self._tools)
+        return described(self.take(key) if key else self._held.get("tools"))
 
     def of_columns(self, reading: Reading) -> tuple[str, list[Turn]]:
         """Shape and turns of a row whose columns are named; a row without a system text has no system turn."""

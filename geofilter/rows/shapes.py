@@ -13,7 +13,7 @@ from geofilter.rows.reading import AS_THEY_ARE, Reading
 from geofilter.rows.recognise import Record
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn, refuse_long
-from geofilter.rows.unread import long_unread, single_spaced
+from geofilter.rows.unread import ReadText, long_unread
 
 REMARKS = {
     "untrained": "with turns left out of the loss",
@@ -101,7 +101,7 @@ def _remarks(turns: Sequence[Turn], found: Record, reading: Reading) -> tuple[st
         "untrained": found.left_out,
         "media": found.media > 0,
         "thinking": not reading.thinking and any(turn.thinks for turn in answers),
-        "unread": not reading.fields and long_unread(found.record, known, single_spaced(turns)),
+        "unread": not reading.fields and long_unread(found.record, known, ReadText(turns)),
         "calls": last is not None and bool(last.extra.get("tool_calls")) and not last.scored,
     }
     return tuple(name for name, holds in told.items() if holds)

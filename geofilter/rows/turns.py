@@ -53,6 +53,8 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 """fields of a message that hold its thinking, as chat templates know them"""
 OTHER_THOUGHTS = ("thoughts", "think", "thinking_content", "cot", "reasoning_details", "thinking_blocks")
 """further ones, of text or of parts"""
+_THOUGHTS, _OTHER_THOUGHTS = frozenset(THOUGHTS), frozenset(OTHER_THOUGHTS)
+_SPACE = re.compile(r"[\s-]")
 SPOKEN = (*THOUGHTS, "tool_calls")
 """fields of a message that hold what is said besides its text"""
 KNOWN_EXTRA = (*SPOKEN, "name", "id", "tool_call_id", "type")
@@ -60,7 +62,7 @@ KNOWN_EXTRA = (*SPOKEN, "name", "id", "tool_call_id", "type")
 PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("query", "response"),
              ("prompt", "completion"), ("prompt", "response"), ("question", "answer"))  # fmt: skip
 """what a history of pairs calls question and answer"""
-_TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]?")
+_NAMED = re.compile(r"[\W_]*(" + "|".join(ROLES) + r")[\W_]*:", re.IGNORECASE)
 
 
 class Scored(NamedTuple):
@@ -99,7 +101,9 @@ class Turn:
         spans = [self.answer]
         if self.thinking and self.role == "assistant":
             start, end, _ = thinking_span(self.content)
-            inside = (Scored(key, 0, len(self.extra[key])) for key in THOUGHTS if isinstance(self.extra.get(key), str))
+            said = self.content[start:end].strip()
+            texts = {self.extra[key]: key for key in reversed(THOUGHTS) if isinstance(self.extra.get(key), str)}
+            inside = (Scored(texts[text], 0, len(text)) for text in reversed(texts) if text.strip() != said)
             spans = [*inside, Scored("content", start, end), *spans]
         return tuple(span for span in spans if self.text(span).strip())
 
@@ -135,7 +139,7 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
         found = _rows_of(found) or [dict(found)]
     if not isinstance(found, list) or not found:
         raise RowError(f"`{key}` must be a list of messages that is not empty")
-    if len(found) > 1 and all(isinstance(one, str) and from_json(one) is one for one in found):
+    if len(found) > 1 and key != "contents" and all(isinstance(one, str) and one.lstrip()[:1] != "{" for one in found):
         return _by_turns(found, key), 0
     turns: list[Turn] = []
     media = 0
@@ -150,10 +154,10 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
     return turns, media
 
 
-def role_of(message: Any) -> str | None:
+def role_of(message: Mapping[str, Any]) -> str | None:
     """Who says a message, as `ROLES` has it; None where it does not say, or by a name that is not known."""
-    said = next((message[key] for key in ROLE_KEYS if isinstance(message, dict) and key in message), None)
-    return ROLES.get(re.sub(r"[\s-]", "_", said.strip().lower())) if isinstance(said, str) else None
+    said = next((message[key] for key in ROLE_KEYS if message.get(key) is not None), None)
+    return ROLES.get(_SPACE.sub("_", said.strip().lower())) if isinstance(said, str) else None
 
 
 def from_json(value: Any) -> Any:
@@ -235,16 +239,17 @@ def _pair_of(found: Any, where: str) -> list[Turn] | None:
 
 def _by_turns(texts: Sequence[str], key: str) -> list[Turn]:
     """Turns of a list of texts that a user and an assistant say in turn."""
-    if len(texts) % 2:
-        raise RowError(f"`{key}` holds {len(texts)} texts, so it is not known who says which; write messages with "
-                       "`role` and `content`")  # fmt: skip
+    if len(texts) % 2 or any(map(_NAMED.match, texts)):
+        why = f"{len(texts)} texts" if len(texts) % 2 else "texts that begin with a name"
+        raise RowError(f"`{key}` holds {why}, so it is not known who says which; write messages with `role` and "
+                       "`content`")  # fmt: skip
     return [Turn("assistant" if i % 2 else "user", text_of(text, f"{key}[{i}]")) for i, text in enumerate(texts)]
 
 
 def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     if isinstance(message, dict) and not any(key in message for key in ROLE_KEYS):
-        message = {(k.lower() if k.lower() in (*ROLE_KEYS, *CONTENT_KEYS) else k): v for k, v in message.items()}
-    role_key = next((k for k in ROLE_KEYS if isinstance(message, dict) and k in message), None)
+        message = {key.lower(): value for key, value in message.items()}
+    role_key = next((k for k in ROLE_KEYS if isinstance(message, dict) and message.get(k) is not None), None)
     if role_key is None:
         wrong = "has no `role`; messages have" if isinstance(message, dict) else "must be an object with"
         raise RowError(f"`{where}` {wrong} `role` and `content`")
@@ -265,10 +270,12 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     if role == "call":
         calls, role = calls + _as_calls(text), "assistant"
         text, trained = ("", trained) if calls else (text, False)
-    thinking = content.thinking or next(filter(None, (thinking_in(fields.get(key)) for key in OTHER_THOUGHTS)), "")
+    thinking = content.thinking
+    if not thinking and not _OTHER_THOUGHTS.isdisjoint(fields):
+        thinking = next(filter(None, (thinking_in(fields.get(key)) for key in OTHER_THOUGHTS)), "")
     if thinking and not any(extra.get(key) for key in THOUGHTS):
         extra["reasoning_content"] = thinking
-    if text.strip():  # some agents write their words twice
+    if text and not _THOUGHTS.isdisjoint(extra):  # some agents write their words twice
         extra = {k: v for k, v in extra.items() if k not in THOUGHTS or v not in (text, text.strip())}
     extra.pop("tool_calls", None)
     if calls:
@@ -309,20 +316,6 @@ def described(value: Any) -> tuple[Any, ...]:
     found = [tool for each in declared if isinstance(each, list) for tool in each] or found  # Gemini's
     bare = (isinstance(tool, dict) and "name" in tool and "function" not in tool for tool in found)
     return tuple({"type": "function", "function": t} if b else t for t, b in zip(found, bare, strict=True))
-
-
-def read_transcript(text: str) -> list[Turn] | None:
-    r"""Turns of a conversation in one string, `\n\nHuman: ...\n\nAssistant: ...`; None where it is none.
-
-    A last `Assistant:` with nothing behind it is where an answer follows, and no turn.
-    """
-    parts = _TRANSCRIPT.split(f"\n\n{text.lstrip()}")
-    if len(parts) < 3 or parts[0] or "Assistant" not in parts[1::2] or parts[1] != "Human":
-        return None
-    said = list(zip(parts[1::2], parts[2::2], strict=True))
-    if said[-1][0] == "Assistant" and not said[-1][1].strip():
-        said.pop()
-    return [Turn("user" if who == "Human" else "assistant", words.strip()) for who, words in said]
 
 
 def refuse_long(turns: Sequence[Turn]) -> None:

@@ -40,6 +40,12 @@ SHAPES = {
         {"messages": [USER, {**BAD, "content": "hm", "channel": "analysis"}, {**BAD, "channel": "final"}]},
         {"messages": [USER, {**BAD, "content": "new"}]},
     ),
+    "a copy goes with it": (
+        {"instruction": "q", "response": "bad", "conversations": [{"from": "human", "value": "q"},
+                                                                  {"from": "gpt", "value": "bad"}]},
+        {"instruction": "q", "response": "new", "conversations": [{"from": "human", "value": "q"},
+                                                                  {"from": "gpt", "value": "new"}]},
+    ),
     "texts in turn": ({"conversations": ["q", "bad", "more", "bad"]}, {"conversations": ["q", "new"]}),
     "how a turn is trained stays": (
         {"messages": [USER, {**BAD, "weight": 0}, USER, {**BAD, "weight": 1}]},

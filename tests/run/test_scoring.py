@@ -180,7 +180,9 @@ def test_what_goes_wrong_in_a_process_is_told_as_ever(scanned: Run, run: Run, mo
     shard = run.part(2)
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RunError, match=r"part-00002\.safetensors: damaged \(.* is not what was written\); .*makes? it again"):
+    with pytest.raises(
+        RunError, match=r"part-00002\.safetensors: damaged \(.* is not what was written\); .*makes? it again"
+    ):
         score(run, banks_of(scanned), "ridge", ["d.jsonl"])
     shard.write_bytes(whole)
     assert not (run.path / "scores.jsonl").exists()
