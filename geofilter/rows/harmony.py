@@ -9,8 +9,8 @@ from typing import Any
 from geofilter.rows.row_error import RowError
 from geofilter.rows.turns import Turn, from_json
 
-THINKING = "analysis"
-"""the channel of an assistant's thinking"""
+THINKING, CALLS = "analysis", "commentary"
+"""channels of an assistant's thinking, and of what it says or calls meanwhile"""
 _USER = (None, "", "all", "user")
 """recipients for whom a message is no call to a tool"""
 _FIELDS = ("channel", "recipient")
@@ -51,10 +51,10 @@ def _split(turn: Turn) -> Turn:
     if turn.role != "assistant" or not _has_channels(turn):
         return turn
     extra = {key: value for key, value in turn.extra.items() if key not in _FIELDS}
-    to = turn.extra.get("recipient")
-    if to not in _USER:
+    channel, to = turn.extra.get("channel"), turn.extra.get("recipient")
+    if channel in (THINKING, CALLS) and to not in _USER:
         return replace(turn, content="", extra={**extra, "tool_calls": [_call(str(to), turn.content)]})
-    if turn.extra.get("channel") == THINKING:
+    if channel == THINKING:
         return replace(turn, content="", extra={**extra, "thinking": turn.content})
     if _CHANNEL not in turn.content:
         return replace(turn, extra=extra)

@@ -157,7 +157,7 @@ class Record:
         return [*turns[:-1], replace(last, extra={**last.extra, "reasoning_content": text_of(self.take(key), key)})]
 
     def chat_key(self) -> str | None:
-        """The key of the list of messages; `trajectory` may hold others things."""
+        """The key of the list of messages; `trajectory` may hold other things."""
         return self.first(key for key in CHAT if key != "trajectory" or are_messages(self.record.get(key)))
 
     def asked_and_answered(self) -> tuple[str, str, str] | None:

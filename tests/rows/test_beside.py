@@ -104,6 +104,11 @@ def test_a_message_to_a_tool_is_a_call_on_whatever_channel():
     assert scored({"messages": messages}, thinking=True) == [THINKING, ANSWER]
 
 
+def test_a_recipient_on_another_channel_is_a_reader():
+    said = {**ASSISTANT, "channel": "email", "recipient": "Bob"}
+    assert scored({"messages": [USER, said]}) == [ANSWER]
+
+
 def test_channels_of_other_weights_stay_apart():
     messages = [USER, {**ASSISTANT, "content": THINKING, "channel": "analysis", "weight": 0},
                 {**ASSISTANT, "channel": "final", "weight": 1}]  # fmt: skip
