@@ -12,7 +12,7 @@ from geofilter.rows.bounded import MAX_TEXT_BYTES
 from geofilter.rows.keys import ANSWERS, MAY_BE_FLAGS, MAY_BE_READ, THINKING
 from geofilter.rows.row_error import RowError
 from geofilter.rows.thinking import thinking_span
-from geofilter.rows.turns import Turn, from_json
+from geofilter.rows.turns import Turn, are_messages, from_json
 
 LABEL_CHARS = 20
 """text up to this long is a name or a number, not a part of a prompt"""
@@ -169,10 +169,17 @@ def long_unread(record: Mapping[str, Any], but: Sequence[str], read: ReadText) -
         but: keys that are read, or known to be no part of the row's text.
     """
     return any(
-        isinstance(value, str) and LONG_CHARS < len(value) <= MAX_TEXT_BYTES and key not in but
-        and value.lstrip()[:1] not in ("{", "[") and is_prose(value) and not read.holds(value)
-        for key, value in record.items()
+        LONG_CHARS < len(text) <= MAX_TEXT_BYTES and is_prose(text) and not read.holds(text)
+        for key, value in record.items() if isinstance(value, str | list) and key not in but
+        for text in _said(value)
     )  # fmt: skip
+
+
+def _said(value: str | list[Any]) -> Iterator[str]:
+    """Text that is no JSON, and what messages say."""
+    if isinstance(value, list):
+        return _texts(value) if are_messages(value) else iter(())
+    return iter(() if value.lstrip()[:1] in ("{", "[") else (value,))
 
 
 @lru_cache(4096)

@@ -40,6 +40,7 @@ READ = {
     "flags": {**PLAIN, "choice_1": True, "choice_2": False, "reasoning": "off"},
     "a judge's reason": {**PLAIN, "rejected": OTHER, "rationale": "The first one says how many there are."},
     "a preference's short answer": {"prompt": ASKED, "chosen": ANSWER, "rejected": OTHER, "answer": "\\boxed{36}"},
+    "a preference's reference": {"problem": ASKED, "chosen": ANSWER, "rejected": OTHER, "solution": THINKING},
 }  # fmt: skip
 """rows of which the answer is scored"""
 SET_ASIDE = {
@@ -80,6 +81,7 @@ def test_what_may_be_the_answer_sets_its_row_aside(key: str):
 
 def test_other_long_text_is_told_of():
     assert "unread" in read({**PLAIN, "note": f"{OTHER} " * 8}).remarks
+    assert "unread" in read({**PLAIN, "mended": [USER, {**ASSISTANT, "content": f"{OTHER} " * 8}]}).remarks
     assert "unread" not in read({**PLAIN, "note": OTHER, "copy": f"Q: {ASKED} " + " " * 200 + ANSWER}).remarks
 
 
