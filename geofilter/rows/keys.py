@@ -30,8 +30,8 @@ MAY_BE_FLAGS = ("rationale", "reasoning", "reflection", "cot", "complex_cot")
 BESIDE_TEXT = ("headline", "headlines", "highlights", "abstract", "tldr", "translation", "corrected_text", "paraphrase",
                "simplified", "rewritten_text", "rewrite")  # fmt: skip
 """keys of what a model may be trained to make of a text"""
-JUDGED = ("rationale", "critiques")
-"""keys of what a judge has written of two answers"""
+JUDGED = ("rationale", "critiques", *ANSWERS[3:])
+"""keys of what a judge has written of two answers, and of the reference that they were held against"""
 MAY_BE_READ = ("prompt", "instruction", *QUESTIONS, *ANSWERS, *INPUT, "text", "article", "passage", "document",
                "documents", "choices", "options", *MAY_BE_FLAGS, *THINKING, "corrected", "critiques", "revision",
                "initial_reason_steps", "context_messages", "definition", "summary")  # fmt: skip

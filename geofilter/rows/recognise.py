@@ -135,13 +135,13 @@ class Record:
         """Refuse a row with text that is not read and may be part of prompt or answer, see `unread.first_unread`.
 
         Args:
-            judged: the row has two answers; a third one, and what was thought and said of them, is no part of either.
+            judged: the row has two answers; what was thought and said of them, and a reference, is no part of either.
 
         Raises:
             RowError: it has such text.
         """
         refuse_long(turns)
-        passed = [*self.taken, *SYSTEM, *((*ANSWERS, *JUDGED, *THINKING) if judged else ())]
+        passed = [*self.taken, *SYSTEM, *((*JUDGED, *THINKING) if judged else ())]
         if key := first_unread(self.record, passed, ReadText(turns), more, others=others, candidates=judged):
             raise RowError(f"`{self.names.get(key, key)}` is not read beside {', '.join(self.used)}; say with "
                            "--fields what the row is made of")  # fmt: skip
