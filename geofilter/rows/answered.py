@@ -50,8 +50,8 @@ def answered(row: Row, text: str, reading: Reading) -> dict[str, Any]:
     was = row.turns[first]
     old = {was.content.strip(), *(was.text(span).strip() for span in was.scored)}
     for put in _ways(record, reading, first):
-        # A row may repeat its answer, and says the same twice afterwards too.
-        for mended in (partial(_mended, put, old), put):
+        # A row may repeat its answer, and says the same twice afterwards too; what else it says stays where it can.
+        for mended in (partial(_mended, put, old, False), put, partial(_mended, put, old, True)):
             if _reads_as(mended(_TRIED), prompt, _TRIED, reading):
                 return mended(text)
     raise RowError("is in a shape that another answer cannot be put into")
@@ -83,9 +83,13 @@ def _ways(record: Mapping[str, Any], reading: Reading, first: int) -> Iterator[P
             yield partial(_with, record, key)
 
 
-def _mended(put: Put, old: Collection[str], new: str) -> dict[str, Any]:
-    """The record with the new answer in the place of the old one's copies too; elsewhere a short one is a label."""
-    long = [text for text in old if is_prose(text)]
+def _mended(put: Put, old: Collection[str], everywhere: bool, new: str) -> dict[str, Any]:
+    """The record with the new answer in the place of the old one's copies too, where answers stand.
+
+    Args:
+        everywhere: and long ones, which are no mere labels, wherever they stand.
+    """
+    long = [text for text in old if is_prose(text)] if everywhere else []
     return {
         key: _with_copies(value, old if key.lower() in (*ANSWERS, *CHAT, *CHOSEN) else long, new)
         for key, value in put(new).items()

@@ -10,14 +10,16 @@ SHAPES = ("messages", "conversations", "completion", "alpaca", "preference", "te
 CHAT = ("messages", "conversations", "conversation", "contents", "trajectory")
 """keys of a list of messages"""
 ANSWERS = ("completion", "response", "output", "answer", "solution", "target", "targets", "output_text")
+WHOLE_ANSWERS = ANSWERS[:3]
+"""those of them that hold no mere short form of an answer"""
 HISTORY_ANSWERS = ANSWERS[:4]
 """keys of the answer to a list of messages that ends in a user's turn"""
 CHOSEN = {"chosen": "rejected", "preferred_output": "non_preferred_output", "chosen_response": "rejected_response"}
 """key of the answer that is preferred -> key of the other one"""
 OTHER_ANSWERS = ("rejected", "rejected_response", "rejected_messages")
-"""keys of a second, worse answer beside a list of messages"""
-REJECTED = (*OTHER_ANSWERS, "kto_tag")
-"""keys that make a list of messages one of preferences: a loss falls on its last answer"""
+"""keys of a second, worse answer"""
+KTO = "kto_tag"
+"""key that makes a list of messages one of preferences too: a loss falls on its last answer"""
 SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
 TOOLS = ("tools", "functions")
 INPUT = ("input", "context")
@@ -37,7 +39,9 @@ MAY_BE_READ = ("prompt", "instruction", *QUESTIONS, *ANSWERS, *INPUT, "text", "a
                "initial_reason_steps", "context_messages", "definition", "summary")  # fmt: skip
 """keys of a part of the prompt or the answer in some data sets: a row that has one of them unread is set aside"""
 
-KEYS = frozenset((*CHAT, *CHOSEN, *CHOSEN.values(), *REJECTED, *SYSTEM, *TOOLS, *MAY_BE_READ, "history", "segments"))
+KEYS = frozenset(
+    (*CHAT, *CHOSEN, *CHOSEN.values(), *OTHER_ANSWERS, KTO, *SYSTEM, *TOOLS, *MAY_BE_READ, "history", "segments")
+)
 """all of these, and those of `MAY_BE_READ`; a record may write them in any case"""
 
 

@@ -19,12 +19,14 @@ from geofilter.rows.keys import (
     JUDGED,
     KEYS,
     KNOWN_KEYS,
+    KTO,
     OTHER_ANSWERS,
     PROMPTS,
     QUESTIONS,
     SYSTEM,
     THINKING,
     TOOLS,
+    WHOLE_ANSWERS,
 )
 from geofilter.rows.reading import Reading
 from geofilter.rows.row_error import RowError
@@ -112,7 +114,7 @@ class Record:
         weight = self.record.get("weight")
         if isinstance(weight, int | float) and weight <= 0:
             raise RowError(f"the row has a weight of {weight}: it is not trained")
-        if other := self.second_answer() or self.first(("kto_tag",)):
+        if other := self.second_answer() or self.first((KTO,)):
             self.take(other)
             asked = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
             return "preference", [*as_context(turns[: asked + 1]), *turns[asked + 1 :]]
@@ -124,9 +126,10 @@ class Record:
                 turns = self.thought(as_context(turns) + self.answer(beside), "reasoning")
                 self.refuse_unread(turns)
             return shape, turns
-        refuse_long(turns)
-        for second in HISTORY_ANSWERS[:3]:
-            if is_prose(self.record.get(second)) and not ReadText(turns).has(self.record[second]):
+        second = next((one for one in WHOLE_ANSWERS if is_prose(self.record.get(one))), None)
+        if second is not None:
+            refuse_long(turns)
+            if not ReadText(turns).has(self.record[second]):
                 raise RowError(f"`{key}` ends in an answer, and `{second}` is another one; say with --fields which is "
                                "scored")  # fmt: skip
         return shape, turns

@@ -54,6 +54,9 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 OTHER_THOUGHTS = ("thoughts", "think", "thinking_content", "cot", "reasoning_details", "thinking_blocks")
 """further ones, of text or of parts"""
 _THOUGHTS, _OTHER_THOUGHTS = frozenset(THOUGHTS), frozenset(OTHER_THOUGHTS)
+_SAYS = frozenset((*CONTENT_KEYS, "refusal", *THOUGHTS, *OTHER_THOUGHTS))
+_NOT_SHOWN = frozenset(("refusal", "function_call", *FLAGS, *OTHER_THOUGHTS))
+"""fields of a message that a chat template is not shown as they are"""
 _SPACE = re.compile(r"[\s-]")
 SPOKEN = (*THOUGHTS, "tool_calls")
 """fields of a message that hold what is said besides its text"""
@@ -156,7 +159,15 @@ def read_messages(found: Any, key: str) -> tuple[list[Turn], int]:
 
 def role_of(message: Mapping[str, Any]) -> str | None:
     """Who says a message, as `ROLES` has it; None where it does not say, or by a name that is not known."""
-    said = next((message[key] for key in ROLE_KEYS if message.get(key) is not None), None)
+    key = _role_key(message)
+    return None if key is None else _role(message[key])
+
+
+def _role_key(message: Mapping[str, Any]) -> str | None:
+    return next((key for key in ROLE_KEYS if message.get(key) is not None), None)
+
+
+def _role(said: Any) -> str | None:
     return ROLES.get(_SPACE.sub("_", said.strip().lower())) if isinstance(said, str) else None
 
 
@@ -249,11 +260,11 @@ def _by_turns(texts: Sequence[str], key: str) -> list[Turn]:
 def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     if isinstance(message, dict) and not any(key in message for key in ROLE_KEYS):
         message = {key.lower(): value for key, value in message.items()}
-    role_key = next((k for k in ROLE_KEYS if isinstance(message, dict) and message.get(k) is not None), None)
+    role_key = _role_key(message) if isinstance(message, dict) else None
     if role_key is None:
         wrong = "has no `role`; messages have" if isinstance(message, dict) else "must be an object with"
         raise RowError(f"`{where}` {wrong} `role` and `content`")
-    role = role_of(message)
+    role = _role(message[role_key])
     if role is None:
         raise RowError(f"`{where}` has the unknown role {message[role_key]!r}")
     fields = without_nulls(message)
@@ -261,10 +272,7 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     content = read_content(fields.get(content_key or "", None), f"{where}.{content_key or 'content'}")
     trained = is_trained(fields, where) if role in ("assistant", "call") else refuse_trained(fields, role, where)
     # What says how it is trained is for no template's eyes, nor is what an absent field is filled with.
-    extra = {
-        k: v for k, v in fields.items()
-        if k not in (role_key, content_key, "refusal", "function_call", *FLAGS, *OTHER_THOUGHTS)
-    }  # fmt: skip
+    extra = {k: v for k, v in fields.items() if k not in _NOT_SHOWN and k not in (role_key, content_key)}
     calls = _calls(fields) + content.calls
     text = content.text or (fields["refusal"] if isinstance(fields.get("refusal"), str) else "")
     if role == "call":
@@ -280,8 +288,7 @@ def _read_message(message: Any, where: str) -> tuple[Turn, int]:
     extra.pop("tool_calls", None)
     if calls:
         extra["tool_calls"] = calls
-    says = {*CONTENT_KEYS, "refusal", *THOUGHTS, *OTHER_THOUGHTS} & set(message)
-    if not (says or calls) or (role == "user" and content_key is None):
+    if not (calls or not _SAYS.isdisjoint(message)) or (role == "user" and content_key is None):
         raise RowError(f"`{where}` has no `content`")
     return Turn(role, text_of(text, f"{where}.{content_key or 'content'}"), extra, trained), content.media
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 from geofilter.rows.bounded import MAX_TEXT_BYTES
@@ -18,6 +19,10 @@ LABEL_CHARS = 20
 """text up to this long is a name or a number, not a part of a prompt"""
 LONG_CHARS = 200
 """text over this long is told of wherever it is not read"""
+MOST_TEXTS = 1000
+"""texts of one value that are looked for in what is read; what stands behind them counts as another text"""
+LONGEST_KEY = 64
+"""characters of a key that is looked at; what is known of keys is kept"""
 _GENERATED = re.compile(
     r"((\w+_)?(generations?|attempts?|trajectory|trajectories)|completions|responses|outputs|candidates"
     r"|generated_(text|solution|answer|response|output|code|summary)|model_(answer|response|output|solution|completion)"
@@ -101,7 +106,7 @@ class ReadText:
             return any(str(value) in whole for whole in self._wholes)
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return all(map(self._says, value))
-        if any(is_prose(text) and self._says(text) for text in _texts(value)):
+        if self._says_one_of(value):
             return True
         tight = "".join(json.dumps(value, ensure_ascii=False).split())
         return any(tight in whole.replace(" ", "") for whole in self._wholes)
@@ -110,7 +115,7 @@ class ReadText:
         """Whether the answer is among several texts, or in one that says more."""
         value = _parsed(value)
         if isinstance(value, list | dict):
-            return any(is_prose(text) and self._says(text) for text in _texts(value)) or self.has(value)
+            return self._says_one_of(value)
         return is_prose(self.answer) and isinstance(value, str) and self.answer in _spaced(value)
 
     def holds(self, text: str) -> bool:
@@ -119,6 +124,9 @@ class ReadText:
         if any(text in whole for whole in self._wholes):
             return True
         return all(self._wholes) and all(part in text for part in self._parts)
+
+    def _says_one_of(self, value: list[Any] | dict[str, Any]) -> bool:
+        return any(is_prose(text) and self._says(text) for text in islice(_texts(value), MOST_TEXTS))
 
     def _says(self, text: str) -> bool:
         return len(text) <= MAX_TEXT_BYTES and (self.holds(text) or self.holds(text[thinking_span(text)[2] :]))
@@ -147,7 +155,7 @@ def first_unread(
     for key, value in record.items():
         if key in but or not is_there(record, key):
             continue
-        named, generated, option = _kind(key)
+        named, generated, option = _kind(key[:LONGEST_KEY])
         if not (named or generated or option or others or key in more):
             continue
         options = _options_in(record) if options is None and option else options
@@ -178,7 +186,7 @@ def long_unread(record: Mapping[str, Any], but: Sequence[str], read: ReadText) -
 def _said(value: str | list[Any]) -> Iterator[str]:
     """Text that is no JSON, and what messages say."""
     if isinstance(value, list):
-        return _texts(value) if are_messages(value) else iter(())
+        return islice(_texts(value), MOST_TEXTS) if are_messages(value) else iter(())
     return iter(() if value.lstrip()[:1] in ("{", "[") else (value,))
 
 
@@ -191,7 +199,10 @@ def _kind(key: str) -> tuple[bool, bool, bool]:
 
 def _options_in(record: Mapping[str, Any]) -> list[str]:
     """Keys of the options of a multiple choice; none where there are not two of them."""
-    found = [key for key, value in record.items() if _kind(key)[2] and isinstance(value, str) and value.strip()]
+    found = [
+        key for key, value in record.items()
+        if isinstance(value, str) and value.strip() and _kind(key[:LONGEST_KEY])[2]
+    ]  # fmt: skip
     return found if len(found) > 1 else []
 
 

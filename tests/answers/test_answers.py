@@ -22,6 +22,7 @@ def row_of(record: dict, reading: Reading = AS_THEY_ARE) -> Row:
 
 
 USER, BAD = {"role": "user", "content": "q"}, {"role": "assistant", "content": "bad"}
+LONG = "a bad answer of several words"
 SHAPES = {
     "messages": ({"messages": [USER, BAD], "id": 7}, {"messages": [USER, {**BAD, "content": "new"}], "id": 7}),
     "a system prompt beside it": (
@@ -45,6 +46,14 @@ SHAPES = {
                                                                   {"from": "gpt", "value": "bad"}]},
         {"instruction": "q", "response": "new", "conversations": [{"from": "human", "value": "q"},
                                                                   {"from": "gpt", "value": "new"}]},
+    ),
+    "what the row says of the answer stays": (
+        {"prompt": "q", "response": LONG, "first_answer": LONG},
+        {"prompt": "q", "response": "new", "first_answer": LONG},
+    ),
+    "but for a copy that would be another answer": (
+        {"prompt": "q", "response": LONG, "generations": [LONG]},
+        {"prompt": "q", "response": "new", "generations": ["new"]},
     ),
     "texts in turn": ({"conversations": ["q", "bad", "more", "bad"]}, {"conversations": ["q", "new"]}),
     "how a turn is trained stays": (

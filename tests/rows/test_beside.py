@@ -1,7 +1,6 @@
 """Text beside what is scored: copies and labels are passed over, what may be the answer or the thinking is not."""
 
 import json
-import time
 
 import pytest
 from helpers.command import chat
@@ -126,10 +125,9 @@ def test_channels_in_another_order_set_their_row_aside(text: str):
     assert isinstance(row, Unusable) and "`<|channel|>`" in row.error
 
 
-def test_channels_are_read_in_time_that_grows_with_the_text():
-    started = time.process_time()
-    assert scored({"prompt": ASKED, "completion": f"<|channel|>final<|message|>a{' ' * 100_000}b"})
-    assert time.process_time() - started < 2  # 100,000 blanks took days when it grew with their cube
+def test_channels_of_a_text_with_many_blanks_are_read():
+    text = f"a{' ' * 100_000}b"  # would not end if the time grew with their cube
+    assert scored({"prompt": ASKED, "completion": f"<|channel|>final<|message|>{text}"}) == [text]
 
 
 def test_a_flag_is_no_second_answer():
